@@ -1,0 +1,423 @@
+"""The command line: it reads the clock, puts the parts together, and turns errors into sentences and exit codes."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+
+from perennial import settings, storage
+from perennial.settings import SettingsError, Workspace
+from perennial.storage import CheckFailed
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+    from mlflow import MlflowClient
+
+    from serving.predictor import Predictor
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Which customers are about to leave, what each will be worth, and what each will buy next.",
+)  # fmt: skip
+list_app = typer.Typer(no_args_is_help=True, help="Lists to act on.")
+app.add_typer(list_app, name="list")
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="Workspace file, e.g. configs/online_retail.yaml.")]
+Set = Annotated[list[str], typer.Option("--set", help="key.path=value over the file; may be repeated.")]
+Home = Annotated[Path | None, typer.Option("--home", help="Folder for the workspace's state, over the file's.")]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option("--as-of", formats=["%Y-%m-%d"], help="What was known before this day; today if absent."),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="File to write; the terminal if absent.")]
+
+
+class Kind(StrEnum):
+    """The three models, as the command line spells them."""
+
+    churn = "churn"
+    lifetime_value = "lifetime-value"
+    cross_sell = "cross-sell"
+
+
+class Format(StrEnum):
+    csv = "csv"
+    xlsx = "xlsx"
+    json = "json"
+
+
+class Exported(StrEnum):
+    scores = "scores"
+    offers = "offers"
+    features = "features"
+
+
+def main() -> None:
+    """Runs a command: exit code 0 done, 1 a check failed, 2 wrong usage."""
+    warnings.filterwarnings("ignore")  # of libraries about themselves; ours are errors with a sentence
+    sys.path.insert(0, "")
+    try:
+        app()
+    except SettingsError as problem:
+        _fail(str(problem), 2)
+    except CheckFailed as problem:
+        _fail(str(problem), 1)
+    except OSError as problem:
+        _fail(f"{problem.strerror or problem}: {problem.filename or ''}; nothing was left half-written", 1)
+    except Exception as problem:
+        if "No space left on device" in str(problem):
+            _fail(f"the disk is full: {str(problem).splitlines()[0]}; free some space and run again", 1)
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    typer.secho(f"error: {message}", fg="red", err=True)
+    sys.exit(code)
+
+
+def _open(config: Path, overrides: list[str], home: Path | None) -> Workspace:
+    return settings.read(config, overrides, home)
+
+
+def _day(workspace: Workspace, as_of: datetime | None) -> date:
+    if as_of is not None:
+        return as_of.date()
+    today = datetime.now(ZoneInfo(workspace.timezone)).date()
+    typer.echo(f"as_of is today, {today}")
+    return today
+
+
+def _say() -> Callable[[str], None]:
+    """Progress on the terminal, each line with the seconds since the start."""
+    start = time.monotonic()
+    return lambda message: typer.echo(f"{time.monotonic() - start:7.1f} s  {message}", err=True)
+
+
+@app.command()
+def check(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
+    """Look at the data before anything else: rows, what is wrong with them, and which models they suffice for.
+
+    Writes nothing into the workspace. Example: perennial check -c configs/cdnow.yaml --as-of 1997-10-01
+    """
+    import tempfile
+
+    from perennial.ingest import ingest as take_in
+    from training import cross_sell, datasets, labels
+
+    workspace = _open(config, overrides, home)
+    with tempfile.TemporaryDirectory() as scratch:
+        trial = workspace.model_copy(update={"home": scratch})
+        for account in take_in(trial, datetime.now(UTC)):
+            typer.echo(account)
+        day = _day(workspace, as_of)
+        closed = datasets.cutoffs(trial, day)
+        first, last = labels.purchase_days(trial, day) or (day, day)
+        offers = cross_sell.cutoffs(trial, day)
+    typer.echo(f"purchases from {first} to {last}, as known before {day}")
+    how = f"boosted, {len(closed)} labelled cutoffs from {closed[0]}" if len(closed) > 1 else "purchase history alone"
+    typer.echo(f"churn, lifetime value: {how}")
+    typer.echo(
+        f"cross-sell: {f'{len(offers)} labelled cutoffs' if offers else 'not enough data, or no products table'}"
+    )
+
+
+@app.command()
+def ingest(config: Config, overrides: Set = [], home: Home = None) -> None:
+    """Bring the canonical tables up to date with their sources; bad rows go to quarantine with a reason.
+
+    Example: perennial ingest -c configs/online_retail.yaml
+    """
+    from perennial.ingest import ingest as take_in
+
+    workspace = _open(config, overrides, home)
+    with storage.locked(workspace.home_path):
+        take_in(workspace, datetime.now(UTC), typer.echo)
+
+
+@app.command()
+def snapshot(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
+    """Compute the features of one as_of, and of the earlier ones that training needs.
+
+    Example: perennial snapshot -c configs/online_retail.yaml --as-of 2011-06-01
+    """
+    workspace = _open(config, overrides, home)
+    with storage.locked(workspace.home_path):
+        _snapshot(workspace, _day(workspace, as_of), _say())
+
+
+@app.command()
+def train(
+    config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
+    overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Fit the models on what was known at as_of, and register them in MLflow.
+
+    Example: perennial train churn -c configs/online_retail.yaml --as-of 2011-06-01
+    """
+    workspace = _open(config, overrides, home)
+    with storage.locked(workspace.home_path):
+        day, say = _day(workspace, as_of), _say()
+        _snapshot(workspace, day, say)
+        _train(workspace, day, say, [_model(kind)] if kind else None)
+
+
+@app.command()
+def promote(
+    config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
+    version: Annotated[str | None, typer.Option(help="The latest if absent.")] = None,
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Make a registered version the champion, which answers from then on.
+
+    Example: perennial promote churn -c configs/online_retail.yaml --version 3
+    """
+    from perennial import registry
+    from training.promotion import promote as make_champion
+
+    workspace = _open(config, overrides, home)
+    tracker = registry.client()
+    kinds = [_model(kind)] if kind else [k for k in registry.KINDS if registry.has_versions(tracker, workspace, k)]
+    if not kinds:
+        raise CheckFailed(f"{workspace.name} has no registered model; `perennial train` makes one")
+    for name in kinds:
+        champion = make_champion(tracker, workspace, name, version)
+        typer.echo(f"{champion.name} version {champion.version} is champion")
+
+
+@app.command()
+def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
+    """Score every customer known at as_of and rank offers for them, with the champions.
+
+    Example: perennial score -c configs/online_retail.yaml --as-of 2011-06-01
+    """
+    from features.snapshot import snapshot as compute
+
+    workspace = _open(config, overrides, home)
+    with storage.locked(workspace.home_path):
+        day, say = _day(workspace, as_of), _say()
+        compute(workspace, [day], say)
+        _score(workspace, day, say)
+
+
+@app.command()
+def publish(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
+    """Put the features of as_of into the online store, where the service reads them.
+
+    Example: perennial publish -c configs/online_retail.yaml --as-of 2011-06-01
+    """
+    workspace = _open(config, overrides, home)
+    with storage.locked(workspace.home_path):
+        _publish(workspace, _day(workspace, as_of), _say())
+
+
+@app.command()
+def monitor(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
+    """Compare the customers of as_of with those the champion learnt from; exit 1 when the world has moved.
+
+    Example: perennial monitor -c configs/online_retail.yaml --as-of 2011-06-01
+    """
+    workspace = _open(config, overrides, home)
+    with storage.locked(workspace.home_path):
+        if _monitor(workspace, _day(workspace, as_of), _say()):
+            raise typer.Exit(1)
+
+
+@app.command()
+def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
+    """All of it in order: ingest, snapshot, train, promote, score, publish, monitor. Started again, it goes on.
+
+    Example: perennial run -c configs/online_retail.yaml --as-of 2011-06-01
+    """
+    workspace = _open(config, overrides, home)
+    with storage.locked(workspace.home_path):
+        _run(workspace, _day(workspace, as_of))
+
+
+@list_app.command("churn-risk")
+def list_churn_risk(
+    config: Config, top: Annotated[int, typer.Option(min=1, help="So many customers at most.")] = 100,
+    band: Annotated[str | None, typer.Option(help="Only this band: low, medium or high.")] = None,
+    min_value: Annotated[float, typer.Option(help="Only customers worth at least this.")] = 0.0,
+    format: Annotated[Format | None, typer.Option(help="csv, xlsx or json; a table if absent.")] = None,
+    out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Who is about to leave, why, what they are worth, what to offer; highest value at risk first.
+
+    Never lists who objected. Example: perennial list churn-risk -c configs/demo.yaml --top 500 --out risk.xlsx
+    """
+    from serving import lists
+
+    workspace = _open(config, overrides, home)
+    rows = lists.churn_risk(
+        _predictor(workspace), as_of.date() if as_of else None, top=top, min_value=min_value, band=band
+    )
+    format = format or (Format(out.suffix[1:]) if out and out.suffix[1:] in list(Format) else None)
+    if out is None and format is None:
+        typer.echo(lists.as_text(rows))
+    elif out is None:
+        sys.stdout.buffer.write(lists.encode(rows, (format or Format.csv).value))
+    else:
+        with storage.replacing(out) as draft:
+            draft.write_bytes(lists.encode(rows, (format or Format.csv).value))
+        typer.echo(f"{len(rows):,} customers in {out}")
+
+
+@app.command()
+def export(
+    config: Config, what: Annotated[Exported, typer.Argument(help="scores, offers or features.")],
+    out: Annotated[Path, typer.Option("--out", help="A .parquet or .csv file.")],
+    overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Write the scores, offers or features of a scored as_of (the latest if absent) to a file.
+
+    Example: perennial export scores -c configs/online_retail.yaml --out scores.csv
+    """
+    from serving import exports
+
+    workspace = _open(config, overrides, home)
+    rows = exports.export(workspace, what.value, as_of.date() if as_of else None, out)
+    typer.echo(f"{rows:,} rows in {out}")
+
+
+@app.command()
+def serve(
+    config: Config, port: Annotated[int | None, typer.Option(help="Over the file's.")] = None,
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Answer over HTTP until stopped; the bearer key is in PERENNIAL_API_KEY.
+
+    Example: PERENNIAL_API_KEY=secret perennial serve -c configs/demo.yaml --port 3000
+    """
+    from serving import service
+
+    workspace = _open(config, overrides, home)
+    service.serve(workspace.home_path, workspace.service.host, port or workspace.service.port)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write the tables to.")],
+    customers: Annotated[int, typer.Option(min=1)] = 20_000,
+    years: Annotated[float, typer.Option(min=0.1)] = 3.0,
+    seed: Annotated[int, typer.Option(min=0)] = 7,
+) -> None:
+    """Write the five tables of a made-up shop whose truth is known.
+
+    Example: perennial simulate var/world --customers 20000 --years 3 --seed 7
+    """
+    from perennial.simulate import simulate as make_world
+
+    make_world(out, customers=customers, years=years, seed=seed, progress=_say())
+
+
+@app.command()
+def demo(
+    customers: Annotated[int, typer.Option(min=1000)] = 20_000,
+    port: Annotated[int, typer.Option(help="For the service; a free one if absent.")] = 0,
+) -> None:
+    """See it all on a made-up shop: simulate, run, list, serve, ask, stop.
+
+    Example: perennial demo --customers 20000
+    """
+    from perennial.demo import demo as show
+
+    show(customers, port)
+
+
+def _model(kind: Kind) -> str:
+    return kind.value.replace("-", "_")
+
+
+def _snapshot(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
+    from features.snapshot import snapshot as compute
+    from training import pipelines
+
+    compute(workspace, pipelines.cutoffs(workspace, day), say)
+
+
+def _store(workspace: Workspace) -> FeatureStore:
+    from features import retrieval
+
+    return retrieval.apply(workspace)
+
+
+def _tracker() -> MlflowClient:
+    from perennial import registry
+
+    return registry.client()
+
+
+def _predictor(workspace: Workspace) -> Predictor:
+    from serving.predictor import NoChampion, Predictor
+
+    try:
+        return Predictor.load(workspace, _tracker())
+    except NoChampion as problem:
+        raise CheckFailed(str(problem)) from problem
+
+
+def _train(
+    workspace: Workspace, day: date, say: Callable[[str], None], kinds: list[str] | None = None
+) -> dict[str, str]:
+    from perennial.registry import KINDS
+    from training import pipelines
+
+    versions = pipelines.train(_store(workspace), workspace, _tracker(), day, kinds or KINDS, say)
+    return {kind: str(version.version) for kind, version in versions.items()}
+
+
+def _score(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
+    from serving import scoring
+
+    predictor = _predictor(workspace)
+    if scoring.is_current(predictor, day):
+        say(f"scores of {day} are there already")
+    else:
+        scoring.score(predictor, _store(workspace), day, say)
+
+
+def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
+    from features import retrieval
+
+    count = retrieval.publish(_store(workspace), workspace, day)
+    say(f"published {count:,} customers")
+
+
+def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> bool:
+    from monitoring import drift
+
+    found = drift.watch(workspace, day, drift.reference_of(_tracker(), workspace))
+    say(str(found))
+    return found.drifted
+
+
+def _run(workspace: Workspace, day: date) -> None:
+    from perennial.ingest import ingest as take_in
+    from training.promotion import promote as make_champion
+
+    say = _say()
+    say(f"[1/7] ingest into {workspace.home_path}")
+    take_in(workspace, datetime.now(UTC), say)
+    say("[2/7] snapshot")
+    _snapshot(workspace, day, say)
+    say("[3/7] train")
+    versions = _train(workspace, day, say)
+    say("[4/7] promote")
+    for kind, version in versions.items():
+        make_champion(_tracker(), workspace, kind, version)
+    say("[5/7] score")
+    _score(workspace, day, say)
+    say("[6/7] publish")
+    _publish(workspace, day, say)
+    say("[7/7] monitor")
+    _monitor(workspace, day, say)
+    say(f"done: {storage.scores_path(workspace.home_path, day)}")

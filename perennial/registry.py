@@ -1,0 +1,73 @@
+"""The MLflow registry: where it is, what a workspace's models are called in it, and where a version's files lie."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perennial.settings import Workspace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+KINDS = ("churn", "lifetime_value", "cross_sell")
+
+
+def client() -> MlflowClient:
+    """The MLflow of MLFLOW_TRACKING_URI, or of `mlruns/mlflow.db` below the current folder.
+
+    It is left configured for the `mlflow` module as well, since loading by alias goes through that.
+    """
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    import mlflow
+
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        folder = Path("mlruns").resolve()
+        folder.mkdir(exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    for noisy in ("alembic", "mlflow"):  # a page of migrations at the first start, a line per registered version
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    return mlflow.MlflowClient()
+
+
+def model_name(workspace: Workspace, kind: str) -> str:
+    """The registered model's name: one registry holds many workspaces."""
+    return f"{workspace.name}.{kind}"
+
+
+def champion(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion | None:
+    """The version that answers now; none where nothing was promoted yet."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return tracker.get_model_version_by_alias(model_name(workspace, kind), "champion")
+    except MlflowException:
+        return None
+
+
+def has_versions(tracker: MlflowClient, workspace: Workspace, kind: str) -> bool:
+    """Whether anything of this kind was ever trained for the workspace."""
+    return bool(tracker.search_model_versions(f"name = '{model_name(workspace, kind)}'", max_results=1))
+
+
+def model_folder(version: ModelVersion) -> Path:
+    """Where the files of a version lie on this machine: `model.json` and, where there is one, `booster.txt`.
+
+    Raises:
+        FileNotFoundError: the registry knows the version, but its files are gone.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = f"models:/{version.name}/{version.version}"
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(uri))
+    except (MlflowException, OSError) as problem:
+        raise FileNotFoundError(f"the files of {uri} cannot be read: {problem}") from problem
+    found = next(folder.rglob("model.json"), None)
+    if found is None:
+        raise FileNotFoundError(f"{uri} has no model.json below {folder}; train it again")
+    return found.parent

@@ -1,0 +1,57 @@
+"""Scores, offers and features as files for other tools."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+
+from features.snapshot import CUSTOMER_FAMILIES, features_of
+from perennial import storage
+from perennial.settings import SettingsError, Workspace
+from perennial.storage import CheckFailed, quoted
+from serving.lists import encode
+
+
+def export(workspace: Workspace, what: str, as_of: date | None, out: Path) -> int:
+    """Writes `scores`, `offers` or `features` of a scored as_of to a .parquet or .csv file; returns the rows.
+
+    Raises:
+        SettingsError: the file's ending is neither.
+        CheckFailed: there is nothing of that as_of.
+    """
+    if out.suffix not in (".parquet", ".csv"):
+        raise SettingsError(f"--out {out}: the name must end in .parquet or .csv")
+    as_of = as_of or storage.latest_scored(workspace.home_path)
+    query = _query(workspace, what, as_of)
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        if out.suffix == ".parquet":
+            return storage.copy_to(connection, query, out)
+        rows: pd.DataFrame = connection.execute(query).df()
+    with storage.replacing(out) as draft:
+        draft.write_bytes(encode(rows, "csv"))
+    return len(rows)
+
+
+def _query(workspace: Workspace, what: str, as_of: date) -> str:
+    home = workspace.home_path
+    if what != "features":
+        path = {"scores": storage.scores_path, "offers": storage.offers_path}[what](home, as_of)
+        _refuse_missing(path, as_of)
+        return f"SELECT * FROM read_parquet({quoted(path)}) ORDER BY customer_id" + (
+            ", rank" if what == "offers" else ""
+        )
+    for family in CUSTOMER_FAMILIES:
+        _refuse_missing(storage.snapshot_part(home, family, as_of), as_of)
+    parts = {f: f"read_parquet({quoted(storage.snapshot_part(home, f, as_of))}) AS {f}" for f in CUSTOMER_FAMILIES}
+    joins = " ".join(
+        f"LEFT JOIN {parts[family]} USING (customer_id)" for family in CUSTOMER_FAMILIES if family != "profile"
+    )
+    columns = ", ".join(f'"{feature.name}"' for f in CUSTOMER_FAMILIES for feature in features_of(f, workspace))
+    return f"SELECT customer_id, profile.as_of, {columns} FROM {parts['profile']} {joins} ORDER BY customer_id"
+
+
+def _refuse_missing(path: Path, as_of: date) -> None:
+    if not path.exists():
+        raise CheckFailed(f"nothing of {as_of} at {path}; run `perennial run --as-of {as_of}`")

@@ -1,0 +1,141 @@
+"""The answers about a customer, from a packed feature vector: one implementation for the batch and the service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.retrieval import FeatureMismatch
+from features.snapshot import customer_features, features_hash
+from perennial.registry import champion, model_folder
+from perennial.settings import Workspace
+from training.models.churn_model import ChurnModel
+from training.models.offer_model import OfferModel
+from training.models.value_model import ValueModel
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Floats = NDArray[np.floating]
+
+NO_CONSENT = "no consent to profiling"
+NO_PURCHASE = "no purchase yet"
+
+SCORE_COLUMNS = (
+    "customer_id", "as_of", "churn_probability", "churn_percentile", "churn_band", "p_alive", "expected_purchases",
+    "lifetime_value", "lifetime_value_low", "lifetime_value_high", "value_at_risk", "not_scored_reason", "churn_model",
+    "lifetime_value_model", "cross_sell_model",
+)  # fmt: skip
+
+
+class NoChampion(RuntimeError):
+    """Nothing was promoted for this workspace yet: there is no model to answer with."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The champions of a workspace. `percentile_edges`: churn probabilities at the 0th, 0.1th ... 100th percentile."""
+
+    workspace: Workspace
+    churn: ChurnModel
+    value: ValueModel
+    offers: OfferModel | None
+    versions: Mapping[str, str]
+    percentile_edges: Floats | None = None
+
+    @classmethod
+    def load(cls, workspace: Workspace, tracker: MlflowClient) -> Predictor:
+        """The current champions.
+
+        Raises:
+            NoChampion: churn or lifetime value has none. Cross-sell may have none: then nothing is offered.
+            FeatureMismatch: a champion was trained on other features than this code defines.
+        """
+        found = {kind: champion(tracker, workspace, kind) for kind in ("churn", "lifetime_value", "cross_sell")}
+        for kind in ("churn", "lifetime_value"):
+            if found[kind] is None:
+                raise NoChampion(f"{workspace.name} has no {kind} champion; run `perennial train` and `promote`")
+        folders = {kind: model_folder(version) for kind, version in found.items() if version is not None}
+        churn, value = ChurnModel.load(folders["churn"]), ValueModel.load(folders["lifetime_value"])
+        expected = features_hash(feature.name for feature in customer_features(workspace))
+        for kind, inputs in (("churn", churn.inputs), ("lifetime_value", value.inputs)):
+            if (trained := features_hash(inputs.packed)) != expected:
+                raise FeatureMismatch(
+                    f"the {kind} champion was trained on features {trained}, this workspace has {expected}: train again"
+                )
+        offers = OfferModel.load(folders["cross_sell"]) if "cross_sell" in folders else None
+        versions = {kind: f"{v.name}/{v.version}" for kind, v in found.items() if v is not None}
+        return cls(workspace, churn, value, offers, versions)
+
+    def ranking_among(self, vectors: NDArray[np.float32]) -> Predictor:
+        """The same predictor with percentiles that rank a customer among these."""
+        probability = self._churn(vectors)
+        probability = probability[~np.isnan(probability)]
+        edges = np.quantile(probability, np.linspace(0, 1, 1001)) if len(probability) else None
+        return replace(self, percentile_edges=edges)
+
+    def score(self, customer_ids: Sequence[str], as_of: date, vectors: NDArray[np.float32]) -> dict[str, Any]:
+        """The FIXED columns of `scores`, an array or a constant each, in the order of `customer_ids`.
+
+        `value_at_risk` is churn_probability x lifetime_value. Who has already left keeps p_alive and a lifetime value
+        (what winning back is worth) beside the reason; who never bought or refused profiling gets no number at all.
+        """
+        forecast = self.value.forecast(vectors)
+        probability, reasons = self._churn(vectors), self._reasons(vectors)
+        silent = np.isin(reasons, (NO_CONSENT, NO_PURCHASE))
+        numbers = {
+            "churn_probability": probability,
+            "churn_percentile": self._percentile(probability),
+            "p_alive": forecast.p_alive,
+            "expected_purchases": forecast.expected_purchases,
+            "lifetime_value": forecast.value,
+            "lifetime_value_low": forecast.low,
+            "lifetime_value_high": forecast.high,
+            "value_at_risk": probability * forecast.value,
+        }
+        columns: dict[str, Any] = {name: np.where(silent, np.nan, column) for name, column in numbers.items()}
+        columns |= {
+            "customer_id": np.asarray(customer_ids, dtype=object),
+            "as_of": as_of,
+            "churn_band": self._band(columns["churn_probability"]),
+            "not_scored_reason": reasons,
+            **{f"{kind}_model": self.versions.get(kind) for kind in ("churn", "lifetime_value", "cross_sell")},
+        }
+        return {name: columns[name] for name in SCORE_COLUMNS}
+
+    def _churn(self, vectors: NDArray[np.float32]) -> Floats:
+        """Null for who cannot leave, or may not be asked about."""
+        open_to_it = self.churn.can_churn(vectors) & (self.churn.inputs.column(vectors, "profiling_consent") != 0)
+        probability = np.full(len(vectors), np.nan)
+        if open_to_it.any():
+            probability[open_to_it] = self.churn.probability(vectors[open_to_it])
+        return probability
+
+    def _reasons(self, vectors: NDArray[np.float32]) -> NDArray[np.object_]:
+        inputs, churn = self.churn.inputs, self.churn
+        gone = "already churned: cancelled"
+        if churn.active_window is not None:
+            gone = f"already churned: no purchase in the last {churn.active_window} days"
+        reasons = np.full(len(vectors), None, dtype=object)
+        reasons[~churn.can_churn(vectors)] = gone
+        reasons[np.isnan(inputs.column(vectors, "T"))] = NO_PURCHASE
+        reasons[inputs.column(vectors, "profiling_consent") == 0] = NO_CONSENT
+        return reasons
+
+    def _percentile(self, probability: Floats) -> Floats:
+        if self.percentile_edges is None:
+            return np.full_like(probability, np.nan)
+        below = np.searchsorted(self.percentile_edges, probability, side="right") - 1
+        return np.where(np.isnan(probability), np.nan, np.clip(below, 0, 1000) / 10)
+
+    def _band(self, probability: Floats) -> NDArray[np.object_]:
+        bands = self.workspace.bands
+        names = np.where(probability >= bands.high, "high", np.where(probability >= bands.medium, "medium", "low"))
+        found = names.astype(object)
+        found[np.isnan(probability)] = None
+        return found

@@ -1,0 +1,103 @@
+"""Scores and offers of every customer known at an as_of, in one pass, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import date
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features import candidates, retrieval
+from features.snapshot import customer_features, fingerprint
+from perennial import storage
+from serving.predictor import Predictor
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+_OFFER_BLOCK = 2_000_000  # (customer, item) rows ranked at a time
+_TEXTS = ("customer_id", "churn_band", "not_scored_reason", "churn_model", "lifetime_value_model", "cross_sell_model")
+OFFERS = pa.schema([
+    ("customer_id", pa.string()), ("as_of", pa.date32()), ("rank", pa.int32()), ("item", pa.string()),
+    ("probability", pa.float64()), ("kind", pa.string()),
+])  # fmt: skip
+
+
+def score(
+    predictor: Predictor, store: FeatureStore, as_of: date, progress: Callable[[str], None] = lambda _: None
+) -> pd.DataFrame:
+    """Writes `scores` and `offers` of `as_of`; returns the scores, one row per known customer sorted by id."""
+    workspace = predictor.workspace
+    rows = retrieval.customer_rows(store, workspace, [as_of])
+    vectors = retrieval.matrix(rows, [feature.name for feature in customer_features(workspace)])
+    ranked = predictor.ranking_among(vectors)
+    scores = pd.DataFrame(ranked.score(rows["customer_id"].tolist(), as_of, vectors))
+    scored = scores["not_scored_reason"].isna()
+    stamp = _stamp(predictor, as_of)
+    progress(f"scored {int(scored.sum()):,} of {len(scores):,} customers")
+    offers = _offers(predictor, store, as_of, rows[scored.to_numpy()])
+    with storage.replacing(storage.offers_path(workspace.home_path, as_of)) as draft:
+        pq.write_table(offers, draft)
+    edges = ranked.percentile_edges
+    storage.write_json(storage.percentiles_path(workspace.home_path, as_of), [] if edges is None else edges.tolist())
+    with storage.replacing(storage.scores_path(workspace.home_path, as_of)) as draft:
+        pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft)
+    progress(f"offered {offers.num_rows:,} items")
+    return scores
+
+
+def is_current(predictor: Predictor, as_of: date) -> bool:
+    """Whether the scores of `as_of` are there, from these champions, tables and settings."""
+    path = storage.scores_path(predictor.workspace.home_path, as_of)
+    return (
+        path.exists() and (pq.read_metadata(path).metadata or {}).get(b"perennial") == _stamp(predictor, as_of).encode()
+    )
+
+
+def _stamp(predictor: Predictor, as_of: date) -> str:
+    workspace = predictor.workspace
+    settings = workspace.model_dump(mode="json", include={"bands", "cross_sell", "churn", "lifetime_value"})
+    parts = [str(as_of), sorted(predictor.versions.items()), fingerprint(workspace), settings]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _typed(scores: pd.DataFrame) -> pa.Table:
+    fields = [
+        pa.field(name, pa.date32() if name == "as_of" else pa.string() if name in _TEXTS else pa.float64())
+        for name in scores.columns
+    ]
+    return pa.Table.from_pandas(scores, schema=pa.schema(fields), preserve_index=False)
+
+
+def _offers(predictor: Predictor, store: FeatureStore, as_of: date, customers: pd.DataFrame) -> pa.Table:
+    """The best `cross_sell.top` items of each customer, by probability; ties go by the item's name."""
+    if predictor.offers is None or customers.empty:
+        return OFFERS.empty_table()
+    workspace = predictor.workspace
+    pairs_each = len(candidates.candidates(workspace, as_of, customers["customer_id"].head(1)))
+    step = max(1, _OFFER_BLOCK // max(1, pairs_each))
+    blocks = [
+        _ranked(predictor, store, as_of, customers.iloc[start : start + step])
+        for start in range(0, len(customers), step)
+    ]
+    return pa.Table.from_pandas(pd.concat(blocks, ignore_index=True), schema=OFFERS, preserve_index=False)
+
+
+def _ranked(predictor: Predictor, store: FeatureStore, as_of: date, customers: pd.DataFrame) -> pd.DataFrame:
+    assert predictor.offers is not None
+    workspace = predictor.workspace
+    pairs = candidates.candidates(workspace, as_of, customers["customer_id"])
+    rows = candidates.design(store, workspace, pairs, customers)
+    owned = np.nan_to_num(rows[:, predictor.offers.names.index("item_n_purchases")]) > 0
+    pairs = pairs.assign(
+        as_of=as_of, probability=predictor.offers.probability(rows), kind=np.where(owned, "repeat", "new")
+    )
+    pairs = pairs.sort_values(["customer_id", "probability", "item"], ascending=[True, False, True])
+    best = pairs.groupby("customer_id", sort=False).head(workspace.cross_sell.top)
+    return best.assign(rank=best.groupby("customer_id", sort=False).cumcount() + 1)

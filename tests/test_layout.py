@@ -1,0 +1,75 @@
+"""The house: which folder may import which."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = {"perennial", "features", "training", "serving", "monitoring"}
+MAY_IMPORT = {
+    "perennial": {"perennial"},
+    "features": {"perennial", "features"},
+    "training": {"perennial", "features", "training"},
+    "serving": {"perennial", "features", "serving", "training.models"},
+    "monitoring": {"perennial", "features", "monitoring", "training.labels", "training.metrics"},
+}
+ROLES = {"utils", "util", "helpers", "common", "base", "manager", "misc"}
+
+
+def _modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def _imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in OURS}
+
+
+@pytest.mark.parametrize("folder", sorted(OURS))
+def test_a_folder_imports_only_what_the_design_allows(folder: str) -> None:
+    """Stages depend on earlier stages alone; only the command line puts all of them together."""
+    for path in _modules(folder):
+        if path == ROOT / "perennial" / "cli.py":
+            continue
+        for name in _imported(path):
+            allowed = any(name == may or name.startswith(f"{may}.") for may in MAY_IMPORT[folder])
+            assert allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_only_the_command_line_reads_the_clock() -> None:
+    """No module but the command line asks what time it is; waiting and measuring a duration are no clock."""
+    for folder in OURS:
+        for path in _modules(folder):
+            if path == ROOT / "perennial" / "cli.py":
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Attribute) and node.attr in {"now", "today", "utcnow"}:
+                    owner = ast.unparse(node.value).split(".")[-1]
+                    assert owner not in {"datetime", "date", "Timestamp"}, f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def test_modules_are_named_after_things() -> None:
+    """No module is named after a role."""
+    for folder in OURS:
+        assert not {path.stem for path in _modules(folder)} & ROLES
+
+
+def test_the_feast_folder_holds_definitions_and_nothing_else() -> None:
+    """Feast imports everything below `features/repo`, so nothing else may lie there."""
+    found = {path.name for path in (ROOT / "features" / "repo").iterdir() if not path.name.startswith("__")}
+    assert found == {"definitions.py", "feature_store.yaml"}
+
+
+def test_no_file_carries_a_registry_address() -> None:
+    """The lock names packages and hashes; where they come from is the reader's business."""
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    assert "--index-url" not in lock

@@ -1,0 +1,93 @@
+"""What happened next: outcomes over windows that have closed, and nothing about those that have not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+import duckdb
+import pandas as pd
+
+from perennial import storage
+from perennial.settings import Workspace
+from perennial.windows import outcome_window
+
+
+def purchase_days(workspace: Workspace, known_by: date) -> tuple[date, date] | None:
+    """The first and the last day with a purchase known by then; none where there is no purchase at all."""
+    query = f"SELECT min(day), max(day) FROM {_known('transactions', workspace, known_by)} WHERE amount >= 0"
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        first, last = connection.execute(query).fetchall()[0]
+    return None if first is None else (first, last)
+
+
+def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) -> pd.DataFrame:
+    """Who did what in the outcome windows of `as_of_dates`; a customer who did nothing has no row.
+
+    Columns: customer_id, as_of, `n_purchases` and `value` (discounted net spend) in the lifetime-value window,
+    `bought` and, for event churn, `cancelled` in the churn window.
+
+    Raises:
+        ValueError: a window had not closed by `known_by`; its outcome does not exist yet.
+    """
+    churn, value = workspace.churn, workspace.lifetime_value
+    _refuse_open(as_of_dates, known_by, max(churn.gap + churn.horizon, value.horizon))
+    rate = f"pow(1 + {value.discount_rate}, -(day - as_of) / 365.0)"
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        _register(connection, as_of_dates)
+        bought = connection.execute(f"""
+            SELECT customer_id, as_of,
+                   count(DISTINCT day) FILTER (amount >= 0 AND day < as_of + {value.horizon}) AS n_purchases,
+                   coalesce(sum(amount * {rate}) FILTER (day < as_of + {value.horizon}), 0) AS value,
+                   coalesce(bool_or(amount >= 0 AND day >= as_of + {churn.gap}
+                                    AND day < as_of + {churn.gap + churn.horizon}), false) AS bought
+            FROM {_known("transactions", workspace, known_by)} JOIN cutoffs ON day >= as_of
+             AND day < as_of + {max(churn.gap + churn.horizon, value.horizon)}
+            GROUP BY ALL""").df()
+        cancelled = _cancellations(connection, workspace, known_by)
+    return bought.merge(cancelled, on=["customer_id", "as_of"], how="outer")
+
+
+def _cancellations(connection: duckdb.DuckDBPyConnection, workspace: Workspace, known_by: date) -> pd.DataFrame:
+    """Per (customer_id, as_of): whether there is a cancellation in the churn window; only for event churn."""
+    churn = workspace.churn
+    if churn.kind != "event" or workspace.tables.interactions is None:
+        return pd.DataFrame({"customer_id": [], "as_of": [], "cancelled": []}).astype(
+            {"customer_id": object, "as_of": "datetime64[us]", "cancelled": bool}
+        )
+    return connection.execute(f"""
+        SELECT customer_id, as_of, true AS cancelled
+        FROM {_known("interactions", workspace, known_by)} JOIN cutoffs
+          ON day >= as_of + {churn.gap} AND day < as_of + {churn.gap + churn.horizon}
+        WHERE kind = 'cancellation' GROUP BY ALL""").df()
+
+
+def items_bought(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) -> pd.DataFrame:
+    """One row per (customer_id, as_of, item) bought in the cross-sell window of `as_of_dates`."""
+    horizon = workspace.cross_sell.horizon
+    _refuse_open(as_of_dates, known_by, horizon)
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        _register(connection, as_of_dates)
+        lines = _known("transactions", workspace, known_by)
+        if workspace.cross_sell.level == "category":
+            products = f"(SELECT product_id, category AS item FROM {storage.rows_of(workspace.home_path, 'products')})"
+        else:
+            products = f"(SELECT DISTINCT product_id, product_id AS item FROM {lines} WHERE product_id IS NOT NULL)"
+        return connection.execute(f"""
+            SELECT DISTINCT customer_id, as_of, item FROM {lines} JOIN {products} USING (product_id)
+            JOIN cutoffs ON day >= as_of AND day < as_of + {horizon} WHERE amount >= 0""").df()
+
+
+def _known(table: str, workspace: Workspace, known_by: date) -> str:
+    return f"(SELECT * FROM {storage.rows_of(workspace.home_path, table)} WHERE known_day < DATE '{known_by}')"
+
+
+def _register(connection: duckdb.DuckDBPyConnection, as_of_dates: Sequence[date]) -> None:
+    connection.execute("CREATE TEMP TABLE cutoffs AS SELECT unnest(?::DATE[]) AS as_of", [list(as_of_dates)])
+
+
+def _refuse_open(as_of_dates: Sequence[date], known_by: date, days: int) -> None:
+    for as_of in as_of_dates:
+        end = outcome_window(as_of, days).end
+        if end > known_by:
+            raise ValueError(f"the outcome window of {as_of} ends on {end}, later than {known_by}: it has not closed")

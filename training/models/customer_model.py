@@ -1,0 +1,93 @@
+"""What the churn and value models share: packed feature vectors in, a history's outlook added, a stored folder out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+from training.models.buy_till_you_die import History, Outlook
+
+Floats = NDArray[np.floating]
+_OUTLOOK_NAMES = (
+    "btyd_p_alive",
+    "btyd_expected_purchases",
+    "btyd_no_purchase_logit",
+    "btyd_expected_spend",
+    "btyd_value",
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The packed vector's feature names, in order, and which of them the booster sees."""
+
+    packed: tuple[str, ...]
+    used: tuple[str, ...]
+
+    @property
+    def booster_names(self) -> tuple[str, ...]:
+        return (*self.used, *_OUTLOOK_NAMES)
+
+    def column(self, vectors: NDArray[np.float32], name: str) -> Floats:
+        return vectors[:, self.packed.index(name)].astype(np.float64)
+
+    def history(self, vectors: NDArray[np.float32]) -> History:
+        return History(*(self.column(vectors, name) for name in History._fields))
+
+    def design(self, vectors: NDArray[np.float32], outlook: Outlook) -> Floats:
+        """The booster's input: the used features beside what the history alone predicts."""
+        chosen = vectors[:, [self.packed.index(name) for name in self.used]]
+        beside = (
+            outlook.p_alive,
+            outlook.expected_purchases,
+            logit(outlook.no_purchase),
+            outlook.expected_spend,
+            outlook.value,
+        )
+        return np.column_stack([chosen, *beside])
+
+
+def logit(probability: Floats) -> Floats:
+    clipped = np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def sigmoid(score: Floats) -> Floats:
+    return 1 / (1 + np.exp(-score))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model as data: `booster.txt` in LightGBM's own text, everything else in `model.json`."""
+
+    parameters: dict[str, Any]
+    booster: lgb.Booster | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        booster = folder / "booster.txt"
+        found = lgb.Booster(model_file=booster) if booster.exists() else None
+        return cls(json.loads((folder / "model.json").read_text(encoding="utf-8")), found)
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.json").write_text(json.dumps(self.parameters, indent=1, sort_keys=True), encoding="utf-8")
+        if self.booster is not None:
+            self.booster.save_model(folder / "booster.txt")
+
+
+def boosted(
+    design: Floats, target: Floats, names: Sequence[str], parameters: dict[str, Any], rounds: int, seed: int
+) -> lgb.Booster:
+    """A LightGBM fit that two runs on the same machine repeat exactly."""
+    categorical = [index for index, name in enumerate(names) if name.startswith("attribute_")]
+    data = lgb.Dataset(design, target, feature_name=list(names), categorical_feature=categorical, free_raw_data=True)
+    fixed = {"seed": seed, "deterministic": True, "force_row_wise": True, "verbose": -1}
+    return lgb.train(parameters | fixed, data, rounds)

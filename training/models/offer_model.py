@@ -1,0 +1,64 @@
+"""The probability that a customer buys an item (a category or a product) within the horizon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+from training.models.customer_model import Stored, boosted
+
+Floats = NDArray[np.floating]
+
+PARAMETERS: dict[str, Any] = {
+    "objective": "binary", "learning_rate": 0.1, "num_leaves": 31, "min_child_samples": 100, "feature_fraction": 0.8,
+    "bagging_fraction": 0.5, "bagging_freq": 1, "lambda_l2": 5.0,
+}  # fmt: skip
+ROUNDS = 100
+
+
+@dataclass(frozen=True)
+class OfferModel:
+    """A booster over (customer, item) rows whose columns are `names`, in order."""
+
+    names: tuple[str, ...]
+    horizon: int
+    level: str
+    booster: lgb.Booster
+
+    def probability(self, rows: NDArray[np.float32]) -> Floats:
+        """Per (customer, item) row of float32 features in the order of `names`."""
+        return np.asarray(self.booster.predict(rows))
+
+    def save(self, folder: Path) -> None:
+        Stored({"names": self.names, "horizon": self.horizon, "level": self.level}, self.booster).write(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        stored = Stored.read(folder)
+        assert stored.booster is not None
+        p = stored.parameters
+        return cls(tuple(p["names"]), p["horizon"], p["level"], stored.booster)
+
+
+def fit(
+    rows: NDArray[np.float32], bought: Floats, names: tuple[str, ...], horizon: int, level: str, seed: int
+) -> OfferModel:
+    """Fitted on (customer, item) rows of several cutoffs; `bought` is 1 where the item was bought in the horizon."""
+    return OfferModel(names, horizon, level, boosted(rows, bought, names, PARAMETERS, ROUNDS, seed))
+
+
+def _load_pyfunc(path: str) -> Any:
+    """MLflow's entry: `predict` takes (customer, item) rows."""
+    model = OfferModel.load(Path(path))
+
+    class _Predictor:
+        def predict(self, rows: Any, params: dict[str, Any] | None = None) -> Floats:
+            del params
+            return model.probability(np.asarray(rows, dtype=np.float32))
+
+    return _Predictor()
