@@ -57,7 +57,7 @@ def run_line(workspace: Workspace, as_of: date = AS_OF) -> pd.DataFrame:
     for kind, version in pipelines.train(store, workspace, tracker, as_of).items():
         promotion.promote(tracker, workspace, kind, str(version.version))
     scores = scoring.score(Predictor.load(workspace, tracker), store, as_of)
-    retrieval.publish(store, workspace, as_of, retrieval.customer_rows(store, workspace, [as_of]))
+    retrieval.publish(store, workspace, as_of)
     return scores
 
 

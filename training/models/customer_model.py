@@ -89,5 +89,5 @@ def boosted(
     """A LightGBM fit that two runs on the same machine repeat exactly."""
     categorical = [index for index, name in enumerate(names) if name.startswith("attribute_")]
     data = lgb.Dataset(design, target, feature_name=list(names), categorical_feature=categorical, free_raw_data=True)
-    fixed = {"seed": seed, "deterministic": True, "force_row_wise": True, "verbose": -1}
+    fixed = {"seed": seed, "deterministic": True, "force_col_wise": True, "verbose": -1}
     return lgb.train(parameters | fixed, data, rounds)

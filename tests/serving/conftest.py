@@ -1,0 +1,45 @@
+"""One small shop, run end to end once for all tests of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from workspaces import run_line, small_workspace
+
+from perennial.settings import Workspace
+
+KEY = "a-secret"
+
+
+class Shop(NamedTuple):
+    """A workspace that published, and the MLflow with its champions."""
+
+    workspace: Workspace
+    tracking_uri: str
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "mlruns").mkdir()
+    found = Shop(small_workspace(folder), f"sqlite:///{folder}/mlruns/mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", found.tracking_uri)
+        run_line(found.workspace)
+    return found
+
+
+@pytest.fixture(scope="module")
+def environment(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
+    """What `perennial serve` finds set: the shop's home, its MLflow and a key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERENNIAL_HOME", str(shop.workspace.home_path))
+        patch.setenv("PERENNIAL_API_KEY", KEY)
+        patch.setenv("MLFLOW_TRACKING_URI", shop.tracking_uri)
+        patch.setenv("BENTOML_HOME", str(tmp_path_factory.mktemp("bentoml")))
+        patch.setenv("BENTOML_DO_NOT_TRACK", "true")
+        yield patch
+
+

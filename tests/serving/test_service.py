@@ -1,0 +1,421 @@
+"""The service, in process and as a process of its own, on a workspace that went the whole line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+import openpyxl
+import pandas as pd
+import pytest
+from starlette.testclient import TestClient
+from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, ODD_IDS
+
+from features import retrieval, snapshot
+from perennial import registry, settings, storage
+from perennial.settings import SettingsError, Workspace
+from serving import scoring, service
+from serving.predictor import SCORE_COLUMNS, Predictor
+
+KEY = "a-secret"
+BEARER = {"Authorization": f"Bearer {KEY}"}
+KNOWN = "c0200"
+
+
+@pytest.fixture(scope="module")
+def client(environment: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    with TestClient(service.application(), headers=BEARER) as client:
+        yield client
+
+
+@pytest.fixture
+def home(shop: Any, environment: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A copy of the shop's home, to change; `asking` starts a service on it."""
+    return shutil.copytree(shop.workspace.home_path, tmp_path / "home")
+
+
+@contextmanager
+def asking(home: Path) -> Iterator[TestClient]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERENNIAL_HOME", str(home))
+        with TestClient(service.application(), headers=BEARER) as client:
+            yield client
+
+
+def ask(client: TestClient, *customer_ids: Any, **more: Any) -> httpx.Response:
+    return client.post("/v1/scores", json={"customer_ids": list(customer_ids), **more})
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The `error` of an answer, which holds nothing else, once status and code are checked."""
+    assert answer.status_code == status, answer.text
+    (error,) = answer.json().values()
+    assert set(error) == {"code", "message", "details"}
+    assert error["code"] == code
+    return error
+
+
+def scores_file(workspace: Workspace, as_of: date = AS_OF) -> pd.DataFrame:
+    return pd.read_parquet(storage.scores_path(workspace.home_path, as_of))
+
+
+def assert_equal_to_file(rows: list[dict[str, Any]], expected: pd.DataFrame) -> None:
+    assert len(rows) == len(expected)
+    for name in SCORE_COLUMNS:
+        answered, filed = [row[name] for row in rows], expected[name]
+        if pd.api.types.is_float_dtype(filed):
+            np.testing.assert_allclose(np.array(answered, dtype=float), filed, rtol=0, atol=1e-6, err_msg=name)
+        else:
+            assert answered == [None if value is None else str(value) for value in filed], name
+
+
+def edited(path: Path, **changes: Any) -> None:
+    storage.write_json(path, {**storage.read_json(path), **changes})
+
+
+# Answers
+
+
+def test_every_customer_scores_as_in_the_file(client: TestClient, shop: Any) -> None:
+    """The service and the batch give the same answer to every column of every customer."""
+    expected = scores_file(shop.workspace)
+    rows = ask(client, *expected["customer_id"]).json()["scores"]
+    assert_equal_to_file(rows, expected)
+    assert expected["churn_probability"].notna().sum() > 200
+
+
+def test_one_customer_scores_as_in_the_file(client: TestClient, shop: Any) -> None:
+    """GET /v1/customers gives the bare row, also for an id that a URL must escape."""
+    for customer_id in (KNOWN, *ODD_IDS):
+        answer = client.get(f"/v1/customers/{quote(customer_id, safe='')}")
+        assert_equal_to_file([answer.json()], scores_file(shop.workspace).query("customer_id == @customer_id"))
+
+
+def test_answers_come_in_the_order_asked(client: TestClient) -> None:
+    """Each id gets its own object, in order, an id asked twice too."""
+    asked = [KNOWN, "nobody", ODD_IDS[0], KNOWN]
+    rows = ask(client, *asked).json()["scores"]
+    assert [row["customer_id"] for row in rows] == asked
+    assert rows[0] == rows[3]
+
+
+def test_an_unknown_customer_among_others_is_marked(client: TestClient) -> None:
+    """A batch is answered, the unknown one in it with an error of its own."""
+    known, unknown = ask(client, KNOWN, "nobody").json()["scores"]
+    assert tuple(known) == SCORE_COLUMNS
+    assert unknown["customer_id"] == "nobody"
+    assert unknown["error"]["code"] == "unknown_customer"
+
+
+def test_explain_adds_reasons_where_there_is_a_probability(client: TestClient) -> None:
+    """Reasons come with a churn probability only: none for who refused profiling or never bought."""
+    silent = [f"c{number:04}" for number in (NO_PROFILING[0], NEVER_BOUGHT[0])]
+    first, *others = ask(client, "c0256", *silent, explain=True).json()["scores"]
+    assert first["churn_probability"] is not None
+    assert all(isinstance(reason, str) for reason in first["reasons"])
+    assert first["reasons"]
+    assert [other["reasons"] for other in others] == [[], []]
+
+
+def test_model_says_what_answers(client: TestClient, shop: Any) -> None:
+    """The versions are those in the scores, the hash that of the workspace's features."""
+    said, row = client.get("/v1/model").json(), scores_file(shop.workspace).iloc[0]
+    assert said["models"]["churn"] == row["churn_model"]
+    assert said["as_of"] == str(AS_OF)
+    assert said["features_hash"] == retrieval.expected_hash(shop.workspace)
+    assert said["settings"]["churn"]["horizon"] == 60
+
+
+# Lists
+
+
+def test_list_in_json(client: TestClient, shop: Any) -> None:
+    """JSON is the default: the highest value at risk first, `top` rows of the band and value asked for."""
+    answer = client.get("/v1/lists/churn-risk", params={"top": 5, "band": "high", "min_value": 10})
+    assert answer.headers["content-type"] == "application/json"
+    rows = pd.DataFrame(answer.json())
+    assert len(rows) == 5
+    assert (rows["churn_band"] == "high").all()
+    assert (rows["lifetime_value"] >= 10).all()
+    assert rows["value_at_risk"].is_monotonic_decreasing
+
+
+def test_list_as_csv(client: TestClient) -> None:
+    """CSV is a download that pandas and a spreadsheet read."""
+    answer = client.get("/v1/lists/churn-risk?format=csv&top=7")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"] == f'attachment; filename="churn-risk-{AS_OF}.csv"'
+    assert len(pd.read_csv(io.BytesIO(answer.content), dtype={"customer_id": str})) == 7
+
+
+def test_list_as_xlsx(client: TestClient) -> None:
+    """XLSX is a workbook of a header and the rows."""
+    answer = client.get("/v1/lists/churn-risk?format=xlsx&top=7")
+    assert answer.headers["content-type"] == "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+    assert openpyxl.load_workbook(io.BytesIO(answer.content)).active.max_row == 8
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}])
+@pytest.mark.parametrize("path", ["/v1/model", "/v1/customers/c0200", "/v1/no-such-path"])
+def test_without_the_key_nobody_is_let_in(client: TestClient, headers: dict[str, str], path: str) -> None:
+    """No key, another key and another scheme are refused on every path below /v1, existing or not."""
+    del client.headers["Authorization"]
+    try:
+        answer = client.get(path, headers=headers)
+    finally:
+        client.headers.update(BEARER)
+    refused(answer, 401, "unauthorized")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_key_is_checked_before_the_body(client: TestClient) -> None:
+    """A stranger's malformed body is refused for the key, not for its form."""
+    refused(client.post("/v1/scores", content=b"{", headers={"Authorization": "Bearer wrong"}), 401, "unauthorized")
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"{", "not JSON"),
+        (b"[]", "a JSON object is expected"),
+        (b"{}", "customer_ids: Field required"),
+        (b'{"customer_ids": []}', "at least 1 item"),
+        (b'{"customer_ids": "c0200"}', "valid list"),
+        (b'{"customer_ids": [200]}', "customer_ids.0: Input should be a valid string"),
+        (b'{"customer_ids": ["c0200"], "explain": "yes"}', "explain: Input should be a valid boolean"),
+        (b'{"customer_ids": ["c0200"], "expain": true}', "expain: no such key"),
+        (b'{"customer_ids": ["\\ud800"]}', "half of a UTF-16 pair"),
+    ],
+)
+def test_a_malformed_body_is_refused(client: TestClient, body: bytes, problem: str) -> None:
+    """Wrong types are not coerced, unknown keys not ignored, and the message says which."""
+    answer = client.post("/v1/scores", content=body, headers={"Content-Type": "application/json"})
+    assert problem in refused(answer, 400, "malformed")["message"]
+
+
+@pytest.mark.parametrize("query", ["top=0", "top=many", "min_value=nan", "band=none", "format=pdf", "limit=5"])
+def test_a_malformed_query_is_refused(client: TestClient, query: str) -> None:
+    """Values out of range and unknown parameters of the list are a 400 that names them."""
+    error = refused(client.get(f"/v1/lists/churn-risk?{query}"), 400, "malformed")
+    assert query.split("=")[0] in error["message"]
+
+
+def test_an_unknown_customer_alone_is_not_found(client: TestClient) -> None:
+    """Asked for alone, an unknown customer is a 404 of either path."""
+    for answer in (ask(client, "nobody"), client.get("/v1/customers/nobody")):
+        assert refused(answer, 404, "unknown_customer")["details"] == {"customer_id": "nobody"}
+
+
+def test_too_many_ids_are_refused(client: TestClient, shop: Any) -> None:
+    """As many ids as the settings allow are answered, one more is a 413."""
+    most = shop.workspace.service.max_ids
+    assert ask(client, *[KNOWN] * most).status_code == 200
+    assert refused(ask(client, *[KNOWN] * (most + 1)), 413, "too_many_ids")["details"]["most"] == most
+
+
+def test_other_paths_and_methods_are_refused_in_our_shape(client: TestClient) -> None:
+    """BentoML's plain texts are not seen."""
+    refused(client.get("/v1/no-such-path"), 404, "not_found")
+    refused(client.get("/no-such-path"), 404, "not_found")
+    refused(client.get("/v1/scores"), 405, "method_not_allowed")
+
+
+# What there is to answer with
+
+
+def test_without_a_champion_the_service_waits_for_one(home: Path, shop: Any) -> None:
+    """No champion is a 503 that says when to come back; once there is one it answers, without a restart."""
+    name, tracker = registry.model_name(shop.workspace, "churn"), registry.client()
+    version = str(tracker.get_model_version_by_alias(name, "champion").version)
+    tracker.delete_registered_model_alias(name, "champion")
+    try:
+        with asking(home) as client:
+            answer = ask(client, KNOWN)
+            refused(answer, 503, "no_champion")
+            assert answer.headers["retry-after"] == str(service.RETRY_SECONDS)
+            assert client.get("/livez").status_code == 200
+            assert client.get("/readyz").status_code == 503
+            tracker.set_registered_model_alias(name, "champion", version)
+            time.sleep(service.RETRY_SECONDS)
+            assert ask(client, KNOWN).status_code == 200
+            assert client.get("/readyz").status_code == 200
+    finally:
+        tracker.set_registered_model_alias(name, "champion", version)
+
+
+def test_without_a_publication_the_service_waits_for_one(home: Path) -> None:
+    """Champions without a published as_of are a 503 on every path, and an answer as soon as there is one."""
+    (home / "published.json").rename(home / "later.json")
+    with asking(home) as client:
+        for answer in (ask(client, KNOWN), client.get("/v1/model"), client.get("/v1/lists/churn-risk")):
+            refused(answer, 503, "not_published")
+        (home / "later.json").rename(home / "published.json")
+        assert ask(client, KNOWN).status_code == 200
+
+
+def test_other_features_than_the_models_are_refused(home: Path) -> None:
+    """Features published under another hash are not scored."""
+    edited(home / "published.json", features_hash="0123456789abcdef")
+    with asking(home) as client:
+        assert "0123456789abcdef" in refused(ask(client, KNOWN), 409, "feature_hash_mismatch")["message"]
+
+
+def test_a_broken_registry_is_unavailable_not_fatal(home: Path) -> None:
+    """What cannot be loaded is a 503, and the log has the reason."""
+    storage.percentiles_path(home, AS_OF).unlink()
+    with asking(home) as client:
+        refused(ask(client, KNOWN), 503, "not_loaded")
+
+
+def test_a_list_without_scores_is_unavailable(home: Path) -> None:
+    """A published as_of whose scores are gone answers customers, but has no list."""
+    storage.scores_path(home, AS_OF).unlink()
+    with asking(home) as client:
+        refused(client.get("/v1/lists/churn-risk"), 503, "not_scored")
+        assert ask(client, KNOWN).status_code == 200
+
+
+def test_a_new_publication_is_answered_from_at_once(home: Path) -> None:
+    """Published a week later, answers are those of the new as_of, percentiles too, without a restart."""
+    workspace = settings.parse({**storage.read_json(home / "workspace.json"), "home": str(home)}, "copy")
+    later = AS_OF + timedelta(days=7)
+    with asking(home) as client:
+        before = ask(client, KNOWN).json()["scores"][0]
+        snapshot.snapshot(workspace, [AS_OF, later])
+        store = retrieval.apply(workspace)
+        scoring.score(Predictor.load(workspace, registry.client()), store, later)
+        retrieval.publish(store, workspace, later)
+        expected = scores_file(workspace, later)
+        rows = ask(client, *expected["customer_id"]).json()["scores"]
+    assert before["as_of"] == str(AS_OF)
+    assert_equal_to_file(rows, expected)
+
+
+# BentoML's own paths
+
+
+def test_probes_and_description_are_open(client: TestClient) -> None:
+    """Probes and the API's description need no key."""
+    for path in ("/livez", "/readyz", "/docs.json", "/"):
+        assert client.get(path, headers={"Authorization": ""}).status_code == 200
+
+
+def test_the_description_is_true(client: TestClient) -> None:
+    """docs.json names every path and refusal, every reference in it leads somewhere, and answers have its columns."""
+    described = client.get("/docs.json").json()
+    paths = {"/v1/scores", "/v1/customers/{customer_id}", "/v1/lists/churn-risk", "/v1/model", "/livez", "/metrics"}
+    assert paths <= described["paths"].keys()
+    assert {"400", "401", "404", "409", "413", "503"} <= described["paths"]["/v1/scores"]["post"]["responses"].keys()
+    schemas = described["components"]["schemas"]
+    for name in re.findall(r"#/components/schemas/(\w+)", json.dumps(described)):
+        assert name in schemas
+    assert tuple(schemas["Score"]["properties"]) == SCORE_COLUMNS
+    assert set(schemas["ModelAnswer"]["properties"]) == set(client.get("/v1/model").json())
+
+
+# Starting and stopping
+
+
+def test_without_a_key_it_does_not_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither `serve` nor BentoML starts a service that nobody could be let into."""
+    monkeypatch.delenv("PERENNIAL_API_KEY")
+    with pytest.raises(SettingsError, match="PERENNIAL_API_KEY is not set"):
+        service.serve(home, "127.0.0.1", 0)
+    with pytest.raises(SettingsError, match="PERENNIAL_API_KEY is not set"), TestClient(service.application()):
+        pass
+
+
+def test_without_a_workspace_it_does_not_start(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A home that nothing was run in is named, with the command that fills it."""
+    with pytest.raises(SettingsError, match=r"workspace\.json does not exist: run `perennial run"):
+        service.serve(tmp_path, "127.0.0.1", 0)
+
+
+def test_a_taken_port_is_said_at_once(home: Path) -> None:
+    """A port in use is an error before anything is loaded."""
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(SettingsError, match="cannot listen on"):
+        service.serve(home, "127.0.0.1", other.getsockname()[1])
+
+
+def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> None:
+    """Started as a command it answers as the file says, names no customer in metrics or log, and ends on SIGTERM."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with _free_port() as port, _process(home, port, outside) as process, _client(port) as client:
+        _wait_until_ready(client, process)
+        rows = [client.get(f"/v1/customers/{KNOWN}", headers=BEARER).json()]
+        assert_equal_to_file(rows, scores_file(shop.workspace).query("customer_id == @KNOWN"))
+        assert client.get("/v1/model").status_code == 401
+        client.get("/wp-login.php")
+        metrics = client.get("/metrics").text
+        process.send_signal(signal.SIGTERM)
+        log, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert 'endpoint="/v1/customers/{customer_id}",http_response_code="200"' in metrics
+    for text in (metrics, log):
+        assert KNOWN not in text
+        assert "wp-login" not in text
+        assert KEY not in text
+    assert list(outside.iterdir()) == []
+
+
+_SERVE = "import sys, pathlib; from serving.service import serve; serve(pathlib.Path(sys.argv[1]), '127.0.0.1', int(sys.argv[2]))"
+
+
+@contextmanager
+def _free_port() -> Iterator[int]:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    yield port
+
+
+@contextmanager
+def _process(home: Path, port: int, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A server whose current and home folder is `folder`, to see that it writes there nothing."""
+    root = Path(service.__file__).resolve().parents[1]
+    environment = {**os.environ, "HOME": str(folder), "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _SERVE, str(home), str(port)], cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _client(port: int) -> httpx.Client:
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
+
+
+def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[str]) -> None:
+    for _ in range(600):  # 10 s of imports, five times that beside busy neighbours
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.ConnectError:
+            pass
+        time.sleep(0.1)
+    pytest.fail("not ready within a minute")
