@@ -13,7 +13,15 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from features.snapshot import CUSTOMER_FAMILIES, KEYS, customer_features, families, features_hash, features_of
+from features.snapshot import (
+    CUSTOMER_FAMILIES,
+    KEYS,
+    customer_features,
+    families,
+    features_hash,
+    features_of,
+    fingerprint,
+)
 from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
@@ -121,9 +129,21 @@ def publish(store: FeatureStore, workspace: Workspace, as_of: date) -> int:
         packed.to_parquet(draft, index=False, coerce_timestamps="us")
     for start in range(0, len(packed), _PUBLISH_BLOCK):
         store.write_to_online_store("customer_vector", packed.iloc[start : start + _PUBLISH_BLOCK])
-    published = {"as_of": str(as_of), "features_hash": features_hash(names), "customers": len(packed)}
+    published = {"as_of": str(as_of), "features_hash": features_hash(names), "data": fingerprint(workspace)}
     storage.write_json(workspace.home_path / "published.json", published)
     return len(packed)
+
+
+def is_published(workspace: Workspace, as_of: date) -> bool:
+    """Whether the online store holds the features of `as_of`, from the tables and code of now, since it was scored.
+
+    The service takes up new champions with a new publication, so scoring again calls for publishing again.
+    """
+    path, scores = workspace.home_path / "published.json", storage.scores_path(workspace.home_path, as_of)
+    if not path.exists() or not scores.exists() or path.stat().st_mtime_ns < scores.stat().st_mtime_ns:
+        return False
+    published = storage.read_json(path)
+    return (published["as_of"], published.get("data")) == (str(as_of), fingerprint(workspace))
 
 
 def check_published(store: FeatureStore, expected_hash: str) -> None:

@@ -39,7 +39,7 @@ _METHOD = (
 # What no model is shown; `features.repo.definitions` says so to Feast, but takes seconds to import.
 _NOT_FOR_MODELS = frozenset(feature.name for feature in (*TREATMENT, *CONSENTS))
 # Figures of a customer's whole past: they never fall, so they differ between any two dates.
-_ONLY_GROW = frozenset(
+_NEVER_FALL = frozenset(
     {"tenure_days", "T", "n_purchases", "spend", "frequency", "recency", "gap_max", "spend_max"}
     | {"days_since_cancellation"}
 )
@@ -74,7 +74,7 @@ class Shift:
 class Drift:
     """What moved between two snapshots, strongest first; `share` is of the `judged` features.
 
-    The features in `only_grow` and `constant` were not judged. `page` is Evidently's, `record` this one as JSON.
+    The features in `growing` and `constant` were not judged. `page` is Evidently's, `record` this one as JSON.
     """
 
     as_of: date
@@ -84,7 +84,7 @@ class Drift:
     limit: float
     judged: int
     features: tuple[Shift, ...]
-    only_grow: tuple[str, ...]
+    growing: tuple[str, ...]
     constant: tuple[str, ...]
     reference_rows: int
     current_rows: int
@@ -100,7 +100,7 @@ class Drift:
             f"{len(self.features)} of {self.judged} features moved ({self.share:.0%}; {self.limit:.0%} is drift)",
             *(f"  {shift.feature:{width}}  {shift}" for shift in shown),
             *([f"  and {more} more, in {self.record}"] if more else []),
-            f"not judged: {len(self.only_grow)} features that can only grow, {len(self.constant)} empty or constant",
+            f"not judged: {len(self.growing)} that grow with the calendar, {len(self.constant)} empty or constant",
             f"page: {self.page}",
         ]
         return "\n".join(lines)
@@ -135,19 +135,19 @@ def watch(workspace: Workspace, as_of: date, reference: date) -> Drift:
         CheckFailed: a snapshot is missing, has no customer to predict, or has no feature to compare.
     """
     before, after = _rows(workspace, reference), _rows(workspace, as_of)
-    history = _days_of_history(workspace, reference)
-    only_grow = [name for name in before.columns if name in _ONLY_GROW or _days_back(name) > history]
-    before, after = before.drop(columns=only_grow), after.drop(columns=only_grow)
     constant = [name for name in before.columns if not _varies(before[name], after[name])]
     before, after = before.drop(columns=constant), after.drop(columns=constant)
+    history = _days_of_history(workspace, reference)
+    growing = [name for name in before.columns if name in _NEVER_FALL or _days_back(name) > history]
+    before, after = before.drop(columns=growing), after.drop(columns=growing)
     if before.columns.empty:
-        raise storage.CheckFailed(f"{reference} and {as_of} share no feature to compare: all are constant or only grow")
+        raise storage.CheckFailed(f"{reference} and {as_of} share no feature to compare: all are constant or grow")
     pairs = {name: _pair(before[name], after[name], _attribute_values(workspace, name)) for name in before.columns}
     shifts = sorted((s for s in map(_shift, pairs.items()) if s.score >= s.threshold), key=lambda s: -s.score)
     share, limit = len(shifts) / len(pairs), workspace.monitoring.drifted_share
     page = workspace.home_path / "reports" / f"drift-{as_of}.html"
     drift = Drift(
-        as_of, reference, share >= limit, share, limit, len(pairs), tuple(shifts), tuple(only_grow), tuple(constant),
+        as_of, reference, share >= limit, share, limit, len(pairs), tuple(shifts), tuple(growing), tuple(constant),
         len(before), len(after), page, page.with_suffix(".json"),
     )  # fmt: skip
     with storage.replacing(page) as draft:

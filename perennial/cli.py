@@ -391,14 +391,20 @@ def _score(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
 def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
     from features import retrieval
 
+    if retrieval.is_published(workspace, day):
+        say(f"features of {day} are online already")
+        return
     count = retrieval.publish(_store(workspace), workspace, day)
     say(f"published {count:,} customers")
 
 
 def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> bool:
+    from features.snapshot import snapshot as compute
     from monitoring import drift
 
-    found = drift.watch(workspace, day, drift.reference_of(_tracker(), workspace))
+    reference = drift.reference_of(_tracker(), workspace)
+    compute(workspace, [reference, day], say)
+    found = drift.watch(workspace, day, reference)
     say(str(found))
     return found.drifted
 

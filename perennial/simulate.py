@@ -1117,7 +1117,7 @@ def _outlook(latent: pd.DataFrame, step_probabilities: Floats, unnoticed: Floats
         state[COOLING] += cooled - left
         gone += (ordered * leaving).sum(axis=0) + left.sum(axis=0)
     survival = state.sum(axis=(0, 1))
-    return _Outlook(orders, survival, survival + gone)
+    return _Outlook(orders, survival, np.minimum(survival + gone, 1.0))  # rounding may exceed 1 by an ulp
 
 
 def _pending_returns(folder: Path, part: str, latent: pd.DataFrame, window: Ints) -> Floats:

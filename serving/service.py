@@ -500,12 +500,12 @@ def serve(home: Path, host: str, port: int) -> None:
 
 def _bound(host: str, port: int) -> socket.socket:
     """A socket that has the address but does not listen yet: callers are turned away until the service is ready."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
+        bound.bind((host, port))
     except OSError as problem:
+        bound.close()
         raise SettingsError(f"cannot listen on {host}, port {port}: {problem}; choose another with --port") from problem
     return bound
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from workspaces import run_line, small_workspace
@@ -43,3 +43,9 @@ def environment(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield patch
 
 
+@pytest.fixture(scope="session")
+def app() -> Any:
+    """The service's ASGI app. One for all: BentoML registers its metrics once in a process."""
+    from serving import service
+
+    return service.application()

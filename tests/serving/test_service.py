@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import bentoml
 import httpx
 import numpy as np
 import openpyxl
@@ -39,23 +40,26 @@ KNOWN = "c0200"
 
 
 @pytest.fixture(scope="module")
-def client(environment: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    with TestClient(service.application(), headers=BEARER) as client:
+def client(app: Any, environment: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    with TestClient(app, headers=BEARER) as client:
         yield client
 
 
 @pytest.fixture
 def home(shop: Any, environment: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A copy of the shop's home, to change; `asking` starts a service on it."""
+    """A copy of the shop's home, to change."""
     return shutil.copytree(shop.workspace.home_path, tmp_path / "home")
 
 
 @contextmanager
-def asking(home: Path) -> Iterator[TestClient]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PERENNIAL_HOME", str(home))
-        with TestClient(service.application(), headers=BEARER) as client:
-            yield client
+def answering_from(home: Path) -> Iterator[None]:
+    """The running service as if it had been started on `home`."""
+    running = bentoml.get_current_service()
+    before, running.answers = running.answers, service.Answers(home)
+    try:
+        yield
+    finally:
+        running.answers = before
 
 
 def ask(client: TestClient, *customer_ids: Any, **more: Any) -> httpx.Response:
@@ -242,13 +246,13 @@ def test_other_paths_and_methods_are_refused_in_our_shape(client: TestClient) ->
 # What there is to answer with
 
 
-def test_without_a_champion_the_service_waits_for_one(home: Path, shop: Any) -> None:
+def test_without_a_champion_the_service_waits_for_one(client: TestClient, home: Path, shop: Any) -> None:
     """No champion is a 503 that says when to come back; once there is one it answers, without a restart."""
     name, tracker = registry.model_name(shop.workspace, "churn"), registry.client()
     version = str(tracker.get_model_version_by_alias(name, "champion").version)
     tracker.delete_registered_model_alias(name, "champion")
     try:
-        with asking(home) as client:
+        with answering_from(home):
             answer = ask(client, KNOWN)
             refused(answer, 503, "no_champion")
             assert answer.headers["retry-after"] == str(service.RETRY_SECONDS)
@@ -262,43 +266,43 @@ def test_without_a_champion_the_service_waits_for_one(home: Path, shop: Any) -> 
         tracker.set_registered_model_alias(name, "champion", version)
 
 
-def test_without_a_publication_the_service_waits_for_one(home: Path) -> None:
+def test_without_a_publication_the_service_waits_for_one(client: TestClient, home: Path) -> None:
     """Champions without a published as_of are a 503 on every path, and an answer as soon as there is one."""
     (home / "published.json").rename(home / "later.json")
-    with asking(home) as client:
+    with answering_from(home):
         for answer in (ask(client, KNOWN), client.get("/v1/model"), client.get("/v1/lists/churn-risk")):
             refused(answer, 503, "not_published")
         (home / "later.json").rename(home / "published.json")
         assert ask(client, KNOWN).status_code == 200
 
 
-def test_other_features_than_the_models_are_refused(home: Path) -> None:
+def test_other_features_than_the_models_are_refused(client: TestClient, home: Path) -> None:
     """Features published under another hash are not scored."""
     edited(home / "published.json", features_hash="0123456789abcdef")
-    with asking(home) as client:
+    with answering_from(home):
         assert "0123456789abcdef" in refused(ask(client, KNOWN), 409, "feature_hash_mismatch")["message"]
 
 
-def test_a_broken_registry_is_unavailable_not_fatal(home: Path) -> None:
+def test_a_broken_registry_is_unavailable_not_fatal(client: TestClient, home: Path) -> None:
     """What cannot be loaded is a 503, and the log has the reason."""
     storage.percentiles_path(home, AS_OF).unlink()
-    with asking(home) as client:
+    with answering_from(home):
         refused(ask(client, KNOWN), 503, "not_loaded")
 
 
-def test_a_list_without_scores_is_unavailable(home: Path) -> None:
+def test_a_list_without_scores_is_unavailable(client: TestClient, home: Path) -> None:
     """A published as_of whose scores are gone answers customers, but has no list."""
     storage.scores_path(home, AS_OF).unlink()
-    with asking(home) as client:
+    with answering_from(home):
         refused(client.get("/v1/lists/churn-risk"), 503, "not_scored")
         assert ask(client, KNOWN).status_code == 200
 
 
-def test_a_new_publication_is_answered_from_at_once(home: Path) -> None:
+def test_a_new_publication_is_answered_from_at_once(client: TestClient, home: Path) -> None:
     """Published a week later, answers are those of the new as_of, percentiles too, without a restart."""
     workspace = settings.parse({**storage.read_json(home / "workspace.json"), "home": str(home)}, "copy")
     later = AS_OF + timedelta(days=7)
-    with asking(home) as client:
+    with answering_from(home):
         before = ask(client, KNOWN).json()["scores"][0]
         snapshot.snapshot(workspace, [AS_OF, later])
         store = retrieval.apply(workspace)
@@ -340,8 +344,8 @@ def test_without_a_key_it_does_not_start(home: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("PERENNIAL_API_KEY")
     with pytest.raises(SettingsError, match="PERENNIAL_API_KEY is not set"):
         service.serve(home, "127.0.0.1", 0)
-    with pytest.raises(SettingsError, match="PERENNIAL_API_KEY is not set"), TestClient(service.application()):
-        pass
+    with pytest.raises(SettingsError, match="PERENNIAL_API_KEY is not set"):
+        service.Perennial()
 
 
 def test_without_a_workspace_it_does_not_start(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -360,7 +364,8 @@ def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> No
     """Started as a command it answers as the file says, names no customer in metrics or log, and ends on SIGTERM."""
     outside = tmp_path / "outside"
     outside.mkdir()
-    with _free_port() as port, _process(home, port, outside) as process, _client(port) as client:
+    port = _free_port()
+    with _process(home, port, outside) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         _wait_until_ready(client, process)
         rows = [client.get(f"/v1/customers/{KNOWN}", headers=BEARER).json()]
         assert_equal_to_file(rows, scores_file(shop.workspace).query("customer_id == @KNOWN"))
@@ -378,15 +383,16 @@ def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> No
     assert list(outside.iterdir()) == []
 
 
-_SERVE = "import sys, pathlib; from serving.service import serve; serve(pathlib.Path(sys.argv[1]), '127.0.0.1', int(sys.argv[2]))"
+_SERVE = """
+import pathlib, sys
+from serving.service import serve
+serve(pathlib.Path(sys.argv[1]), "127.0.0.1", int(sys.argv[2]))
+"""
 
 
-@contextmanager
-def _free_port() -> Iterator[int]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    yield port
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 @contextmanager
@@ -403,10 +409,6 @@ def _process(home: Path, port: int, folder: Path) -> Iterator[subprocess.Popen[s
     finally:
         process.kill()
         process.wait()
-
-
-def _client(port: int) -> httpx.Client:
-    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
 
 
 def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[str]) -> None:
