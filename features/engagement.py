@@ -33,11 +33,13 @@ FEATURES = (
     Feature("days_since_visit", "days", "as_of minus the last visit", "last visited {} days ago"),
     Feature("days_since_complaint", "days", "as_of minus the last complaint", "complained {} days ago"),
     Feature("days_since_cancellation", "days", "as_of minus the first cancellation", "cancelled {} days ago"),
-    Feature("n_open_complaints", "events", "complaints not resolved before as_of", "complaints still open: {}"),
+    Feature("n_open_complaints", "events", "complaints not resolved before as_of, if the shop ever resolved one",
+            "complaints still open: {}"),
     Feature("days_to_resolve_365d", "days", "mean days to resolve a complaint of the last 365 days",
             "complaints took {} days to resolve"),
-    Feature("satisfaction_365d", "score", "mean rating in reviews and surveys", "average rating {}"),
-    Feature("satisfaction_last", "score", "last rating", "last rating {}"),
+    Feature("satisfaction_365d", "score", "mean rating in reviews and surveys of the last 365 days",
+            "average rating {}"),
+    Feature("satisfaction_last", "score", "last rating in a review or survey", "last rating {}"),
     Feature("satisfaction_change", "score", "last rating minus the mean of the last 365 days"),
     *TREATMENT,
 )  # fmt: skip
@@ -49,11 +51,17 @@ def engagement(tables: Tables, cutoffs: ir.Table) -> ir.Table:
     events = events.mutate(
         behaviour=is_behaviour(events),
         rating=ibis.ifelse(events.kind.isin(_SATISFACTION), events.value, ibis.null("float64")),
-        resolved=(events.resolved_day < events.as_of).fill_null(False),
+        resolved=((events.kind == "complaint") & (events.resolved_day < events.as_of)).fill_null(False),
         days_to_resolve=events.resolved_day.delta(events.day, unit="day"),
     )
     sums = events.group_by("customer_id", "as_of").agg(**_sums(events))
-    return sums.mutate(satisfaction_change=sums.satisfaction_last - sums.satisfaction_365d)
+    # A shop that has resolved no complaint does not keep track of it; its complaints are not all open.
+    resolving = events.filter(events.resolved).select("as_of").distinct().mutate(keeps_track=True)
+    sums = sums.left_join(resolving, "as_of").drop("as_of_right")
+    return sums.mutate(
+        n_open_complaints=ibis.ifelse(sums.keeps_track, sums.n_open_complaints, ibis.null("int64")),
+        satisfaction_change=sums.satisfaction_last - sums.satisfaction_365d,
+    )
 
 
 def _sums(events: ir.Table) -> dict[str, ir.Value]:
@@ -69,7 +77,7 @@ def _sums(events: ir.Table) -> dict[str, ir.Value]:
         "days_since_complaint": age.min(where=complaint),
         "days_since_cancellation": age.max(where=kind == "cancellation"),
         "n_open_complaints": (complaint & ~events.resolved).sum(),
-        "days_to_resolve_365d": events.days_to_resolve.mean(where=complaint & events.resolved & (age <= 365)),
+        "days_to_resolve_365d": events.days_to_resolve.mean(where=events.resolved & (age <= 365)),
         "satisfaction_365d": events.rating.mean(where=age <= 365),
         "satisfaction_last": _last_rating(events),
         "n_emails_sent_90d": ((kind == "email_sent") & (age <= 90)).sum(),
@@ -79,6 +87,6 @@ def _sums(events: ir.Table) -> dict[str, ir.Value]:
 
 
 def _last_rating(events: ir.Table) -> ir.Value:
-    """The rating of the last rated event; of several on one day the one with the largest id."""
-    order = events.day.cast("string").concat(" ").concat(events.interaction_id)
-    return events.rating.argmax(ibis.ifelse(events.rating.notnull(), order, ibis.null("string")))
+    """The rating of the last rated event; of several at one time the one with the largest id."""
+    order = ibis.struct({"at": events.occurred_at, "id": events.interaction_id})
+    return events.rating.argmax(order, where=events.rating.notnull())

@@ -32,7 +32,11 @@ class Tables:
 
 
 def read(backend: BaseBackend, workspace: Workspace) -> Tables:
-    """Opens the workspace's tables; per-customer days are computed once and kept for all cutoffs."""
+    """Opens the workspace's tables; per-customer days are computed once and kept for all cutoffs.
+
+    Hours are the session's on every engine, and ibis 12 makes that UTC: here it becomes the workspace's zone.
+    """
+    backend.raw_sql(f"SET TIME ZONE {storage.quoted(workspace.timezone)}")
     tables = {name: _table(backend, workspace, CONTRACTS[name]) for name in CONTRACTS}
     products = tables["products"].select("product_id", "category", "unit_cost")
     lines = tables["transactions"].left_join(products, "product_id").drop("product_id_right")

@@ -12,7 +12,8 @@ _SPANS = (30, 90, 365)
 
 FEATURES = (
     Feature("item_n_purchases", "purchases", "purchase days of the item, ever"),
-    *(Feature(f"item_n_purchases_{w}d", "purchases", f"purchase days of the item in the last {w} days") for w in _SPANS),
+    *(Feature(f"item_n_purchases_{w}d", "purchases", f"purchase days of the item in the last {w} days")
+      for w in _SPANS),
     Feature("item_spend_365d", "money", "spend on the item in the last 365 days"),
     Feature("item_days_since_last", "days", "as_of minus the last purchase of the item"),
     Feature("item_days_since_first", "days", "as_of minus the first purchase of the item"),
@@ -21,7 +22,7 @@ FEATURES = (
     Feature("item_share_365d", "share", "the item's part of the customer's purchased item-days in the last 365 days"),
 )  # fmt: skip
 POPULARITY = (
-    *(Feature(f"item_buyers_{w}d", "share", f"share of the shop's buyers of the last {w} days who bought the item")
+    *(Feature(f"item_buyers_{w}d", "share", f"share of the buyers of any item in the last {w} days who bought this")
       for w in _SPANS),
     Feature("item_rising", "ratio", "share of buyers in the last 30 days over that in the last 365"),
 )  # fmt: skip

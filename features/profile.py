@@ -1,6 +1,6 @@
 """Who a customer is: tenure, attributes and consents; grain (customer_id, as_of).
 
-Its rows are the customers known at as_of: a purchase or a sign-up before it.
+Its rows are the customers known at as_of: a purchase (or a return of one made earlier) or a sign-up before it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CONSENTS = (
     Feature("profiling_consent", "code", "1 given, 0 refused or not recorded, null where the shop keeps no consents"),
 )
 FEATURES = (
-    Feature("tenure_days", "days", "as_of minus sign-up, or first purchase where that is earlier or all there is"),
+    Feature("tenure_days", "days", "as_of minus sign-up, or first transaction where that is earlier or all there is"),
     *CONSENTS,
 )
 
@@ -31,7 +31,8 @@ def profile(
 ) -> ir.Table:
     """One row per customer known at as_of.
 
-    A text attribute becomes its code in `codes` (null for a value without one); a number stays as it is.
+    A text attribute becomes its code in `codes` (null for a value without one); a number stays as it is. Who signs up
+    only after as_of had no attributes before; consents are those of today, for the past as well.
     """
     bought = at(tables.customer_days, cutoffs)
     first = bought.group_by("customer_id", "as_of").agg(first_age=bought.age.max())
@@ -43,12 +44,16 @@ def profile(
     since_sign_up = known.as_of.delta(known.signed_up_day, unit="day")
     since_sign_up = ibis.ifelse(since_sign_up > 0, since_sign_up, ibis.null("int64"))
     granted = known.profiling_consent.fill_null(False).cast("float64") if consents else ibis.null("float64")
+    described = known.signed_up_day.isnull() | (known.signed_up_day < known.as_of)
     return known.select(
         "customer_id",
         "as_of",
         tenure_days=ibis.greatest(since_sign_up.fill_null(known.first_age), known.first_age.fill_null(since_sign_up)),
         profiling_consent=granted,
-        **{f"attribute_{name}": _coded(known[name], codes.get(name)) for name in attributes},
+        **{
+            f"attribute_{name}": ibis.ifelse(described, _coded(known[name], codes.get(name)), ibis.null("float64"))
+            for name in attributes
+        },
     )
 
 

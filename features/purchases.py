@@ -1,7 +1,8 @@
 """How often, how recently and for how much a customer buys; grain (customer_id, as_of).
 
-A purchase is a day with at least one line of a non-negative amount. `frequency`, `recency`, `T` and `monetary_value` are
-in the buy-till-you-die sense: repeat purchases, last minus first, as_of minus first, mean spend per repeat purchase.
+A purchase is a day with at least one line of a non-negative amount; its spend is net of what was returned on that day.
+`frequency`, `recency`, `T` and `monetary_value` are in the buy-till-you-die sense: repeat purchases, last minus first,
+as_of minus first, mean spend per repeat purchase.
 """
 
 from __future__ import annotations
@@ -27,31 +28,35 @@ FEATURES = (
     Feature("monetary_value", "money", "mean spend per repeat purchase"),
     Feature("days_since_last_purchase", "days", "as_of minus last purchase", "last bought {} days ago"),
     Feature("gap_mean", "days", "mean days between purchases", "usually returns after {} days"),
-    Feature("gap_std", "days", "standard deviation of the gaps"),
+    Feature("gap_std", "days", "standard deviation of the gaps, of two at least"),
     Feature("gap_max", "days", "longest gap", "was never away longer than {} days before"),
     Feature("gap_last", "days", "gap before the last purchase"),
     Feature("gap_cv", "ratio", "spread of the gaps over their mean: regularity"),
     Feature("silence_vs_gap", "ratio", "current gap over the mean gap", "silent for {} times the usual gap"),
     Feature("silence_vs_longest_gap", "ratio", "current gap over the longest gap"),
     Feature("spend_mean", "money", "mean spend per purchase"),
-    Feature("spend_std", "money", "standard deviation of spend per purchase"),
-    Feature("spend_max", "money", "largest purchase"),
-    Feature("spend_last", "money", "last purchase"),
+    Feature("spend_std", "money", "standard deviation of spend per purchase, of two at least"),
+    Feature("spend_max", "money", "spend of the largest purchase"),
+    Feature("spend_last", "money", "spend of the last purchase"),
     Feature("n_purchases_change_90d", "purchases", "purchases of the last 90 days minus the 90 before"),
-    Feature("spend_change_90d", "money", "spend of the last 90 days minus the 90 before"),
-    Feature("spend_change_365d", "money", "spend of the last 365 days minus the 365 before"),
+    Feature("spend_change_90d", "money", "net spend of the last 90 days minus the 90 before"),
+    Feature("spend_change_365d", "money", "net spend of the last 365 days minus the 365 before"),
     *(Feature(f"n_purchases_decayed_{d}d", "purchases", f"purchases, each weighted exp(-age / {d})") for d in _DECAYS),
-    *(Feature(f"spend_decayed_{d}d", "money", f"spend, each purchase weighted exp(-age / {d})") for d in _DECAYS),
+    *(Feature(f"spend_decayed_{d}d", "money", f"net spend, each day weighted exp(-age / {d})") for d in _DECAYS),
     *(Feature(f"n_purchases_next_{s}_last_year", "purchases", f"purchases in the coming {s}, a year earlier",
               f"purchases in the same {s} of last year: {{}}") for s in _LAST_YEAR),
-    *(Feature(f"spend_next_{s}_last_year", "money", f"spend in the coming {s}, a year earlier") for s in _LAST_YEAR),
-    Feature("n_active_months_365d", "count", "30-day stretches of the last 365 days with a purchase"),
+    *(Feature(f"spend_next_{s}_last_year", "money", f"net spend in the coming {s}, a year earlier")
+      for s in _LAST_YEAR),
+    Feature("n_active_months_365d", "count", "of the last twelve stretches of 30 days, those with a purchase"),
     Feature("weekend_share", "share", "purchases on Saturdays and Sundays"),
 )  # fmt: skip
 
 
 def purchases(tables: Tables, cutoffs: ir.Table) -> ir.Table:
-    """One row per (customer_id, as_of) with a purchase before it; null where a figure needs more purchases."""
+    """One row per (customer_id, as_of) with a purchase before it; null where a figure needs more purchases.
+
+    A year is 365 days; last year's figures are null for who first bought less than that ago.
+    """
     days = _days(tables.customer_days, cutoffs)
     sums = days.group_by("customer_id", "as_of").agg(**_sums(days))
     return sums.mutate(**_ratios(sums))
@@ -84,17 +89,17 @@ def _sums(days: ir.Table) -> dict[str, ir.Value]:
         "monetary_value": days.spend.mean(where=repeat),
         "days_since_last_purchase": days.last_age.max(),
         "gap_mean": days.gap.mean(),
-        "gap_std": days.gap.std(how="pop"),
+        "gap_std": days.gap.std(how="sample"),
         "gap_max": days.gap.max(),
         "gap_last": days.gap.max(where=age == days.last_age),
         "spend_mean": days.spend.mean(where=bought),
-        "spend_std": days.spend.std(where=bought, how="pop"),
+        "spend_std": days.spend.std(where=bought, how="sample"),
         "spend_max": days.spend.max(where=bought),
         "spend_last": days.spend.sum(where=bought & (age == days.last_age)),
         "n_purchases_before_90d": (bought & (age > 90) & (age <= 180)).sum(),
         "spend_before_90d": days.spend.sum(where=(age > 90) & (age <= 180)).fill_null(0),
         "spend_before_365d": days.spend.sum(where=(age > 365) & (age <= 730)).fill_null(0),
-        "n_active_months_365d": (age / 30).floor().nunique(where=bought & (age <= 360)),
+        "n_active_months_365d": ((age - 1) / 30).floor().nunique(where=bought & (age <= 360)),
         "weekend_share": (days.day.day_of_week.index() >= 5).cast("float64").mean(where=bought),
     }
     for d in _DECAYS:

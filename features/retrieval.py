@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from itertools import product
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -60,8 +61,12 @@ def apply(workspace: Workspace) -> FeatureStore:
 
 
 def customers_at(workspace: Workspace, as_of: date) -> pd.Series:
-    """The customers known at `as_of`, sorted; their profile part says who they are."""
-    part = storage.snapshot_part(workspace.home_path, "profile", as_of)
+    """The customers known at `as_of`, sorted; their profile part says who they are.
+
+    Raises:
+        CheckFailed: there is no snapshot at `as_of`.
+    """
+    part = _part(workspace, "profile", as_of)
     return pd.read_parquet(part, columns=["customer_id"])["customer_id"].sort_values(ignore_index=True)
 
 
@@ -69,7 +74,7 @@ def customer_rows(store: FeatureStore, workspace: Workspace, as_of_dates: Sequen
     """All customer features, one row per (customer_id, as_of) known then; sorted by as_of, then customer_id.
 
     Raises:
-        CheckFailed: the point-in-time join lost or doubled an entity row.
+        CheckFailed: there is no snapshot at one of the dates, or the point-in-time join lost or doubled a row.
     """
     asked = pd.concat(
         [pd.DataFrame({"customer_id": customers_at(workspace, a), "as_of": pd.Timestamp(a)}) for a in as_of_dates],
@@ -85,7 +90,13 @@ def customer_rows(store: FeatureStore, workspace: Workspace, as_of_dates: Sequen
 
 
 def item_rows(store: FeatureStore, workspace: Workspace, asked: pd.DataFrame, family: str) -> pd.DataFrame:
-    """A family's features for each row of `asked` (its keys and `as_of`), in the order of `asked`."""
+    """A family's features for each row of `asked` (its keys and `as_of`), sorted by as_of, then key.
+
+    Null for a pair that the family does not have: what was never bought.
+
+    Raises:
+        CheckFailed: there is no snapshot at one of the dates, or the point-in-time join lost or doubled a row.
+    """
     names = [f"{family}:{feature.name}" for feature in features_of(family, workspace)]
     return _historical(store, workspace, asked, names, list(KEYS[family]))
 
@@ -93,6 +104,8 @@ def item_rows(store: FeatureStore, workspace: Workspace, asked: pd.DataFrame, fa
 def _historical(
     store: FeatureStore, workspace: Workspace, asked: pd.DataFrame, names: list[str], keys: list[str]
 ) -> pd.DataFrame:
+    for family, as_of in product(dict.fromkeys(name.split(":")[0] for name in names), asked["as_of"].unique()):
+        _part(workspace, family, as_of.date())
     instants = {a: pd.Timestamp(midnight(a.date(), workspace.timezone)) for a in asked["as_of"].unique()}
     entities = asked[keys].assign(event_timestamp=asked["as_of"].map(instants).astype("datetime64[us, UTC]"))
     found = store.get_historical_features(entity_df=entities, features=names).to_df()
@@ -106,6 +119,13 @@ def _historical(
     if not (found[keys].to_numpy() == order[keys].to_numpy()).all():
         raise CheckFailed("the feature join returned other customers than it was asked for; nothing was trained")
     return pd.concat([order[[*keys, "as_of"]], found.drop(columns=[*keys, "event_timestamp"])], axis=1)
+
+
+def _part(workspace: Workspace, family: str, as_of: date) -> Path:
+    part = storage.snapshot_part(workspace.home_path, family, as_of)
+    if not part.exists():
+        raise CheckFailed(f"{family} has no snapshot at {as_of}; run `perennial snapshot -c FILE --as-of {as_of}`")
+    return part
 
 
 def matrix(rows: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float32]:

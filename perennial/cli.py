@@ -74,17 +74,23 @@ def main() -> None:
         _fail(str(problem), 2)
     except CheckFailed as problem:
         _fail(str(problem), 1)
-    except OSError as problem:
-        _fail(f"{problem.strerror or problem}: {problem.filename or ''}; nothing was left half-written", 1)
     except Exception as problem:
-        if "No space left on device" in str(problem):
+        if _is_full_disk(problem):
             _fail(f"the disk is full: {str(problem).splitlines()[0]}; free some space and run again", 1)
-        raise
+        if not isinstance(problem, OSError):
+            raise
+        where = f": {problem.filename}" if problem.filename else ""
+        _fail(f"{problem.strerror or problem}{where}; nothing was left half-written", 1)
 
 
 def _fail(message: str, code: int) -> None:
     typer.secho(f"error: {message}", fg="red", err=True)
     sys.exit(code)
+
+
+def _is_full_disk(problem: Exception) -> bool:
+    """As the system, DuckDB and Arrow say it, or SQLite."""
+    return any(text in str(problem) for text in ("No space left on device", "database or disk is full"))
 
 
 def _open(config: Path, overrides: list[str], home: Path | None) -> Workspace:
@@ -207,8 +213,9 @@ def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = 
     workspace = _open(config, overrides, home)
     with storage.locked(workspace.home_path):
         day, say = _day(workspace, as_of), _say()
+        predictor = _predictor(workspace)
         compute(workspace, [day], say)
-        _score(workspace, day, say)
+        _score(predictor, day, say)
 
 
 @app.command()
@@ -360,11 +367,12 @@ def _tracker() -> MlflowClient:
 
 
 def _predictor(workspace: Workspace) -> Predictor:
+    from features.retrieval import FeatureMismatch
     from serving.predictor import NoChampion, Predictor
 
     try:
         return Predictor.load(workspace, _tracker())
-    except NoChampion as problem:
+    except (NoChampion, FeatureMismatch) as problem:
         raise CheckFailed(str(problem)) from problem
 
 
@@ -378,14 +386,13 @@ def _train(
     return {kind: str(version.version) for kind, version in versions.items()}
 
 
-def _score(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
+def _score(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
     from serving import scoring
 
-    predictor = _predictor(workspace)
     if scoring.is_current(predictor, day):
         say(f"scores of {day} are there already")
     else:
-        scoring.score(predictor, _store(workspace), day, say)
+        scoring.score(predictor, _store(predictor.workspace), day, say)
 
 
 def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
@@ -394,6 +401,8 @@ def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> Non
     if retrieval.is_published(workspace, day):
         say(f"features of {day} are online already")
         return
+    if not storage.snapshot_part(workspace.home_path, "profile", day).exists():
+        raise CheckFailed(f"there are no features of {day} yet; run `perennial snapshot -c FILE --as-of {day}`")
     count = retrieval.publish(_store(workspace), workspace, day)
     say(f"published {count:,} customers")
 
@@ -424,7 +433,7 @@ def _run(workspace: Workspace, day: date) -> None:
     for kind, version in versions.items():
         make_champion(_tracker(), workspace, kind, version)
     say("[5/7] score")
-    _score(workspace, day, say)
+    _score(_predictor(workspace), day, say)
     say("[6/7] publish")
     _publish(workspace, day, say)
     say("[7/7] monitor")

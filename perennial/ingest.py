@@ -8,21 +8,35 @@ timezone, and `known_day`, the later of that and the day of `recorded_at`. A row
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from pathlib import Path
 
 import duckdb
 
-from perennial import sources, storage
-from perennial.settings import SettingsError, Workspace
+from perennial import rows, sources, storage, verdicts
+from perennial.settings import Workspace
 from perennial.sources import Source
 from perennial.storage import CheckFailed, quoted
-from perennial.tables import ABSURD_AMOUNT, CONTRACTS, Contract
+from perennial.tables import CONTRACTS, Contract
 
-_NOT_OF_TYPE = {"TIMESTAMPTZ": "is not a time", "DOUBLE": "is not a number", "BOOLEAN": "is not true or false"}
+# Raise it when rows are judged differently: what was taken in before is then read again.
+_RULES = 1
+
+_ADVICE = {
+    "is not a time": "a time in another notation needs try_strptime(column, '%d/%m/%Y')",
+    "is not a number": "a number in another notation needs TRY_CAST(replace(column, ',', '.') AS DOUBLE)",
+    "is not true or false": "other words need a comparison such as column = 'oui'",
+    "in the future": "times without a zone are taken for the workspace's `timezone`",
+    "unknown customer": "bring `tables.customers` up to date, or say `complete: false` there",
+    "duplicate line": "if equal lines are real purchases, say `duplicates: keep`",
+    "no ": "rows that are not meant to be read are dropped by `where`",
+}
 
 
 @dataclass(frozen=True)
@@ -45,225 +59,347 @@ class Account:
         )
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A source that was taken in, as the manifest keeps it. `rules` is a hash of all that its rows were judged by.
+
+    In microseconds since 1970: `first` and `last` are when the accepted rows of an event table lie, `due` is when
+    the first of its rows in the future will be past.
+    """
+
+    origin: str
+    content: str
+    rules: str
+    part: str
+    read: int = 0
+    filtered: int = 0
+    accepted: int = 0
+    quarantined: dict[str, int] = field(default_factory=dict)
+    first: int | None = None
+    last: int | None = None
+    due: int | None = None
+
+
 def ingest(workspace: Workspace, now: datetime, progress: Callable[[str], None] = lambda _: None) -> list[Account]:
     """Brings every table of the workspace up to date with its sources; returns an account per table.
 
-    A source whose content was taken in before, under any name, is not read again. A new or changed source of an event
-    table adds or replaces its own part; any change of a describing table rebuilds it, where the last source wins.
+    A source whose content was taken in before, under any name, is not read again. A new source of an event table adds
+    a part, a changed one replaces its own; any change of a describing table rebuilds it, where the last source wins.
+    A table changes as a whole or, if anything fails, not at all.
 
     Raises:
         SettingsError: a source or a mapping cannot be used.
-        CheckFailed: no row of a table, or too small a share of them, can be accepted.
+        CheckFailed: no row of a table, or too small a share of them, can be accepted; the disk is full.
     """
     accounts = []
     for name in workspace.tables.given():
-        accounts.append(_Intake(workspace, CONTRACTS[name], now).run())
+        with _disk_explained(name, workspace):
+            accounts.append(_Intake(workspace, CONTRACTS[name], now, progress).run())
         progress(str(accounts[-1]))
     return accounts
+
+
+@contextmanager
+def _disk_explained(name: str, workspace: Workspace) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as problem:
+        reason = str(problem).splitlines()[0]
+        raise CheckFailed(
+            f"{name}: {workspace.home_path} cannot be written: {reason}; free some space there and run again,"
+            f" {name} were not changed"
+        ) from problem
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to do about a table: entries that stay, batches of sources to read together, entries to forget."""
+
+    kept: Sequence[_Entry]
+    batches: Sequence[Sequence[tuple[Source, str]]]
+    forgotten: Sequence[_Entry] = ()
 
 
 class _Intake:
     """Taking in the sources of one table."""
 
-    def __init__(self, workspace: Workspace, contract: Contract, now: datetime) -> None:
-        self.workspace, self.contract, self.now = workspace, contract, now
-        self.table = workspace.tables.given()[contract.name]
-        self.attributes = workspace.attributes if contract.name == "customers" else ()
+    def __init__(
+        self, workspace: Workspace, contract: Contract, now: datetime, progress: Callable[[str], None]
+    ) -> None:
+        self.workspace, self.contract, self.now, self.progress = workspace, contract, now, progress
+        self.name = contract.name
+        self.table = workspace.tables.given()[self.name]
+        self.attributes = workspace.attributes if self.name == "customers" else ()
         self.home = workspace.home_path
-        self.folder = storage.tables_folder(self.home, contract.name)
-        self.quarantine = self.home / "quarantine" / f"{contract.name}.parquet"
-        self.manifest: dict[str, dict[str, Any]] = {}
-        if (self.folder / "manifest.json").exists():
-            self.manifest = storage.read_json(self.folder / "manifest.json")
+        self.scratch = self.home / "tmp" / f"sources-{self.name}"
+        self.folder = storage.tables_folder(self.home, self.name)
+        self.manifest = storage.manifest_path(self.home, self.name)
+        self.quarantine = self.home / "quarantine" / f"{self.name}.parquet"
+        self.refused = self.quarantine.with_suffix(".refused.parquet")
+        self.entries = [_Entry(**entry) for entry in storage.sources_of(self.folder)]
+        self.rules = self._rules()
 
     def run(self) -> Account:
-        found = sources.find(self.contract.name, self.table, self.home / "tmp" / "sql")
-        distinct = {self._fingerprint(source): source for source in reversed(found)}
-        taken = {entry["fingerprint"] for entry in self.manifest.values()}
-        fresh = [(source, print_) for print_, source in reversed(distinct.items()) if print_ not in taken]
-        if self.contract.is_event:
-            for source, print_ in fresh:
-                self._take([(source, print_)], part=hashlib.sha256(source.origin.encode()).hexdigest()[:16])
-        elif fresh or len(distinct) != len(taken):
-            self.manifest = {}
-            self._take([(source, print_) for print_, source in reversed(distinct.items())], part="all")
+        self.home.mkdir(parents=True, exist_ok=True)
+        try:
+            found = sources.find(self.name, self.table, self.scratch)
+            here = {source.origin for source in found}
+            plan = self._plan(self._by_content(found), here)
+            if plan.batches or list(plan.kept) != self.entries:
+                self._carry_out(plan)
+        finally:
+            self._sweep()
+        self._tell(plan.forgotten, here)
         return self._account()
 
-    def _fingerprint(self, source: Source) -> str:
-        """Of content and mapping together, so that a mended mapping is applied to what was read before."""
-        mapping = f"{self.table!r} {self.attributes} {self.workspace.timezone}"
-        return hashlib.sha256(f"{source.fingerprint()} {mapping}".encode()).hexdigest()
+    def _rules(self) -> str:
+        """A hash of the settings that shape the rows: when they are mended, what was read before is read again."""
+        mapping = self.table.model_dump(mode="json", exclude={"path", "database", "table", "complete"})
+        customers = sorted(path.stem for path in self._known_customers())
+        return _hash(_RULES, mapping, self.attributes, self.workspace.timezone, customers)
+
+    def _known_customers(self) -> list[Path]:
+        customers = self.workspace.tables.customers
+        if not self.contract.is_event or customers is None or not customers.complete:
+            return []
+        return storage.parts(storage.tables_folder(self.home, "customers"))
+
+    def _by_content(self, found: Iterable[Source]) -> dict[str, Source]:
+        """One source per content, in order; of several names that which it was taken in under, or the first."""
+        known = {(entry.content, entry.origin) for entry in self.entries}
+        by_content: dict[str, Source] = {}
+        for source in found:
+            with rows.explained(self.name, source):
+                content = source.fingerprint()
+            if content not in by_content or (content, source.origin) in known:
+                by_content[content] = source
+        return by_content
+
+    def _plan(self, found: Mapping[str, Source], here: Collection[str]) -> _Plan:
+        return self._plan_events(found, here) if self.contract.is_event else self._plan_descriptions(found)
+
+    def _plan_descriptions(self, found: Mapping[str, Source]) -> _Plan:
+        if [entry.content for entry in self.entries] == list(found) and all(map(self._is_current, self.entries)):
+            return _Plan(self.entries, [])
+        return _Plan([], [[(source, content) for content, source in found.items()]])
+
+    def _plan_events(self, found: Mapping[str, Source], here: Collection[str]) -> _Plan:
+        """`here` are all sources that are there, `found` one for each different content."""
+        gone = [entry for entry in self.entries if entry.content not in found and entry.origin not in here]
+        forgotten = [entry for entry in gone if not sources.covers(self.table, entry.origin)]
+        kept = [entry for entry in gone if entry not in forgotten]
+        present = [
+            replace(entry, origin=found[entry.content].origin)
+            for entry in self.entries
+            if entry.content in found and self._is_current(entry)
+        ]
+        if len(kept) + len(present) < len(self.entries):  # what duplicated a row that may now vanish is read again
+            present = [entry for entry in present if verdicts.ELSEWHERE not in entry.quarantined]
+        kept += present
+        taken = {entry.content for entry in kept}
+        fresh = [[(source, content)] for content, source in found.items() if content not in taken]
+        return _Plan(sorted(kept, key=self._place), fresh, forgotten)
+
+    def _is_current(self, entry: _Entry) -> bool:
+        """Whether its rows would be judged the same today."""
+        past = entry.due is not None and entry.due <= self.now.timestamp() * 1_000_000
+        return entry.rules == self.rules and not past
+
+    def _place(self, entry: _Entry) -> int:
+        return [known.content for known in self.entries].index(entry.content)
+
+    def _carry_out(self, plan: _Plan) -> None:
+        """Parts first, then the quarantine, and last the manifest, which makes them count."""
+        entries = list(plan.kept)
+        with storage.connect(self.home, self.workspace.timezone) as connection:
+            connection.execute("SET preserve_insertion_order = true")  # rows stay in the order of their lines
+            self._start_quarantine(connection, [entry.part for entry in plan.kept])
+            self._remember(connection, entries)
+            for batch in plan.batches:
+                entries += self._take(connection, batch, entries)
+            self._refuse_if_empty(entries)
+            storage.copy_to(connection, "SELECT * FROM bad", self.quarantine)
+        storage.write_json(self.manifest, {"sources": [asdict(entry) for entry in entries]})
+        self.entries = entries
+        self.refused.unlink(missing_ok=True)
+
+    def _take(
+        self, connection: duckdb.DuckDBPyConnection, batch: Sequence[tuple[Source, str]], others: Sequence[_Entry]
+    ) -> list[_Entry]:
+        """Checks a batch of sources together, against those that stay too, and writes its part."""
+        part = self._part_name([content for _, content in batch], [entry.part for entry in others])
+        columns, filtered = self._check(connection, [source for source, _ in batch])
+        self._mark_duplicates(connection, columns, others)
+        bad = verdicts.quarantined([source.origin for source, _ in batch], part, columns)
+        entries = []
+        for number, ((source, content), dropped) in enumerate(zip(batch, filtered, strict=True)):
+            entry = self._judged(connection, number, _Entry(source.origin, content, self.rules, part, filtered=dropped))
+            self._refuse_if_thin(connection, entry, number, columns, bad)
+            entries.append(entry)
+        connection.execute(f"INSERT INTO bad BY NAME {bad}")
+        storage.copy_to(connection, verdicts.accepted(self.contract, columns), self._file(part))
+        return entries
+
+    def _judged(self, connection: duckdb.DuckDBPyConnection, number: int, entry: _Entry) -> _Entry:
+        """The entry with what became of its rows."""
+        counts = verdicts.counts(connection, number)
+        accepted = counts.pop(None, 0)
+        quarantined = {str(reason): count for reason, count in counts.items()}
+        read = accepted + sum(quarantined.values())
+        first, last, due = verdicts.times(connection) if self.contract.is_event else (None, None, None)
+        return replace(entry, read=read, accepted=accepted, quarantined=quarantined, first=first, last=last, due=due)
+
+    def _part_name(self, contents: Sequence[str], others: Sequence[str]) -> str:
+        """A name that no part has yet, and always the same for the same sources taken in the same order."""
+        name = _hash(contents, self.rules, others)
+        while name in {entry.part for entry in self.entries}:
+            name = _hash(name)
+        return name
+
+    def _check(self, connection: duckdb.DuckDBPyConnection, batch: Sequence[Source]) -> tuple[list[str], list[int]]:
+        """Fills `checked`; returns the canonical columns, and how many rows of each source were filtered."""
+        given = []
+        for source in batch:
+            opened = rows.opened(connection, source, self.table, self.contract, self.attributes, self.scratch)
+            found = rows.expressions(connection, self.table, self.contract, opened, self.attributes)
+            given.append((source, opened, found))
+        columns = {column.name: column.type for column in self.contract.columns}
+        for name in self.attributes:
+            columns.setdefault(name, _common_type([found[name].wanted for _, _, found in given]))
+        verdicts.create(connection, columns)
+        filtered = []
+        for number, (source, opened, found) in enumerate(given):
+            with rows.explained(self.name, source):
+                verdicts.add(connection, number, self.table, opened, found, columns, self._judged_by())
+                filtered.append(rows.filtered(connection, self.table, opened))
+        return list(columns), filtered
+
+    def _judged_by(self) -> verdicts.Rules:
+        customers = self._known_customers()
+        known = f"SELECT customer_id FROM {storage.reader(customers)}" if customers else None
+        return verdicts.Rules(self.contract, self.now, known)
+
+    def _mark_duplicates(
+        self, connection: duckdb.DuckDBPyConnection, columns: Sequence[str], others: Sequence[_Entry]
+    ) -> None:
+        key = self.contract.key or tuple(columns)
+        if self.contract.key or self.table.duplicates == "quarantine":
+            verdicts.mark_repeats(connection, key, ", ".join(self.contract.key) or "line")
+        if not self.contract.is_event:
+            return
+        if self.contract.key:
+            verdicts.mark_elsewhere(connection, key, "known_keys")
+            verdicts.remember(connection, key)
+        elif overlapping := _overlapping(others, *verdicts.times(connection)[:2]):
+            verdicts.mark_elsewhere(connection, key, storage.reader(list(map(self._file, overlapping))))
+
+    def _remember(self, connection: duckdb.DuckDBPyConnection, entries: Iterable[_Entry]) -> None:
+        """A table `known_keys` of what identifies the events that stay; whole lines are looked up in the parts."""
+        if self.contract.is_event and self.contract.key:
+            parts = sorted({entry.part for entry in entries})
+            verdicts.start_known(connection, self.contract.key, list(map(self._file, parts)))
+
+    def _file(self, part: str) -> Path:
+        return self.folder / f"{part}.parquet"
+
+    def _start_quarantine(self, connection: duckdb.DuckDBPyConnection, kept: Sequence[str]) -> None:
+        """A table `bad` with the rows in quarantine that came with parts that stay."""
+        names = dict.fromkeys((*self.contract.names, *self.attributes))
+        texts = ", ".join(f"{rows.identifier(name)} VARCHAR" for name in names)
+        connection.execute(
+            f"CREATE TEMP TABLE bad (source VARCHAR, line BIGINT, reason VARCHAR, {texts}, part VARCHAR)"
+        )
+        if kept and self.quarantine.exists():
+            wanted = ", ".join(map(quoted, kept))
+            earlier = f"SELECT * FROM {storage.reader([self.quarantine])} WHERE part IN ({wanted})"
+            connection.execute(f"INSERT INTO bad BY NAME {earlier}")
+
+    def _refuse_if_thin(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        entry: _Entry,
+        number: int,
+        columns: Sequence[str],
+        rows_of_bad: str,
+    ) -> None:
+        """Stops before anything counts when what would be left of a source is not the shop's data."""
+        former = next((known for known in self.entries if known.origin == entry.origin), None)
+        if entry.read == 0 and former is not None and former.accepted:
+            raise CheckFailed(
+                f"{self.name}: {entry.origin} holds no rows{_filtered(entry.filtered)}; it held {former.read:,} before,"
+                " nothing was changed"
+            )
+        own = Counter({why: n for why, n in entry.quarantined.items() if why not in verdicts.NOT_THE_SOURCES_FAULT})
+        if own.total() <= self.workspace.max_quarantined * entry.read:
+            return
+        storage.copy_to(connection, rows_of_bad, self.refused)
+        reasons = "; ".join(
+            f"{count:,} {why} ({verdicts.examples(connection, number, why, columns)})"
+            for why, count in own.most_common(5)
+        )
+        raise CheckFailed(
+            f"{self.name}: {own.total():,} of {entry.read:,} rows of {entry.origin} cannot be used: {reasons}. They are"
+            f" in {self.refused}; nothing was changed. Mend the rows or the column map{_advice(own)}; or raise"
+            f" max_quarantined ({self.workspace.max_quarantined:g})"
+        )
+
+    def _refuse_if_empty(self, entries: Sequence[_Entry]) -> None:
+        if any(entry.accepted for entry in entries):
+            return
+        read, filtered = sum(entry.read for entry in entries), sum(entry.filtered for entry in entries)
+        named = ", ".join(entry.origin for entry in entries[:5]) + (" ..." if len(entries) > 5 else "")
+        what = "no rows" if read == 0 else f"{read:,} rows, none of which can be used"
+        raise CheckFailed(f"{self.name}: there are {what} in {named}{_filtered(filtered)}; nothing was changed")
+
+    def _sweep(self) -> None:
+        """Removes parts that do not count, be it any longer or since the run failed, and copies made for reading."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        parts = {entry.part for entry in self.entries}
+        for file in self.folder.glob("*.parquet"):
+            if file.stem not in parts:
+                file.unlink()
+
+    def _tell(self, forgotten: Sequence[_Entry], here: set[str]) -> None:
+        """Says what the numbers do not: rows of sources that are no longer there."""
+        gone = [entry for entry in self.entries if entry.origin not in here]
+        for entries, fate in ((gone, "are gone; their rows stay"), (forgotten, "are no longer named; their rows went")):
+            if entries:
+                shown = ", ".join(entry.origin for entry in entries[:3]) + (" ..." if len(entries) > 3 else "")
+                self.progress(f"{self.name}: {len(entries)} source(s) taken in before {fate} ({shown})")
 
     def _account(self) -> Account:
-        entries = self.manifest.values()
-        reasons: dict[str, int] = {}
-        for entry in entries:
-            for reason, count in entry["quarantined"].items():
-                reasons[reason] = reasons.get(reason, 0) + count
-        read, filtered, accepted = (sum(e[key] for e in entries) for key in ("read", "filtered", "accepted"))
-        return Account(self.contract.name, read, filtered, accepted, reasons)
-
-    def _take(self, batch: Sequence[tuple[Source, str]], part: str) -> None:
-        """Checks a batch of sources together and commits it: quarantine, then part, then manifest."""
-        with storage.connect(self.home, self.workspace.timezone) as connection:
-            connection.execute("SET preserve_insertion_order = true")  # line numbers follow the file
-            entries = {}
-            for index, (source, print_) in enumerate(batch):
-                with _explained(self.contract.name, source):
-                    columns = self._check(connection, source, index)
-                    entries[source.origin] = {"fingerprint": print_, "filtered": self._filtered(connection, source)}
-            self._mark_duplicates(connection, list(columns), part)
-            for index, (source, _) in enumerate(batch):
-                entries[source.origin] |= _verdicts(connection, index)
-            self._write_quarantine(connection, [source.origin for source, _ in batch], list(columns))
-            self._refuse_if_thin(entries)
-            storage.copy_to(connection, self._accepted(list(columns)), self.folder / f"{part}.parquet")
-        self.manifest |= entries
-        storage.write_json(self.folder / "manifest.json", self.manifest)
-
-    def _check(self, connection: duckdb.DuckDBPyConnection, source: Source, index: int) -> dict[str, str]:
-        """Adds the rows of one source to the table `checked`; returns the canonical columns and their types."""
-        rows = sources.relation(source, self.contract, self.table)
-        found = sources.expressions(connection, self.table, self.contract, rows, self.attributes)
-        columns = {c.name: c.type for c in self.contract.columns} | {a: found[a][1] for a in self.attributes}
-        texts = {name: f"CAST(raw_{name} AS VARCHAR)" for name in found}
-        verb = "CREATE TEMP TABLE checked AS" if index == 0 else "INSERT INTO checked"
-        connection.execute(f"""
-            {verb} WITH given AS (
-                {sources.mapped(self.table, rows, {f"raw_{name}": text for name, (text, _) in found.items()})}
-            ), typed AS (
-                SELECT *, {", ".join(f"{_cast(n, t, n in found)} AS {n}" for n, t in columns.items())} FROM given
-            ), judged AS (
-                SELECT *, {self._reason(found.keys(), columns)} AS reason FROM typed
-            )
-            SELECT {index} AS source, {quoted(source.origin)} AS origin, line, {", ".join(columns)}, reason,
-                   CASE WHEN reason IS NOT NULL
-                        THEN struct_pack({", ".join(f"{n} := {texts.get(n, 'CAST(NULL AS VARCHAR)')}" for n in columns)})
-                   END AS as_written
-            FROM judged""")
-        return columns
-
-    def _filtered(self, connection: duckdb.DuckDBPyConnection, source: Source) -> int:
-        if not self.table.where:
-            return 0
-        rows = sources.relation(source, self.contract, self.table)
-        return _one(connection, f"SELECT count(*) FROM {rows} WHERE ({self.table.where}) IS NOT TRUE")
-
-    def _reason(self, found: Iterable[str], columns: Mapping[str, str]) -> str:
-        """The first thing wrong with a row, as a SQL expression over its raw and typed columns; null when nothing."""
-        wrong = [(f"trim(coalesce(CAST(raw_{name} AS VARCHAR), '')) = ''", f"no {name}")
-                 for name in self.contract.required]  # fmt: skip
-        wrong += [
-            (f"trim(CAST(raw_{name} AS VARCHAR)) <> '' AND {name} IS NULL", f"{name} {_NOT_OF_TYPE[columns[name]]}")
-            for name in found
-            if columns[name] in _NOT_OF_TYPE
-        ]
-        if self.contract.is_event:
-            now = f"TIMESTAMPTZ {quoted(self.now.isoformat())}"
-            wrong.append((f"occurred_at > {now}", "occurred_at is in the future"))
-        if "amount" in columns:
-            wrong.append((f"NOT isfinite(amount) OR abs(amount) > {ABSURD_AMOUNT:.0f}", "absurd amount"))
-        customers = self.workspace.tables.customers
-        if self.contract.is_event and customers is not None and customers.complete:
-            known = f"SELECT customer_id FROM {storage.rows_of(self.home, 'customers')}"
-            wrong.append((f"customer_id NOT IN ({known})", "unknown customer"))
-        return "CASE " + " ".join(f"WHEN {condition} THEN {quoted(reason)}" for condition, reason in wrong) + " END"
-
-    def _mark_duplicates(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[str], part: str) -> None:
-        """Gives every repetition of a key a reason: the first line of the last source is the one that stays."""
-        if not self.contract.key and self.table.duplicates == "keep":
-            return
-        key = self.contract.key or tuple(columns)
-        reason = quoted(f"duplicate {'line' if not self.contract.key else ', '.join(key)}")
-        connection.execute(f"""
-            UPDATE checked SET reason = {reason} FROM (
-                SELECT rowid AS repeated FROM checked WHERE reason IS NULL
-                QUALIFY row_number() OVER (PARTITION BY {", ".join(key)} ORDER BY source DESC, line) > 1
-            ) WHERE checked.rowid = repeated""")
-        others = [p for p in storage.parts(self.folder) if p.stem != part]
-        if self.contract.is_event and others:
-            same = " AND ".join(f"checked.{name} IS NOT DISTINCT FROM earlier.{name}" for name in key)
-            connection.execute(f"""
-                UPDATE checked SET reason = {reason} FROM (
-                    SELECT DISTINCT {", ".join(key)} FROM read_parquet({[str(p) for p in others]})
-                ) AS earlier WHERE checked.reason IS NULL AND {same}""")
-
-    def _write_quarantine(
-        self, connection: duckdb.DuckDBPyConnection, origins: Sequence[str], columns: Sequence[str]
-    ) -> None:
-        written = ", ".join(f"coalesce(as_written.{name}, CAST({name} AS VARCHAR)) AS {name}" for name in columns)
-        query = f"SELECT origin AS source, line, reason, {written} FROM checked WHERE reason IS NOT NULL"
-        if self.quarantine.exists():
-            earlier = f"SELECT * FROM read_parquet({quoted(self.quarantine)}) WHERE source NOT IN ({_texts(origins)})"
-            kept = earlier if self.contract.is_event else f"{earlier} AND false"
-            query = f"{query} UNION ALL BY NAME {kept}"
-        storage.copy_to(connection, f"{query} ORDER BY source, line", self.quarantine)
-
-    def _refuse_if_thin(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
-        """Stops before anything is committed when what would be left is not the shop's data."""
-        name = self.contract.name
-        for origin, entry in entries.items():
-            reasons = "; ".join(f"{count:,} {reason}" for reason, count in entry["quarantined"].items())
-            if entry["read"] == 0 and len(entries) + len(self.manifest) == 1:
-                dropped = f" ({entry['filtered']:,} were filtered by `where`)" if entry["filtered"] else ""
-                raise CheckFailed(f"{name}: {origin} holds no rows{dropped}; nothing was changed")
-            bad = sum(entry["quarantined"].values())
-            if bad > self.workspace.max_quarantined * entry["read"]:
-                raise CheckFailed(
-                    f"{name}: {bad:,} of {entry['read']:,} rows of {origin} cannot be used: {reasons}. They are in"
-                    f" {self.quarantine}; mend the rows or the column map (a time in another notation needs"
-                    f" strptime(column, '%d/%m/%Y')), or raise max_quarantined ({self.workspace.max_quarantined:g})"
-                )
-
-    def _accepted(self, columns: Sequence[str]) -> str:
-        days = ""
-        if self.contract.is_event:
-            known = (
-                "greatest(CAST(occurred_at AS DATE), coalesce(CAST(recorded_at AS DATE), CAST(occurred_at AS DATE)))"
-            )
-            days = f", CAST(occurred_at AS DATE) AS day, {known} AS known_day"
-        if "resolved_at" in columns:
-            days += ", CAST(resolved_at AS DATE) AS resolved_day"
-        if "signed_up_at" in columns:
-            days += ", CAST(signed_up_at AS DATE) AS signed_up_day"
-        return f"SELECT {', '.join(columns)}{days} FROM checked WHERE reason IS NULL ORDER BY source, line"
+        reasons: Counter[str] = Counter()
+        for entry in self.entries:
+            reasons.update(entry.quarantined)
+        read, filtered, accepted = (
+            sum(getattr(entry, count) for entry in self.entries) for count in ("read", "filtered", "accepted")
+        )
+        return Account(self.name, read, filtered, accepted, dict(reasons))
 
 
-def _cast(name: str, kind: str, given: bool) -> str:
-    if not given:
-        return f"CAST(NULL AS {kind})"
-    if kind == "VARCHAR":
-        return f"nullif(trim(CAST(raw_{name} AS VARCHAR)), '')"
-    return f"TRY_CAST(raw_{name} AS {kind})"
-
-
-def _texts(values: Iterable[str]) -> str:
-    return ", ".join(map(quoted, values))
-
-
-def _one(connection: duckdb.DuckDBPyConnection, query: str) -> int:
-    return int(connection.execute(query).fetchall()[0][0])
-
-
-def _verdicts(connection: duckdb.DuckDBPyConnection, index: int) -> dict[str, Any]:
-    counts = dict(
-        connection.execute(
-            f"SELECT reason, count(*) FROM checked WHERE source = {index} GROUP BY 1 ORDER BY 1"
-        ).fetchall()
+def _overlapping(entries: Iterable[_Entry], first: int | None, last: int | None) -> list[str]:
+    """The parts with rows between two times: equal lines have equal times."""
+    if first is None or last is None:
+        return []
+    return sorted(
+        entry.part
+        for entry in entries
+        if entry.first is not None and entry.last is not None and entry.first <= last and entry.last >= first
     )
-    accepted = counts.pop(None, 0)
-    return {"read": accepted + sum(counts.values()), "accepted": accepted, "quarantined": counts}
 
 
-@contextmanager
-def _explained(name: str, source: Source) -> Iterator[None]:
-    """DuckDB's complaint about a file, in terms of the table and what to do."""
-    try:
-        yield
-    except duckdb.Error as problem:
-        first = str(problem).splitlines()[0]
-        if "not utf-8" in str(problem) or "byte sequence" in str(problem):
-            first += f"; set `tables.{name}.encoding: latin-1` or save the file as UTF-8"
-        elif source.file.suffix == ".parquet":
-            first += "; the file is damaged or incomplete: copy it again"
-        raise SettingsError(f"{name}: {source.origin} cannot be read: {first}") from problem
+def _common_type(types: Iterable[str]) -> str:
+    return "DOUBLE" if set(types) == {"DOUBLE"} else "VARCHAR"
+
+
+def _filtered(count: int) -> str:
+    return f" ({count:,} were filtered by `where`)" if count else ""
+
+
+def _advice(reasons: Iterable[str]) -> str:
+    found = [advice for part, advice in _ADVICE.items() if any(part in reason for reason in reasons)]
+    return f" ({'; '.join(found)})" if found else ""
+
+
+def _hash(*values: object) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]

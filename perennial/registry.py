@@ -44,8 +44,10 @@ def champion(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVer
 
     try:
         return tracker.get_model_version_by_alias(model_name(workspace, kind), "champion")
-    except MlflowException:
-        return None
+    except MlflowException as problem:
+        if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
 
 
 def has_versions(tracker: MlflowClient, workspace: Workspace, kind: str) -> bool:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
+from zoneinfo import available_timezones
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 # Where the shipped configurations find the real data sets when the environment does not say.
 _DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().parents[2] / "shared" / "data")}
@@ -28,35 +41,45 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
+_NAME = r"^[a-z][a-z0-9_]*$"
+_Name = Annotated[str, StringConstraints(pattern=_NAME)]
+
+
 class Table(_Model):
     """Where one canonical table comes from and how its columns map."""
 
     path: Annotated[tuple[str, ...] | None, BeforeValidator(_one_or_many)] = Field(
-        None, description="a Parquet or CSV file, a glob, a folder, or a list of them"
+        default=None, description="a Parquet or CSV file, a glob, a folder, or a list of them"
     )
-    database: str | None = Field(
-        None, description="SQLAlchemy URL of a database (its password from the environment: `${SHOP_DATABASE}`)"
+    database: SecretStr | None = Field(
+        default=None,
+        description="SQLAlchemy URL of a database; since it holds a password, name a variable: `${SHOP_DATABASE}`",
     )
-    table: str | None = Field(None, description="the table to read from `database`")
-    encoding: Literal["utf-8", "latin-1", "utf-16"] = Field("utf-8", description="of CSV files")
-    where: str | None = Field(None, description="DuckDB condition; rows it drops are filtered, not quarantined")
+    table: str | None = Field(
+        default=None, description="the table or view to read from `database`, `schema.table` if need be"
+    )
+    encoding: Literal["utf-8", "latin-1", "windows-1252", "utf-16"] = Field(default="utf-8", description="of CSV files")
+    where: str | None = Field(default=None, description="DuckDB condition; rows it drops are filtered, not quarantined")
     group_by: str | None = Field(
-        None, description="DuckDB expression; one row per value of it, the columns are then aggregates"
+        default=None, description="DuckDB expression; one row per value of it, the columns are then aggregates"
     )
     columns: dict[str, str] = Field(
         default_factory=dict, description="canonical column: source column, or a DuckDB expression; same name if absent"
     )
     duplicates: Literal["quarantine", "keep"] = Field(
-        "quarantine", description="what to do with a transaction line repeated in every mapped column"
+        default="quarantine", description="what to do with a transaction line repeated in every mapped column"
     )
     complete: bool = Field(
-        False, description="for `customers`: rows of other tables that name a customer absent from it are quarantined"
+        default=False,
+        description="for `customers`: rows of other tables that name a customer absent from it are quarantined",
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> Table:
         if (self.path is None) == (self.database is None):
             raise ValueError("name either `path` or `database`")
+        if self.path is not None and not (self.path and all(self.path)):
+            raise ValueError("`path` names no file")
         if (self.database is None) != (self.table is None):
             raise ValueError("`database` and `table` go together")
         return self
@@ -66,10 +89,10 @@ class Tables(_Model):
     """The five canonical tables; only `transactions` is required."""
 
     transactions: Table = Field(description="purchases, one row per line")
-    interactions: Table | None = Field(None, description="visits, complaints, e-mails, campaign contacts ...")
-    customers: Table | None = Field(None, description="sign-up, consents and attributes, one row per customer")
-    products: Table | None = Field(None, description="categories, one row per product")
-    campaigns: Table | None = Field(None, description="one row per campaign")
+    interactions: Table | None = Field(default=None, description="visits, complaints, e-mails, campaign contacts ...")
+    customers: Table | None = Field(default=None, description="sign-up, consents and attributes, one row per customer")
+    products: Table | None = Field(default=None, description="categories, one row per product")
+    campaigns: Table | None = Field(default=None, description="one row per campaign")
 
     def given(self) -> dict[str, Table]:
         """The tables that the workspace names, dimensions first (their ids are checked against)."""
@@ -79,34 +102,35 @@ class Tables(_Model):
 
 class Churn(_Model):
     kind: Literal["inactivity", "event"] = Field(
-        "inactivity", description="`inactivity`: no purchase in the horizon; `event`: a `cancellation` interaction"
+        default="inactivity",
+        description="`inactivity`: no purchase in the horizon; `event`: a `cancellation` interaction",
     )
-    active_window: int = Field(365, ge=1, description="days; who bought in the last this many can still churn")
-    gap: int = Field(0, ge=0, description="days between as_of and the start of the outcome window")
-    horizon: int = Field(90, ge=1, description="days of the outcome window")
+    active_window: int = Field(default=365, ge=1, description="days; who bought in the last this many can still churn")
+    gap: int = Field(default=0, ge=0, description="days between as_of and the start of the outcome window")
+    horizon: int = Field(default=90, ge=1, description="days of the outcome window")
 
 
 class LifetimeValue(_Model):
-    horizon: int = Field(90, ge=1, description="days of spend to predict")
-    discount_rate: float = Field(0.0, ge=0, lt=1, description="per year")
+    horizon: int = Field(default=90, ge=1, description="days of spend to predict")
+    discount_rate: float = Field(default=0.0, ge=0, lt=1, description="per year")
 
 
 class CrossSell(_Model):
-    level: Literal["category", "item"] = Field("category", description="what to rank")
-    horizon: int = Field(90, ge=1, description="days in which the next purchase counts")
-    top: int = Field(5, ge=1, le=100, description="offers per customer")
+    level: Literal["category", "item"] = Field(default="category", description="what to rank")
+    horizon: int = Field(default=90, ge=1, description="days in which the next purchase counts")
+    top: int = Field(default=5, ge=1, le=100, description="offers per customer")
 
 
 class Training(_Model):
-    cutoffs: int = Field(12, ge=1, le=60, description="as_of dates to learn from, at most")
-    spacing: int = Field(30, ge=1, description="days between them")
-    min_history: int = Field(90, ge=1, description="days of purchases before the first of them")
-    seed: int = Field(7, ge=0, description="of every random choice")
+    cutoffs: int = Field(default=12, ge=1, le=60, description="as_of dates to learn from, at most")
+    spacing: int = Field(default=30, ge=1, description="days between them")
+    min_history: int = Field(default=90, ge=1, description="days of purchases before the first of them")
+    seed: int = Field(default=7, ge=0, description="of every random choice")
 
 
 class Bands(_Model):
-    medium: float = Field(0.4, gt=0, lt=1, description="churn probability from which risk is medium")
-    high: float = Field(0.7, gt=0, lt=1, description="churn probability from which risk is high")
+    medium: float = Field(default=0.4, gt=0, lt=1, description="churn probability from which risk is medium")
+    high: float = Field(default=0.7, gt=0, lt=1, description="churn probability from which risk is high")
 
     @model_validator(mode="after")
     def _ordered(self) -> Bands:
@@ -116,29 +140,30 @@ class Bands(_Model):
 
 
 class Monitoring(_Model):
-    sample: int = Field(10_000, ge=100, description="rows a side that the drift report compares")
-    drifted_share: float = Field(0.3, gt=0, le=1, description="share of drifted features that counts as drift")
+    sample: int = Field(default=10_000, ge=100, description="rows a side that the drift report compares")
+    drifted_share: float = Field(default=0.3, gt=0, le=1, description="share of drifted features that counts as drift")
 
 
 class Service(_Model):
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(3000, ge=1, le=65535, description="port to listen on")
-    max_ids: int = Field(1000, ge=1, description="customers in one request, at most")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=3000, ge=1, le=65535, description="port to listen on")
+    max_ids: int = Field(default=1000, ge=1, description="customers in one request, at most")
 
 
 class Workspace(_Model):
     """One workspace file: where the tables are, how they map, and what to predict."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower case; also the folder and the models' prefix")
-    home: str | None = Field(None, description="folder of its state; `var/<name>` if absent")
-    timezone: str = Field("UTC", description="whose days count, and of times without a zone")
-    currency: str = Field("EUR", min_length=3, max_length=3, description="of every amount")
+    name: str = Field(pattern=_NAME, description="lower case; also the folder and the models' prefix")
+    home: str | None = Field(default=None, description="folder of its state; `var/<name>` if absent")
+    timezone: str = Field(default="UTC", description="whose days count, and of times without a zone")
+    currency: str = Field(default="EUR", pattern="^[A-Z]{3}$", description="of every amount; its ISO code")
     tables: Tables = Field(description="the canonical tables' sources")
-    attributes: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = Field(
-        (), description="columns of `customers` that describe them, usable as features"
+    attributes: Annotated[tuple[_Name, ...], BeforeValidator(_one_or_many)] = Field(
+        default=(),
+        description="columns of `customers` that describe them, usable as features; names in lower case",
     )
     max_quarantined: float = Field(
-        0.2, ge=0, le=1, description="share of a source's rows that may be quarantined before ingest fails"
+        default=0.2, ge=0, le=1, description="share of a source's rows that may be quarantined before ingest fails"
     )
     churn: Churn = Field(default_factory=Churn, description="what leaving means")
     lifetime_value: LifetimeValue = Field(default_factory=LifetimeValue, description="what value means")
@@ -151,10 +176,9 @@ class Workspace(_Model):
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError) as problem:
-            raise ValueError(f"{value!r} is not a time zone; use a name such as Europe/London") from problem
+        if value not in available_timezones() - {"localtime"}:
+            near = ", ".join(get_close_matches(value, available_timezones(), 2)) or "Europe/London"
+            raise ValueError(f"not a time zone; use a name such as {near}")
         return value
 
     @model_validator(mode="after")
@@ -173,6 +197,17 @@ class Workspace(_Model):
         return max(self.churn.gap + self.churn.horizon, self.lifetime_value.horizon, self.cross_sell.horizon)
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets a key that is written twice silently win over the first; here it is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1 and key != "<<"), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"`{twice}` is written twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read(path: Path, overrides: Sequence[str] = (), home: Path | None = None) -> Workspace:
     """The workspace that `path` describes, `key.path=value` overrides applied over it.
 
@@ -180,7 +215,7 @@ def read(path: Path, overrides: Sequence[str] = (), home: Path | None = None) ->
         SettingsError: the file is missing or not YAML, a key is unknown, a value has the wrong type.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError as problem:
         raise SettingsError(f"{path}: no such workspace file; `configs/` has examples") from problem
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as problem:
@@ -200,26 +235,44 @@ def parse(raw: Mapping[str, Any], where: str) -> Workspace:
         return Workspace.model_validate(_expand(raw, where))
     except ValidationError as problem:
         lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {_message(e)}" for e in problem.errors()[:5]]
-        raise SettingsError(f"{where} has {problem.error_count()} wrong setting(s):\n" + "\n".join(lines)) from problem
+        raise SettingsError(f"{where} has {problem.error_count()} wrong setting(s):\n" + "\n".join(lines)) from None
 
 
 def _message(error: Any) -> str:
+    """What is wrong with one setting. A group is not shown: it may hold the address of a database."""
     if error["type"] == "extra_forbidden":
-        return "no such setting; docs/settings.md lists them all"
-    return f"{error['msg']} (it is {error['input']!r:.60})" if error["type"] != "missing" else "required, and absent"
+        return f"no such setting; docs/settings.md lists them all{_meant(error['loc'])}"
+    if error["type"] == "missing":
+        return "required, and absent"
+    text = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == _NAME:
+        text = "must be lower-case letters, digits and underscores, a letter first"
+    return text if isinstance(error["input"], Mapping) else f"{text} (it is {error['input']!r:.60})"
+
+
+def _meant(location: Sequence[str | int]) -> str:
+    """The existing settings beside an unknown one that is spelt like it."""
+    model: Any = Workspace
+    for key in location[:-1]:
+        model = _model_of(model.model_fields[str(key)].annotation)
+    near = get_close_matches(str(location[-1]), model.model_fields, 1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise SettingsError(f"--set {override}: expected key.path=value, for example --set churn.horizon=60")
     *parents, last = key.split(".")
+    if not separator or not all((*parents, last)):
+        raise SettingsError(f"--set {override}: expected key.path=value, for example --set churn.horizon=60")
     node = raw
     for parent in parents:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise SettingsError(f"--set {override}: {parent} is a value, not a group of settings")
-    node[last] = yaml.safe_load(text)
+    try:
+        node[last] = yaml.load(text, _UniqueKeys)
+    except yaml.YAMLError as problem:
+        raise SettingsError(f"--set {override}: the value is not YAML; quote it, as in '{key}=\"...\"'") from problem
 
 
 def _expand(value: Any, where: str) -> Any:
@@ -233,7 +286,79 @@ def _expand(value: Any, where: str) -> Any:
 
 
 def _environment(name: str, where: str) -> str:
-    value = os.environ.get(name, _DEFAULT_ENVIRONMENT.get(name))
-    if value is None:
+    value = os.environ.get(name) or _DEFAULT_ENVIRONMENT.get(name)
+    if not value:
         raise SettingsError(f"{where} uses ${{{name}}}, which is not set in the environment: export {name}=...")
     return value
+
+
+_PAGE = """# Settings
+
+Every key of a workspace file. A key that is not here is refused; `--set key.path=value` overrides one on the command
+line. `${NAME}` in a text is filled in from the environment.
+`perennial/settings.py` holds them, and this page is written from it:
+`python -c "from perennial.settings import describe; print(describe(), end='')" > docs/settings.md`
+"""
+
+
+def describe() -> str:
+    """`docs/settings.md`: every key with its type, default and meaning, group by group."""
+    groups = "".join(_described(prefix, model) for prefix, model in _groups(Workspace))
+    return _PAGE + _described("", Workspace) + groups
+
+
+def _groups(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """The groups of settings below a model; the tables, which are all alike, once."""
+    for name, info in model.model_fields.items():
+        inner = _model_of(info.annotation)
+        if inner is not None and not (inner is Table and name != "transactions"):
+            key = f"{prefix}<table>" if inner is Table else f"{prefix}{name}"
+            yield f"{key}.", inner
+            yield from _groups(inner, f"{key}.")
+
+
+def _described(prefix: str, model: type[BaseModel]) -> str:
+    title = f"\n## {prefix.rstrip('.') or 'The workspace'}\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
+    rows = [
+        f"| `{prefix}{name}` | {_type_in_words(info)} | {_default_in_words(info)} | {info.description} |\n"
+        for name, info in model.model_fields.items()
+    ]
+    return title + "".join(rows)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return next((kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+_IN_WORDS: dict[Any, str] = {str: "text", SecretStr: "text", int: "whole number", float: "number",
+             bool: "`true` or `false`", dict: "a map of texts", tuple: "text, or a list of texts"}  # fmt: skip
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def _type_in_words(info: FieldInfo) -> str:
+    annotation = info.annotation
+    if isinstance(annotation, UnionType):
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    if _model_of(annotation) is not None:
+        return "a group"
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    bounds = [
+        f"{words} {getattr(limit, bound)}"
+        for limit in info.metadata
+        for bound, words in _BOUNDS.items()
+        if hasattr(limit, bound)
+    ]
+    return ", ".join([_IN_WORDS[get_origin(annotation) or annotation], *bounds])
+
+
+def _default_in_words(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    default = info.get_default(call_default_factory=True)
+    if isinstance(default, BaseModel):
+        return "the group's own"
+    return (
+        "none" if default in (None, (), {}) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    )

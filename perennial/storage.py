@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -24,9 +25,11 @@ class CheckFailed(RuntimeError):
 
 
 def connect(home: Path, timezone: str = "UTC") -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in `timezone` that spills to `home/tmp` instead of outgrowing the memory."""
-    spill = home / "tmp"
-    connection = duckdb.connect(config={"temp_directory": str(spill)})
+    """A DuckDB connection in `timezone` that spills to `home/tmp` when memory runs out.
+
+    DuckDB 2 names spilled files after the process and removes those of processes that were killed.
+    """
+    connection = duckdb.connect(config={"temp_directory": str(home / "tmp")})
     connection.execute("SET TimeZone = ?", [timezone])
     connection.execute("SET preserve_insertion_order = false")
     return connection
@@ -37,23 +40,39 @@ def quoted(text: str | Path) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
+def quoted_path(path: Path) -> str:
+    """A path as a SQL string literal that DuckDB does not take for a glob."""
+    return quoted(re.sub(r"[\[*?]", r"[\g<0>]", str(path)))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """A path beside `path` for the block to write a file at; it takes that place only when the block ends well.
 
-    The block may write a file or a folder. Rename is atomic: a reader sees the old content or the new.
+    Rename is atomic: a reader sees the old content or the new, also after a crash. A folder cannot be exchanged like
+    that, so it is refused.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; a file is to be written there: move the folder, or name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
     try:
         draft = folder / path.name
         yield draft
-        _flush(draft)
-        if path.is_dir():
-            os.replace(path, folder / "old")
+        _to_disk(draft)
         os.replace(draft, path)
+        _to_disk(path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Flushes a file's content, or a folder's names, so that they outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -72,13 +91,6 @@ def locked(home: Path) -> Iterator[None]:
         for draft in home.rglob(f"{_DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
         yield
-
-
-def _flush(draft: Path) -> None:
-    for file in draft.rglob("*") if draft.is_dir() else (draft,):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -105,14 +117,39 @@ def tables_folder(home: Path, table: str) -> Path:
     return home / "tables" / table
 
 
+def manifest_path(home: Path, table: str) -> Path:
+    return tables_folder(home, table) / "manifest.json"
+
+
+def sources_of(folder: Path) -> list[dict[str, Any]]:
+    """What the manifest of a canonical table says of each source that was taken in; empty before the first."""
+    manifest = folder / "manifest.json"
+    return list(read_json(manifest)["sources"]) if manifest.exists() else []
+
+
 def parts(folder: Path) -> list[Path]:
-    """The Parquet parts of a canonical table, in a stable order; drafts of a killed run are not among them."""
-    return sorted(folder.glob("*.parquet"))
+    """The Parquet parts of a canonical table, in a stable order: those that its manifest names.
+
+    A part that the manifest does not name is one that a killed run had not committed.
+    """
+    return [folder / f"{part}.parquet" for part in sorted({source["part"] for source in sources_of(folder)})]
 
 
 def rows_of(home: Path, table: str) -> str:
-    """SQL that reads the accepted rows of a canonical table."""
-    return f"read_parquet({quoted(tables_folder(home, table) / '*.parquet')})"
+    """SQL that reads the accepted rows of a canonical table.
+
+    Raises:
+        CheckFailed: no row of it was ingested yet.
+    """
+    found = parts(tables_folder(home, table))
+    if not found:
+        raise CheckFailed(f"no rows of {table} are in {home} yet; run `perennial ingest -c FILE`")
+    return reader(found)
+
+
+def reader(files: Sequence[Path]) -> str:
+    """SQL that reads Parquet files of ours, taking nothing from the folders' names."""
+    return f"read_parquet([{', '.join(map(quoted_path, files))}], hive_partitioning=false)"
 
 
 def snapshot_part(home: Path, family: str, as_of: date | str) -> Path:

@@ -111,3 +111,5 @@ CONTRACTS = {c.name: c for c in (TRANSACTIONS, INTERACTIONS, CUSTOMERS, PRODUCTS
 TREATMENT_KINDS = ("email_sent", "campaign_contact")
 # Larger amounts are typing errors in any currency that people shop in.
 ABSURD_AMOUNT = 1e9
+# Earlier times are the zero of some system's clock (1753, 1900, 1970 ...), not a purchase.
+EARLIEST = 1980

@@ -107,7 +107,8 @@ def encode(rows: pd.DataFrame, format: Literal["csv", "xlsx", "json"]) -> bytes:
         case "xlsx":
             return _xlsx(_harmless(rows))
         case "json":
-            return rows.to_json(orient="records", date_format="iso", force_ascii=False).encode()
+            days = {str(name): rows[name].dt.strftime("%Y-%m-%d") for name in rows.select_dtypes("datetime")}
+            return rows.assign(**days).to_json(orient="records", force_ascii=False).encode()
     raise ValueError(f"format {format!r} is not one of csv, xlsx, json")
 
 

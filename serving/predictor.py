@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features import candidates
 from features.retrieval import FeatureMismatch
-from features.snapshot import customer_features, features_hash
-from perennial.registry import champion, model_folder
+from features.snapshot import customer_features, families, features_hash
+from perennial.registry import KINDS, champion, model_folder
 from perennial.settings import Workspace
 from training.models.churn_model import ChurnModel
 from training.models.offer_model import OfferModel
@@ -53,10 +54,12 @@ class Predictor:
         """The current champions.
 
         Raises:
-            NoChampion: churn or lifetime value has none. Cross-sell may have none: then nothing is offered.
-            FeatureMismatch: a champion was trained on other features than this code defines.
+            NoChampion: churn or lifetime value has none. Cross-sell may have none, or the workspace no products (any
+                more): then nothing is offered.
+            FeatureMismatch: a champion was trained on other features than this code defines, or ranks other items.
         """
-        found = {kind: champion(tracker, workspace, kind) for kind in ("churn", "lifetime_value", "cross_sell")}
+        kinds = KINDS if "product_affinity" in families(workspace) else ("churn", "lifetime_value")
+        found = {kind: champion(tracker, workspace, kind) for kind in kinds}
         for kind in ("churn", "lifetime_value"):
             if found[kind] is None:
                 raise NoChampion(f"{workspace.name} has no {kind} champion; run `perennial train` and `promote`")
@@ -69,6 +72,13 @@ class Predictor:
                     f"the {kind} champion was trained on features {trained}, this workspace has {expected}: train again"
                 )
         offers = OfferModel.load(folders["cross_sell"]) if "cross_sell" in folders else None
+        if offers is not None and offers.level != workspace.cross_sell.level:
+            raise FeatureMismatch(
+                f"the cross_sell champion ranks by {offers.level}, this workspace by {workspace.cross_sell.level}: train"
+                f" again, or set cross_sell.level to {offers.level}"
+            )
+        if offers is not None and offers.names != candidates.names(workspace):
+            raise FeatureMismatch("the cross_sell champion was trained on other features than these: train again")
         versions = {kind: f"{v.name}/{v.version}" for kind, v in found.items() if v is not None}
         return cls(workspace, churn, value, offers, versions)
 
@@ -104,7 +114,7 @@ class Predictor:
             "as_of": as_of,
             "churn_band": self._band(columns["churn_probability"]),
             "not_scored_reason": reasons,
-            **{f"{kind}_model": self.versions.get(kind) for kind in ("churn", "lifetime_value", "cross_sell")},
+            **{f"{kind}_model": self.versions.get(kind) for kind in KINDS},
         }
         return {name: columns[name] for name in SCORE_COLUMNS}
 

@@ -128,6 +128,7 @@ class Answers:
             self.workspace = _workspace(self.home)
             published = Published.of(self.workspace)
             retrieval.check_published(self._store, published.features_hash)
+            retrieval.online_vectors(self._store, [""])  # Feast's first read takes 0.4 s, which no caller should wait
         except FeatureMismatch as problem:
             return Refusal(409, "feature_hash_mismatch", str(problem))
         except NoChampion as problem:
@@ -485,6 +486,7 @@ def serve(home: Path, host: str, port: int) -> None:
     context.service_name = context.bento_name = _bento_service.name
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("bentoml").setLevel(logging.INFO)
+    _log.info("starting on http://%s:%d", host, port)
     config = uvicorn.Config(
         application(), lifespan="on", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,

@@ -127,12 +127,11 @@ def _cutoff(
 def _churned(inputs: Inputs, workspace: Workspace, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:
     """A window that has closed without a row is one in which the customer did nothing."""
     if workspace.churn.kind == "event":
-        left = happened["cancelled"].eq(True).to_numpy(dtype=float)
-        eligible = np.isnan(inputs.column(vectors, "days_since_cancellation"))
-    else:
-        left = 1.0 - happened["bought"].eq(True).to_numpy(dtype=float)
-        eligible = inputs.column(vectors, "days_since_last_purchase") <= workspace.churn.active_window
-    return np.where(eligible, left, np.nan)
+        cancelled = happened["cancelled"].eq(True).to_numpy().astype(float)
+        return np.where(np.isnan(inputs.column(vectors, "days_since_cancellation")), cancelled, np.nan)
+    silent = 1.0 - happened["bought"].eq(True).to_numpy().astype(float)
+    active = inputs.column(vectors, "days_since_last_purchase") <= workspace.churn.active_window
+    return np.where(active, silent, np.nan)
 
 
 def stacked(inputs: Inputs, among: Sequence[Cutoff], horizon: int, gap: int, target: str) -> tuple[Floats, Floats]:

@@ -62,12 +62,14 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
     name = model_name(workspace, training.kind)
     experiment = mlflow.get_experiment_by_name(workspace.name)
     experiment_id = experiment.experiment_id if experiment else _create_experiment(workspace.name)
+    _close_killed(tracker, experiment_id, key)
+    title = f"{training.kind} {training.as_of}"
     with (
-        mlflow.start_run(experiment_id=experiment_id, run_name=f"{training.kind} {training.as_of}") as run,
+        mlflow.start_run(experiment_id=experiment_id, run_name=title, tags={"training_key": key}) as run,
         tempfile.TemporaryDirectory() as scratch,
     ):
         mlflow.log_params(_parameters(workspace, training))
-        mlflow.set_tags({"training_key": key, "git_commit": _commit(), "notes": training.notes})
+        mlflow.set_tags({"git_commit": _commit(), "notes": training.notes})
         mlflow.log_metrics({name: value for name, value in training.figures.items() if value == value})
         mlflow.log_dict(workspace.model_dump(mode="json"), "settings.json")
         plots, stored = Path(scratch) / "plots", Path(scratch) / "model"
@@ -82,6 +84,13 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         tracker.create_registered_model(name)
     tags = {"training_key": key, "as_of": str(training.as_of), "features_hash": training.features_hash}
     return tracker.create_model_version(name, logged.model_uri, run.info.run_id, tags=tags, model_id=logged.model_id)
+
+
+def _close_killed(tracker: MlflowClient, experiment_id: str, key: str) -> None:
+    """Marks the runs of this training that a kill cut off; MLflow would show them as running for ever."""
+    cut_off = f"tags.training_key = '{key}' and attributes.status = 'RUNNING'"
+    for run in tracker.search_runs([experiment_id], cut_off):
+        tracker.set_terminated(run.info.run_id, "KILLED")
 
 
 def _create_experiment(name: str) -> str:

@@ -16,12 +16,13 @@ from feast.types import Array, Float32
 
 from features.engagement import TREATMENT
 from features.profile import CONSENTS
-from features.snapshot import CUSTOMER_FAMILIES, customer_features, features_hash, features_of
+from features.snapshot import CUSTOMER_FAMILIES, customer_features, families, features_hash, features_of
 from perennial import settings, storage
 from perennial.settings import Workspace
 
-# A snapshot is stamped with the as_of it was built for; an entity row asks for exactly that instant.
-_TTL = timedelta(days=1)
+# A snapshot is stamped with the as_of it was built for; an entity row asks for exactly that instant: the one of the
+# day before must not stand in for a customer whom a family no longer has. Zero would mean for ever.
+_TTL = timedelta(seconds=1)
 # Which features must not predict: what the marketer did, and what the customer allowed.
 NOT_FOR_MODELS = frozenset(feature.name for feature in (*TREATMENT, *CONSENTS))
 
@@ -76,5 +77,4 @@ def definitions(workspace: Workspace, families: tuple[str, ...]) -> list[Any]:
 
 if home := os.environ.get("PERENNIAL_HOME"):  # only Feast's own command line sets it
     _workspace = settings.parse(storage.read_json(Path(home) / "workspace.json"), home)
-    _families = tuple(sorted(path.name for path in (Path(home) / "snapshots").iterdir() if path.name != "packed"))
-    globals().update({f"applied_{i}": item for i, item in enumerate(definitions(_workspace, _families))})
+    globals().update({f"applied_{i}": item for i, item in enumerate(definitions(_workspace, families(_workspace)))})

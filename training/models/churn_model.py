@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from training.models.buy_till_you_die import BuyTillYouDie, Outlook
-from training.models.customer_model import Inputs, Stored, boosted, logit, sigmoid
+from training.models.customer_model import Inputs, PyFunc, Stored, boosted, logit, predicted, sigmoid
 
 Floats = NDArray[np.floating]
 
@@ -57,8 +57,8 @@ class ChurnModel:
 
     def _score(self, vectors: NDArray[np.float32], outlook: Outlook) -> Floats:
         assert self.booster is not None
-        raw = self.booster.predict(self.inputs.design(vectors, outlook), raw_score=True)
-        return np.asarray(raw) if self.active_window is None else (np.asarray(raw) + logit(outlook.no_purchase)) / 2
+        raw = predicted(self.booster, self.inputs.design(vectors, outlook), raw_score=True)
+        return raw if self.active_window is None else (raw + logit(outlook.no_purchase)) / 2
 
     def contributions(self, vectors: NDArray[np.float32]) -> tuple[tuple[str, ...], Floats]:
         """Names and SHAP values, in the booster's log-odds, of every used feature for each row; zeros without booster.
@@ -70,7 +70,7 @@ class ChurnModel:
         if self.booster is None:
             return used, np.zeros((len(vectors), len(used)))
         outlook = self.history_model.outlook(self.inputs.history(vectors), self.horizon, self.gap)
-        shap = np.asarray(self.booster.predict(self.inputs.design(vectors, outlook), pred_contrib=True))
+        shap = predicted(self.booster, self.inputs.design(vectors, outlook), pred_contrib=True)
         own, by_outlook = shap[:, : len(used)], shap[:, len(used) : -1].sum(axis=1)
         rhythm = ~np.isnan(self.inputs.column(vectors, "silence_vs_gap"))
         own[:, used.index("silence_vs_gap")] += np.where(rhythm, by_outlook, 0)
@@ -115,13 +115,6 @@ def fit_booster(inputs: Inputs, design: Floats, churned: Floats, seed: int) -> l
     return boosted(design, churned, inputs.booster_names, PARAMETERS, ROUNDS, seed)
 
 
-def _load_pyfunc(path: str) -> Any:
+def _load_pyfunc(path: str) -> PyFunc:
     """MLflow's entry: `predict` takes packed vectors."""
-    model = ChurnModel.load(Path(path))
-
-    class _Predictor:
-        def predict(self, vectors: Any, params: dict[str, Any] | None = None) -> Floats:
-            del params
-            return model.probability(np.asarray(vectors, dtype=np.float32))
-
-    return _Predictor()
+    return PyFunc(ChurnModel.load(Path(path)).probability)

@@ -10,7 +10,7 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from training.models.customer_model import Stored, boosted
+from training.models.customer_model import PyFunc, Stored, boosted, predicted
 
 Floats = NDArray[np.floating]
 
@@ -32,7 +32,7 @@ class OfferModel:
 
     def probability(self, rows: NDArray[np.float32]) -> Floats:
         """Per (customer, item) row of float32 features in the order of `names`."""
-        return np.asarray(self.booster.predict(rows))
+        return predicted(self.booster, rows)
 
     def save(self, folder: Path) -> None:
         Stored({"names": self.names, "horizon": self.horizon, "level": self.level}, self.booster).write(folder)
@@ -52,13 +52,6 @@ def fit(
     return OfferModel(names, horizon, level, boosted(rows, bought, names, PARAMETERS, ROUNDS, seed))
 
 
-def _load_pyfunc(path: str) -> Any:
+def _load_pyfunc(path: str) -> PyFunc:
     """MLflow's entry: `predict` takes (customer, item) rows."""
-    model = OfferModel.load(Path(path))
-
-    class _Predictor:
-        def predict(self, rows: Any, params: dict[str, Any] | None = None) -> Floats:
-            del params
-            return model.probability(np.asarray(rows, dtype=np.float32))
-
-    return _Predictor()
+    return PyFunc(OfferModel.load(Path(path)).probability)

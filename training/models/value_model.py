@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.models.buy_till_you_die import BuyTillYouDie, Outlook
-from training.models.customer_model import Inputs, Stored, boosted
+from training.models.customer_model import Inputs, PyFunc, Stored, boosted, predicted
 
 Floats = NDArray[np.floating]
 
@@ -76,7 +76,7 @@ class ValueModel:
         by_history = outlook.value * self._mean_discount()
         if self.booster is None or self.weight == 0:
             return by_history
-        boosted_value = np.asarray(self.booster.predict(self.inputs.design(vectors, outlook)))
+        boosted_value = predicted(self.booster, self.inputs.design(vectors, outlook))
         return (1 - self.weight) * by_history + self.weight * boosted_value
 
     def outlook(self, vectors: NDArray[np.float32]) -> Outlook:
@@ -117,13 +117,6 @@ def fit_booster(inputs: Inputs, design: Floats, value: Floats, seed: int) -> lgb
     return boosted(design, np.maximum(value, 0), inputs.booster_names, PARAMETERS, ROUNDS, seed)
 
 
-def _load_pyfunc(path: str) -> Any:
+def _load_pyfunc(path: str) -> PyFunc:
     """MLflow's entry: `predict` takes packed vectors."""
-    model = ValueModel.load(Path(path))
-
-    class _Predictor:
-        def predict(self, vectors: Any, params: dict[str, Any] | None = None) -> Floats:
-            del params
-            return model.value(np.asarray(vectors, dtype=np.float32))
-
-    return _Predictor()
+    return PyFunc(ValueModel.load(Path(path)).value)

@@ -1,0 +1,232 @@
+"""What is wrong with every row: sources typed, judged and compared, in one DuckDB table called `checked`.
+
+`checked` has one row per row of a source: `source` (its number in the batch), `line`, the canonical columns, `reason`
+(null when nothing is wrong) and `as_written`, the texts of the canonical columns of a row that has a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from perennial.rows import Mapped, Rows, identifier, mapped
+from perennial.settings import Table
+from perennial.storage import quoted, reader
+from perennial.tables import ABSURD_AMOUNT, EARLIEST, Contract
+
+FUTURE = "occurred_at is in the future"
+ELSEWHERE = "already in another source"
+REPLACED = "replaced by a later source"
+# Rows that other sources hold as well are no sign of a bad source.
+NOT_THE_SOURCES_FAULT = (ELSEWHERE, REPLACED)
+
+_NOT_OF_TYPE = {"TIMESTAMPTZ": "is not a time", "DOUBLE": "is not a number", "BOOLEAN": "is not true or false"}
+_FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What rows are judged by beyond their types: the clock, and who is a customer (SQL, where that is known)."""
+
+    contract: Contract
+    now: datetime
+    customers: str | None
+
+
+def create(connection: duckdb.DuckDBPyConnection, columns: Mapping[str, str]) -> None:
+    """An empty table `checked` for rows of these canonical columns and types."""
+    types = ", ".join(f"{identifier(name)} {kind}" for name, kind in columns.items())
+    columns_of_all = f"source INTEGER, line BIGINT, {types}, reason VARCHAR, as_written VARCHAR[]"
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE checked ({columns_of_all})")
+
+
+def add(
+    connection: duckdb.DuckDBPyConnection, number: int, table: Table, rows: Rows, found: Mapping[str, Mapped],
+    columns: Mapping[str, str], rules: Rules,
+) -> None:  # fmt: skip
+    """Puts the rows of one source into `checked`, in the order of their lines, each with the first thing wrong."""
+    raw = mapped(table, rows, {_raw(name): source.expression for name, source in found.items()})
+    typed = ", ".join(f"{_typed(name, kind, found.get(name))} AS {identifier(name)}" for name, kind in columns.items())
+    texts = [f"CAST({_raw(name)} AS VARCHAR)" if name in found else "NULL" for name in columns]
+    if table.group_by:  # sums and ties of parallel aggregates differ from run to run
+        connection.execute("SET threads = 1")
+    connection.execute(f"""
+        INSERT INTO checked
+        WITH given AS ({raw}),
+             typed AS (SELECT *, {typed} FROM given),
+             judged AS (SELECT *, {_reason(rules, found, columns)} AS reason FROM typed)
+        SELECT {number}, line, {", ".join(map(identifier, columns))}, reason,
+               CASE WHEN reason IS NOT NULL THEN [{", ".join(texts)}] END
+        FROM judged {"ORDER BY line" if table.group_by else ""}""")
+    connection.execute("RESET threads")
+
+
+def _raw(name: str) -> str:
+    return identifier(f"raw_{name}")
+
+
+def _typed(name: str, kind: str, source: Mapped | None) -> str:
+    """The value in its canonical type; null where it has none."""
+    if source is None:
+        return f"CAST(NULL AS {kind})"
+    raw = _raw(name)
+    text = f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
+    if kind == "VARCHAR":
+        return _whole_or(raw, text) if source.given in _FRACTIONS else text
+    value = f"TRY_CAST({text if source.given == 'VARCHAR' else raw} AS {kind})"
+    return f"CASE WHEN isfinite({value}) THEN {value} END" if kind in ("DOUBLE", "TIMESTAMPTZ") else value
+
+
+def _whole_or(raw: str, text: str) -> str:
+    """An id that is kept as a number with fractions: 17850, not 17850.0."""
+    whole = f"CAST(CAST({raw} AS BIGINT) AS VARCHAR)"
+    return f"CASE WHEN {raw} = trunc({raw}) AND abs({raw}) < 1e15 THEN {whole} ELSE {text} END"
+
+
+def _is_blank(name: str, kind: str, source: Mapped) -> str:
+    """SQL: nothing was given. NaN is how pandas and numpy write that of a number."""
+    raw = _raw(name)
+    if source.given in ("FLOAT", "DOUBLE"):
+        return f"({raw} IS NULL OR isnan({raw}))"
+    if source.given == "VARCHAR":
+        nothing = "('', 'nan')" if kind == "DOUBLE" else "('')"
+        return f"coalesce(lower(trim({raw})), '') IN {nothing}"
+    return f"{raw} IS NULL"
+
+
+def _reason(rules: Rules, found: Mapping[str, Mapped], columns: Mapping[str, str]) -> str:
+    """The first thing wrong with a row, as a SQL expression over its raw and typed columns; null when nothing."""
+    wrong = [_unusable(name, columns[name], source, name in rules.contract.required) for name, source in found.items()]
+    if rules.contract.is_event:
+        wrong.append(_when(f"occurred_at > TIMESTAMPTZ {quoted(rules.now.isoformat())}", FUTURE))
+        wrong.append(_when(f"occurred_at < TIMESTAMPTZ '{EARLIEST}-01-01'", f"occurred_at is before {EARLIEST}"))
+    if "amount" in columns:
+        wrong.append(_when(f"abs(amount) > {ABSURD_AMOUNT:.0f}", "absurd amount"))
+    if rules.customers is not None:
+        wrong.append(_when(f"customer_id NOT IN ({rules.customers})", "unknown customer"))
+    return f"coalesce({', '.join(wrong)})"
+
+
+def _unusable(name: str, kind: str, source: Mapped, required: bool) -> str:
+    """SQL: why a column has no value. What was written is only looked at where there is none, which is seldom."""
+    blank = quoted(f"no {name}") if required else "NULL"
+    other = quoted(f"{name} {_NOT_OF_TYPE[kind]}") if kind in _NOT_OF_TYPE else blank
+    why = f"CASE WHEN {_is_blank(name, kind, source)} THEN {blank} ELSE {other} END"
+    return f"CASE WHEN {identifier(name)} IS NULL THEN {why} END"
+
+
+def _when(condition: str, reason: str) -> str:
+    return f"CASE WHEN {condition} THEN {quoted(reason)} END"
+
+
+def mark_repeats(connection: duckdb.DuckDBPyConnection, key: Sequence[str], what: str) -> None:
+    """Gives every repetition of a key within `checked` a reason: the first line of the last source stays.
+
+    Only rows whose hash occurs twice are compared, which keeps millions of different lines cheap.
+    """
+    names = _names(key)
+    connection.execute(f"""
+        UPDATE checked SET reason = verdict FROM (
+            SELECT rowid AS repeated,
+                   CASE WHEN max(source) OVER (PARTITION BY {names}) > source
+                        THEN {quoted(REPLACED)} ELSE {quoted(f"duplicate {what}")} END AS verdict
+            FROM checked
+            WHERE reason IS NULL AND hash({names}) IN (
+                SELECT hash({names}) FROM checked WHERE reason IS NULL GROUP BY 1 HAVING count(*) > 1)
+            QUALIFY row_number() OVER (PARTITION BY {names} ORDER BY source DESC, line) > 1
+        ) WHERE checked.rowid = repeated""")
+
+
+def mark_elsewhere(connection: duckdb.DuckDBPyConnection, key: Sequence[str], earlier: str) -> None:
+    """Gives a reason to rows that `earlier` (SQL) holds too: as many of each as it holds, so that copies count.
+
+    Where the key is the whole line, only the days that both cover are read.
+    """
+    names = _names(key)
+    days = ""
+    if "occurred_at" in key:
+        first, last = (f"(SELECT {end}(occurred_at) FROM checked)" for end in ("min", "max"))
+        days = f" WHERE occurred_at BETWEEN {first} AND {last}"
+    connection.execute(f"""
+        CREATE OR REPLACE TEMP TABLE shared AS
+        SELECT {names}, count(*) AS copies FROM (SELECT {names} FROM {earlier}{days})
+        WHERE hash({names}) IN (SELECT hash({names}) FROM checked WHERE reason IS NULL) GROUP BY ALL""")
+    same = " AND ".join(f"mine.{name} IS NOT DISTINCT FROM shared.{name}" for name in map(identifier, key))
+    connection.execute(f"""
+        UPDATE checked SET reason = {quoted(ELSEWHERE)} FROM (
+            SELECT mine.repeated FROM (
+                SELECT rowid AS repeated, {names}, row_number() OVER (PARTITION BY {names} ORDER BY line) AS copy
+                FROM checked WHERE reason IS NULL AND hash({names}) IN (SELECT hash({names}) FROM shared)
+            ) AS mine JOIN shared ON {same} AND mine.copy <= shared.copies
+        ) AS found WHERE checked.rowid = found.repeated""")
+    connection.execute("DROP TABLE shared")
+
+
+def start_known(connection: duckdb.DuckDBPyConnection, key: Sequence[str], parts: Sequence[Path]) -> None:
+    """A table `known_keys` of the keys in these parts."""
+    types = ", ".join(f"{identifier(name)} VARCHAR" for name in key)
+    connection.execute(f"CREATE TEMP TABLE known_keys ({types})")
+    if parts:
+        connection.execute(f"INSERT INTO known_keys SELECT {_names(key)} FROM {reader(parts)}")
+
+
+def remember(connection: duckdb.DuckDBPyConnection, key: Sequence[str]) -> None:
+    """Adds the keys of the rows without a reason to `known_keys`."""
+    connection.execute(f"INSERT INTO known_keys SELECT {_names(key)} FROM checked WHERE reason IS NULL")
+
+
+def _names(columns: Sequence[str]) -> str:
+    return ", ".join(map(identifier, columns))
+
+
+def counts(connection: duckdb.DuckDBPyConnection, number: int) -> dict[str | None, int]:
+    """Rows of one source by reason; those accepted under None."""
+    query = f"SELECT reason, count(*) FROM checked WHERE source = {number} GROUP BY 1 ORDER BY 1"
+    return dict(connection.execute(query).fetchall())
+
+
+def times(connection: duckdb.DuckDBPyConnection) -> tuple[int | None, int | None, int | None]:
+    """When accepted rows lie, from and to, and when the first of the rows in the future will no longer be there.
+
+    In microseconds since 1970; none where there are no such rows.
+    """
+    first, last, due = connection.execute(f"""
+        SELECT epoch_us(min(occurred_at) FILTER (reason IS NULL)), epoch_us(max(occurred_at) FILTER (reason IS NULL)),
+               epoch_us(min(occurred_at) FILTER (reason = {quoted(FUTURE)})) FROM checked""").fetchall()[0]
+    return first, last, due
+
+
+def accepted(contract: Contract, columns: Sequence[str]) -> str:
+    """SQL for the rows without a reason, in the order of their lines, with the days that windows compare."""
+    days = ""
+    if contract.is_event:
+        day, recorded = "CAST(occurred_at AS DATE)", "CAST(recorded_at AS DATE)"
+        days = f", {day} AS day, greatest({day}, coalesce({recorded}, {day})) AS known_day"
+    for name in ("resolved_at", "signed_up_at"):
+        if name in columns:
+            days += f", CAST({name} AS DATE) AS {name.removesuffix('_at')}_day"
+    return f"SELECT {_names(columns)}{days} FROM checked WHERE reason IS NULL"
+
+
+def quarantined(origins: Sequence[str], part: str, columns: Sequence[str]) -> str:
+    """SQL for the rows with a reason: where they are, and their canonical columns as texts, as they were written."""
+    names = "[" + ", ".join(map(quoted, origins)) + "]"
+    written = ", ".join(
+        f"coalesce(as_written[{place}], CAST({name} AS VARCHAR)) AS {name}"
+        for place, name in enumerate(map(identifier, columns), 1)
+    )
+    return f"""SELECT {names}[source + 1] AS source, line, reason, {written}, {quoted(part)} AS part
+               FROM checked WHERE reason IS NOT NULL ORDER BY ALL"""
+
+
+def examples(connection: duckdb.DuckDBPyConnection, number: int, reason: str, columns: Sequence[str]) -> str:
+    """The first three rows with a reason: their lines, and what was written where the reason names a column."""
+    place = next((place for place, name in enumerate(columns, 1) if reason.startswith(f"{name} is ")), None)
+    shown = "NULL" if place is None else f"as_written[{place}]"
+    where = f"source = {number} AND reason = {quoted(reason)}"
+    rows = connection.execute(f"SELECT line, {shown} FROM checked WHERE {where} ORDER BY line LIMIT 3").fetchall()
+    return ", ".join(f"line {line}" + ("" if text is None else f": {text}") for line, text in rows)

@@ -1,0 +1,210 @@
+"""Features out of Feast: the snapshot of exactly the as_of asked for, and online what is offline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import make_transactions
+
+from features import candidates, retrieval, snapshot
+from features.engagement import TREATMENT
+from perennial import storage
+from perennial.settings import Workspace
+from perennial.storage import CheckFailed
+from tests.features.shops import open_shop, random_tables
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+ROOT = Path(__file__).resolve().parents[2]
+SUMMER, DAY_AFTER, WINTER = date(2022, 7, 1), date(2022, 7, 2), date(2022, 12, 21)
+# Clocks go forward on the first of these: it has 23 hours.
+SHORT_DAY, AFTER_SHORT_DAY = date(2022, 3, 27), date(2022, 3, 28)
+AS_OF = (SHORT_DAY, AFTER_SHORT_DAY, SUMMER, DAY_AFTER, WINTER)
+
+
+class Shop(NamedTuple):
+    workspace: Workspace
+    store: FeatureStore
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """Snapshots at five dates, the last of them published; `fading` and `faded` last bought 365 and 366 days ago."""
+    folder = tmp_path_factory.mktemp("shop")
+    tables = random_tables(5)
+    rows = [("fading", "2021-07-01", 5.0), ("faded", "2021-06-30", 5.0), ("Zoë/7 & co", "2022-01-01", 5.0)]
+    lines = make_transactions(rows, product_id="p0").astype({"occurred_at": "datetime64[us]"})
+    tables["transactions"] = pd.concat([tables["transactions"], lines], ignore_index=True)
+    workspace = open_shop(folder, tables, timezone="Europe/Berlin", attributes=["city", "birth_year"])
+    snapshot.snapshot(workspace, AS_OF)
+    store = retrieval.apply(workspace)
+    retrieval.publish(store, workspace, WINTER)
+    return Shop(workspace, store)
+
+
+def part_of(shop: Shop, family: str, as_of: date) -> pd.DataFrame:
+    return pd.read_parquet(storage.snapshot_part(shop.workspace.home_path, family, as_of)).drop(columns="as_of")
+
+
+def names_of(shop: Shop) -> list[str]:
+    return [feature.name for feature in snapshot.customer_features(shop.workspace)]
+
+
+@contextmanager
+def without(part: Path) -> Iterator[None]:
+    part.rename(part.with_suffix(".away"))
+    try:
+        yield
+    finally:
+        part.with_suffix(".away").rename(part)
+
+
+def test_each_row_has_the_snapshot_of_its_own_as_of(shop: Shop) -> None:
+    """Asked for at once, in summer and in winter time, on consecutive days, every family's part comes back whole."""
+    rows = retrieval.customer_rows(shop.store, shop.workspace, AS_OF)
+    assert rows["as_of"].unique().tolist() == [pd.Timestamp(as_of) for as_of in AS_OF]
+    for as_of in AS_OF:
+        found = rows[rows["as_of"] == pd.Timestamp(as_of)]
+        expected = part_of(shop, "profile", as_of)[["customer_id"]]
+        for family in snapshot.CUSTOMER_FAMILIES:
+            expected = expected.merge(part_of(shop, family, as_of), on="customer_id", how="left")
+        expected = expected.sort_values("customer_id", ignore_index=True)
+        pd.testing.assert_frame_equal(found.drop(columns="as_of").reset_index(drop=True), expected, obj=str(as_of))
+
+
+def test_a_snapshot_does_not_stand_in_for_the_next_days(shop: Shop) -> None:
+    """Whose last line leaves the year overnight has no basket the day after, though yesterday's is still there."""
+    baskets = [part_of(shop, "basket", as_of)["customer_id"].tolist() for as_of in (SUMMER, DAY_AFTER)]
+    assert ["fading" in customers for customers in baskets] == [True, False]
+    rows = retrieval.customer_rows(shop.store, shop.workspace, [DAY_AFTER]).set_index("customer_id")
+    assert pd.isna(rows.loc["fading", "n_transactions_365d"])
+
+
+def test_the_join_loses_no_customer(shop: Shop) -> None:
+    """Every customer known at an as_of has one row there, whatever families miss them."""
+    rows = retrieval.customer_rows(shop.store, shop.workspace, [WINTER, SUMMER])
+    counts = rows.groupby("as_of")["customer_id"].agg(["size", "nunique"])
+    for as_of in (SUMMER, WINTER):
+        known = retrieval.customers_at(shop.workspace, as_of)
+        assert counts.loc[pd.Timestamp(as_of)].tolist() == [len(known), len(known)]
+    assert rows["n_purchases"].isna().any()
+
+
+def test_an_as_of_without_a_snapshot_is_refused(shop: Shop) -> None:
+    """Nothing is made up for a date that has no snapshot, though there is one of the day before."""
+    with pytest.raises(CheckFailed, match="profile has no snapshot at 2022-07-03; run `perennial snapshot"):
+        retrieval.customer_rows(shop.store, shop.workspace, [date(2022, 7, 3)])
+
+
+@pytest.mark.parametrize("family", ["purchases", "basket"])
+def test_a_family_without_a_snapshot_is_refused(shop: Shop, family: str) -> None:
+    """One part that is missing does not become nulls, or the day before's values."""
+    with (
+        without(storage.snapshot_part(shop.workspace.home_path, family, DAY_AFTER)),
+        pytest.raises(CheckFailed, match=f"{family} has no snapshot at {DAY_AFTER}"),
+    ):
+        retrieval.customer_rows(shop.store, shop.workspace, [SUMMER, DAY_AFTER])
+
+
+def test_items_without_a_snapshot_are_refused(shop: Shop) -> None:
+    """The families of items are checked as those of customers are."""
+    asked = pd.DataFrame({"item": ["tea"], "as_of": [pd.Timestamp(2022, 7, 3)]})
+    with pytest.raises(CheckFailed, match="popularity has no snapshot at 2022-07-03"):
+        retrieval.item_rows(shop.store, shop.workspace, asked, "popularity")
+
+
+def test_items_come_in_the_order_of_their_keys_with_null_for_what_was_never_bought(shop: Shop) -> None:
+    """An item that the customer never bought is a row without figures, not a row less."""
+    keys = [("c05", "cake"), ("c05", "nothing"), ("nobody", "tea")]
+    asked = pd.DataFrame(keys, columns=["customer_id", "item"]).assign(as_of=pd.Timestamp(WINTER))
+    found = retrieval.item_rows(shop.store, shop.workspace, asked, "product_affinity")
+    expected = part_of(shop, "product_affinity", WINTER).set_index(["customer_id", "item"])
+    assert list(zip(found["customer_id"], found["item"], strict=True)) == keys
+    assert found.loc[0, list(expected)].tolist() == pytest.approx(expected.loc[keys[0]].tolist(), nan_ok=True)
+    assert found.loc[1:, list(expected)].isna().all(axis=None)
+
+
+def test_online_features_equal_the_historical_ones_bit_for_bit(shop: Shop) -> None:
+    """Every customer known at the published as_of has the offline row as one vector, nulls included."""
+    rows = retrieval.customer_rows(shop.store, shop.workspace, [WINTER])
+    offline = retrieval.matrix(rows, names_of(shop))
+    online = retrieval.online_vectors(shop.store, rows["customer_id"].tolist())
+    assert list(online) == rows["customer_id"].tolist()
+    found = np.stack(list(online.values()))
+    assert np.isnan(found).any()
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found.view(np.uint32), offline.view(np.uint32))
+
+
+def test_a_customer_who_is_not_known_is_absent_online(shop: Shop) -> None:
+    """Who signed up later, or never existed, has no vector; the others asked for with them have theirs."""
+    later = pd.read_parquet(Path(shop.workspace.home_path).parent / "customers.parquet")
+    later = set(later["customer_id"]) - set(retrieval.customers_at(shop.workspace, WINTER))
+    assert later
+    found = retrieval.online_vectors(shop.store, ["nobody", *later, "c05", "Zoë/7 & co"])
+    assert found.keys() == {"c05", "Zoë/7 & co"}
+
+
+def test_publishing_again_replaces_what_was_online(shop: Shop) -> None:
+    """The later as_of's vectors are served, of every customer; publishing them once more changes nothing."""
+    T = names_of(shop).index("T")
+    for _ in range(2):
+        published = retrieval.publish(shop.store, shop.workspace, WINTER)
+        assert published == len(retrieval.customers_at(shop.workspace, WINTER))
+        assert retrieval.online_vectors(shop.store, ["faded"])["faded"][T] == (WINTER - date(2021, 6, 30)).days
+    said = storage.read_json(shop.workspace.home_path / "published.json")
+    assert said["as_of"] == str(WINTER)
+    assert said["features_hash"] == retrieval.expected_hash(shop.workspace)
+
+
+def test_a_wrong_hash_is_refused(shop: Shop) -> None:
+    """A model of other features is told so; one of these is served."""
+    retrieval.check_published(shop.store, retrieval.expected_hash(shop.workspace))
+    with pytest.raises(retrieval.FeatureMismatch, match="the champion expects 0123456789abcdef: run"):
+        retrieval.check_published(shop.store, "0123456789abcdef")
+
+
+def test_no_model_sees_treatment_or_consent(shop: Shop) -> None:
+    """The services of the customer models hold every feature but what the marketer did and the customer allowed."""
+    hidden = {feature.name for feature in TREATMENT} | {"profiling_consent"}
+    for service in ("churn_v1", "lifetime_value_v1"):
+        projections = shop.store.get_feature_service(service).feature_view_projections
+        seen = {field.name for projection in projections for field in projection.features}
+        assert seen == set(names_of(shop)) - hidden
+
+
+def test_candidates_pair_every_customer_with_every_category(shop: Shop) -> None:
+    """Their design has the named columns; a category never bought is null where it would be the customer's own."""
+    customers = retrieval.customer_rows(shop.store, shop.workspace, [WINTER])
+    pairs = candidates.candidates(shop.workspace, WINTER, customers["customer_id"])
+    names = candidates.names(shop.workspace)
+    found = pd.DataFrame(candidates.design(shop.store, shop.workspace, pairs, customers), columns=names)
+    assert len(pairs) == len(customers) * 4
+    own = part_of(shop, "product_affinity", WINTER)
+    assert found["item_n_purchases"].notna().sum() == len(own)
+    assert found["item_buyers_365d"].notna().all()
+    T = customers.set_index("customer_id")["T"]
+    np.testing.assert_array_equal(found["T"], T[pairs["customer_id"]])
+
+
+def test_feasts_own_command_line_knows_the_views(shop: Shop) -> None:
+    """`feast` reads `features/repo` with two variables set and lists a view per family and the packed one."""
+    home = str(shop.workspace.home_path)
+    found = subprocess.run(
+        [Path(sys.executable).with_name("feast"), "-c", "features/repo", "feature-views", "list"],
+        env={**os.environ, "PERENNIAL_HOME": home, "PERENNIAL_WORKSPACE": shop.workspace.name},
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    listed = {line.split()[0] for line in found.stdout.splitlines()[1:]}
+    assert listed == {*snapshot.families(shop.workspace), "customer_vector"}

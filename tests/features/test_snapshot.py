@@ -1,0 +1,145 @@
+"""Snapshots: whole, current, written once."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from builders import make_transactions
+
+from features import snapshot
+from perennial import ingest, storage
+from perennial.settings import Workspace
+from tests.features.shops import NOW, features_at, make_interactions, open_shop
+
+SPRING, SUMMER = date(2024, 4, 1), date(2024, 7, 1)
+LINES = make_transactions([("a", "2024-01-01", 1.0), ("a", "2024-05-01", 1.0)])
+EVENTS = make_interactions([("a", "2024-02-01", "visit")])
+
+
+def shop_in(folder: Path) -> Workspace:
+    return open_shop(folder, {"transactions": LINES, "interactions": EVENTS})
+
+
+def written(workspace: Workspace) -> dict[str, int]:
+    """When each part was written, by its family and as_of; a draft left behind would be among them."""
+    files = [file for file in (workspace.home_path / "snapshots").rglob("*") if file.is_file()]
+    return {file.relative_to(workspace.home_path / "snapshots").as_posix(): file.stat().st_mtime_ns for file in files}
+
+
+def test_a_part_has_float32_features_and_the_instant_of_its_as_of(tmp_path: Path) -> None:
+    """Keys, then as_of with its zone, then every feature in the order of the catalogue."""
+    workspace = shop_in(tmp_path)
+    for family, path in zip(snapshot.families(workspace), snapshot.snapshot(workspace, [SUMMER]), strict=True):
+        schema = pq.read_schema(path)
+        names = [feature.name for feature in snapshot.features_of(family, workspace)]
+        assert schema.names == [*snapshot.KEYS[family], "as_of", *names]
+        assert {str(schema.field(name).type) for name in names} == {"float"}
+        assert str(schema.field("as_of").type) == "timestamp[us, tz=UTC]"
+
+
+def test_current_parts_are_not_written_again(tmp_path: Path) -> None:
+    """A second call, with one as_of more, writes that one's parts and touches no other."""
+    workspace = shop_in(tmp_path)
+    snapshot.snapshot(workspace, [SPRING])
+    before = written(workspace)
+    paths = snapshot.snapshot(workspace, [SPRING, SUMMER])
+    after = written(workspace)
+    assert len(after) == len(paths) == 2 * len(before)
+    assert {name: after[name] for name in before} == before
+
+
+def test_new_rows_make_parts_stale(tmp_path: Path) -> None:
+    """After another delivery the asked parts are built from all rows, and those not asked for are removed."""
+    workspace = shop_in(tmp_path)
+    snapshot.snapshot(workspace, [SPRING, SUMMER])
+    more = make_transactions([("b", "2024-03-01", 5.0)], transaction_id="another")
+    more.to_parquet(tmp_path / "transactions_2.parquet", index=False)
+    wider = workspace.tables.model_copy(
+        update={
+            "transactions": workspace.tables.transactions.model_copy(update={"path": (f"{tmp_path}/trans*.parquet",)})
+        }
+    )
+    workspace = workspace.model_copy(update={"tables": wider})
+    ingest.ingest(workspace, NOW)
+    assert features_at(workspace, SUMMER)["purchases"].index.tolist() == ["a", "b"]
+    assert {Path(name).parts[1] for name in written(workspace)} == {str(SUMMER)}
+
+
+def test_another_timezone_makes_parts_stale(tmp_path: Path) -> None:
+    """A setting that shapes features is part of what a snapshot was made from."""
+    workspace = shop_in(tmp_path)
+    moved = workspace.model_copy(update={"timezone": "Asia/Shanghai"})
+    assert snapshot.fingerprint(moved) != snapshot.fingerprint(workspace)
+
+
+def test_a_setting_that_shapes_no_feature_leaves_parts_current(tmp_path: Path) -> None:
+    """Another address to listen on does not cost a rebuild."""
+    workspace = shop_in(tmp_path)
+    assert snapshot.fingerprint(workspace.model_copy(update={"currency": "GBP"})) == snapshot.fingerprint(workspace)
+
+
+def test_a_part_without_a_fingerprint_is_written_anew(tmp_path: Path) -> None:
+    """A file that something else put there is not trusted."""
+    workspace = shop_in(tmp_path)
+    part = snapshot.snapshot(workspace, [SUMMER])[0]
+    good = pd.read_parquet(part)
+    good.assign(n_purchases=99).to_parquet(part)
+    assert pd.read_parquet(snapshot.snapshot(workspace, [SUMMER])[0]).equals(good)
+
+
+def test_a_snapshot_that_fails_leaves_no_half_part(tmp_path: Path) -> None:
+    """A table that breaks while it is read leaves the parts before it whole, none of its own and no draft."""
+    workspace = shop_in(tmp_path)
+    interactions = storage.parts(storage.tables_folder(workspace.home_path, "interactions"))[0]
+    content = interactions.read_bytes()
+    # The footer stays, so that the file opens; its rows do not.
+    interactions.write_bytes(b"PAR1" + b"\x00" * 200 + content[204:])
+    with pytest.raises(duckdb.Error):
+        snapshot.snapshot(workspace, [SUMMER])
+    whole = written(workspace)
+    assert set(whole) == {f"{family}/{SUMMER}/part.parquet" for family in ("purchases", "basket")}
+    interactions.write_bytes(content)
+    snapshot.snapshot(workspace, [SUMMER])
+    assert {name: written(workspace)[name] for name in whole} == whole
+
+
+def test_a_killed_snapshot_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """What was whole when the work was interrupted is kept."""
+    workspace = shop_in(tmp_path)
+
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        snapshot.snapshot(workspace, [SPRING, SUMMER], stop)
+    whole = written(workspace)
+    assert {Path(name).parts[1] for name in whole} == {str(SPRING)}
+    snapshot.snapshot(workspace, [SPRING, SUMMER])
+    assert {name: written(workspace)[name] for name in whole} == whole
+
+
+def test_an_absurd_amount_reaches_no_feature(tmp_path: Path) -> None:
+    """A typing error of a million millions is quarantined; the customer's other purchases count."""
+    lines = make_transactions([("a", "2024-01-01", 5.0), ("a", "2024-02-01", 1e12), ("b", "2024-02-01", -1e12)])
+    workspace = open_shop(tmp_path, {"transactions": lines}, max_quarantined=0.7)
+    found = features_at(workspace, SUMMER)
+    assert found["purchases"][["n_purchases", "spend"]].to_numpy().tolist() == [[1, 5]]
+    assert found["profile"].index.tolist() == ["a"]
+    quarantined = pd.read_parquet(workspace.home_path / "quarantine" / "transactions.parquet")
+    assert quarantined["reason"].tolist() == ["absurd amount"] * 2
+
+
+def test_before_the_first_row_every_family_is_empty(tmp_path: Path) -> None:
+    """An as_of that knows nobody gives parts without rows, not an error."""
+    assert all(rows.empty for rows in features_at(shop_in(tmp_path), date(2020, 1, 1)).values())
+
+
+def test_a_hash_depends_on_names_and_their_order() -> None:
+    """Two features swapped are other features."""
+    hashes = {snapshot.features_hash(names) for names in (["a", "b"], ["b", "a"], ["a"], ["ab"])}
+    assert len(hashes) == 4

@@ -1,0 +1,506 @@
+"""`perennial run` as a process: killed, run twice, misled and out of disk; what it says, and what it leaves behind."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import mlflow
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from workspaces import AS_OF, small_workspace
+
+from perennial import storage
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("churn", "cross_sell", "lifetime_value")
+PATIENCE = 120  # seconds for any one command on a busy machine
+# What a run makes once and then keeps. Feast's registry and the drift report are written anew by every run.
+KEPT = ("tables", "quarantine", "snapshots", "scores", "published.json", "feast/online.db")
+
+
+class Done(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command under way, what it says going to files."""
+
+    pid: int
+    folder: Path
+    exit_code: Callable[[int], int]
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    def wait(self) -> Done:
+        code = self.exit_code(self.pid)
+        return Done(code, (self.folder / "stdout").read_text(), self.said)
+
+    def kill_after(self, line: str, delay: float) -> Done:
+        """Sends SIGKILL so many seconds after `line` was said."""
+        deadline = time.monotonic() + PATIENCE
+        while line not in self.said:
+            ended = "done:" in self.said or "error:" in self.said or time.monotonic() > deadline
+            assert not ended, f"{line!r} was never said:\n{self.said}"
+            time.sleep(0.005)
+        time.sleep(delay)
+        os.kill(self.pid, signal.SIGKILL)
+        return self.wait()
+
+
+class Launcher:
+    """A process with the libraries imported that forks itself for every command: an import of them takes 15 seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-W", "ignore", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        )  # fmt: skip
+
+    def _ask(self, **request: Any) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def start(self, *arguments: object, uri: str) -> Command:
+        self.count += 1
+        out = self.folder / str(self.count)
+        out.mkdir()
+        for name in ("stdout", "stderr"):
+            (out / name).touch()
+        pid = self._ask(arguments=[str(a) for a in arguments], uri=uri, out=str(out))
+        return Command(pid, out, lambda pid: self._ask(wait=pid))
+
+    def run(self, *arguments: object, uri: str) -> Done:
+        return self.start(*arguments, uri=uri).wait()
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        assert self.process.wait(PATIENCE) == 0
+
+
+def _fork_on_request() -> None:
+    """The launcher's other end: a line of JSON starts a command, or waits for one; the answer is its pid, or its code."""
+    import evidently.presets  # noqa: F401
+    import mlflow.pyfunc
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+    from features import retrieval  # noqa: F401
+    from perennial import cli
+    from serving import exports, scoring  # noqa: F401
+    from training import pipelines  # noqa: F401
+
+    gc.freeze()  # else the first collection of every fork copies all of it
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        elif (answer := os.fork()) == 0:
+            os.environ["MLFLOW_TRACKING_URI"] = request["uri"]
+            for name, descriptor in (("stdout", 1), ("stderr", 2)):
+                os.dup2(os.open(Path(request["out"], name), os.O_WRONLY), descriptor)
+            sys.argv = ["perennial", *request["arguments"]]
+            _end_as(cli.main)
+        print(answer, flush=True)
+
+
+def _end_as(command: Callable[[], None]) -> NoReturn:
+    """Ends the process with the command's exit code; taking down 2,000 imported modules would cost 2.5 seconds."""
+    code = 0
+    try:
+        command()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Tables, a workspace file, and the homes and registries of the runs on it."""
+
+    folder: Path
+    launcher: Launcher
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "workspace.yaml"
+
+    def registry(self, name: str) -> str:
+        """A new MLflow store, its tables made beforehand."""
+        copy = self.folder / "registries" / name / "mlflow.db"
+        copy.parent.mkdir(parents=True)
+        shutil.copy(self.folder / "empty" / "mlflow.db", copy)
+        return f"sqlite:///{copy}"
+
+    def start(self, home: Path, uri: str, *more: object) -> Command:
+        return self.launcher.start("run", "-c", self.config, "--home", home, "--as-of", AS_OF, *more, uri=uri)
+
+    def run(self, home: Path, uri: str, *more: object) -> Done:
+        return self.start(home, uri, *more).wait()
+
+
+def rewrite(config: Path, to: Path | None = None, **settings: Any) -> Path:
+    """Changes settings of a workspace file, or of a copy of it."""
+    wanted = yaml.safe_load(config.read_text()) | settings
+    (to or config).write_text(yaml.safe_dump(wanted))
+    return to or config
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("shop")
+    small_workspace(folder)
+    rewrite(folder / "workspace.yaml", training={"cutoffs": 2, "spacing": 60, "min_history": 400})
+    (folder / "empty").mkdir()
+    launcher = Launcher(tmp_path_factory.mktemp("said"))
+    empty = f"sqlite:///{folder}/empty/mlflow.db"
+    refused = launcher.run("promote", "-c", folder / "workspace.yaml", "--home", folder / "none", uri=empty)
+    assert refused.code == 1, refused.stderr
+    yield Shop(folder, launcher)
+    launcher.stop()
+
+
+class Finished(NamedTuple):
+    home: Path
+    uri: str
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shop: Shop) -> Finished:
+    """A run from beginning to end."""
+    found = Finished(shop.folder / "undisturbed", shop.registry("undisturbed"))
+    done = shop.run(*found)
+    assert done.code == 0, done.stderr
+    return found
+
+
+def digest(home: Path) -> str:
+    """Of the rows of scores and offers, whatever their order."""
+    found = hashlib.sha256()
+    for path in (storage.scores_path(home, AS_OF), storage.offers_path(home, AS_OF)):
+        rows = pd.read_parquet(path)
+        found.update(rows.sort_values(["customer_id", *rows.columns[2:3]]).to_csv(index=False).encode())
+    return found.hexdigest()
+
+
+def assert_whole(home: Path) -> None:
+    """Every file that has its final name can be read to the end."""
+    for path in home.rglob("*"):
+        if not any(part.startswith(".draft-") for part in path.parts):
+            if path.suffix == ".parquet":
+                pq.read_table(path)
+            elif path.suffix == ".json":
+                json.loads(path.read_text())
+
+
+def unfinished(home: Path) -> list[Path]:
+    return [path for path in home.rglob("*") if ".draft-" in path.name or path.parent == home / "tmp"]
+
+
+def times(home: Path) -> dict[Path, int]:
+    """Of last change, of the files that a run keeps."""
+    files = [file for name in KEPT for file in (home / name, *(home / name).rglob("*")) if file.is_file()]
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+def versions(uri: str) -> dict[str, list[str]]:
+    found = mlflow.MlflowClient(uri).search_model_versions()
+    return {kind: sorted(str(v.version) for v in found if v.name == f"small.{kind}") for kind in KINDS}
+
+
+def statuses(uri: str) -> list[str]:
+    """Of the runs in MLflow."""
+    client = mlflow.MlflowClient(uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return sorted(run.info.status for run in client.search_runs(experiments))
+
+
+# Before it must stand a step, after it the moment: a line of the progress, and seconds later.
+MOMENTS = [
+    ("[1/7]", "[1/7]", 0.0),
+    ("[1/7]", "[1/7]", 0.05),
+    ("[1/7]", "customers:", 0.0),
+    ("[1/7]", "products:", 0.02),
+    ("[2/7]", "[2/7]", 0.1),
+    ("[2/7]", "snapshot 2023-03-03", 0.3),
+    ("[2/7]", "snapshot 2023-05-02", 0.0),
+    ("[3/7]", "[3/7]", 0.2),
+    ("[3/7]", "[3/7]", 1.5),
+    ("[3/7]", "churn: version 1", 0.05),
+    ("[3/7]", "lifetime_value: version 1", 1.0),
+    ("[5/7]", "[5/7]", 0.05),
+    ("[5/7]", "scored ", 0.0),
+    ("[6/7]", "[6/7]", 0.1),
+]
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_answers(shop: Shop, undisturbed: Finished) -> None:
+    """Killed in every step, at fourteen moments, and started again each time, it ends with the undisturbed answers."""
+    home, uri = shop.folder / "killed", shop.registry("killed")
+    for step, line, delay in MOMENTS:
+        killed = shop.start(home, uri).kill_after(line, delay)
+        assert killed.code == -signal.SIGKILL
+        assert re.findall(r"\[\d/7\]", killed.stderr)[-1] == step, killed.stderr
+        assert_whole(home)
+    assert not storage.scores_path(home, AS_OF).exists() or digest(home) == digest(undisturbed.home)
+    done = shop.run(home, uri)
+    assert done.code == 0, done.stderr
+    assert digest(home) == digest(undisturbed.home)
+    assert versions(uri) == versions(undisturbed.uri) == dict.fromkeys(KINDS, ["1"])
+    assert unfinished(home) == []
+
+
+def test_a_killed_training_is_not_left_running_in_mlflow(shop: Shop, undisturbed: Finished) -> None:
+    """A run that a kill cut off is marked so by the training that takes its place, which registers the one version."""
+    home, uri = shutil.copytree(undisturbed.home, shop.folder / "cut_off"), shop.registry("cut_off")
+    again = ("train", "churn", "-c", shop.config, "--home", home, "--as-of", AS_OF)
+    command = shop.launcher.start(*again, uri=uri)
+    deadline = time.monotonic() + PATIENCE
+    while statuses(uri) != ["RUNNING"]:
+        assert time.monotonic() < deadline, command.said
+    os.kill(command.pid, signal.SIGKILL)
+    assert command.wait().code == -signal.SIGKILL
+    assert shop.launcher.run(*again, uri=uri).code == 0
+    assert statuses(uri) == ["FINISHED", "KILLED"]
+    assert versions(uri)["churn"] == ["1"]
+
+
+def test_a_second_run_does_nothing_anew(shop: Shop, undisturbed: Finished) -> None:
+    """Run again, it keeps every table, snapshot, score, published row and model version, and says so."""
+    before, trained = times(undisturbed.home), versions(undisturbed.uri)
+    done = shop.run(*undisturbed)
+    assert done.code == 0, done.stderr
+    assert times(undisturbed.home) == before
+    assert versions(undisturbed.uri) == trained
+    assert done.stderr.count("was trained on the same data and settings before") == 3
+    assert "scores of 2023-07-01 are there already" in done.stderr
+
+
+def test_of_two_runs_at_once_the_second_is_refused(shop: Shop) -> None:
+    """While a run has a home, every other one on it ends with a sentence and exit code 1."""
+    home, uri = shop.folder / "twice", shop.registry("twice")
+    first = shop.start(home, uri)
+    while "[2/7]" not in first.said:
+        time.sleep(0.01)
+    second = shop.run(home, uri)
+    first.kill_after("[2/7]", 0)
+    assert second.code == 1
+    assert second.stderr == f"error: {home} is in use by another perennial command; wait for it to end\n"
+
+
+class Bad(NamedTuple):
+    """A run that cannot succeed: options over the right ones, or other transactions; its exit code and sentence."""
+
+    code: int
+    says: str
+    options: tuple[str, ...] = ()
+    transactions: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+
+
+def one_purchase_each(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.drop_duplicates("customer_id")
+
+
+def one_customer(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["customer_id"] == "c0200"]
+
+
+BAD = {
+    "missing file": Bad(
+        2, r"tables\.transactions\.path: .*nowhere\.parquet", ("--set", "tables.transactions.path=nowhere.parquet")),
+    "wrong column": Bad(
+        2, r"tables\.transactions\.columns\.amount: .*`price`.*; the source has .*amount",
+        ("--set", "tables.transactions.columns.amount=price")),
+    "unknown canonical column": Bad(
+        2, r"tables\.transactions\.columns: .*amuont.* it has .*amount",
+        ("--set", "tables.transactions.columns.amuont=amount")),
+    "empty table": Bad(1, r"transactions: .*no rows.*nothing was changed", (), lambda rows: rows.head(0)),
+    "no usable time": Bad(
+        1, r"6,703 of 6,703 rows of .*transactions\.parquet cannot be used: .*is not a time.* mend the rows",
+        (), lambda rows: rows.assign(occurred_at="soon")),
+    "one purchase each": Bad(
+        1, r"churn cannot be learnt at 2023-07-01: too few customers came back .*collect a longer history",
+        ("--set", "training.cutoffs=1"), one_purchase_each),
+    "one customer": Bad(
+        1, r"churn cannot be learnt at 2023-07-01: too few customers came back .*collect a longer history",
+        ("--set", "training.cutoffs=1"), one_customer),
+    "before the first purchase": Bad(
+        1, r"no purchase is known before 2021-06-01; choose a later --as-of", ("--as-of", "2021-06-01")),
+    "a year after the last purchase": Bad(
+        1, r"the last purchase known before 2024-07-15 is of 2023-06-30: .*choose an --as-of near 2023-06-30",
+        ("--as-of", "2024-07-15")),
+    "horizon longer than the history": Bad(
+        1, r"a horizon of 600 days is longer than the history of 546 days .*shorten churn\.horizon",
+        ("--set", "churn.horizon=600")),
+    "no date": Bad(2, r"Invalid value for '--as-of': (Value error, )?'soon' does not match the formats? '%Y-%m-%d'", ("--as-of", "soon")),
+    "unknown setting": Bad(2, r"churn\.horizn: no such setting", ("--set", "churn.horizn=60")),
+    "setting of the wrong type": Bad(2, r"churn\.horizon: .*(it is 'long')", ("--set", "churn.horizon=long")),
+    "no setting": Bad(2, r"--set churn: expected key\.path=value", ("--set", "churn")),
+    "unreadable setting": Bad(2, r"--set churn\.horizon=\[60: ", ("--set", "churn.horizon=[60")),
+    "no such time zone": Bad(2, r"timezone: .*not a time zone; use a name such as .*Mars", ("--set", "timezone=Mars/Base")),
+    "no workspace file": Bad(2, r"nothing\.yaml: no such workspace file", ("-c", "nothing.yaml")),
+}  # fmt: skip
+
+
+class Battered(NamedTuple):
+    """A home that saw every bad run in turn: what each said, and which files each left unfinished."""
+
+    home: Path
+    done: dict[str, Done]
+    left: dict[str, list[Path]]
+
+
+@pytest.fixture(scope="module")
+def battered(shop: Shop, undisturbed: Finished) -> Battered:
+    found = Battered(shop.folder / "battered", {}, {})
+    file, saved = shop.folder / "transactions.parquet", shop.folder / "saved.parquet"
+    shutil.copy(file, saved)
+    for name, bad in BAD.items():
+        if bad.transactions:
+            bad.transactions(pd.read_parquet(saved)).to_parquet(file)
+        found.done[name] = shop.run(found.home, undisturbed.uri, *bad.options)
+        found.left[name] = unfinished(found.home)
+        shutil.copy(saved, file)
+    return found
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_run_that_cannot_succeed_says_why(name: str, battered: Battered) -> None:
+    """It says what is wrong, where, and what to do, with exit code 2 for usage and 1 for data."""
+    done, bad = battered.done[name], BAD[name]
+    assert re.search(bad.says, re.sub(r"\s*[│╭╮╰╯─]+\s*|\s+", " ", done.stderr)), done.stderr
+    assert done.code == bad.code
+    assert "Traceback" not in done.stderr
+    assert battered.left[name] == []
+
+
+def test_after_the_mend_a_run_answers_as_if_nothing_had_happened(
+    shop: Shop, battered: Battered, undisturbed: Finished
+) -> None:
+    """In the home of all those failures the right run finds data equal to the undisturbed, and gives the same answers."""
+    assert_whole(battered.home)
+    done = shop.run(battered.home, undisturbed.uri)
+    assert done.code == 0, done.stderr
+    assert done.stderr.count("was trained on the same data and settings before") == 3
+    assert digest(battered.home) == digest(undisturbed.home)
+
+
+def without_products(shop: Shop) -> Path:
+    tables = yaml.safe_load(shop.config.read_text())["tables"]
+    del tables["products"]
+    return rewrite(shop.config, shop.folder / "without_products.yaml", tables=tables)
+
+
+def test_without_products_only_cross_sell_is_left_out(shop: Shop, undisturbed: Finished) -> None:
+    """A shop without a products table gets its scores, no offers, and a sentence about it."""
+    home, uri = shop.folder / "no_products", shop.registry("no_products")
+    done = shop.run(home, uri, "-c", without_products(shop))
+    assert done.code == 0, done.stderr
+    assert "cross_sell: cross-sell by category needs `tables.products`; add it, or set" in done.stderr
+    assert versions(uri) == {"churn": ["1"], "cross_sell": [], "lifetime_value": ["1"]}
+    scores = pd.read_parquet(storage.scores_path(home, AS_OF))
+    assert scores["churn_probability"].notna().sum() == 299
+    assert scores["cross_sell_model"].isna().all()
+    assert pd.read_parquet(storage.offers_path(home, AS_OF)).empty
+
+
+def test_products_taken_away_take_the_offers_with_them(shop: Shop, undisturbed: Finished) -> None:
+    """The champion of a time with products does not keep a workspace without them from its scores."""
+    home = shutil.copytree(undisturbed.home, shop.folder / "products_gone")
+    options = ("-c", without_products(shop), "--home", home, "--as-of", AS_OF)
+    done = shop.launcher.run("score", *options, uri=undisturbed.uri)
+    assert done.code == 0, done.stderr
+    assert pd.read_parquet(storage.offers_path(home, AS_OF)).empty
+
+
+BEFORE_ANYTHING = {
+    ("snapshot",): r"no rows of transactions are in .* yet; run `perennial ingest -c FILE`",
+    ("train",): r"no rows of transactions are in .* yet; run `perennial ingest -c FILE`",
+    ("score",): r"small has no churn champion; run `perennial train` and `promote`",
+    ("publish",): r"run `perennial snapshot -c FILE --as-of 2023-07-01`",
+    ("monitor",): r"small\.churn has no champion; run `perennial train`, then `perennial promote`",
+    ("list", "churn-risk"): r"small has no churn champion; run `perennial train` and `promote`",
+    ("export", "scores", "--out", "x.csv"): r"nothing is scored in .* yet; run `perennial run -c FILE --as-of DATE`",
+    ("export", "features", "--out", "x.csv"): r"nothing of 2023-07-01 at .*; run `perennial run --as-of 2023-07-01`",
+}
+
+
+@pytest.mark.parametrize("command", BEFORE_ANYTHING, ids=" ".join)
+def test_a_step_before_those_it_needs_says_which(command: tuple[str, ...], shop: Shop, tmp_path: Path) -> None:
+    """In an empty home with an empty registry every command names the one to run first, and leaves nothing."""
+    home, as_of = tmp_path / "home", () if command[1:2] == ("scores",) else ("--as-of", AS_OF)
+    empty = f"sqlite:///{shop.folder}/empty/mlflow.db"
+    done = shop.launcher.run(*command, "-c", shop.config, "--home", home, *as_of, uri=empty)
+    assert re.search(BEFORE_ANYTHING[command], done.stderr), done.stderr
+    assert done.code == 1
+    assert "Traceback" not in done.stderr
+    assert not list(home.rglob("*.parquet"))
+    assert not Path("x.csv").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of four megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("full disk: mounting a tmpfs is not permitted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("free", [0, 20_000, 40_000])
+def test_scoring_on_a_full_disk_leaves_nothing_half_written(
+    free: int, shop: Shop, undisturbed: Finished, small_disk: Path
+) -> None:
+    """It ends with a sentence and exit code 1; with space again it gives the same answers."""
+    home = small_disk / "home"
+    shutil.copytree(undisturbed.home, home, ignore=shutil.ignore_patterns("scores", "reports"))
+    with (small_disk / "ballast").open("wb") as ballast:
+        ballast.write(b"0" * (shutil.disk_usage(small_disk).free - free))
+    options = ("-c", shop.config, "--home", home, "--as-of", AS_OF)
+    done = shop.launcher.run("score", *options, uri=undisturbed.uri)
+    assert done.code == 1
+    assert re.search(r"error: the disk is full: .*; free some space and run again", done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert_whole(home)
+    assert unfinished(home) == []
+    (small_disk / "ballast").unlink()
+    assert shop.launcher.run("score", *options, uri=undisturbed.uri).code == 0
+    assert digest(home) == digest(undisturbed.home)
+
+
+if __name__ == "__main__":
+    _fork_on_request()
