@@ -73,7 +73,9 @@ def measure(name: str, as_of: date) -> dict[str, object]:
         truth = _truth(workspace, as_of, scores["customer_id"])
         ours = Answer("Perennial", scores["churn_probability"].to_numpy(), scores["lifetime_value"].to_numpy())
         answers = [*_peers(workspace, as_of), ours]
-    print(f"\n{name} at {as_of}, {workspace.churn.horizon} days: {len(scores):,} customers, run {seconds:.0f} s, {gigabytes:.1f} GB")
+    print(
+        f"\n{name} at {as_of}, {workspace.churn.horizon} days: {len(scores):,} customers, run {seconds:.0f} s, {gigabytes:.1f} GB"
+    )
     can_leave = ~np.isnan(ours.churn) if ours.churn is not None else np.array([])
     print(f"{int(can_leave.sum()):,} can leave, {truth['churned'][can_leave].mean():.3f} did")
     rows = {answer.name: _figures(answer, truth, can_leave) for answer in answers}
@@ -85,7 +87,18 @@ def measure(name: str, as_of: date) -> dict[str, object]:
 
 def _run(name: str, as_of: date, home: Path) -> tuple[float, float]:
     start = time.monotonic()
-    command = [sys.executable, "-m", "perennial", "run", "-c", f"configs/{name}.yaml", "--as-of", str(as_of), "--home", str(home)]
+    command = [
+        sys.executable,
+        "-m",
+        "perennial",
+        "run",
+        "-c",
+        f"configs/{name}.yaml",
+        "--as-of",
+        str(as_of),
+        "--home",
+        str(home),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr[-3000:])
@@ -123,7 +136,9 @@ def _peers(workspace: Workspace, as_of: date) -> list[Answer]:
     rows = retrieval.customer_rows(retrieval.apply(workspace), workspace, [as_of])
     silence = rows["days_since_last_purchase"].to_numpy(dtype=float)
     rate = rows["spend_365d"].to_numpy(dtype=float) / 365
-    naive = Answer("silence / last year's rate", np.nan_to_num(silence, nan=1e6), rate * workspace.lifetime_value.horizon)
+    naive = Answer(
+        "silence / last year's rate", np.nan_to_num(silence, nan=1e6), rate * workspace.lifetime_value.horizon
+    )
     by_history = [_history(workspace, rows, model) for model in (BGNBD, ParetoNBD)]
     return [naive, *by_history, *_plain_boosting(workspace, as_of, rows)]
 
@@ -161,7 +176,11 @@ def _plain_boosting(workspace: Workspace, as_of: date, rows: pd.DataFrame) -> li
     churn = lgb.train({**_PLAIN, "objective": "binary"}, lgb.Dataset(past.loc[able, columns], target[able]), 150)
     spent = past["value"].fillna(0).clip(lower=0)
     value = lgb.train({**_PLAIN, "objective": "tweedie"}, lgb.Dataset(past[columns], spent), 150)
-    return [Answer("plain LightGBM, 17 RFM", np.asarray(churn.predict(rows[columns])), np.asarray(value.predict(rows[columns])))]
+    return [
+        Answer(
+            "plain LightGBM, 17 RFM", np.asarray(churn.predict(rows[columns])), np.asarray(value.predict(rows[columns]))
+        )
+    ]
 
 
 if __name__ == "__main__":

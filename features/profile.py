@@ -42,7 +42,6 @@ def profile(
     known = known.left_join(first, ["customer_id", "as_of"]).drop("customer_id_right", "as_of_right")
     known = known.left_join(customers, "customer_id").drop("customer_id_right")
     since_sign_up = known.as_of.delta(known.signed_up_day, unit="day")
-    since_sign_up = ibis.ifelse(since_sign_up > 0, since_sign_up, ibis.null("int64"))
     granted = known.profiling_consent.fill_null(False).cast("float64") if consents else ibis.null("float64")
     described = known.signed_up_day.isnull() | (known.signed_up_day < known.as_of)
     return known.select(

@@ -35,19 +35,25 @@ def copy(name: str, table: Table, path: Path) -> None:
     Raises:
         SettingsError: no such database or table, no driver for it, values that do not fit the column's type.
     """
-    import pyarrow.parquet as pq
     import sqlalchemy
 
     with _explained(name, table):
         engine = sqlalchemy.create_engine(_existing(_url(table)))
-        columns, query = _reflected(engine, str(table.table))
-        kinds = [_string() if is_sqlite(table) else _arrow_type(column.type) for column in columns]
-        schema = _schema([column.name for column in columns], kinds)
-        with engine.connect() as connection, replacing(path) as draft, pq.ParquetWriter(draft, schema) as writer:
-            rows = connection.execution_options(stream_results=True, max_row_buffer=_BLOCK).execute(query)
-            for block in rows.partitions(_BLOCK):
-                writer.write_table(_block(block, schema))
-        engine.dispose()
+        try:
+            columns, query = _reflected(engine, str(table.table))
+            kinds = [_string() if is_sqlite(table) else _arrow_type(column.type) for column in columns]
+            _write(engine, query, _schema([column.name for column in columns], kinds), path)
+        finally:
+            engine.dispose()
+
+
+def _write(engine: sqlalchemy.Engine, query: sqlalchemy.Select, schema: pa.Schema, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    with engine.connect() as connection, replacing(path) as draft, pq.ParquetWriter(draft, schema) as writer:
+        rows = connection.execution_options(stream_results=True, max_row_buffer=_BLOCK).execute(query)
+        for block in rows.partitions(_BLOCK):
+            writer.write_table(_block(block, schema))
 
 
 def _url(table: Table) -> sqlalchemy.URL:

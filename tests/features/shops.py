@@ -20,6 +20,9 @@ from perennial.settings import Workspace
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TRANSACTIONS = ("transaction_id", "customer_id", "occurred_at", "amount", "quantity", "product_id", "discount", "cost",
                 "channel", "location", "recorded_at")  # fmt: skip
+# The day clocks went forward in Berlin, a busy day, and one past the last row.
+EDGES_AT = (date(2022, 3, 27), date(2022, 12, 21), date(2024, 7, 1))
+_EDGES = (0, 7, 14, 30, 60, 90, 180, 275, 335, 360, 365, 730)
 _FIRST = np.datetime64("2021-01-04")
 _DAYS = 1100
 
@@ -61,7 +64,10 @@ def _indexed(family: str, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def random_tables(seed: int) -> dict[str, pd.DataFrame]:
-    """Four tables of a shop with returns, late rows, busy days, gaps in every optional column and strangers."""
+    """Four tables of a shop with returns, late rows, busy days, gaps in every optional column and strangers.
+
+    A third of what happens lies on the last day in or the first day out of some feature's window at one of EDGES_AT.
+    """
     random = np.random.default_rng(seed)
     return {
         "transactions": _random_transactions(random),
@@ -135,6 +141,8 @@ def _random_products(random: np.random.Generator) -> pd.DataFrame:
 def _times(random: np.random.Generator, n: int) -> np.ndarray:
     """Whole minutes over three years, half of them close to midnight; never between 2 and 3, which spring skips."""
     days = _FIRST + random.integers(0, _DAYS, n).astype("timedelta64[D]")
+    back = random.choice([edge + out for edge in _EDGES for out in (0, 1)], n).astype("timedelta64[D]")
+    days = np.where(random.random(n) < 0.33, random.choice(np.array(EDGES_AT, dtype="datetime64[D]"), n) - back, days)
     hours = np.where(random.random(n) < 0.5, random.choice([0, 23], n), random.integers(4, 23, n))
     minutes = hours * 60 + random.choice([0, 1, 30, 59], n)
     return (days.astype("datetime64[m]") + minutes.astype("timedelta64[m]")).astype("datetime64[us]")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,7 @@ import pytest
 
 from features import snapshot
 from tests.features.oracle import Oracle
-from tests.features.shops import features_at, open_shop, random_tables
-
-# The day clocks went forward in Berlin, a busy day, and one past the last row.
-AS_OF = (date(2022, 3, 27), date(2022, 12, 21), date(2024, 7, 1))
+from tests.features.shops import EDGES_AT, features_at, open_shop, random_tables
 
 
 @pytest.mark.parametrize(("seed", "level"), [(1, "category"), (2, "item"), (3, "category")])
@@ -24,7 +20,7 @@ def test_features_equal_a_second_implementation(seed: int, level: str, tmp_path:
     workspace = open_shop(
         tmp_path, tables, timezone="Europe/Berlin", attributes=["city", "birth_year"], cross_sell={"level": level}
     )
-    for as_of in AS_OF:
+    for as_of in EDGES_AT:
         found = features_at(workspace, as_of)
         with Oracle(tables, as_of, "category" if level == "category" else "product_id") as oracle:
             for family, rows in found.items():

@@ -47,6 +47,13 @@ def test_popularity_is_a_share_of_the_buyers(tmp_path: Path) -> None:
     assert found.loc["cake"].tolist() == [0, 0, 0.5, 0]
 
 
+def test_an_item_is_popular_for_a_year(tmp_path: Path) -> None:
+    """What was last bought 365 days ago is ranked, what was last bought the day before is not."""
+    lines = make_transactions([("a", "2023-07-02", 1.0), ("a", "2023-07-01", 1.0)], product_id=["in", "out"])
+    found = family_at(open_shop(tmp_path, {"transactions": lines}), popularity, AS_OF, item="product_id")
+    assert found.index.tolist() == ["in"]
+
+
 def test_popularity_of_a_silent_month_is_null(tmp_path: Path) -> None:
     """Where nobody bought anything no item has a share of it."""
     workspace = open_shop(tmp_path, {"transactions": LINES, "products": PRODUCTS})

@@ -33,9 +33,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from perennial import ingest, settings, simulate, storage
+from perennial import ingest, settings, simulate, storage, verdicts
 from perennial.settings import SettingsError
 from perennial.storage import CheckFailed
+from perennial.tables import ABSURD_AMOUNT, CONTRACTS, EARLIEST
 
 GOOD = [(f"c{number}", "2024-01-05", float(number)) for number in range(1, 10)]
 PRODUCTS = pd.DataFrame({"product_id": ["p1", "p2"], "category": ["tea", "cups"]})
@@ -50,6 +51,11 @@ def digest(home: Path) -> dict[str, str]:
 def committed(home: Path) -> list[str]:
     """What a table consists of: its parts and its manifest."""
     return sorted(path.name for path in (home / "tables").rglob("*.*"))
+
+
+def noise(count: int) -> list[str]:
+    """Texts that do not compress."""
+    return [hashlib.sha256(b"%d" % number).hexdigest() for number in range(count)]
 
 
 def reasons(path: Path, table: str = "transactions") -> dict[str, int]:
@@ -250,7 +256,8 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
     """Two homes filled from the same files are alike to the byte, groups and their sums included."""
     rows = many_transactions(400_000)
     rows["amount"] = (rows.index % 7) / 10 * 0.1 ** (rows.index % 9)  # whose sum depends on the order of adding
-    write(tmp_path / "in" / "a.parquet", rows)
+    (tmp_path / "in").mkdir()
+    rows.to_parquet(tmp_path / "in" / "a.parquet", row_group_size=50_000)  # for several threads
     keys = {"group_by": "customer_id", "columns": {"transaction_id": "min(transaction_id)", "amount": "sum(amount)",
             "occurred_at": "max(occurred_at)", "channel": "mode(transaction_id)"}}  # fmt: skip
     digests = []
@@ -698,6 +705,18 @@ def test_one_bad_file_keeps_all_new_files_out(tmp_path: Path) -> None:
     assert storage.parts(storage.tables_folder(tmp_path / "home", "transactions")) == []
 
 
+def test_the_page_of_tables_is_complete() -> None:
+    """`docs/tables.md` names every column, in bold where it is required, and every reason."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name, contract in CONTRACTS.items():
+        shown = ", ".join(f"**`{c.name}`**" if c.required else f"`{c.name}`" for c in contract.columns)
+        assert shown in rows[name], name
+    for reason in (verdicts.FUTURE, verdicts.ELSEWHERE, verdicts.REPLACED, f"occurred_at is before {EARLIEST}"):
+        assert reason in rows
+    assert f"{ABSURD_AMOUNT:,.0f}" in rows["absurd amount"]
+
+
 # Crashes
 
 
@@ -745,7 +764,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path: Path, sma
     path = folder_of(tmp_path, {"a.parquet": many_transactions(100)})
     take_in(path, NOW, home)
     before = digest(small_disk / "home")
-    folder_of(tmp_path, {"b.parquet": many_transactions(200_000, channel=[f"{hash(n)}" for n in range(200_000)])})
+    folder_of(tmp_path, {"b.parquet": many_transactions(200_000, channel=noise(200_000))})
     with pytest.raises(
         CheckFailed, match=r"disk/home cannot be written: .*No space left.*free some space there and run again"
     ):
@@ -769,7 +788,7 @@ take_in(Path(sys.argv[1]))
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """Where no file may grow beyond 200 kB there is neither part nor manifest nor draft, and a sentence."""
-    rows = many_transactions(50_000, channel=[f"{n * 7919}" for n in range(50_000)])
+    rows = many_transactions(50_000, channel=noise(50_000))
     path = folder_of(tmp_path, {"a.parquet": rows})
     done = subprocess.run(
         [sys.executable, "-c", _WITH_SMALL_FILES, str(path)], env=_environment(), stderr=subprocess.PIPE, text=True,
@@ -789,3 +808,5 @@ def test_a_missing_file_changes_nothing_that_is_there(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"tables\.transactions\.path: there is no file .*transactions\.parquet"):
         take_in(path)
     assert digest(tmp_path / "home") == before
+    write(tmp_path / "transactions.parquet", make_transactions(GOOD[:5]))
+    assert take_in(path)["transactions"].accepted == 5

@@ -221,7 +221,8 @@ def test_a_contact_takes_effect_for_28_days(shop: Path, database: duckdb.DuckDBP
 def test_orders_are_the_last_as_often_as_the_truth_says(shop: Path) -> None:
     """Engaged customers leave after an order with their latent probability, mostly when it failed and was neglected."""
     orders = pd.read_parquet(shop / "truth/orders").join(latent(shop)[["cooled", "left", "leaving"]], on="customer_id")
-    day, cooled, left = (pd.to_datetime(orders[name]).fillna(pd.Timestamp(2100, 1, 1)) for name in ("day", "cooled", "left"))
+    never = pd.Timestamp(2100, 1, 1)
+    day, cooled, left = (pd.to_datetime(orders[name]).fillna(never) for name in ("day", "cooled", "left"))
     engaged = cooled > day
     was_last = (left == day + pd.Timedelta(days=1))[engaged].astype(float)
     leaving = orders["leaving"][engaged]

@@ -341,6 +341,19 @@ def test_one_row_per_group(tmp_path: Path) -> None:
     assert accepted(path)["day"].tolist() == ["2024-01-05", "2024-01-05"]
 
 
+def test_groups_come_in_the_order_of_their_first_lines(tmp_path: Path) -> None:
+    """The part does not depend on how the groups were hashed."""
+    ids = [f"t{number * 37 % 100}" for number in range(100)]
+    rows = make_transactions([("c1", "2024-01-05", 1.0)] * 300, transaction_id=ids * 3)
+    keys = {
+        "group_by": "transaction_id",
+        "columns": {name: f"min({name})" for name in rows if name != "transaction_id"},
+    }
+    take_in(write_workspace(tmp_path, {"path": str(write(tmp_path / "l.parquet", rows)), **keys}))
+    part = next((tmp_path / "home" / "tables" / "transactions").glob("*.parquet"))
+    assert pd.read_parquet(part)["transaction_id"].tolist() == ids
+
+
 def test_columns_in_folder_names_are_columns(tmp_path: Path) -> None:
     """Parquet in folders called `country=DE` has that column, as Spark writes it."""
     write(tmp_path / "in" / "country=DE" / "a.parquet", LINES)
