@@ -11,6 +11,7 @@ import ibis.expr.types as ir
 
 from features.catalogue import Feature
 from features.known import Tables, at, is_behaviour
+from perennial.tables import CONTACT_KINDS
 
 _KINDS = ("visit", "search", "cart", "review", "complaint", "inquiry", "survey", "email_open", "email_click", "call",
           "coupon_redeemed")  # fmt: skip
@@ -69,7 +70,6 @@ def _sums(events: ir.Table) -> dict[str, ir.Value]:
     sums: dict[str, ir.Value] = {
         f"n_{name}_{w}d": ((kind == name) & (age <= w)).sum() for name in _KINDS for w in _SPANS
     }
-    contact = ~events.behaviour
     complaint = kind == "complaint"
     return sums | {
         "days_since_interaction": age.min(where=events.behaviour),
@@ -82,7 +82,7 @@ def _sums(events: ir.Table) -> dict[str, ir.Value]:
         "satisfaction_last": _last_rating(events),
         "n_emails_sent_90d": ((kind == "email_sent") & (age <= 90)).sum(),
         "n_campaign_contacts_365d": ((kind == "campaign_contact") & (age <= 365)).sum(),
-        "days_since_contact": age.min(where=contact),
+        "days_since_contact": age.min(where=kind.isin(CONTACT_KINDS)),
     }
 
 

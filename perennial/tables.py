@@ -107,8 +107,9 @@ CAMPAIGNS = Contract(
 )
 CONTRACTS = {c.name: c for c in (TRANSACTIONS, INTERACTIONS, CUSTOMERS, PRODUCTS, CAMPAIGNS)}
 
-# What the marketer sends is treatment, never the customer's own behaviour.
-TREATMENT_KINDS = ("email_sent", "campaign_contact")
+# What the marketer sends is treatment, never the customer's own behaviour; nor is being held back as a control.
+CONTACT_KINDS = ("email_sent", "campaign_contact")
+TREATMENT_KINDS = (*CONTACT_KINDS, "campaign_control")
 # Larger amounts are typing errors in any currency that people shop in.
 ABSURD_AMOUNT = 1e9
 # Earlier times are the zero of some system's clock (1753, 1900, 1970 ...), not a purchase.

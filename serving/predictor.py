@@ -74,8 +74,8 @@ class Predictor:
         offers = OfferModel.load(folders["cross_sell"]) if "cross_sell" in folders else None
         if offers is not None and offers.level != workspace.cross_sell.level:
             raise FeatureMismatch(
-                f"the cross_sell champion ranks by {offers.level}, this workspace by {workspace.cross_sell.level}: train"
-                f" again, or set cross_sell.level to {offers.level}"
+                f"the cross_sell champion ranks by {offers.level}, this workspace by {workspace.cross_sell.level}:"
+                f" train again, or set cross_sell.level to {offers.level}"
             )
         if offers is not None and offers.names != candidates.names(workspace):
             raise FeatureMismatch("the cross_sell champion was trained on other features than these: train again")

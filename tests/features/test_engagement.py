@@ -79,3 +79,9 @@ def test_an_unknown_kind_is_an_interaction(tmp_path: Path) -> None:
     found = engagement_of(tmp_path, make_interactions([("a", "2024-06-20", "forum_post")])).loc["a"]
     assert found["days_since_interaction"] == 11
     assert not found[[name for name in found.index if name.startswith("n_") and name.endswith("0d")]].any()
+
+
+def test_being_held_back_as_a_control_is_neither_contact_nor_behaviour(tmp_path: Path) -> None:
+    """Who was drawn into the control group did nothing and heard nothing."""
+    found = engagement_of(tmp_path, make_interactions([("a", "2024-06-20", "campaign_control")])).loc["a"]
+    assert found[["days_since_interaction", "days_since_contact"]].isna().all()

@@ -32,7 +32,8 @@ def shop(tmp_path: Path) -> Workspace:
     rows = pd.DataFrame(ROWS, columns=columns).assign(transaction_id=range(len(ROWS)))
     rows.to_csv(tmp_path / "transactions.csv", index=False)
     wanted = {
-        "name": "labels", "timezone": "Europe/London", "tables": {"transactions": {"path": str(tmp_path / "transactions.csv")}},
+        "name": "labels", "timezone": "Europe/London",
+        "tables": {"transactions": {"path": str(tmp_path / "transactions.csv")}},
         "churn": {"horizon": 30}, "lifetime_value": {"horizon": 30},
     }  # fmt: skip
     (tmp_path / "workspace.yaml").write_text(yaml.safe_dump(wanted))
