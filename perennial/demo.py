@@ -40,7 +40,8 @@ def _ask(customer_id: str, port: int) -> None:
         try:
             _wait_until_ready(port, service)
             body = {"customer_ids": [customer_id], "explain": True}
-            _show(f"curl -H 'Authorization: Bearer ...' -d '{json.dumps(body)}' http://127.0.0.1:{port}/v1/scores")
+            headers = "-H 'Authorization: Bearer ...' -H 'Content-Type: application/json'"
+            _show(f"curl {headers} -d '{json.dumps(body)}' http://127.0.0.1:{port}/v1/scores")
             print(json.dumps(_post(port, key, body), indent=2))  # noqa: T201
         finally:
             service.send_signal(signal.SIGTERM)

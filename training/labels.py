@@ -32,13 +32,14 @@ def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) 
     """
     churn, value = workspace.churn, workspace.lifetime_value
     _refuse_open(as_of_dates, known_by, max(churn.gap + churn.horizon, value.horizon))
+    # Rounded, else what was returned in full is worth 1e-15, more or less than nothing as the sum's order has it.
     rate = f"pow(1 + {value.discount_rate}, -(day - as_of) / 365.0)"
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         _register(connection, as_of_dates)
         bought = connection.execute(f"""
             SELECT customer_id, as_of,
                    count(DISTINCT day) FILTER (amount >= 0 AND day < as_of + {value.horizon}) AS n_purchases,
-                   coalesce(sum(amount * {rate}) FILTER (day < as_of + {value.horizon}), 0) AS value,
+                   coalesce(round(sum(amount * {rate}) FILTER (day < as_of + {value.horizon}), 6), 0) AS value,
                    coalesce(bool_or(amount >= 0 AND day >= as_of + {churn.gap}
                                     AND day < as_of + {churn.gap + churn.horizon}), false) AS bought
             FROM {_known("transactions", workspace, known_by)} JOIN cutoffs ON day >= as_of

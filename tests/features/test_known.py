@@ -158,7 +158,7 @@ def assert_same(found: Features, expected: Features) -> None:
 
 # Every step of shrinking takes in two shops: minutes, to make a readable example only shorter.
 @settings(
-    max_examples=8, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate],
+    max_examples=6, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
 @given(WORLDS, WORLDS, st.integers(-2, 2))

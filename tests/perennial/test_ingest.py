@@ -230,6 +230,7 @@ def test_an_interaction_is_identified_by_its_id(tmp_path: Path) -> None:
     account = take_in(path)["interactions"]
     assert account.quarantined == {"duplicate interaction_id": 1, "already in another source": 1}
     assert accepted(path, "interactions")["kind"].tolist() == ["visit", "call", "call", "cart"]
+    assert take_in(path, NOW, f"home={tmp_path / 'at once'}")["interactions"] == account
 
 
 # Files that come, change and go
@@ -296,13 +297,13 @@ def test_a_changed_file_replaces_its_own_part(tmp_path: Path) -> None:
     assert len(committed(tmp_path / "home")) == 3
 
 
-@pytest.mark.parametrize("rename", [True, False])
-def test_the_same_content_under_another_name_is_not_read_again(tmp_path: Path, rename: bool) -> None:
+@pytest.mark.parametrize(("rename", "name"), [(True, "a.csv"), (False, "a.csv"), (False, "c.csv")])
+def test_the_same_content_under_another_name_is_not_read_again(tmp_path: Path, rename: bool, name: str) -> None:
     """A copy or a new name of a file changes neither rows nor parts."""
     path = folder_of(tmp_path, {"b.csv": make_transactions(GOOD)})
     take_in(path)
     before = digest(tmp_path / "home")
-    old, new = tmp_path / "in" / "b.csv", tmp_path / "in" / "a.csv"
+    old, new = tmp_path / "in" / "b.csv", tmp_path / "in" / name
     if rename:
         old.rename(new)
     else:
@@ -385,6 +386,8 @@ def test_a_mended_map_is_applied_to_what_was_read_before(tmp_path: Path) -> None
     take_in(path, NOW, "tables.transactions.columns.amount=amount * 2")
     assert accepted(path)["amount"].sum() == 2 * (45 + 10)
     assert len(committed(tmp_path / "home")) == 3
+    take_in(path, NOW, "timezone=Asia/Shanghai")
+    assert accepted(path)["occurred_at"].max() == "2024-04-29 16:00:00+00"
 
 
 def test_a_moved_folder_is_not_read_again(tmp_path: Path) -> None:
@@ -487,6 +490,8 @@ def test_a_future_row_is_accepted_once_its_time_has_come(tmp_path: Path) -> None
     assert digest(tmp_path / "home") == before
     assert take_in(path, NOW + timedelta(days=1))["transactions"].accepted == 10
     assert quarantined(path).empty
+    parts = {name for name in digest(tmp_path / "home") if name.startswith("tables") and name.endswith("parquet")}
+    assert before.keys().isdisjoint(parts)  # the old part stood until the new one counted
 
 
 INSTANTS = [
@@ -601,10 +606,10 @@ def test_the_account_always_adds_up(first: list[Any], second: list[Any]) -> None
 
 def test_the_account_is_one_line_that_says_it_all(tmp_path: Path) -> None:
     """Numbers, reasons and what the filter dropped."""
-    rows = make_transactions([*GOOD, (None, "2024-01-05", 3.0), ("c1", "2024-01-05", 99.0)])
+    rows = make_transactions([*GOOD, (None, "2024-01-05", 3.0), ("c1", "2024-01-05", 99.0), ("c1", "2024-01-05", None)])
     source = {"path": str(write(tmp_path / "lines.csv", rows)), "where": "amount < 50"}
     path = write_workspace(tmp_path, source)
-    line = "transactions: 10 read = 9 accepted + 1 quarantined (1 no customer_id); 1 more filtered by `where`"
+    line = "transactions: 10 read = 9 accepted + 1 quarantined (1 no customer_id); 2 more filtered by `where`"
     assert str(take_in(path)["transactions"]) == line
 
 

@@ -222,6 +222,8 @@ def test_a_postgresql_table_gives_the_rows_of_the_parquet_file(
     )  # fmt: skip
     pd.testing.assert_frame_equal(_canonical(tmp_path / "sql", source), expected)
     assert expected["day"].tolist() == ["2024-07-01", "2024-01-06"]
+    part = next((tmp_path / "sql" / "home" / "tables" / "transactions").glob("*.parquet"))
+    assert pd.read_parquet(part)["transaction_id"].tolist() == ["1", "2"]  # in the order of the primary key
     kept = [path for path in (tmp_path / "sql").rglob("*") if path.is_file() and path.suffix != ".yaml"]
     assert not [path for path in kept if b"hush" in path.read_bytes()]
     assert not list((tmp_path / "sql").rglob("lines*"))
@@ -281,13 +283,15 @@ def test_names_match_whatever_their_case_and_may_hold_spaces(tmp_path: Path) -> 
 
 def test_numbers_of_a_csv_file_can_be_computed_with(tmp_path: Path) -> None:
     """Columns in an expression are numbers where all their values are; what merely looks like one stays text."""
-    text = "order,shop,day,pieces,price,code\n1,01,2024-01-05,2,1.5,0012\n2,02,2024-01-06,3,,12\n"
+    text = "order,shop,day,pieces,price,code,sku\n1,01,2024-01-05,2,1.5,0012,1.10\n2,02,2024-01-06,3,,12,2.50\n"
     columns = {"transaction_id": "concat_ws('-', shop, \"order\")", "customer_id": "upper(code)", "occurred_at": "day",
-               "amount": "pieces * coalesce(price, 1)", "quantity": "pieces"}  # fmt: skip
+               "amount": "pieces * coalesce(price, 1)", "quantity": "pieces", "product_id": "sku",
+               "location": "left(sku, 3)"}  # fmt: skip
     found = _canonical(tmp_path, _csv(tmp_path, text, columns=columns, where="pieces > 1"))
     assert found["transaction_id"].tolist() == ["01-1", "02-2"]
     assert found["customer_id"].tolist() == ["0012", "12"]
     assert found["amount"].tolist() == [3.0, 3.0]
+    assert found[["product_id", "location"]].values.tolist() == [["1.10", "1.1"], ["2.50", "2.5"]]
 
 
 def test_an_empty_column_fits_any_expression(tmp_path: Path) -> None:
@@ -307,6 +311,8 @@ def test_line_numbers_can_make_an_id(tmp_path: Path) -> None:
         for file in (parquet, csv):
             found = _canonical(tmp_path / Path(file).suffix / folder, {"path": file, **keys})
             assert found["transaction_id"].tolist() == expected
+    where = {"path": parquet.replace("/b/", "/a/"), **keys, "where": "line > 1"}
+    assert _canonical(tmp_path / "where", where)["transaction_id"].tolist() == ["r2"]
 
 
 def test_comments_end_with_their_line(tmp_path: Path) -> None:
@@ -343,15 +349,13 @@ def test_one_row_per_group(tmp_path: Path) -> None:
 
 def test_groups_come_in_the_order_of_their_first_lines(tmp_path: Path) -> None:
     """The part does not depend on how the groups were hashed."""
-    ids = [f"t{number * 37 % 100}" for number in range(100)]
-    rows = make_transactions([("c1", "2024-01-05", 1.0)] * 300, transaction_id=ids * 3)
-    keys = {
-        "group_by": "transaction_id",
-        "columns": {name: f"min({name})" for name in rows if name != "transaction_id"},
-    }
+    numbers = [number * 37 % 100 for number in range(100)]
+    rows = make_transactions([("c1", "2024-01-05", 1.0)] * 300, number=numbers * 3)
+    columns = {name: f"min({name})" for name in ("customer_id", "occurred_at", "amount")}
+    keys = {"group_by": "number", "columns": columns | {"transaction_id": "number"}}
     take_in(write_workspace(tmp_path, {"path": str(write(tmp_path / "l.parquet", rows)), **keys}))
     part = next((tmp_path / "home" / "tables" / "transactions").glob("*.parquet"))
-    assert pd.read_parquet(part)["transaction_id"].tolist() == ids
+    assert pd.read_parquet(part)["transaction_id"].astype(int).tolist() == numbers
 
 
 def test_columns_in_folder_names_are_columns(tmp_path: Path) -> None:

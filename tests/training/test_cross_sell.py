@@ -1,0 +1,155 @@
+"""Cross-sell: windows apart, pairs with what was then bought, and a reason where nothing can be learnt."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from features import candidates, retrieval, snapshot
+from perennial import ingest, storage
+from perennial.settings import Workspace
+from training import cross_sell, metrics
+from training.cross_sell import Backtest, NoCrossSell
+from training.models.offer_model import OfferModel
+
+from .conftest import TRAINED_AT, World
+
+
+def changed(workspace: Workspace, **settings: object) -> Workspace:
+    """The workspace with other cross-sell settings."""
+    return workspace.model_copy(update={"cross_sell": workspace.cross_sell.model_copy(update=settings)})
+
+
+def without_products(workspace: Workspace) -> Workspace:
+    tables = workspace.tables.model_copy(update={"products": None, "interactions": None})
+    return workspace.model_copy(update={"tables": tables})
+
+
+@pytest.fixture(scope="module")
+def trained(world: World) -> tuple[OfferModel, Backtest]:
+    model, backtest = cross_sell.train(world.store, world.workspace, TRAINED_AT)
+    assert backtest is not None
+    return model, backtest
+
+
+def test_windows_do_not_overlap(world: World) -> None:
+    """Three windows of 60 days end to end, the last of them closed on the day of the training."""
+    found = cross_sell.cutoffs(world.workspace, TRAINED_AT)
+    assert found == [TRAINED_AT - timedelta(days=days) for days in (180, 120, 60)]
+
+
+def test_every_pair_is_told_what_was_then_bought(world: World, trained: tuple[OfferModel, Backtest]) -> None:
+    """Recomputed from lines and products: 1 where the customer bought of the category in the window, 0 elsewhere."""
+    judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)[-1]
+    lines, products = (storage.rows_of(world.workspace.home_path, t) for t in ("transactions", "products"))
+    bought = duckdb.execute(f"""
+        SELECT DISTINCT customer_id, category FROM {lines} JOIN {products} USING (product_id) WHERE amount >= 0
+         AND day >= DATE '{judged}' AND day < DATE '{judged + timedelta(days=60)}' AND known_day < DATE '{TRAINED_AT}'
+        """).fetchall()
+    _, backtest = trained
+    pairs = zip(backtest.keys["customer_id"], backtest.keys["item"], strict=True)
+    known = set(bought)
+    assert [float(pair in known) for pair in pairs] == backtest.bought.tolist()
+    assert backtest.bought.sum() > 100
+
+
+def test_pairs_are_every_category_of_every_active_customer(world: World, trained: tuple[OfferModel, Backtest]) -> None:
+    """Nobody silent for a year is ranked; `owned` marks what the customer had bought before."""
+    _, backtest = trained
+    sizes = backtest.keys.groupby("customer_id").size()
+    assert set(sizes) == {sizes.iloc[0]}
+    judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)[-1]
+    last = pd.read_parquet(storage.snapshot_part(world.workspace.home_path, "purchases", judged))
+    active = last.loc[last["days_since_last_purchase"] <= 365, "customer_id"]
+    assert set(sizes.index) == set(active)
+    own = pd.read_parquet(storage.snapshot_part(world.workspace.home_path, "product_affinity", judged))
+    owned = set(zip(own["customer_id"], own["item"], strict=True))
+    pairs = zip(backtest.keys["customer_id"], backtest.keys["item"], strict=True)
+    assert [pair in owned for pair in pairs] == backtest.owned.tolist()
+
+
+def test_the_backtest_ranks_and_is_calibrated(trained: tuple[OfferModel, Backtest]) -> None:
+    """Better than chance by far, near the naive rule or above it, and with probabilities that add up."""
+    _, backtest = trained
+    figures = backtest.figures()
+    assert figures["auc"] > 0.75
+    assert figures["ndcg5"] > figures["naive_ndcg5"] - 0.03
+    assert backtest.predicted.sum() == pytest.approx(backtest.bought.sum(), rel=0.15)
+    assert {"recall5_repeat", "recall5_new", "naive_recall5_new"} <= figures.keys()
+
+
+def test_the_judged_window_taught_nothing_to_the_model_it_judges(
+    world: World, trained: tuple[OfferModel, Backtest]
+) -> None:
+    """The backtest's predictions are those of a model of the two earlier windows; the final one knows all three."""
+    *earlier, judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)
+    model, backtest = trained
+    taught = cross_sell._fit(
+        world.workspace, [cross_sell._pairs(world.store, world.workspace, cutoff, TRAINED_AT) for cutoff in earlier]
+    )
+    customers = retrieval.customer_rows(world.store, world.workspace, [judged])
+    rows = candidates.design(world.store, world.workspace, backtest.keys, customers)
+    np.testing.assert_allclose(taught.probability(rows), backtest.predicted, rtol=1e-12)
+    assert np.abs(model.probability(rows) - backtest.predicted).max() > 0.01
+
+
+def test_without_products_it_is_refused_with_what_to_do(world: World) -> None:
+    """By category there is nothing to rank; the sentence names the table and the way round it."""
+    with pytest.raises(NoCrossSell, match=r"needs `tables.products`; add it, or set cross_sell.level to item"):
+        cross_sell.train(world.store, without_products(world.workspace), TRAINED_AT)
+    assert cross_sell.cutoffs(without_products(world.workspace), TRAINED_AT) == []
+
+
+def test_without_a_closed_window_it_is_refused(world: World) -> None:
+    """A horizon as long as the history leaves nothing to learn from, and the sentence says how long it is."""
+    with pytest.raises(NoCrossSell, match=r"no 600-day window has closed with 200 days of history before it"):
+        cross_sell.train(world.store, changed(world.workspace, horizon=600), TRAINED_AT)
+
+
+def test_too_few_purchases_are_refused(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """With one category only, there is no choice to learn."""
+    products = world.workspace.tables.products
+    assert products is not None
+    one = products.model_copy(update={"columns": {"category": "'everything'"}})
+    alike = world.workspace.model_copy(
+        update={
+            "home": str(tmp_path_factory.mktemp("alike")),
+            "tables": world.workspace.tables.model_copy(update={"products": one, "interactions": None}),
+        }
+    )
+    ingest.ingest(alike, datetime(2026, 1, 1, tzinfo=UTC))
+    few = changed(alike.model_copy(update={"training": alike.training.model_copy(update={"min_history": 600})}))
+    snapshot.snapshot(few, cross_sell.cutoffs(few, TRAINED_AT))
+    with pytest.raises(NoCrossSell, match="fewer than two items"):
+        cross_sell.train(retrieval.apply(few), few, TRAINED_AT)
+
+
+def test_items_can_be_ranked_without_a_products_table(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """At level `item` the lines' own product ids are ranked: the popular ones, and those that the customer buys."""
+    home = str(tmp_path_factory.mktemp("items"))
+    items = changed(without_products(world.workspace), level="item").model_copy(update={"home": home})
+    items = items.model_copy(update={"training": items.training.model_copy(update={"min_history": 540})})
+    ingest.ingest(items, datetime(2026, 1, 1, tzinfo=UTC))
+    cutoffs = cross_sell.cutoffs(items, TRAINED_AT)
+    snapshot.snapshot(items, cutoffs)
+    model, backtest = cross_sell.train(retrieval.apply(items), items, TRAINED_AT)
+    assert model.level == "item"
+    assert backtest is not None
+    assert backtest.keys["item"].str.startswith("P").all()
+    assert metrics.auc(backtest.bought, backtest.predicted) > 0.7
+
+
+def test_a_sample_of_many_customers_is_the_same_every_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chosen by a hash of the id: whatever the order, and whoever else is there, an id is in or out."""
+    monkeypatch.setattr(cross_sell, "_MOST_ROWS", 2_000)
+    judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)[-1]
+    ids = pd.Series(retrieval.customers_at(world.workspace, judged))
+    chosen = set(cross_sell._sampled(world.workspace, judged, ids))
+    categories = len(pd.read_parquet(storage.snapshot_part(world.workspace.home_path, "popularity", judged)))
+    assert len(chosen) == 2_000 // categories
+    assert set(cross_sell._sampled(world.workspace, judged, ids[::-1])) == chosen
+    assert date(2024, 5, 2) == judged

@@ -1,0 +1,186 @@
+"""MLflow: what a run records, that its model is data and predicts the same, and that no training is done twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+
+from features import retrieval, snapshot
+from perennial import registry, settings
+from perennial.registry import KINDS
+from perennial.settings import Workspace
+from training import churn, cross_sell, lifetime_value, pipelines, tracking
+from training.models.churn_model import ChurnModel
+
+from .conftest import TRAINED_AT, World
+
+PLOTS = {
+    "churn": {"calibration.png", "lift.png"},
+    "lifetime_value": {"deciles.png", "lift.png"},
+    "cross_sell": {"calibration.png", "lift.png"},
+}
+
+
+def run_of(world: World, kind: str) -> Any:
+    return world.tracker.get_run(world.versions[kind].run_id)
+
+
+def artifacts(world: World, kind: str) -> Path:
+    """The folder of a run's artifacts."""
+    return Path(mlflow.artifacts.download_artifacts(run_id=world.versions[kind].run_id))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_records_what_it_came_from(kind: str, world: World) -> None:
+    """The as_of dates, windows, feature service and hash, data fingerprint, commit and seed of design section 5."""
+    recorded = run_of(world, kind).data.params
+    own = getattr(world.workspace, kind).model_dump()
+    assert {name: recorded[name] for name in own} == {name: str(value) for name, value in own.items()}
+    cutoffs = cross_sell.cutoffs(world.workspace, TRAINED_AT) if kind == "cross_sell" else world.data.closed
+    assert recorded["cutoffs"].split() == [str(getattr(cutoff, "as_of", cutoff)) for cutoff in cutoffs]
+    assert (recorded["as_of"], recorded["seed"]) == ("2024-07-01", "7")
+    assert recorded["feature_service"] == f"{kind}_v1"
+    assert re.fullmatch("[0-9a-f]{16}", recorded["features_hash"])
+    assert recorded["data_fingerprint"] == snapshot.fingerprint(world.workspace)
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?|unknown", run_of(world, kind).data.tags["git_commit"])
+
+
+def test_the_feature_hash_is_that_of_the_packed_vector(world: World) -> None:
+    """It is what the online view carries too, so that a mismatch is seen before it answers."""
+    assert run_of(world, "churn").data.params["features_hash"] == retrieval.expected_hash(world.workspace)
+    assert world.versions["churn"].tags["features_hash"] == retrieval.expected_hash(world.workspace)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_holds_settings_figures_and_pictures(kind: str, world: World) -> None:
+    """All settings as resolved, the backtest's figures with the naive rule's among them, and its plots as images."""
+    folder, run = artifacts(world, kind), run_of(world, kind)
+    kept = settings.parse(yaml.safe_load((folder / "settings.json").read_text()), "settings.json")
+    assert kept == world.workspace
+    plots = {path.name: path.read_bytes() for path in (folder / "plots").iterdir()}
+    assert plots.keys() == PLOTS[kind]
+    assert all(content.startswith(b"\x89PNG") and len(content) > 5_000 for content in plots.values())
+    assert any(name.startswith("naive_") for name in run.data.metrics)
+    assert all(np.isfinite(value) for value in run.data.metrics.values())
+    assert run.info.status == "FINISHED"
+
+
+def churn_rows(world: World) -> np.ndarray:
+    vectors = world.data.current.vectors
+    return vectors[world.data.inputs.column(vectors, "days_since_last_purchase") <= 365]
+
+
+def retrained(world: World, kind: str) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
+    """A model of this kind as it was before it was stored, and rows for it."""
+    if kind == "churn":
+        return churn.train(world.data, world.workspace)[0].probability, churn_rows(world)
+    if kind == "lifetime_value":
+        return lifetime_value.train(world.data, world.workspace)[0].value, churn_rows(world)
+    model, _ = cross_sell.train(world.store, world.workspace, TRAINED_AT)
+    random = np.random.default_rng(1)
+    return model.probability, random.gamma(1.0, 20.0, (500, len(model.names))).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_mlflow_loads_predicts_the_same(kind: str, world: World) -> None:
+    """Stored, registered, found by its alias and loaded again, a model gives the same answers to 1e-12."""
+    predict, rows = retrained(world, kind)
+    loaded = mlflow.pyfunc.load_model(f"models:/world.{kind}@champion")
+    np.testing.assert_allclose(loaded.predict(rows), predict(rows), rtol=1e-12, atol=0)
+    assert np.ptp(predict(rows)) > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_is_stored_as_data(kind: str, world: World) -> None:
+    """JSON and LightGBM's text beside MLflow's YAML; nothing that would run on being opened."""
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/world.{kind}@champion"))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"model.json", "booster.txt", "MLmodel"} <= {path.name for path in files}
+    assert not {path.suffix for path in files} - {".json", ".txt", ".yaml", ".yml", ""}
+    for path in files:
+        path.read_text(encoding="utf-8")
+    flavour = yaml.safe_load(next(path for path in files if path.name == "MLmodel").read_text())["flavors"]
+    assert list(flavour) == ["python_function"]
+    assert flavour["python_function"]["loader_module"].startswith("training.models.")
+
+
+def test_the_same_training_is_not_done_twice(world: World) -> None:
+    """Asked again, the registry answers with the versions it has, and each kind has still one."""
+    said: list[str] = []
+    again = pipelines.train(world.store, world.workspace, world.tracker, TRAINED_AT, progress=said.append)
+    assert {kind: v.version for kind, v in again.items()} == {kind: v.version for kind, v in world.versions.items()}
+    assert all("was trained on the same data and settings before" in line for line in said)
+    for kind in KINDS:
+        assert len(world.tracker.search_model_versions(f"name = 'world.{kind}'")) == 1
+
+
+def key(workspace: Workspace, kind: str = "churn", as_of: date = TRAINED_AT, data: str = "data") -> str:
+    return tracking.training_key(workspace, kind, as_of, data)
+
+
+@pytest.mark.parametrize(
+    ("group", "change"),
+    [("churn", {"horizon": 61}), ("churn", {"active_window": 300}), ("lifetime_value", {"discount_rate": 0.1}),
+     ("cross_sell", {"level": "item"}), ("training", {"seed": 8}), ("training", {"cutoffs": 4})],
+)  # fmt: skip
+def test_a_setting_that_shapes_the_models_calls_for_another_training(
+    group: str, change: dict[str, Any], world: World
+) -> None:
+    """Another horizon, seed or number of cutoffs would give another model."""
+    other = world.workspace.model_copy(update={group: getattr(world.workspace, group).model_copy(update=change)})
+    assert key(other) != key(world.workspace)
+
+
+def test_data_date_and_kind_belong_to_the_key(world: World) -> None:
+    """Other tables, another as_of or another kind are another training."""
+    keys = {key(world.workspace), key(world.workspace, data="other"), key(world.workspace, as_of=date(2024, 7, 2))}
+    assert len({*keys, key(world.workspace, kind="lifetime_value")}) == 4
+
+
+def test_what_no_model_depends_on_calls_for_no_other_training(world: World) -> None:
+    """Bands, the service's port, the home folder and the drift limit leave the key as it is."""
+    same = world.workspace.model_copy(
+        update={
+            "home": "elsewhere",
+            "bands": world.workspace.bands.model_copy(update={"high": 0.9}),
+            "service": world.workspace.service.model_copy(update={"port": 1}),
+            "monitoring": world.workspace.monitoring.model_copy(update={"drifted_share": 0.9}),
+        }
+    )
+    assert key(same) == key(world.workspace)
+
+
+def test_no_secret_gets_into_a_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The password of a source database is in the environment, and in no file, parameter or tag of MLflow."""
+    monkeypatch.setenv("SHOP_DATABASE", "postgresql://shop:hunter2@db/shop")
+    lines = {"database": "${SHOP_DATABASE}", "table": "lines"}
+    workspace = settings.parse({"name": "secretive", "tables": {"transactions": lines}}, "the tests")
+    model, _ = churn.train(world.data, world.workspace)
+    training = tracking.Training("churn", TRAINED_AT, [], "hash", "data", {"auc": float("nan")}, lambda folder: None)
+    version = tracking.record(world.tracker, workspace, training, model, "key")
+    run = world.tracker.get_run(version.run_id)
+    folder = Path(mlflow.artifacts.download_artifacts(run_id=version.run_id))
+    kept = [path.read_text() for path in folder.rglob("*") if path.is_file()]
+    assert kept
+    assert not [text for text in (*kept, str(run.to_dictionary())) if "hunter2" in text]
+    assert run.data.metrics == {}
+
+
+def test_a_model_without_outcomes_says_so(world: World) -> None:
+    """A run that nothing could judge has no figures and no pictures, and a note why."""
+    early = date(2023, 1, 10)
+    snapshot.snapshot(world.workspace, [early])
+    version = pipelines.train(world.store, world.workspace, world.tracker, early, ["churn"])["churn"]
+    run = world.tracker.get_run(version.run_id)
+    assert run.data.tags["notes"] == "no labelled window to judge it on: learnt from purchase histories alone"
+    assert run.data.metrics == {}
+    assert run.data.params["cutoffs"] == ""
+    assert ChurnModel.load(registry.model_folder(version)).booster is None
