@@ -151,9 +151,8 @@ def test_purchases_of_a_day_are_one(tmp_path: Path) -> None:
 
 
 def test_what_is_returned_in_full_is_worth_nothing(tmp_path: Path) -> None:
-    """50.10 and 20.30 less 70.40 are 0, not a quadrillionth more or less."""
-    rows = [("c1", "2024-03-10", 50.1), ("c1", "2024-03-11", 20.3), ("c1", "2024-03-12", -70.4)]
-    assert 50.1 + 20.3 - 70.4 != 0
+    """10.10 and 20.20 less 30.30 are 0, not a quadrillionth more or less."""
+    rows = [("c1", "2024-03-10", 10.1), ("c1", "2024-03-11", 20.2), ("c1", "2024-03-12", -30.3)]
     assert labels.outcomes(_bought(tmp_path, rows), [AS_OF], date(2024, 6, 1))["value"].tolist() == [0.0]
 
 
