@@ -56,6 +56,12 @@ class Format(StrEnum):
     json = "json"
 
 
+class Band(StrEnum):
+    low = "low"
+    medium = "medium"
+    high = "high"
+
+
 class Exported(StrEnum):
     scores = "scores"
     offers = "offers"
@@ -69,7 +75,7 @@ def main() -> None:
     # LightGBM's threads spin while they wait: beside any other busy process a fit then takes six times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        app()
+        app(prog_name="perennial")
     except SettingsError as problem:
         _fail(str(problem), 2)
     except CheckFailed as problem:
@@ -125,8 +131,12 @@ def check(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = 
     workspace = _open(config, overrides, home)
     with tempfile.TemporaryDirectory() as scratch:
         trial = workspace.model_copy(update={"home": scratch})
-        for account in take_in(trial, datetime.now(UTC)):
-            typer.echo(account)
+        try:
+            for account in take_in(trial, datetime.now(UTC)):
+                typer.echo(account)
+        except CheckFailed as problem:  # names a file in quarantine that goes with the scratch folder
+            kept = f"`perennial ingest` puts them in {workspace.home_path}"
+            raise CheckFailed(str(problem).replace(f"They are in {trial.home_path}", kept)) from problem
         day = _day(workspace, as_of)
         closed = datasets.cutoffs(trial, day)
         first, last = labels.purchase_days(trial, day) or (day, day)
@@ -255,7 +265,7 @@ def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = No
 @list_app.command("churn-risk")
 def list_churn_risk(
     config: Config, top: Annotated[int, typer.Option(min=1, help="So many customers at most.")] = 100,
-    band: Annotated[str | None, typer.Option(help="Only this band: low, medium or high.")] = None,
+    band: Annotated[Band | None, typer.Option(help="Only this band.")] = None,
     min_value: Annotated[float, typer.Option(help="Only customers worth at least this.")] = 0.0,
     format: Annotated[Format | None, typer.Option(help="csv, xlsx or json; a table if absent.")] = None,
     out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
@@ -267,18 +277,26 @@ def list_churn_risk(
     from serving import lists
 
     workspace = _open(config, overrides, home)
+    if format is None and out is not None:
+        format = _format_of(out)
     rows = lists.churn_risk(
         _predictor(workspace), as_of.date() if as_of else None, top=top, min_value=min_value, band=band
     )
-    format = format or (Format(out.suffix[1:]) if out and out.suffix[1:] in list(Format) else None)
-    if out is None and format is None:
+    if format is None:
         typer.echo(lists.as_text(rows))
     elif out is None:
-        sys.stdout.buffer.write(lists.encode(rows, (format or Format.csv).value))
+        sys.stdout.buffer.write(lists.encode(rows, format.value))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(lists.encode(rows, (format or Format.csv).value))
+            draft.write_bytes(lists.encode(rows, format.value))
         typer.echo(f"{len(rows):,} customers in {out}")
+
+
+def _format_of(out: Path) -> Format:
+    try:
+        return Format(out.suffix[1:])
+    except ValueError:
+        raise SettingsError(f"--out {out}: end the name in .csv, .xlsx or .json, or name a --format") from None
 
 
 @app.command()

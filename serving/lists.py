@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from datetime import date
 from typing import Any, Literal
 
@@ -105,7 +106,7 @@ def encode(rows: pd.DataFrame, format: Literal["csv", "xlsx", "json"]) -> bytes:
         case "csv":
             return _harmless(rows).to_csv(index=False, lineterminator="\r\n").encode("utf-8-sig")
         case "xlsx":
-            return _xlsx(_harmless(rows))
+            return _xlsx(_harmless(_changed(rows, _printable)))
         case "json":
             days = {str(name): rows[name].dt.strftime("%Y-%m-%d") for name in rows.select_dtypes("datetime")}
             return rows.assign(**days).to_json(orient="records", force_ascii=False).encode()
@@ -113,12 +114,22 @@ def encode(rows: pd.DataFrame, format: Literal["csv", "xlsx", "json"]) -> bytes:
 
 
 def _harmless(rows: pd.DataFrame) -> pd.DataFrame:
+    return _changed(rows, lambda text: f"'{text}" if text.startswith(_SPREADSHEET_COMMANDS) else text)
+
+
+def _printable(text: str) -> str:
+    """Without the control characters that XLSX cannot hold."""
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    return ILLEGAL_CHARACTERS_RE.sub("", text)
+
+
+def _changed(rows: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Every text of every text column changed, anything else as it is."""
     texts = rows.select_dtypes(["object", "string"]).columns
-    return rows.assign(**{name: rows[name].map(_harmless_text) for name in texts})
-
-
-def _harmless_text(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_SPREADSHEET_COMMANDS) else value
+    return rows.assign(
+        **{name: rows[name].map(lambda value: change(value) if isinstance(value, str) else value) for name in texts}
+    )
 
 
 def _cell(value: Any) -> Any:

@@ -119,8 +119,10 @@ class Predictor:
         return {name: columns[name] for name in SCORE_COLUMNS}
 
     def _churn(self, vectors: NDArray[np.float32]) -> Floats:
-        """Null for who cannot leave, or may not be asked about."""
-        open_to_it = self.churn.can_churn(vectors) & (self.churn.inputs.column(vectors, "profiling_consent") != 0)
+        """Null for who cannot leave, never bought, or may not be asked about."""
+        inputs = self.churn.inputs
+        asked = ~np.isnan(inputs.column(vectors, "T")) & (inputs.column(vectors, "profiling_consent") != 0)
+        open_to_it = asked & self.churn.can_churn(vectors)
         probability = np.full(len(vectors), np.nan)
         if open_to_it.any():
             probability[open_to_it] = self.churn.probability(vectors[open_to_it])

@@ -32,8 +32,14 @@ OFFERS = pa.schema([
 def score(
     predictor: Predictor, store: FeatureStore, as_of: date, progress: Callable[[str], None] = lambda _: None
 ) -> pd.DataFrame:
-    """Writes `scores` and `offers` of `as_of`; returns the scores, one row per known customer sorted by id."""
+    """Writes `scores` and `offers` of `as_of`; returns the scores, one row per known customer sorted by id.
+
+    Raises:
+        CheckFailed: no customer is known at `as_of`.
+    """
     workspace = predictor.workspace
+    if retrieval.customers_at(workspace, as_of).empty:
+        raise storage.CheckFailed(f"nobody is known at {as_of}; choose a later --as-of, or ingest earlier purchases")
     rows = retrieval.customer_rows(store, workspace, [as_of])
     vectors = retrieval.matrix(rows, [feature.name for feature in customer_features(workspace)])
     ranked = predictor.ranking_among(vectors)

@@ -469,6 +469,64 @@ def test_a_step_before_those_it_needs_says_which(command: tuple[str, ...], shop:
     assert not Path("x.csv").exists()
 
 
+def risk(shop: Shop, undisturbed: Finished, *options: object) -> Done:
+    command = ("list", "churn-risk", "-c", shop.config, "--home", undisturbed.home)
+    return shop.launcher.run(*command, *options, uri=undisturbed.uri)
+
+
+def test_the_list_goes_to_the_terminal_or_a_file_by_its_ending(
+    shop: Shop, undisturbed: Finished, tmp_path: Path
+) -> None:
+    """A table to read, JSON or CSV to pipe, and a spreadsheet where the name asks for one: the same customers."""
+    shown = risk(shop, undisturbed, "--top", 4)
+    piped = json.loads(risk(shop, undisturbed, "--top", 4, "--format", "json").stdout)
+    written = risk(shop, undisturbed, "--top", 4, "--out", tmp_path / "new" / "risk.xlsx")
+    customers = [row["customer_id"] for row in piped]
+    assert len(customers) == 4
+    assert [line.split()[0] for line in shown.stdout.splitlines()[1:]] == customers
+    assert pd.read_excel(tmp_path / "new" / "risk.xlsx", dtype=str)["customer_id"].tolist() == customers
+    assert written.stdout == f"4 customers in {tmp_path}/new/risk.xlsx\n"
+    assert (shown.code, written.code) == (0, 0)
+
+
+def test_a_list_in_a_file_of_unknown_kind_is_refused(shop: Shop, undisturbed: Finished, tmp_path: Path) -> None:
+    """A name that promises another content than the file would have; `--format` overrules it."""
+    refused = risk(shop, undisturbed, "--out", tmp_path / "risk.xls")
+    assert refused.code == 2
+    assert "risk.xls: end the name in .csv, .xlsx or .json, or name a --format" in refused.stderr
+    assert not list(tmp_path.iterdir())
+    assert risk(shop, undisturbed, "--out", tmp_path / "risk.txt", "--format", "csv").code == 0
+    assert (tmp_path / "risk.txt").read_bytes().startswith(b"\xef\xbb\xbfcustomer_id,")
+
+
+def test_exports_end_with_0_or_2(shop: Shop, undisturbed: Finished, tmp_path: Path) -> None:
+    """The number of rows and the file are said; another ending than the two is a mistake in usage."""
+    command = ("export", "offers", "-c", shop.config, "--home", undisturbed.home, "--out")
+    done = shop.launcher.run(*command, tmp_path / "offers.parquet", uri=undisturbed.uri)
+    assert (done.code, done.stdout) == (0, f"598 rows in {tmp_path}/offers.parquet\n")
+    refused = shop.launcher.run(*command, tmp_path / "offers.doc", uri=undisturbed.uri)
+    assert refused.code == 2
+    assert "offers.doc: the name must end in .parquet or .csv" in refused.stderr
+
+
+def test_a_champion_of_other_features_is_refused(shop: Shop, undisturbed: Finished) -> None:
+    """Settings that change the features call for a training: a sentence and exit code 1, and the scores stay."""
+    before = digest(undisturbed.home)
+    done = risk(shop, undisturbed, "--set", "attributes=[region]")
+    assert (done.code, "Traceback" in done.stderr) == (1, False)
+    assert re.search(r"error: the churn champion was trained on features .*: train again", done.stderr)
+    assert digest(undisturbed.home) == before
+
+
+def test_monitor_ends_with_1_when_the_world_has_moved(shop: Shop, undisturbed: Finished) -> None:
+    """A third of a year without a purchase is drift; the same world is not."""
+    home = shutil.copytree(undisturbed.home, shop.folder / "moved")
+    options = ("monitor", "-c", shop.config, "--home", home, "--as-of")
+    moved = shop.launcher.run(*options, "2023-11-01", uri=undisturbed.uri)
+    assert moved.code == 1
+    assert "drift at 2023-11-01 against" in moved.stderr
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of four megabytes."""

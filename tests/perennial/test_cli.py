@@ -1,0 +1,190 @@
+"""The command line itself: its help, what it loads, and how a mistake ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import typer
+from builders import make_transactions, write_workspace
+
+from perennial import cli
+
+COMMANDS = [
+    "check", "demo", "export", "ingest", "list churn-risk", "monitor", "promote", "publish", "run", "score", "serve",
+    "simulate", "snapshot", "train",
+]  # fmt: skip
+HEAVY = {"bentoml", "evidently", "feast", "ibis", "lightgbm", "matplotlib", "mlflow", "pandas", "scipy", "sklearn"}
+
+
+class Done(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def perennial(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Runs a command line in this process, up to its exit code."""
+
+    def run(line: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["perennial", *shlex.split(line)])
+        with warnings.catch_warnings():
+            code: object = 0
+            try:
+                cli.main()
+            except SystemExit as end:
+                code = end.code
+        return Done(int(str(code or 0)), *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace file of a shop with three lines."""
+    rows = make_transactions([("c1", "2024-01-05", 10.0), ("c1", "2024-02-05", 12.0), ("c2", "2024-02-07", 3.0)])
+    return write_workspace(tmp_path_factory.mktemp("shop"), rows)
+
+
+def leaves(command: typer.core.TyperCommand | typer.core.TyperGroup, path: str = "") -> list[str]:
+    """Every command below one, by the words that call it."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        return [path.strip()]
+    return [leaf for name, sub in inner.items() for leaf in leaves(sub, f"{path} {name}")]
+
+
+def test_these_are_the_commands() -> None:
+    """A command that comes or goes changes what is promised in the design and tested below."""
+    assert sorted(leaves(typer.main.get_command(cli.app))) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_with_an_example_that_works(command: str, perennial) -> None:  # type: ignore[no-untyped-def]
+    """Every page has a sentence, a word on each option, and an example whose words the command line understands."""
+    done = perennial(f"{command} --help")
+    assert done.code == 0
+    text, options = re.split("Arguments:|Options:", done.stdout, maxsplit=1)
+    example = re.search(rf"Example: ((?:\w+=\S+ )?perennial {command}\b.*)", " ".join(text.split()))
+    assert example, done.stdout
+    parsed, arguments = typer.main.get_command(cli.app), shlex.split(example[1].partition("perennial ")[2])
+    while hasattr(parsed, "commands"):
+        parsed = parsed.commands[arguments.pop(0)]
+    parsed.make_context(command, arguments)
+    described = [line for line in options.splitlines() if re.match(r"\s+(-\w, )?--\w", line)]
+    assert all(len(re.split(r"\s{2,}", line.strip())) > 1 for line in described), done.stdout
+
+
+_ASK = """
+import sys, time
+from perennial import cli
+sys.argv = ["perennial", *sys.argv[1:]]
+try:
+    cli.main()
+except SystemExit:
+    print("LOADED", *{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+@pytest.mark.parametrize("command", ["", "run", "list churn-risk", "serve"])
+def test_help_is_quick_and_loads_no_library_that_is_not(command: str) -> None:
+    """In a process of its own: less than two seconds, none of the libraries that take seconds to import."""
+    before = os.times()
+    start = time.monotonic()
+    asked = [sys.executable, "-c", _ASK, *command.split(), "--help"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    wall, after = time.monotonic() - start, os.times()
+    loaded = set(done.stdout.partition("LOADED")[2].split())
+    assert "perennial" in loaded
+    assert not loaded & HEAVY
+    # On a machine that is busy with other things the wall clock says nothing.
+    busy = (after.children_user - before.children_user) + (after.children_system - before.children_system)
+    assert min(wall, busy) < 2
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("", "Usage: perennial"), ("bogus", "No such command 'bogus'"), ("list", "churn-risk"),
+     ("run", r"Missing option '--config' / '-c'|Missing option '-c'"), ("run --bogus", "No such option"),
+     ("train forecast -c x.yaml", "'forecast' is not one of 'churn', 'lifetime-value', 'cross-sell'"),
+     ("export everything -c x.yaml --out x.csv", "'everything' is not one of 'scores', 'offers', 'features'"),
+     ("list churn-risk -c x.yaml --band hi", "'hi' is not one of 'low', 'medium', 'high'"),
+     ("list churn-risk -c x.yaml --top 0", "'--top': Input should be greater than or equal to 1"),
+     ("list churn-risk -c x.yaml --format pdf", "'pdf' is not one of 'csv', 'xlsx', 'json'"),
+     ("simulate out --customers many", "'--customers': Input should be a valid integer"),
+     ("score -c x.yaml --as-of 01.07.2023", "does not match the format"),
+     ("ingest -c x.yaml", "error: x.yaml: no such workspace file"),
+     ("ingest -c README.md", "error: README.md")],
+)  # fmt: skip
+def test_a_mistake_in_usage_ends_with_2(line: str, says: str, perennial) -> None:  # type: ignore[no-untyped-def]
+    """What is wrong is on the terminal, with the words that would be right, and no traceback."""
+    done = perennial(line)
+    assert done.code == 2
+    shown = re.sub(r"\s*[│╭╮╰╯─]+\s*|\s+", " ", done.stdout + done.stderr)
+    assert re.search(says, shown), shown
+    assert "Traceback" not in shown
+
+
+def test_done_ends_with_0(shop: Path, perennial) -> None:  # type: ignore[no-untyped-def]
+    """The account of what was taken in is on the terminal."""
+    done = perennial(f"ingest -c {shop}")
+    assert done.code == 0
+    assert "transactions: 3 read = 3 accepted + 0 quarantined" in done.stdout
+
+
+def test_options_stand_over_the_file(shop: Path, tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
+    """`--home` and every `--set` are heeded: another folder, and only one of the three lines."""
+    where = "--set \"tables.transactions.where=customer_id = 'c2'\" --set timezone=Asia/Tokyo"
+    done = perennial(f"ingest -c {shop} --home {tmp_path / 'elsewhere'} {where}")
+    assert (done.code, "1 accepted" in done.stdout) == (0, True)
+    assert (tmp_path / "elsewhere" / "tables" / "transactions").is_dir()
+
+
+def test_check_writes_nothing(tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
+    """It shows the account and says which models the data suffice for."""
+    rows = [(f"c{n}", f"2024-0{1 + n % 6}-{10 + n}", 5.0) for n in range(12)]
+    config = write_workspace(tmp_path, make_transactions(rows), churn={"horizon": 30}, lifetime_value={"horizon": 30})
+    done = perennial(f"check -c {config} --as-of 2024-07-01")
+    assert done.code == 0, done.stderr
+    assert "transactions: 12 read = 12 accepted" in done.stdout
+    assert "purchases from 2024-01-10 to 2024-06-21, as known before 2024-07-01" in done.stdout
+    assert "cross-sell: not enough data, or no products table" in done.stdout
+    assert not (tmp_path / "home").exists()
+
+
+def test_check_that_fails_ends_with_1(tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
+    """It says what is wrong, and names no file of the scratch folder that is gone when the sentence is read."""
+    config = write_workspace(tmp_path, make_transactions([("c1", "soon", 1.0), ("c2", "later", 1.0)]))
+    done = perennial(f"check -c {config}")
+    assert done.code == 1
+    assert "2 of 2 rows" in done.stderr
+    assert "not a time" in done.stderr
+    assert f"`perennial ingest` puts them in {tmp_path}/home/quarantine/" in done.stderr
+    named = [Path(word.rstrip(";.,")) for word in done.stderr.split() if word.startswith("/")]
+    assert [path for path in named if tmp_path not in path.parents] == []
+
+
+def test_without_a_date_today_is_said(tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
+    """Nothing takes today for granted without a word."""
+    config = write_workspace(tmp_path, make_transactions([("c1", "2020-01-05", 10.0)]))
+    done = perennial(f"check -c {config}")
+    assert re.search(r"as_of is today, 20\d\d-\d\d-\d\d", done.stdout)
+    assert done.code == 1
+    assert "choose an --as-of near 2020-01-05" in done.stderr
+
+
+def test_a_file_that_cannot_be_written_is_named(shop: Path, tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
+    """A home that is a file: which one, and exit code 1."""
+    (tmp_path / "file").write_text("")
+    done = perennial(f"ingest -c {shop} --home {tmp_path / 'file'}")
+    assert done.code == 1
+    assert f"error: File exists: {tmp_path / 'file'}; nothing was left half-written" in done.stderr

@@ -1,0 +1,131 @@
+"""Exports: the same rows in either format, whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from workspaces import AS_OF
+
+from features.snapshot import CUSTOMER_FAMILIES, customer_features, features_of
+from perennial import storage
+from perennial.settings import SettingsError, Workspace
+from perennial.storage import CheckFailed
+from serving import exports
+from serving.predictor import SCORE_COLUMNS
+
+from .conftest import Shop
+
+
+@pytest.fixture
+def changed(shop: Shop, tmp_path: Path) -> Workspace:
+    """A copy of the shop with a customer, and an item, that a spreadsheet would take for formulas."""
+    home = shutil.copytree(shop.workspace.home_path, tmp_path / "home")
+    for path, column in ((storage.scores_path, "customer_id"), (storage.offers_path, "item")):
+        rows = pq.read_table(path(home, AS_OF)).to_pylist()
+        rows[0][column] = "=1+1"
+        schema = pq.read_schema(path(home, AS_OF))
+        pq.write_table(pa.Table.from_pylist(rows, schema), path(home, AS_OF))
+    return shop.workspace.model_copy(update={"home": str(home)})
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def as_text(value: object) -> str:
+    return "" if value is None or value != value else str(value)
+
+
+@pytest.mark.parametrize("what", ["scores", "offers"])
+def test_parquet_and_csv_hold_the_same(what: str, shop: Shop, tmp_path: Path) -> None:
+    """Row by row and column by column: texts alike, days as days, numbers to the last digit."""
+    count = exports.export(shop.workspace, what, AS_OF, tmp_path / "out.parquet")
+    assert exports.export(shop.workspace, what, AS_OF, tmp_path / "out.csv") == count
+    table, text = pq.read_table(tmp_path / "out.parquet").to_pylist(), read_csv(tmp_path / "out.csv")
+    assert len(table) == len(text) == count > 300
+    for row, written in zip(table, text, strict=True):
+        assert list(row) == list(written)
+        for name, value in row.items():
+            same = float(written[name]) == value if isinstance(value, float) else written[name] == as_text(value)
+            assert same, (name, value, written[name])
+
+
+def test_scores_and_offers_are_the_scored_files(shop: Shop, tmp_path: Path) -> None:
+    """Every row, by customer and rank, with the fixed columns and types."""
+    for what, path in (("scores", storage.scores_path), ("offers", storage.offers_path)):
+        exports.export(shop.workspace, what, AS_OF, tmp_path / "out.parquet")
+        scored = pq.read_table(path(shop.workspace.home_path, AS_OF))
+        assert pq.read_table(tmp_path / "out.parquet").to_pylist() == scored.to_pylist()
+        assert pq.read_schema(tmp_path / "out.parquet").types == scored.schema.types
+    assert tuple(pq.read_schema(storage.scores_path(shop.workspace.home_path, AS_OF)).names) == SCORE_COLUMNS
+
+
+def test_features_are_those_of_the_snapshot(shop: Shop, tmp_path: Path) -> None:
+    """One row per customer known, every feature in catalogue order, unknown where a family has no row."""
+    assert exports.export(shop.workspace, "features", AS_OF, tmp_path / "out.parquet") == 400
+    found = pd.read_parquet(tmp_path / "out.parquet").set_index("customer_id")
+    assert found.columns.tolist() == ["as_of", *(feature.name for feature in customer_features(shop.workspace))]
+    for family in CUSTOMER_FAMILIES:
+        part = pd.read_parquet(storage.snapshot_part(shop.workspace.home_path, family, AS_OF)).set_index("customer_id")
+        names = [feature.name for feature in features_of(family, shop.workspace)]
+        np.testing.assert_array_equal(found[names], part[names].reindex(found.index))
+    assert found["T"].isna().sum() == 10
+
+
+def test_features_in_csv_are_those_in_parquet(shop: Shop, tmp_path: Path) -> None:
+    """Read back as float32 they are the same numbers."""
+    for ending in ("parquet", "csv"):
+        exports.export(shop.workspace, "features", AS_OF, tmp_path / f"out.{ending}")
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    names = [feature.name for feature in customer_features(shop.workspace)]
+    text = pd.read_csv(tmp_path / "out.csv", encoding="utf-8-sig", dtype={"customer_id": str})
+    assert text["customer_id"].tolist() == table["customer_id"].tolist()
+    np.testing.assert_array_equal(text[names].astype("float32"), table[names])
+    assert pd.to_datetime(text["as_of"], utc=True).tolist() == table["as_of"].dt.tz_convert("UTC").tolist()
+
+
+def test_csv_defuses_what_parquet_keeps(changed: Workspace, tmp_path: Path) -> None:
+    """A spreadsheet gets an apostrophe before a formula; a program gets the id as it is."""
+    for what, column in (("scores", "customer_id"), ("offers", "item")):
+        exports.export(changed, what, AS_OF, tmp_path / "out.csv")
+        exports.export(changed, what, AS_OF, tmp_path / "out.parquet")
+        assert "'=1+1" in {row[column] for row in read_csv(tmp_path / "out.csv")}
+        assert "=1+1" in set(pd.read_parquet(tmp_path / "out.parquet")[column])
+
+
+@pytest.mark.parametrize("what", ["scores", "offers", "features"])
+def test_an_as_of_without_answers_is_refused(what: str, shop: Shop, tmp_path: Path) -> None:
+    """The sentence names the day and the command, and the file that was there before stays."""
+    out = tmp_path / "out.csv"
+    out.write_text("before")
+    with pytest.raises(CheckFailed, match=r"nothing of 2020-01-01 at .*; run `perennial run --as-of 2020-01-01`"):
+        exports.export(shop.workspace, what, date(2020, 1, 1), out)
+    assert out.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize("name", ["scores.xlsx", "scores", "scores.csv.gz"])
+def test_another_ending_is_refused(name: str, shop: Shop, tmp_path: Path) -> None:
+    """The sentence names the file and the two endings that there are; nothing is written."""
+    with pytest.raises(SettingsError, match=rf"--out .*{name}: the name must end in \.parquet or \.csv"):
+        exports.export(shop.workspace, "scores", AS_OF, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_of_the_file_is_made(shop: Shop, tmp_path: Path) -> None:
+    """And what stood there before is replaced."""
+    out = tmp_path / "deep" / "er" / "scores.csv"
+    exports.export(shop.workspace, "scores", None, out)
+    first = out.read_bytes()
+    exports.export(shop.workspace, "offers", None, out)
+    assert out.read_bytes() != first
+    assert [path.name for path in out.parent.iterdir()] == ["scores.csv"]

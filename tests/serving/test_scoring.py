@@ -1,0 +1,140 @@
+"""Scoring: the files it writes, when they are current, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from workspaces import AS_OF
+
+from features import retrieval, snapshot
+from perennial import registry, storage
+from perennial.settings import Workspace
+from perennial.storage import CheckFailed
+from serving import scoring
+from serving.predictor import Predictor
+
+from .conftest import Shop
+
+
+class Copy(NamedTuple):
+    """A copy of the shop that a test may change, and its champions."""
+
+    workspace: Workspace
+    predictor: Predictor
+
+    def score(self, predictor: Predictor | None = None) -> None:
+        scoring.score(predictor or self.predictor, retrieval.apply(self.workspace), AS_OF)
+
+    @property
+    def scores(self) -> Path:
+        return storage.scores_path(self.workspace.home_path, AS_OF)
+
+    @property
+    def offers(self) -> Path:
+        return storage.offers_path(self.workspace.home_path, AS_OF)
+
+
+@pytest.fixture
+def copy(shop: Shop, tmp_path: Path) -> Iterator[Copy]:
+    shutil.copytree(shop.workspace.home_path, tmp_path / "home", ignore=shutil.ignore_patterns("feast"))
+    workspace = shop.workspace.model_copy(update={"home": str(tmp_path / "home")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", shop.tracking_uri)
+        yield Copy(workspace, Predictor.load(workspace, registry.client()))
+
+
+def changed(predictor: Predictor, group: str, **settings: object) -> Predictor:
+    workspace = predictor.workspace
+    other = workspace.model_copy(update={group: getattr(workspace, group).model_copy(update=settings)})
+    return replace(predictor, workspace=other)
+
+
+def test_offers_have_the_fixed_columns_and_types(copy: Copy) -> None:
+    """Customer, as_of, rank, item, probability, kind: in this order, with these types."""
+    kinds = [(field.name, str(field.type)) for field in pq.read_schema(copy.offers)]
+    assert kinds == [("customer_id", "string"), ("as_of", "date32[day]"), ("rank", "int32"), ("item", "string"),
+                     ("probability", "double"), ("kind", "string")]  # fmt: skip
+    assert pd.read_parquet(copy.offers)["as_of"].unique().tolist() == [AS_OF]
+
+
+def test_scores_are_sorted_and_of_this_as_of(copy: Copy) -> None:
+    """One file order whatever the engine's threads did."""
+    found = pd.read_parquet(copy.scores)
+    assert found["customer_id"].is_monotonic_increasing
+    assert set(found["as_of"]) == {AS_OF}
+
+
+def test_scoring_again_gives_the_same_files(copy: Copy) -> None:
+    """The same champions on the same snapshot give the same rows."""
+    before = pd.read_parquet(copy.scores), pd.read_parquet(copy.offers)
+    copy.score()
+    pd.testing.assert_frame_equal(pd.read_parquet(copy.scores), before[0])
+    pd.testing.assert_frame_equal(pd.read_parquet(copy.offers), before[1])
+
+
+def test_blocks_do_not_show(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offers ranked fifty pairs at a time are those of a single block."""
+    before = pd.read_parquet(copy.offers)
+    monkeypatch.setattr(scoring, "_OFFER_BLOCK", 400)
+    copy.score()
+    pd.testing.assert_frame_equal(pd.read_parquet(copy.offers), before)
+
+
+def test_as_many_offers_as_asked_for(copy: Copy) -> None:
+    """`cross_sell.top` is kept, and cannot exceed what there is: four categories."""
+    first = pd.read_parquet(copy.offers).query("rank == 1").drop(columns="rank")
+    for top, each in ((1, 1), (3, 3), (100, 4)):
+        copy.score(changed(copy.predictor, "cross_sell", top=top))
+        found = pd.read_parquet(copy.offers)
+        assert set(found.groupby("customer_id").size()) == {each}
+        best = found.query("rank == 1").drop(columns="rank")
+        pd.testing.assert_frame_equal(best.reset_index(drop=True), first.reset_index(drop=True))
+
+
+def test_without_a_cross_sell_champion_nothing_is_offered(copy: Copy) -> None:
+    """The file is there with its columns and no rows; scores name no model for it."""
+    versions = {kind: name for kind, name in copy.predictor.versions.items() if kind != "cross_sell"}
+    copy.score(replace(copy.predictor, offers=None, versions=versions))
+    assert pq.read_table(copy.offers).schema.equals(scoring.OFFERS)
+    assert pd.read_parquet(copy.offers).empty
+    assert pd.read_parquet(copy.scores)["cross_sell_model"].isna().all()
+
+
+def test_what_was_scored_is_current(copy: Copy) -> None:
+    """As long as champions, tables and the settings that shape answers are the same."""
+    assert scoring.is_current(copy.predictor, AS_OF)
+    assert scoring.is_current(changed(copy.predictor, "service", port=1), AS_OF)
+
+
+def test_other_champions_settings_or_dates_are_not_current(copy: Copy) -> None:
+    """Another version, other bands, another number of offers or another day call for scoring again."""
+    promoted = replace(copy.predictor, versions={**copy.predictor.versions, "churn": "small.churn/2"})
+    assert not scoring.is_current(promoted, AS_OF)
+    assert not scoring.is_current(changed(copy.predictor, "bands", high=0.9), AS_OF)
+    assert not scoring.is_current(changed(copy.predictor, "cross_sell", top=3), AS_OF)
+    assert not scoring.is_current(copy.predictor, date(2023, 6, 30))
+
+
+def test_other_tables_are_not_current(copy: Copy) -> None:
+    """What was scored before the tables changed is scored again."""
+    manifest = storage.tables_folder(copy.workspace.home_path, "customers") / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("}", " }", 1))
+    assert not scoring.is_current(copy.predictor, AS_OF)
+
+
+def test_a_day_before_anyone_was_known_is_refused(copy: Copy) -> None:
+    """No empty file for nobody: the sentence says that nobody is known, and what to do."""
+    nobody = date(2021, 6, 1)
+    snapshot.snapshot(copy.workspace, [nobody])
+    with pytest.raises(CheckFailed, match="nobody is known at 2021-06-01; choose a later --as-of"):
+        scoring.score(copy.predictor, retrieval.apply(copy.workspace), nobody)
+    assert not storage.scores_path(copy.workspace.home_path, nobody).exists()
+    assert storage.latest_scored(copy.workspace.home_path) == AS_OF
