@@ -1,10 +1,11 @@
-"""What is in a customer's baskets; grain (customer_id, as_of), over the last 365 days where no window is named.
+"""What is in a customer's baskets over the last 365 days; one row per customer with a line in them.
 
-Lines with a non-negative amount are bought, the others returned. Kinds of something are counted among bought lines,
-and null for a customer of whom a year's lines name none.
+Lines with a non-negative amount are bought, the others returned. A basket is all that is bought on one day.
 """
 
 from __future__ import annotations
+
+from datetime import date
 
 import ibis
 import ibis.expr.types as ir
@@ -13,89 +14,102 @@ from features.catalogue import Feature
 from features.known import Tables, at
 
 _YEAR = 365
+_RECENT = 90
+_NO_CATEGORY = "no bought line names a category"
+_NOTHING = "nothing was bought"
 
 FEATURES = (
-    Feature("lines_per_purchase_365d", "lines", "lines per transaction"),
-    Feature("quantity_per_purchase_365d", "count", "pieces per transaction, where the quantity is known"),
-    Feature("n_transactions_365d", "purchases", "transactions, several a day counted apart"),
-    Feature("n_products_365d", "count", "different products", "different products bought in a year: {}"),
-    Feature("n_products_90d", "count", "different products in the last 90 days"),
-    Feature("n_categories_365d", "count", "different categories", "categories bought from: {}"),
-    Feature("n_categories_90d", "count", "different categories in the last 90 days"),
-    Feature("category_entropy_365d", "score", "diversity: entropy of the spend shares by category, in nats"),
-    Feature("top_category_share_365d", "share", "share of spend in the favourite category"),
-    Feature("price_mean_365d", "money", "spend per piece, where the quantity is known"),
-    Feature(
-        "discount_share_365d",
-        "share",
-        "discount over discount plus spend, if any discount was recorded",
-        "bought {} of it on discount",
-    ),
-    Feature("return_share_365d", "share", "returned over bought amount", "returned {} of what was bought"),
-    Feature("n_returns_365d", "lines", "returned lines", "lines returned in a year: {}"),
-    Feature("margin_share_365d", "share", "margin over net spend, where cost is known"),
-    Feature("n_locations_365d", "count", "different shops or places"),
-    Feature("n_channels_365d", "count", "different channels"),
-    Feature("hour_mean_365d", "hour", "mean hour of the day, in the workspace's timezone"),
-)
+    Feature("lines_per_purchase_365d", "lines", "lines per basket", null=_NOTHING),
+    Feature("n_categories_365d", "count", "different categories bought", "categories bought from: {}",
+            null=_NO_CATEGORY),
+    Feature("n_categories_90d", "count", "different categories bought in the last 90 days", null=_NO_CATEGORY),
+    Feature("category_entropy_365d", "score", "diversity: entropy of the spend shares by category, in nats",
+            null="no spend in a category"),
+    Feature("top_category_share_365d", "share", "share of spend in the favourite category",
+            null="no spend in a category"),
+    Feature("category_similarity_90d", "score",
+            "cosine of the spend by category in the last 90 days with that in the 275 before: 1 is no shift",
+            null="no spend in a category in either"),
+    Feature("price_mean_365d", "money", "spend per piece; a line without a quantity is one", null=_NOTHING),
+    Feature("price_change_90d", "ratio", "spend per piece in the last 90 days over that of the year",
+            null="nothing was bought in them"),
+    Feature("discount_share_365d", "share", "discount over discount plus spend", "bought {} of it on discount",
+            null="no discount was recorded"),
+    Feature("discount_share_90d", "share", "the same in the last 90 days", null="no discount was recorded in them"),
+    Feature("return_share_365d", "share", "returned over bought amount", "returned {} of what was bought",
+            null=_NOTHING),
+    Feature("n_return_days_365d", "count", "days with a returned line", "days with a return in a year: {}"),
+    Feature("n_return_days_90d", "count", "days with a returned line in the last 90 days"),
+    Feature("margin_365d", "money", "margin, where cost is known", null="no line's cost is known"),
+    Feature("n_channels_365d", "count", "different channels bought through, one counted a day and day of recording", null="no bought line names a channel"),
+    Feature("hour_mean_365d", "hour", "mean hour of the day of the bought lines, in the workspace's timezone",
+            null=_NOTHING),
+)  # fmt: skip
 
 
-def basket(tables: Tables, cutoffs: ir.Table) -> ir.Table:
-    """One row per (customer_id, as_of) with a line in the last 365 days; category figures null without products."""
-    lines = at(tables.transactions, cutoffs)
-    lines = lines.filter(lines.age <= _YEAR)
-    sums = lines.group_by("customer_id", "as_of").agg(**_sums(lines))
-    sums = sums.mutate(**_shares(sums))
-    return sums.left_join(_diversity(lines), ["customer_id", "as_of"]).drop("customer_id_right", "as_of_right")
+def basket(tables: Tables, affinity: ir.Table, as_of: date) -> ir.Table:
+    """One row per customer with a line in the 365 days before `as_of`; category figures are null without products.
+
+    `affinity` is what `product_affinity` found for the same as_of.
+    """
+    days = at(tables.customer_days, as_of)
+    days = days.filter(days.age <= _YEAR)
+    sums = days.group_by("customer").agg(**_sums(days))
+    found = sums.mutate(**_shares(sums))
+    return found.left_join(_diversity(affinity, tables.categories), "customer").drop("customer_right")
 
 
-def _sums(lines: ir.Table) -> dict[str, ir.Value]:
-    bought = lines.amount >= 0
-    recent = bought & (lines.age <= 90)
-    counted = bought & lines.quantity.notnull()
+def _sums(days: ir.Table) -> dict[str, ir.Value]:
+    recent = days.age <= _RECENT
+    returned = days.spend < days.gross
     return {
-        "n_transactions_365d": lines.transaction_id.nunique(where=bought),
-        "n_lines": bought.sum(),
-        "n_transactions_counted": lines.transaction_id.nunique(where=counted),
-        "quantity": lines.quantity.sum(where=counted),
-        "gross_counted": lines.amount.sum(where=counted),
-        "gross": lines.amount.sum(where=bought),
-        "returned": -lines.amount.sum(where=~bought),
-        "net": lines.amount.sum(where=lines.margin.notnull()),
-        "margin": lines.margin.sum(),
-        "discount": lines.discount.abs().sum(where=bought),
-        "n_returns_365d": (~bought).sum(),
-        "n_products_365d": _different(lines.product_id, bought),
-        "n_products_90d": _different(lines.product_id, recent),
-        "n_categories_365d": _different(lines.category, bought),
-        "n_categories_90d": _different(lines.category, recent),
-        "n_locations_365d": _different(lines.location, bought),
-        "n_channels_365d": _different(lines.channel, bought),
-        "hour_mean_365d": lines.occurred_at.hour().mean(where=bought),
+        "n_baskets": days.day.nunique(where=days.n_lines > 0),
+        "n_return_days_365d": days.day.nunique(where=returned),
+        "n_return_days_90d": days.day.nunique(where=returned & recent),
+        "margin_365d": days.margin.sum(),
+        "n_channels_365d": days.channel.nunique().nullif(0),
+        **{f"{name}_sum": days[name].sum() for name in ("spend", "gross", "n_lines", "quantity", "discount", "hours")},
+        **{f"{name}_recent": days[name].sum(where=recent) for name in ("gross", "quantity", "discount")},
     }
-
-
-def _different(column: ir.Column, where: ir.BooleanValue) -> ir.Value:
-    return ibis.ifelse(column.count() > 0, column.nunique(where=where), ibis.null("int64"))
 
 
 def _shares(sums: ir.Table) -> dict[str, ir.Value]:
+    price = sums.gross_sum / sums.quantity_sum.nullif(0)
     return {
-        "lines_per_purchase_365d": sums.n_lines / sums.n_transactions_365d.nullif(0),
-        "quantity_per_purchase_365d": sums.quantity / sums.n_transactions_counted.nullif(0),
-        "price_mean_365d": sums.gross_counted / sums.quantity.nullif(0),
-        "discount_share_365d": sums.discount / (sums.discount + sums.gross).nullif(0),
-        "return_share_365d": sums.returned.fill_null(0) / sums.gross.nullif(0),
-        "margin_share_365d": sums.margin / sums.net.nullif(0),
+        "lines_per_purchase_365d": sums.n_lines_sum / sums.n_baskets.nullif(0),
+        "price_mean_365d": price,
+        "price_change_90d": sums.gross_recent / sums.quantity_recent.nullif(0) / price.nullif(0),
+        "discount_share_365d": sums.discount_sum / (sums.discount_sum + sums.gross_sum).nullif(0),
+        "discount_share_90d": sums.discount_recent / (sums.discount_recent + sums.gross_recent).nullif(0),
+        "return_share_365d": (sums.gross_sum - sums.spend_sum) / sums.gross_sum.nullif(0),
+        "hour_mean_365d": sums.hours_sum / sums.n_lines_sum.nullif(0),
     }
 
 
-def _diversity(lines: ir.Table) -> ir.Table:
-    """Entropy and top share of each customer's spend by category; a category bought for nothing has no share."""
-    bought = lines.filter((lines.amount > 0) & lines.category.notnull())
-    spend = bought.group_by("customer_id", "as_of", "category").agg(spend=bought.amount.sum())
-    total = spend.spend.sum().over(ibis.window(group_by=["customer_id", "as_of"]))
-    shares = spend.mutate(share=spend.spend / total)
-    return shares.group_by("customer_id", "as_of").agg(
-        category_entropy_365d=-(shares.share * shares.share.ln()).sum(), top_category_share_365d=shares.share.max()
+def _diversity(affinity: ir.Table, categories: ir.Table) -> ir.Table:
+    """Per customer who bought in a category: how many categories, how evenly, and whether they shift."""
+    recent = affinity.filter(affinity.item_days_since_last <= _YEAR)
+    items = recent.join(categories, "item")
+    by_category = items.group_by("customer", "category").agg(
+        last=items.item_days_since_last.min(), spend=items.item_spend_365d.sum(), late=items.item_spend_90d.sum()
+    )
+    spend, late = by_category.spend, by_category.late
+    early = spend - late
+    sums = by_category.group_by("customer").agg(
+        n_categories_365d=by_category.count(),
+        n_categories_90d=by_category.count(where=by_category["last"] <= _RECENT),
+        total=spend.sum(),
+        top=spend.max(),
+        spend_ln=(spend * spend.ln()).sum(where=spend > 0),
+        product=(late * early).sum(),
+        late_squared=(late * late).sum(),
+        early_squared=(early * early).sum(),
+    )
+    total, norm = sums.total.nullif(0), (sums.late_squared * sums.early_squared).sqrt().nullif(0)
+    entropy = total.ln() - sums.spend_ln / total
+    return sums.mutate(
+        # With shares s/S: -sum(s/S ln(s/S)) = ln S - sum(s ln s)/S.
+        category_entropy_365d=ibis.ifelse(entropy < 0, 0.0, entropy),
+        top_category_share_365d=sums.top / total,
+        category_similarity_90d=sums["product"] / norm,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from features import retrieval
 from features.snapshot import features_of
@@ -24,14 +25,15 @@ _POPULAR_ITEMS = 50
 # What of the customer as a whole helps to tell how many items, and how new, they will buy.
 CONTEXT = (
     "n_purchases_90d", "n_purchases_365d", "n_purchases_decayed_90d", "days_since_last_purchase", "gap_mean", "T",
-    "spend_365d", "n_categories_365d", "n_products_365d", "lines_per_purchase_365d", "category_entropy_365d",
+    "spend_365d", "n_categories_365d", "lines_per_purchase_365d", "category_entropy_365d",
 )  # fmt: skip
+LIFT = "item_co_purchase_lift"
 
 
 def names(workspace: Workspace) -> tuple[str, ...]:
     """The columns of `design`, in order."""
     families = (*features_of("product_affinity", workspace), *features_of("popularity", workspace))
-    return (*(feature.name for feature in families), *CONTEXT)
+    return (*(feature.name for feature in families), LIFT, *CONTEXT)
 
 
 def candidates(workspace: Workspace, as_of: date, customer_ids: pd.Series) -> pd.DataFrame:
@@ -68,6 +70,32 @@ def design(
         [
             retrieval.matrix(affinity, own),
             popularity.loc[pairs["item"], wanted].to_numpy(dtype=np.float32, na_value=np.nan),
+            _lift(workspace, pairs, affinity["item_days_since_last"].to_numpy(dtype=float, na_value=np.nan) <= 365),
             context.loc[pairs["customer_id"]].to_numpy(dtype=np.float32, na_value=np.nan),
         ]
     )
+
+
+def _lift(workspace: Workspace, pairs: pd.DataFrame, owned: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Of each pair, the mean lift of its item given each other item that the customer bought in the last 365 days.
+
+    Null for who bought no other item, or none that was ever bought together with anything. `owned` says which pairs
+    were bought; the lifts are those of the snapshot of the pairs' as_of.
+    """
+    as_of = pairs["as_of"].iloc[0].date() if len(pairs) else None
+    if as_of is None:
+        return np.empty(0, dtype=np.float32)
+    together = pd.read_parquet(storage.snapshot_part(workspace.home_path, "co_purchase", as_of))
+    customers, _ = pd.factorize(pairs["customer_id"])
+    codes, items = pd.factorize(pairs["item"])
+    index = pd.Series(np.arange(len(items)), index=items)
+    together = together[together["item"].isin(items) & together["other"].isin(items)]
+    lifts = np.zeros((len(items), len(items)))
+    lifts[index[together["item"]], index[together["other"]]] = together["co_purchase_lift_365d"]
+    # A pair without a common buyer has no lift; the item itself is no other item.
+    paired = np.isin(np.arange(len(items)), index[together["item"].unique()])
+    bought = csr_array((owned[owned] * 1.0, (customers[owned], codes[owned])), (customers.max() + 1, len(items)))
+    total = (bought @ lifts.T)[customers, codes]
+    others = (bought @ paired.astype(float))[customers] - (owned & paired[codes])
+    with np.errstate(invalid="ignore"):
+        return np.where(others > 0, total / np.where(others > 0, others, 1), np.nan).astype(np.float32)

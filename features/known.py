@@ -1,85 +1,55 @@
-"""The canonical tables as Ibis expressions, and what of them was known at each cutoff."""
+"""What was known at an as_of: the inputs of every feature family."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import ibis
 import ibis.expr.types as ir
-from ibis.backends import BaseBackend
 
-from perennial import storage
-from perennial.settings import Workspace
-from perennial.tables import CONTRACTS, TREATMENT_KINDS, Contract
-
-_IBIS_TYPE = {"VARCHAR": "string", "TIMESTAMPTZ": "timestamp('UTC')", "DOUBLE": "float64", "BOOLEAN": "boolean"}
+from perennial.tables import TREATMENT_KINDS
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The inputs of every feature family. A table that the workspace lacks is here with no rows.
+    """The inputs of every feature family, as `features.days` describes them; what a workspace lacks has no rows.
 
-    transactions: a line with its product's `category` and its `margin` (null where cost is unknown);
-    customer_days: one row per (customer_id, day, known_day) with the sums of that day's lines;
-    interactions, customers: the canonical tables.
+    codes: the `customer_id` of every `customer`; customers: the canonical table; categories: the `category` of every
+    item that has one.
     """
 
-    transactions: ir.Table
+    item_days: ir.Table
     customer_days: ir.Table
-    interactions: ir.Table
+    interaction_days: ir.Table
+    opinions: ir.Table
+    codes: ir.Table
     customers: ir.Table
+    categories: ir.Table
 
 
-def read(backend: BaseBackend, workspace: Workspace) -> Tables:
-    """Opens the workspace's tables; per-customer days are computed once and kept for all cutoffs.
+def at(rows: ir.Table, as_of: date) -> ir.Table:
+    """The rows known before `as_of`, with their `age`: whole days from `day` to as_of, at least 1."""
+    known = rows.filter(rows.known_day < ibis.literal(as_of))
+    return known.mutate(age=ibis.literal(as_of).delta(known.day, unit="day").cast("int32"))
 
-    Hours are the session's on every engine, and ibis 12 makes that UTC: here it becomes the workspace's zone.
+
+def whole_days(rows: ir.Table, as_of: date, keys: Sequence[str], sums: Sequence[str]) -> ir.Table:
+    """One row per key and day known before `as_of`: `keys`, `day`, `age` and what `sums` add up to.
+
+    Rows that are not `late` are one a day already. Only the late ones are added up, and joined to what was there.
     """
-    backend.raw_sql(f"SET TIME ZONE {storage.quoted(workspace.timezone)}")
-    tables = {name: _table(backend, workspace, CONTRACTS[name]) for name in CONTRACTS}
-    products = tables["products"].select("product_id", "category", "unit_cost")
-    lines = tables["transactions"].left_join(products, "product_id").drop("product_id_right")
-    cost = ibis.coalesce(lines.cost, lines.unit_cost * lines.quantity)
-    lines = lines.mutate(margin=lines.amount - cost).drop("cost", "unit_cost")
-    days = backend.create_table("customer_days", customer_days(lines), temp=True)
-    return Tables(lines, days, tables["interactions"], tables["customers"])
+    known = at(rows, as_of).select(*keys, "day", "age", "late", *sums)
+    on = [*keys, "day", "age"]
+    late = known.filter(known.late)
+    late = late.group_by(on).agg(**{f"late_{name}": late[name].sum() for name in sums})
+    both = known.filter(~known.late).outer_join(late, on)
+    merged = {key: ibis.coalesce(both[key], both[f"{key}_right"]) for key in on}
+    added = {n: ibis.coalesce(both[n] + both[f"late_{n}"], both[n], both[f"late_{n}"]) for n in sums}
+    return both.select(**merged, **added)
 
 
-def _table(backend: BaseBackend, workspace: Workspace, contract: Contract) -> ir.Table:
-    paths = storage.parts(storage.tables_folder(workspace.home_path, contract.name))
-    if paths and contract.name in workspace.tables.given():
-        return backend.read_parquet([str(path) for path in paths], table_name=f"source_{contract.name}")
-    schema = {column.name: _IBIS_TYPE[column.type] for column in contract.columns}
-    days = ("day", "known_day") if contract.is_event else ()
-    derived = (*days, *(f"{n[:-3]}_day" for n in contract.names if n in ("resolved_at", "signed_up_at")))
-    return ibis.memtable([], schema=ibis.schema(schema | dict.fromkeys(derived, "date")))
-
-
-def customer_days(lines: ir.Table) -> ir.Table:
-    """Lines summed to one row per (customer_id, day, known_day). A line with a negative amount is a return."""
-    bought = lines.amount >= 0
-    return lines.group_by("customer_id", "day", "known_day").agg(
-        spend=lines.amount.sum(),
-        gross=lines.amount.sum(where=bought).fill_null(0),
-        n_lines=bought.sum(),
-        n_return_lines=(~bought).sum(),
-        quantity=lines.quantity.sum(where=bought),
-        discount=lines.discount.sum(where=bought),
-        margin=lines.margin.sum(),
-    )
-
-
-def at(rows: ir.Table, cutoffs: ir.Table) -> ir.Table:
-    """Every row once per cutoff that knew of it, with `as_of` and its `age`: days from `day` to as_of, at least 1."""
-    joined = rows.join(cutoffs, rows.known_day < cutoffs.as_of)
-    return joined.mutate(age=joined.as_of.delta(joined.day, unit="day"))
-
-
-def cutoffs_table(as_of_dates: list[date]) -> ir.Table:
-    return ibis.memtable({"as_of": as_of_dates}, schema=ibis.schema({"as_of": "date"}))
-
-
-def is_behaviour(interactions: ir.Table) -> ir.BooleanValue:
+def is_behaviour(kind: ir.StringValue) -> ir.BooleanValue:
     """True for what customers do themselves, false for what the marketer sends them."""
-    return interactions.kind.notin(TREATMENT_KINDS)
+    return kind.notin(TREATMENT_KINDS)

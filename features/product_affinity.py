@@ -1,69 +1,101 @@
-"""What a customer buys and how often again; grain (customer_id, item, as_of), item being a category or a product."""
+"""What a customer buys and how often again: a row per customer and item, item being a category or a product."""
 
 from __future__ import annotations
+
+from datetime import date
 
 import ibis
 import ibis.expr.types as ir
 
 from features.catalogue import Feature
-from features.known import Tables, at
+from features.known import Tables, whole_days
 
 _SPANS = (30, 90, 365)
+_ONCE = "bought once"
 
 FEATURES = (
     Feature("item_n_purchases", "purchases", "purchase days of the item, ever"),
     *(Feature(f"item_n_purchases_{w}d", "purchases", f"purchase days of the item in the last {w} days")
       for w in _SPANS),
+    Feature("item_n_purchases_decayed_90d", "purchases", "purchase days of the item, each weighted exp(-age / 90)"),
+    Feature("item_n_purchases_next_90d_last_year", "purchases", "purchase days in the coming 90 days, a year earlier"),
+    Feature("item_spend_90d", "money", "spend on the item in the last 90 days"),
     Feature("item_spend_365d", "money", "spend on the item in the last 365 days"),
     Feature("item_days_since_last", "days", "as_of minus the last purchase of the item"),
     Feature("item_days_since_first", "days", "as_of minus the first purchase of the item"),
-    Feature("item_gap_mean", "days", "mean days between purchases of the item"),
-    Feature("item_silence_vs_gap", "ratio", "days since the item's last purchase over its mean gap"),
-    Feature("item_share_365d", "share", "the item's part of the customer's purchased item-days in the last 365 days"),
+    Feature("item_gap_mean", "days", "mean days between purchases of the item", null=_ONCE),
+    Feature("item_silence_vs_gap", "ratio", "days since the item's last purchase over its mean gap", null=_ONCE),
+    Feature("item_share_365d", "share", "the item's part of the customer's purchased item-days in the last 365 days",
+            null="nothing was bought in them"),
 )  # fmt: skip
 POPULARITY = (
-    *(Feature(f"item_buyers_{w}d", "share", f"share of the buyers of any item in the last {w} days who bought this")
-      for w in _SPANS),
-    Feature("item_rising", "ratio", "share of buyers in the last 30 days over that in the last 365"),
+    *(Feature(f"item_buyers_{w}d", "share", f"share of the buyers of any item in the last {w} days who bought this",
+              null="nobody bought anything in them") for w in _SPANS),
+    Feature("item_rising", "ratio", "share of buyers in the last 30 days over that in the last 365",
+            null="nobody bought anything in the last 30 days"),
+    Feature("item_share_next_90d_last_year", "share",
+            "what part of the item's purchase days in the last 365 fell in the coming 90 days, a year earlier"),
 )  # fmt: skip
+CO_PURCHASE = (
+    Feature("co_buyers_365d", "share", "share of the buyers of the other item who bought this too, in 365 days"),
+    Feature("co_purchase_lift_365d", "ratio", "that share over this item's share of all buyers of any item"),
+)
+# Pairs of items are looked at among so many of the most bought ones.
+_PAIRED = 300
 
 
-def product_affinity(tables: Tables, cutoffs: ir.Table, item: str) -> ir.Table:
-    """One row per (customer_id, item, as_of) bought before; `item` names the column of the lines that is ranked."""
-    days = _item_days(tables, cutoffs, item)
-    spans = {f"item_n_purchases_{w}d": (days.age <= w).sum() for w in _SPANS}
-    sums = days.group_by("customer_id", "item", "as_of").agg(
+def product_affinity(tables: Tables, as_of: date) -> ir.Table:
+    """One row per (customer, item) bought before `as_of`."""
+    days = whole_days(tables.item_days, as_of, ["customer", "item"], ["gross"])
+    sums = days.group_by("customer", "item").agg(
         item_n_purchases=days.count(),
-        item_spend_365d=days.spend.sum(where=days.age <= 365).fill_null(0),
+        **{f"item_n_purchases_{w}d": days.count(where=days.age <= w) for w in _SPANS},
+        item_n_purchases_decayed_90d=(-days.age / 90.0).exp().sum(),
+        item_n_purchases_next_90d_last_year=days.count(where=(days.age > 275) & (days.age <= 365)),
+        item_spend_90d=days.gross.sum(where=days.age <= 90).fill_null(0),
+        item_spend_365d=days.gross.sum(where=days.age <= 365).fill_null(0),
         item_days_since_last=days.age.min(),
         item_days_since_first=days.age.max(),
-        **spans,
     )
-    repeats = (sums.item_n_purchases - 1).nullif(0)
-    sums = sums.mutate(item_gap_mean=(sums.item_days_since_first - sums.item_days_since_last) / repeats)
-    all_items = sums.item_n_purchases_365d.sum().over(ibis.window(group_by=["customer_id", "as_of"]))
+    gap = (sums.item_days_since_first - sums.item_days_since_last) / (sums.item_n_purchases - 1).nullif(0)
+    all_items = sums.item_n_purchases_365d.sum().over(ibis.window(group_by="customer"))
     return sums.mutate(
-        item_silence_vs_gap=sums.item_days_since_last / sums.item_gap_mean,
+        item_gap_mean=gap,
+        item_silence_vs_gap=sums.item_days_since_last / gap,
         item_share_365d=sums.item_n_purchases_365d / all_items.nullif(0),
     )
 
 
-def popularity(tables: Tables, cutoffs: ir.Table, item: str) -> ir.Table:
-    """One row per (item, as_of) bought in the last 365 days: what share of the shop's recent buyers bought it."""
-    days = _item_days(tables, cutoffs, item).filter(ibis._.age <= 365)
-    buyers = days.group_by("as_of").agg(**{f"all_{w}d": days.customer_id.nunique(where=days.age <= w) for w in _SPANS})
-    counts = days.group_by("item", "as_of").agg(
-        **{f"own_{w}d": days.customer_id.nunique(where=days.age <= w) for w in _SPANS}
+def popularity(affinity: ir.Table) -> ir.Table:
+    """One row per item bought in the last 365 days, from the `product_affinity` of the same as_of."""
+    last = affinity.item_days_since_last
+    latest = affinity.group_by("customer").agg(last=last.min())
+    buyers = latest.agg(**{f"all_{w}d": latest.count(where=latest["last"] <= w) for w in _SPANS})
+    counts = affinity.group_by("item").agg(
+        **{f"own_{w}d": affinity.count(where=last <= w) for w in _SPANS},
+        then=affinity.item_n_purchases_next_90d_last_year.sum(),
+        year=affinity.item_n_purchases_365d.sum(),
     )
-    both = counts.join(buyers, "as_of")
+    both = counts.filter(counts.own_365d > 0).cross_join(buyers)
     shares = both.select(
-        "item", "as_of", **{f"item_buyers_{w}d": both[f"own_{w}d"] / both[f"all_{w}d"].nullif(0) for w in _SPANS}
+        "item",
+        **{f"item_buyers_{w}d": both[f"own_{w}d"] / both[f"all_{w}d"].nullif(0) for w in _SPANS},
+        item_share_next_90d_last_year=both.then / both.year,
     )
     return shares.mutate(item_rising=shares.item_buyers_30d / shares.item_buyers_365d)
 
 
-def _item_days(tables: Tables, cutoffs: ir.Table, item: str) -> ir.Table:
-    lines = tables.transactions
-    bought = lines.filter((lines.amount >= 0) & lines[item].notnull()).mutate(item=lines[item])
-    days = bought.group_by("customer_id", "item", "day", "known_day").agg(spend=bought.amount.sum())
-    return at(days, cutoffs).group_by("customer_id", "item", "as_of", "day", "age").agg(spend=ibis._.spend.sum())
+def co_purchase(affinity: ir.Table) -> ir.Table:
+    """One row per (item, other) with a common buyer in the last 365 days, both among the 300 most bought items."""
+    recent = affinity.filter(affinity.item_days_since_last <= 365).select("customer", "item")
+    n_all = recent.agg(n_all=recent.customer.nunique())
+    sizes = recent.group_by("item").agg(n_item=recent.count())
+    sizes = sizes.order_by(sizes.n_item.desc(), sizes.item).limit(_PAIRED)
+    baskets = recent.join(sizes, "item").select("customer", "item")
+    others = baskets.view().rename(other="item")
+    pairs = baskets.join(others, [baskets.customer == others.customer, baskets.item != others.other])
+    common = pairs.group_by("item", "other").agg(n_both=pairs.count())
+    of_other = sizes.view().rename(other="item", n_other="n_item")
+    found = common.join(sizes, "item").join(of_other, "other").cross_join(n_all)
+    share = found.n_both / found.n_other
+    return found.select("item", "other", co_buyers_365d=share, co_purchase_lift_365d=share * found.n_all / found.n_item)

@@ -1,9 +1,11 @@
-"""Who a customer is: tenure, attributes and consents; grain (customer_id, as_of).
+"""Who a customer is: tenure, attributes and consents; one row per customer known at as_of.
 
-Its rows are the customers known at as_of: a purchase (or a return of one made earlier) or a sign-up before it.
+Known is who has a purchase (or a return of one made earlier) or a sign-up before as_of.
 """
 
 from __future__ import annotations
+
+from datetime import date
 
 import ibis
 import ibis.expr.types as ir
@@ -12,42 +14,49 @@ from features.catalogue import Feature
 from features.known import Tables, at
 
 CONSENTS = (
-    Feature("profiling_consent", "code", "1 given, 0 refused or not recorded, null where the shop keeps no consents"),
+    Feature("profiling_consent", "code", "1 given, 0 refused or not recorded", null="the shop keeps no consents"),
 )
 FEATURES = (
     Feature("tenure_days", "days", "as_of minus sign-up, or first transaction where that is earlier or all there is"),
+    Feature("days_to_first_transaction", "days", "first transaction minus sign-up, zero if it came first",
+            null="no transaction, or no sign-up recorded"),
     *CONSENTS,
-)
+)  # fmt: skip
 
 
 def attribute_feature(attribute: str) -> Feature:
     return Feature(
-        f"attribute_{attribute}", "code", f"`{attribute}` of the customer", f"{attribute.replace('_', ' ')} {{}}"
-    )
+        f"attribute_{attribute}", "code", f"`{attribute}` of the customer", f"{attribute.replace('_', ' ')} {{}}",
+        null="not recorded, a value without a code, or signed up only after as_of",
+    )  # fmt: skip
 
 
 def profile(
-    tables: Tables, cutoffs: ir.Table, codes: dict[str, dict[str, int]], attributes: tuple[str, ...], consents: bool
+    tables: Tables, as_of: date, codes: dict[str, dict[str, int]], attributes: tuple[str, ...], consents: bool
 ) -> ir.Table:
-    """One row per customer known at as_of.
+    """One row per customer known at `as_of`, with `customer_id` and, for whom there are events, the `customer` code.
 
     A text attribute becomes its code in `codes` (null for a value without one); a number stays as it is. Who signs up
     only after as_of had no attributes before; consents are those of today, for the past as well.
     """
-    bought = at(tables.customer_days, cutoffs)
-    first = bought.group_by("customer_id", "as_of").agg(first_age=bought.age.max())
+    day = ibis.literal(as_of)
+    bought = at(tables.customer_days, as_of)
+    first = bought.group_by("customer").agg(first_age=bought.age.max())
+    buyers = first.join(tables.codes, "customer").select("customer_id", "first_age")
     customers = tables.customers
-    signed_up = customers.join(cutoffs, customers.signed_up_day < cutoffs.as_of).select("customer_id", "as_of")
-    known = first.select("customer_id", "as_of").union(signed_up, distinct=True)
-    known = known.left_join(first, ["customer_id", "as_of"]).drop("customer_id_right", "as_of_right")
-    known = known.left_join(customers, "customer_id").drop("customer_id_right")
-    since_sign_up = known.as_of.delta(known.signed_up_day, unit="day")
+    signed_up = customers.filter(customers.signed_up_day < day).select("customer_id")
+    known = buyers.select("customer_id").union(signed_up, distinct=True)
+    for more in (tables.codes, buyers, customers):
+        known = known.left_join(more, "customer_id").drop("customer_id_right")
+    since_sign_up = ibis.ifelse(known.signed_up_day < day, day.delta(known.signed_up_day, unit="day"), ibis.null())
+    waited = since_sign_up - known.first_age
     granted = known.profiling_consent.fill_null(False).cast("float64") if consents else ibis.null("float64")
-    described = known.signed_up_day.isnull() | (known.signed_up_day < known.as_of)
+    described = known.signed_up_day.isnull() | (known.signed_up_day < day)
     return known.select(
         "customer_id",
-        "as_of",
+        "customer",
         tenure_days=ibis.greatest(since_sign_up.fill_null(known.first_age), known.first_age.fill_null(since_sign_up)),
+        days_to_first_transaction=ibis.ifelse(waited < 0, 0, waited),
         profiling_consent=granted,
         **{
             f"attribute_{name}": ibis.ifelse(described, _coded(known[name], codes.get(name)), ibis.null("float64"))

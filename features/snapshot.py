@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
@@ -14,9 +15,8 @@ import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow.parquet as pq
-from ibis.backends import BaseBackend
 
-from features import basket, engagement, known, product_affinity, profile, purchases
+from features import basket, days, engagement, known, product_affinity, profile, purchases, segments
 from features.catalogue import Feature
 from perennial import storage
 from perennial.settings import Workspace
@@ -30,19 +30,23 @@ _MODULES: dict[str, ModuleType] = {
     "profile": profile,
     "product_affinity": product_affinity,
     "popularity": product_affinity,
+    "co_purchase": product_affinity,
 }
 CUSTOMER_FAMILIES = ("purchases", "basket", "engagement", "profile")
 KEYS = dict.fromkeys(CUSTOMER_FAMILIES, ("customer_id",)) | {
     "product_affinity": ("customer_id", "item"),
     "popularity": ("item",),
+    "co_purchase": ("item", "other"),
 }
+ITEM_FAMILIES = ("product_affinity", "popularity", "co_purchase")
 
 
 def features_of(family: str, workspace: Workspace) -> tuple[Feature, ...]:
     """The features of a family in the order of its columns; `profile` has the workspace's attributes."""
     if family == "profile":
         return (*profile.FEATURES, *map(profile.attribute_feature, workspace.attributes))
-    return product_affinity.POPULARITY if family == "popularity" else _MODULES[family].FEATURES
+    of_items = {"popularity": product_affinity.POPULARITY, "co_purchase": product_affinity.CO_PURCHASE}
+    return of_items.get(family) or _MODULES[family].FEATURES
 
 
 def customer_features(workspace: Workspace) -> tuple[Feature, ...]:
@@ -55,61 +59,96 @@ def snapshot(
 ) -> list[Path]:
     """Writes the missing parts of every family for `as_of_dates`; returns the paths of all parts.
 
-    A part names the fingerprint of the tables, settings and code it came from: one that differs is written anew, or
-    removed where it is not asked for, since Feast reads all parts of a family together.
+    A part names the fingerprint of the rows known at its as_of, the settings and the code it came from: one that
+    differs is written anew, or removed where it is not asked for, since Feast reads all parts of a family together.
     """
-    stamp = fingerprint(workspace)
-    for part in (workspace.home_path / "snapshots").glob("*/*/part.parquet"):
-        if part.parents[1].name != "packed" and _stamp_of(part) != stamp:
-            part.unlink()
+    stamps = {as_of: fingerprint(workspace, as_of) for as_of in {*as_of_dates, *_written(workspace)}}
+    for as_of in stamps:
+        for family in KEYS:
+            part = storage.snapshot_part(workspace.home_path, family, as_of)
+            if _stamp_of(part) != stamps[as_of]:
+                part.unlink(missing_ok=True)
     wanted = [(family, as_of) for as_of in as_of_dates for family in families(workspace)]
-    missing = [(f, a) for f, a in wanted if _stamp_of(storage.snapshot_part(workspace.home_path, f, a)) != stamp]
-    if missing:
+    paths = [storage.snapshot_part(workspace.home_path, family, as_of) for family, as_of in wanted]
+    if not all(path.exists() for path in paths):
         with storage.connect(workspace.home_path, workspace.timezone) as connection:
-            backend = ibis.duckdb.from_connection(connection)
-            tables = known.read(backend, workspace)
-            for family, as_of in missing:
-                rows = _family_rows(workspace, family, tables, as_of)
-                _write(connection, backend, rows, workspace, family, as_of, stamp)
-                if family == families(workspace)[-1]:
-                    progress(f"snapshot {as_of}")
-    return [storage.snapshot_part(workspace.home_path, family, as_of) for family, as_of in wanted]
+            tables = segments.read(connection, workspace, progress)
+            for as_of in as_of_dates:
+                _Snapshot(connection, workspace, tables, as_of, stamps[as_of]).write()
+                progress(f"snapshot {as_of}")
+    return paths
+
+
+def _written(workspace: Workspace) -> set[date]:
+    parts = (workspace.home_path / "snapshots").glob("*/*/part.parquet")
+    return {date.fromisoformat(part.parent.name) for part in parts if part.parents[1].name in KEYS}
 
 
 def families(workspace: Workspace) -> tuple[str, ...]:
     """The families that the workspace's tables allow; without products there is no category to have affinity to."""
     ranked = workspace.cross_sell.level == "item" or workspace.tables.products is not None
-    return (*CUSTOMER_FAMILIES, "product_affinity", "popularity") if ranked else CUSTOMER_FAMILIES
+    return (*CUSTOMER_FAMILIES, *ITEM_FAMILIES) if ranked else CUSTOMER_FAMILIES
 
 
-def _family_rows(workspace: Workspace, family: str, tables: known.Tables, as_of: date) -> ir.Table:
-    cutoffs = known.cutoffs_table([as_of])
-    item = "category" if workspace.cross_sell.level == "category" else "product_id"
-    match family:
-        case "profile":
-            return profile.profile(
-                tables, cutoffs, attribute_codes(workspace), workspace.attributes, has_consent(workspace, "profiling")
-            )
-        case "product_affinity":
-            return product_affinity.product_affinity(tables, cutoffs, item)
-        case "popularity":
-            return product_affinity.popularity(tables, cutoffs, item)
-        case _:
-            return getattr(_MODULES[family], family)(tables, cutoffs)
+class _Snapshot:
+    """The parts of one as_of."""
 
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, workspace: Workspace, tables: known.Tables, as_of: date, stamp: str
+    ) -> None:
+        self.connection, self.workspace, self.tables = connection, workspace, tables
+        self.as_of, self.stamp = as_of, stamp
+        self.backend = ibis.duckdb.from_connection(connection)
+        connection.execute("SET TimeZone = ?", [workspace.timezone])
 
-def _write(
-    connection: duckdb.DuckDBPyConnection, backend: BaseBackend, rows: ir.Table, workspace: Workspace, family: str,
-    as_of: date, stamp: str,
-) -> None:  # fmt: skip
-    """Float32 features in catalogue order, stamped with the as_of instant, sorted by key."""
-    features = [f'CAST({f.name} AS FLOAT) AS "{f.name}"' for f in features_of(family, workspace)]
-    instant = f"TIMESTAMPTZ '{midnight(as_of, workspace.timezone).isoformat()}' AS as_of"
-    keys = ", ".join(KEYS[family])
-    backend.create_view(f"{family}_rows", rows, overwrite=True)
-    query = f"SELECT {keys}, {instant}, {', '.join(features)} FROM {family}_rows ORDER BY {keys}"
-    path = storage.snapshot_part(workspace.home_path, family, as_of)
-    storage.copy_to(connection, query, path, metadata={"perennial": stamp})
+    def write(self) -> None:
+        """Writes the families that are missing; who is known, which the profile says, comes first."""
+        for family in ("profile", *CUSTOMER_FAMILIES, *ITEM_FAMILIES):
+            if family in families(self.workspace) and not self._part(family).exists():
+                self._write(family, self._rows(family))
+
+    def _part(self, family: str) -> Path:
+        return storage.snapshot_part(self.workspace.home_path, family, self.as_of)
+
+    def _rows(self, family: str) -> ir.Table:
+        """The family's rows by its keys: of a customer family one for everybody known, null where it knows nothing."""
+        workspace = self.workspace
+        match family:
+            case "profile":
+                codes, consents = attribute_codes(workspace), has_consent(workspace, "profiling")
+                return profile.profile(self.tables, self.as_of, codes, workspace.attributes, consents)
+            case "purchases":
+                return self._of_everybody(purchases.purchases(self.tables, self.as_of))
+            case "basket":
+                return self._of_everybody(basket.basket(self.tables, self.affinity, self.as_of))
+            case "engagement":
+                return self._of_everybody(engagement.engagement(self.tables, self.as_of))
+            case "product_affinity":
+                return self.affinity.join(self.tables.codes, "customer")
+            case "popularity":
+                return product_affinity.popularity(self.affinity)
+            case _:
+                return product_affinity.co_purchase(self.affinity)
+
+    def _of_everybody(self, rows: ir.Table) -> ir.Table:
+        everybody = self.backend.read_parquet(str(self._part("profile"))).select("customer_id")
+        return everybody.left_join(self.tables.codes, "customer_id").left_join(rows, "customer")
+
+    @cached_property
+    def affinity(self) -> ir.Table:
+        """`product_affinity`, which four families are made from, computed once."""
+        rows = product_affinity.product_affinity(self.tables, self.as_of)
+        self.connection.execute("DROP TABLE IF EXISTS affinity")
+        return self.backend.create_table("affinity", rows, temp=True)
+
+    def _write(self, family: str, rows: ir.Table) -> None:
+        """Float32 features in catalogue order, stamped with the as_of instant, sorted by key."""
+        features = [f'CAST("{f.name}" AS FLOAT) AS "{f.name}"' for f in features_of(family, self.workspace)]
+        instant = f"TIMESTAMPTZ '{midnight(self.as_of, self.workspace.timezone).isoformat()}' AS as_of"
+        keys = ", ".join(KEYS[family])
+        self.backend.create_view("family_rows", rows, overwrite=True)
+        query = f"SELECT {keys}, {instant}, {', '.join(features)} FROM family_rows ORDER BY {keys}"
+        storage.copy_to(self.connection, query, self._part(family), metadata={"perennial": self.stamp})
 
 
 def has_consent(workspace: Workspace, kind: str) -> bool:
@@ -141,15 +180,25 @@ def attribute_codes(workspace: Workspace) -> dict[str, dict[str, int]]:
     return grown
 
 
-def fingerprint(workspace: Workspace) -> str:
-    """What a snapshot depends on: the content of the tables, the settings that shape it, the families' code."""
-    manifests = []
-    for name in CONTRACTS:
-        path = storage.tables_folder(workspace.home_path, name) / "manifest.json"
-        manifests.append(path.read_text() if path.exists() and name in workspace.tables.given() else "")
-    code = [inspect.getsource(module) for module in (known, purchases, basket, engagement, profile, product_affinity)]
+def fingerprint(workspace: Workspace, as_of: date | None = None) -> str:
+    """What a snapshot depends on: the tables, as far as known at `as_of`; the settings that shape it; the code.
+
+    A file of events that all happened at `as_of` or later says nothing of that day: a new day of data leaves the
+    snapshots before it as they are.
+    """
+    tables = {name: _content(workspace, name, as_of) for name in CONTRACTS if name in workspace.tables.given()}
+    modules = (known, days, segments, purchases, basket, engagement, profile, product_affinity)
     shape = [workspace.timezone, list(workspace.attributes), workspace.cross_sell.level]
-    return hashlib.sha256(json.dumps([manifests, code, shape]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([tables, list(map(inspect.getsource, modules)), shape]).encode()).hexdigest()
+
+
+def _content(workspace: Workspace, table: str, as_of: date | None) -> list[str]:
+    """The parts of a table that can hold rows known at `as_of`."""
+    entries = storage.sources_of(storage.tables_folder(workspace.home_path, table))
+    if as_of is None or not CONTRACTS[table].is_event:
+        return [entry["part"] for entry in entries]
+    until = midnight(as_of, workspace.timezone).timestamp() * 1_000_000
+    return [entry["part"] for entry in entries if entry["first"] is not None and entry["first"] < until]
 
 
 def _stamp_of(path: Path) -> str | None:

@@ -1,7 +1,7 @@
 """Sources to canonical tables: every row is accepted, or quarantined with a reason, and the account adds up.
 
-An accepted row of an event table carries two columns more: `day`, the day of `occurred_at` in the workspace's
-timezone, and `known_day`, the later of that and the day of `recorded_at`. A row is known at an as_of exactly when
+An accepted row of an event table carries three columns more: `day` and `hour` of `occurred_at` in the workspace's
+timezone, and `known_day`, the later of that day and the day of `recorded_at`. A row is known at an as_of exactly when
 `known_day < as_of`, which makes every window a comparison of dates.
 """
 
@@ -26,7 +26,7 @@ from perennial.storage import CheckFailed, quoted
 from perennial.tables import CONTRACTS, Contract
 
 # Raise it when rows are judged differently: what was taken in before is then read again.
-_RULES = 1
+_RULES = 2
 
 _ADVICE = {
     "is not a time": "a time in another notation needs try_strptime(column, '%d/%m/%Y')",

@@ -103,11 +103,15 @@ def read_json(path: Path) -> Any:
 
 
 def copy_to(
-    connection: duckdb.DuckDBPyConnection, query: str, path: Path, metadata: Mapping[str, str] | None = None
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+    codec: str = "zstd",
 ) -> int:
     """Writes the rows of `query` to a Parquet file at `path`, atomically; returns how many."""
     noted = ", ".join(f"{key}: {quoted(value)}" for key, value in (metadata or {}).items())
-    options = "FORMAT parquet, COMPRESSION zstd" + (f", KV_METADATA {{{noted}}}" if noted else "")
+    options = f"FORMAT parquet, COMPRESSION {codec}" + (f", KV_METADATA {{{noted}}}" if noted else "")
     with replacing(path) as draft:
         rows = connection.execute(f"COPY ({query}) TO {quoted(draft)} ({options})").fetchall()
     return int(rows[0][0])

@@ -201,11 +201,12 @@ def times(connection: duckdb.DuckDBPyConnection) -> tuple[int | None, int | None
 
 
 def accepted(contract: Contract, columns: Sequence[str]) -> str:
-    """SQL for the rows without a reason, in the order of their lines, with the days that windows compare."""
+    """SQL for the rows without a reason, in the order of their lines, with the days that windows compare and the hour."""
     days = ""
     if contract.is_event:
         day, recorded = "CAST(occurred_at AS DATE)", "CAST(recorded_at AS DATE)"
         days = f", {day} AS day, greatest({day}, coalesce({recorded}, {day})) AS known_day"
+        days += ", CAST(hour(occurred_at) AS UTINYINT) AS hour"
     for name in ("resolved_at", "signed_up_at"):
         if name in columns:
             days += f", CAST({name} AS DATE) AS {name.removesuffix('_at')}_day"

@@ -10,6 +10,7 @@ import sqlite3
 import statistics
 from datetime import date
 
+import numpy as np
 import pandas as pd
 
 KINDS = ("visit", "search", "cart", "review", "complaint", "inquiry", "survey", "email_open", "email_click", "call",
@@ -61,6 +62,9 @@ def _purchases() -> dict[str, str]:
         "recency": _own("max(age) - min(age)", "purchase"),
         "T": _own("max(age)", "purchase"),
         "monetary_value": _own("avg(spend)", "purchase", "nth > 1"),
+        "recency_share": _own("(max(age) - min(age)) * 1.0 / max(age)", "purchase"),
+        "repurchase_frequency": _own("(count(*) - 1) * 365.0 / max(age)", "purchase"),
+        "loyalty_index": _own("(count(*) - 1) * 1.0 / count(*)", "purchase"),
         "days_since_last_purchase": silence,
         "gap_mean": _own("avg(gap)", "purchase"),
         "gap_std": _own("spread(gap)", "purchase"),
@@ -69,11 +73,17 @@ def _purchases() -> dict[str, str]:
         "gap_cv": _own("spread(gap) / avg(gap)", "purchase"),
         "silence_vs_gap": _own("min(age) / avg(gap)", "purchase"),
         "silence_vs_longest_gap": _own("1.0 * min(age) / max(gap)", "purchase"),
+        "silence_in_deviations": _own("(min(age) - avg(gap)) / nullif(spread(gap), 0)", "purchase"),
         "spend_mean": _own("avg(spend)", "purchase"),
         "spend_std": _own("spread(spend)", "purchase"),
         "spend_max": _own("max(spend)", "purchase"),
+        "spend_first": _own("spend", "purchase", "nth = 1"),
         "spend_last": _own("spend", "purchase", "nth_from_last = 1"),
         "n_purchases_change_90d": _own("sum(age <= 90) - sum(age BETWEEN 91 AND 180)", "purchase"),
+        "n_purchases_acceleration_90d": _own(
+            "sum(age <= 90) - 2 * sum(age BETWEEN 91 AND 180) + sum(age BETWEEN 181 AND 270)", "purchase"
+        ),
+        "spend_90d_share_of_year": f"{_spend(1, 90)} / {_positive(_spend(1, 365))}",
         "spend_change_90d": f"{_spend(1, 90)} - {_spend(91, 180)}",
         "spend_change_365d": f"{_spend(1, 365)} - {_spend(366, 730)}",
         "n_active_months_365d": _own("count(DISTINCT (age - 1) / 30)", "purchase", "age <= 360"),
@@ -87,7 +97,23 @@ def _purchases() -> dict[str, str]:
         n = _own("count(*)", "purchase", f"age BETWEEN {nearest} AND 365")
         found[f"n_purchases_next_{span}_last_year"] = f"CASE WHEN {a_year} THEN {n} END"
         found[f"spend_next_{span}_last_year"] = f"CASE WHEN {a_year} THEN {_spend(nearest, 365)} END"
-    return found
+        share = f"{_spend(nearest, 365)} / {_positive(_spend(1, 365))}"
+        found[f"spend_share_next_{span}_last_year"] = f"CASE WHEN {a_year} THEN {share} END"
+        share = f"{_shop(nearest, 365)} / {_positive(_shop(1, 365))}"
+        found[f"shop_share_next_{span}_last_year"] = f"CASE WHEN {_OPENED} >= 365 THEN {share} END"
+    growth = f"{_shop(1, 90)} / {_positive(_shop(366, 455))}"
+    return found | {"shop_growth_90d": f"CASE WHEN {_OPENED} >= 455 THEN {growth} END"}
+
+
+_OPENED = "(SELECT max(age) FROM purchase)"
+
+
+def _shop(nearest: int, farthest: int) -> str:
+    return f"(SELECT sum(amount) FROM line WHERE age BETWEEN {nearest} AND {farthest})"
+
+
+def _positive(figure: str) -> str:
+    return f"(SELECT CASE WHEN figure > 0 THEN figure END FROM (SELECT {figure} AS figure))"
 
 
 def _spend(nearest: int, farthest: int) -> str:
@@ -95,39 +121,47 @@ def _spend(nearest: int, farthest: int) -> str:
 
 
 def _basket() -> dict[str, str]:
-    bought, returned, year = "age <= 365 AND amount >= 0", "age <= 365 AND amount < 0", "age <= 365"
-    counted, quantity_known = "count(DISTINCT transaction_id)", f"{bought} AND quantity IS NOT NULL"
+    bought, returned = "age <= 365 AND amount >= 0", "age <= 365 AND amount < 0"
     gross = _own("sum(amount)", "line", bought)
-    discount = _own("sum(abs(discount))", "line", bought)
     by_category = _own("sum(amount) AS spend", "line", "age <= 365 AND amount > 0 AND category IS NOT NULL "
                        "GROUP BY category")  # fmt: skip
+    price = "sum(amount) / nullif(sum(coalesce(quantity, 1)), 0)"
     return {
-        "lines_per_purchase_365d": _own(f"1.0 * count(*) / nullif({counted}, 0)", "line", bought),
-        "quantity_per_purchase_365d": _own(f"sum(quantity) / nullif({counted}, 0)", "line", quantity_known),
-        "n_transactions_365d": _own(counted, "line", bought),
-        "n_products_365d": _different("product_id", 365),
-        "n_products_90d": _different("product_id", 90),
+        "lines_per_purchase_365d": _own("1.0 * count(*) / nullif(count(DISTINCT age), 0)", "line", bought),
         "n_categories_365d": _different("category", 365),
-        "n_categories_90d": _different("category", 90),
+        "n_categories_90d": f"CASE WHEN {_different('category', 365)} > 0 THEN "
+        f"coalesce({_different('category', 90)}, 0) END",
         "category_entropy_365d": f"(SELECT entropy(spend) FROM {by_category})",
         "top_category_share_365d": f"(SELECT max(spend) / sum(spend) FROM {by_category})",
-        "price_mean_365d": _own("sum(amount) / nullif(sum(quantity), 0)", "line", quantity_known),
-        "discount_share_365d": f"{discount} / nullif({discount} + {gross}, 0)",
+        "category_similarity_90d": _own("cosine(category, amount, age)", "line", f"{bought} AND category IS NOT NULL"),
+        "price_mean_365d": _own(price, "line", bought),
+        "price_change_90d": f"{_own(price, 'line', 'age <= 90 AND amount >= 0')} / "
+        f"nullif({_own(price, 'line', bought)}, 0)",
+        "discount_share_365d": _discount_share(365),
+        "discount_share_90d": _discount_share(90),
         "return_share_365d": f"coalesce({_own('-sum(amount)', 'line', returned)}, 0) / nullif({gross}, 0)",
-        "n_returns_365d": _own("count(*)", "line", returned),
-        "margin_share_365d": _own("sum(margin) / nullif(sum(amount), 0)", "line", f"{year} AND margin IS NOT NULL"),
-        "n_locations_365d": _different("location", 365),
-        "n_channels_365d": _different("channel", 365),
+        "n_return_days_365d": _own("count(DISTINCT age)", "line", returned),
+        "n_return_days_90d": _own("count(DISTINCT age)", "line", "age <= 90 AND amount < 0"),
+        "margin_365d": _own("sum(margin)", "line", "age <= 365"),
+        "n_channels_365d": f"(SELECT nullif(count(DISTINCT first), 0) FROM {_channel_of_the_day()})",
         "hour_mean_365d": _own("avg(CAST(strftime('%H', occurred_at) AS INTEGER))", "line", bought),
     }
 
 
+def _discount_share(days: int) -> str:
+    bought = f"age <= {days} AND amount >= 0"
+    discount, gross = (_own(f"sum({figure})", "line", bought) for figure in ("abs(discount)", "amount"))
+    return f"{discount} / nullif({discount} + {gross}, 0)"
+
+
+def _channel_of_the_day() -> str:
+    known_day = "max(date(occurred_at), coalesce(date(recorded_at), date(occurred_at)))"
+    return _own("min(channel) AS first", "line", f"age <= 365 AND amount >= 0 GROUP BY age, {known_day}")
+
+
 def _different(column: str, days: int) -> str:
-    """How many of them were bought; null for a customer of whom the shop noted none in a year."""
-    noted = _own(f"count({column})", "line", "age <= 365")
-    return (
-        f"CASE WHEN {noted} > 0 THEN {_own(f'count(DISTINCT {column})', 'line', f'age <= {days} AND amount >= 0')} END"
-    )
+    """How many of them were bought; null for a customer who bought none."""
+    return _own(f"nullif(count(DISTINCT {column}), 0)", "line", f"age <= {days} AND amount >= 0")
 
 
 def _engagement() -> dict[str, str]:
@@ -151,10 +185,24 @@ def _engagement() -> dict[str, str]:
         "satisfaction_365d": mean,
         "satisfaction_last": last,
         "satisfaction_change": f"{last} - {mean}",
-        "n_emails_sent_90d": _own("count(*)", "event", "kind = 'email_sent' AND age <= 90"),
-        "n_campaign_contacts_365d": _own("count(*)", "event", "kind = 'campaign_contact' AND age <= 365"),
+        **{
+            f"{name}_{w}d": _counted(kind, w)
+            for name, kind in (("n_emails_sent", "email_sent"), ("n_campaign_contacts", "campaign_contact"))
+            for w in (90, 365)
+        },
+        "email_open_rate_365d": _rate("email_open", "email_sent"),
+        "email_click_rate_365d": _rate("email_click", "email_sent"),
+        "coupon_redemption_rate_365d": _rate("coupon_redeemed", "campaign_contact"),
         "days_since_contact": _own("min(age)", "event", sent),
     }
+
+
+def _counted(kind: str, days: int) -> str:
+    return _own("count(*)", "event", f"kind = '{kind}' AND age <= {days}")
+
+
+def _rate(done: str, to: str) -> str:
+    return f"{_counted(done, 365)} * 1.0 / nullif({_counted(to, 365)}, 0)"
 
 
 def _profile() -> dict[str, str]:
@@ -164,6 +212,7 @@ def _profile() -> dict[str, str]:
     known = f"{row} AND coalesce(signed_up_at, '') < :as_of"
     return {
         "tenure_days": f"max(coalesce({signed_up}, {first}), coalesce({first}, {signed_up}))",
+        "days_to_first_transaction": f"max({signed_up} - {first}, 0)",
         "profiling_consent": f"coalesce((SELECT profiling_consent FROM {row}), 0)",
         "attribute_city": """(SELECT CASE WHEN city IS NOT NULL THEN
             (SELECT count(DISTINCT city) FROM customers AS other WHERE other.city < mine.city) END
@@ -180,6 +229,9 @@ def _affinity() -> dict[str, str]:
     return {
         "item_n_purchases": mine("count(*)"),
         **{f"item_n_purchases_{w}d": mine("count(*)", f"age <= {w}") for w in (30, 90, 365)},
+        "item_n_purchases_decayed_90d": mine("sum(exp(-age / 90.0))"),
+        "item_n_purchases_next_90d_last_year": mine("count(*)", "age BETWEEN 276 AND 365"),
+        "item_spend_90d": mine("coalesce(sum(spend), 0)", "age <= 90"),
         "item_spend_365d": mine("coalesce(sum(spend), 0)", "age <= 365"),
         "item_days_since_last": mine("min(age)"),
         "item_days_since_first": mine("max(age)"),
@@ -195,20 +247,37 @@ def _popularity() -> dict[str, str]:
         buyers = f"(SELECT count(DISTINCT customer_id) * 1.0 FROM item_day WHERE age <= {days}"
         return f"{buyers} AND item = k.item) / nullif({buyers}), 0)"
 
-    return {f"item_buyers_{w}d": share(w) for w in (30, 90, 365)} | {"item_rising": f"{share(30)} / ({share(365)})"}
+    then, year = (
+        f"(SELECT count(*) * 1.0 FROM item_day WHERE item = k.item AND age BETWEEN {nearest} AND 365)"
+        for nearest in (276, 1)
+    )
+    return {f"item_buyers_{w}d": share(w) for w in (30, 90, 365)} | {
+        "item_rising": f"{share(30)} / ({share(365)})",
+        "item_share_next_90d_last_year": f"{then} / {year}",
+    }
 
 
+_PAIR = """(SELECT DISTINCT a.item, b.item AS other FROM item_day AS a JOIN item_day AS b
+    ON b.customer_id = a.customer_id AND b.item <> a.item AND a.age <= 365 AND b.age <= 365)"""
+
+
+def _co_purchase() -> dict[str, str]:
+    buyers = "(SELECT count(DISTINCT customer_id) * 1.0 FROM item_day WHERE age <= 365"
+    both = """(SELECT count(*) * 1.0 FROM (SELECT customer_id FROM item_day WHERE age <= 365 AND item = k.item
+        INTERSECT SELECT customer_id FROM item_day WHERE age <= 365 AND item = k.other))"""
+    share = f"{both} / {buyers} AND item = k.other)"
+    return {"co_buyers_365d": share, "co_purchase_lift_365d": f"{share} / ({buyers} AND item = k.item) / {buyers}))"}
+
+
+_EVERYBODY = "(SELECT customer_id FROM line UNION SELECT customer_id FROM customers WHERE signed_up_at < :as_of)"
 _FAMILIES = {
     "purchases": ("customer_id", "purchase", _purchases()),
     "basket": ("customer_id", "line WHERE age <= 365", _basket()),
     "engagement": ("customer_id", "event", _engagement()),
-    "profile": (
-        "customer_id",
-        "(SELECT customer_id FROM line UNION SELECT customer_id FROM customers WHERE signed_up_at < :as_of)",
-        _profile(),
-    ),
+    "profile": ("customer_id", _EVERYBODY, _profile()),
     "product_affinity": ("customer_id, item", "item_day", _affinity()),
     "popularity": ("item", "item_day WHERE age <= 365", _popularity()),
+    "co_purchase": ("item, other", _PAIR, _co_purchase()),
 }
 
 
@@ -234,6 +303,21 @@ class _Entropy(_Spread):
         return -sum(v / total * math.log(v / total) for v in self.values) if self.values else None
 
 
+class _Cosine:
+    """Cosine of spend by category in the last 90 days with that before."""
+
+    def __init__(self) -> None:
+        self.spend: dict[str, list[float]] = {}
+
+    def step(self, category: str, amount: float, age: int) -> None:
+        self.spend.setdefault(category, [0.0, 0.0])[age <= 90] += amount
+
+    def finalize(self) -> float | None:
+        early, late = (np.array(side) for side in zip(*self.spend.values(), strict=True)) if self.spend else ([], [])
+        norm = np.linalg.norm(early) * np.linalg.norm(late)
+        return float(np.dot(early, late) / norm) if norm else None
+
+
 class Oracle:
     """The features of one shop at one as_of, straight from its source tables."""
 
@@ -241,6 +325,7 @@ class Oracle:
         self._connection = sqlite3.connect(":memory:")
         self._connection.create_aggregate("spread", 1, _Spread)  # type: ignore[arg-type]
         self._connection.create_aggregate("entropy", 1, _Entropy)  # type: ignore[arg-type]
+        self._connection.create_aggregate("cosine", 3, _Cosine)  # type: ignore[arg-type]
         self._connection.create_function("exp", 1, math.exp, deterministic=True)
         for name, rows in tables.items():
             rows.to_sql(name, self._connection, index=False)
@@ -257,7 +342,12 @@ class Oracle:
     def rows(self, family: str) -> pd.DataFrame:
         """Every feature of the family, indexed and sorted by its keys."""
         keys, of, figures = _FAMILIES[family]
-        columns = ", ".join(f'{figure} AS "{name}"' for name, figure in figures.items())
-        query = f"SELECT {keys}, {columns} FROM (SELECT DISTINCT {keys} FROM {of}) AS k"
-        found = pd.read_sql_query(query, self._connection, params=self._as_of)
-        return found.set_index(keys.split(", ")).astype("float64").sort_index()
+        found = self._query(keys, of, figures)
+        if keys == "customer_id":  # who is known has a row in every family, a null one where it knows nothing
+            found = found.reindex(self._query(keys, _EVERYBODY, {}).index)
+        return found.astype("float64").sort_index()
+
+    def _query(self, keys: str, of: str, figures: dict[str, str]) -> pd.DataFrame:
+        columns = "".join(f', {figure} AS "{name}"' for name, figure in figures.items())
+        query = f"SELECT {keys}{columns} FROM (SELECT DISTINCT {keys} FROM {of}) AS k"
+        return pd.read_sql_query(query, self._connection, params=self._as_of).set_index(keys.split(", "))

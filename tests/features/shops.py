@@ -13,7 +13,10 @@ import numpy as np
 import pandas as pd
 from builders import write_workspace
 
-from features import known, snapshot
+from features import segments, snapshot
+from features.basket import basket
+from features.product_affinity import product_affinity
+from features.profile import profile
 from perennial import ingest, settings, storage
 from perennial.settings import Workspace
 
@@ -50,11 +53,16 @@ def features_at(workspace: Workspace, as_of: date) -> dict[str, pd.DataFrame]:
 
 def family_at(workspace: Workspace, family: Callable[..., ir.Table], as_of: date, **arguments: Any) -> pd.DataFrame:
     """One family alone, as its module gives it: in a fifth of a snapshot's time, and before its float32."""
-    with storage.connect(workspace.home_path) as connection:
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
         backend = ibis.duckdb.from_connection(connection)
-        rows = family(known.read(backend, workspace), known.cutoffs_table([as_of]), **arguments)
-        backend.create_view("rows", rows)
-        found = connection.execute("SELECT * EXCLUDE (as_of) FROM rows").df()
+        tables = segments.read(connection, workspace)
+        if family is basket:
+            arguments["affinity"] = product_affinity(tables, as_of)
+        rows = family(tables, as_of=as_of, **arguments)
+        if family is not profile:
+            rows = rows.join(tables.codes, "customer")
+        backend.create_view("rows", rows.drop("customer"))
+        found = connection.execute("SELECT * FROM rows").df()
     keys = [key for key in ("customer_id", "item") if key in found]
     return found.set_index(keys).sort_index()
 

@@ -23,44 +23,41 @@ def basket_of(folder: Path, lines: pd.DataFrame, **tables: pd.DataFrame) -> pd.D
 
 
 def test_what_the_shop_does_not_note_is_null(tmp_path: Path) -> None:
-    """With four columns only receipts, returns and the hour are known; nothing is zero for want of data."""
+    """With four columns only lines, prices, returns and the hour are known; nothing is zero for want of data."""
     lines = make_transactions([("a", "2024-06-01", 1.0), ("a", "2024-06-02", -1.0)])
     found = basket_of(tmp_path, lines).loc["a"].dropna()
     assert found.to_dict() == {
         "lines_per_purchase_365d": 1,
-        "n_transactions_365d": 1,
         "return_share_365d": 1,
-        "n_returns_365d": 1,
+        "price_mean_365d": 1,
+        "price_change_90d": 1,
+        "n_return_days_365d": 1,
+        "n_return_days_90d": 1,
         "hour_mean_365d": 0,
     }
 
 
 def test_kinds_are_counted_among_what_was_bought(tmp_path: Path) -> None:
-    """A product that was only returned is none of those bought; an unknown product has no category."""
+    """A category that was only returned is none of those bought; an unknown product has none."""
     rows = [("a", "2024-01-01", 1.0), ("a", "2024-06-02", 1.0), ("a", "2024-06-03", -1.0)]
     lines = make_transactions(rows, product_id=["p0", "p9", "p1"])
     found = basket_of(tmp_path, lines, products=PRODUCTS).loc["a"]
-    assert found[["n_products_365d", "n_products_90d", "n_categories_365d", "n_categories_90d"]].tolist() == [
-        2,
-        1,
-        1,
-        0,
-    ]
+    assert found[["n_categories_365d", "n_categories_90d"]].tolist() == [1, 0]
 
 
-def test_a_line_without_a_quantity_changes_no_price(tmp_path: Path) -> None:
-    """Price and pieces are those of the lines whose quantity is known."""
-    lines = make_transactions([("a", "2024-06-01", 10.0), ("a", "2024-06-02", 99.0)], quantity=[4.0, None])
+def test_a_line_without_a_quantity_is_one_piece(tmp_path: Path) -> None:
+    """Four pieces for 10 and one for 90 are 20 apiece."""
+    lines = make_transactions([("a", "2024-06-01", 10.0), ("a", "2024-06-02", 90.0)], quantity=[4.0, None])
     found = basket_of(tmp_path, lines).loc["a"]
-    assert found[["price_mean_365d", "quantity_per_purchase_365d"]].tolist() == [2.5, 4]
+    assert found["price_mean_365d"] == 20
 
 
 def test_a_cost_of_the_line_outranks_that_of_its_product(tmp_path: Path) -> None:
     """The margin is what was paid less the line's cost, or else the product's; a line without either is left out."""
     rows = [("a", "2024-06-01", 10.0), ("b", "2024-06-01", 10.0), ("b", "2024-06-01", 90.0)]
     lines = make_transactions(rows, product_id=["p0", "p0", "p1"], quantity=3.0, cost=[2.0, None, None])
-    found = basket_of(tmp_path, lines, products=PRODUCTS)["margin_share_365d"]
-    assert found.to_dict() == {"a": 0.8, "b": 0.7}
+    found = basket_of(tmp_path, lines, products=PRODUCTS)["margin_365d"]
+    assert found.to_dict() == {"a": 8, "b": 7}
 
 
 def test_a_discount_counts_with_either_sign(tmp_path: Path) -> None:
@@ -73,7 +70,7 @@ def test_a_discount_counts_with_either_sign(tmp_path: Path) -> None:
 def test_who_only_returned_has_no_shares(tmp_path: Path) -> None:
     """Without anything bought there is nothing to divide by; the returns are counted."""
     found = basket_of(tmp_path, make_transactions([("a", "2024-06-01", -8.0)])).loc["a"]
-    assert found.dropna().to_dict() == {"n_transactions_365d": 0, "n_returns_365d": 1}
+    assert found.dropna().to_dict() == {"n_return_days_365d": 1, "n_return_days_90d": 1}
 
 
 def test_a_year_of_silence_leaves_no_row(tmp_path: Path) -> None:

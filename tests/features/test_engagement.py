@@ -64,7 +64,7 @@ def test_what_the_marketer_sends_is_no_interaction_of_the_customer(tmp_path: Pat
     """Who was only written to has been contacted, and was never in touch."""
     rows = [("a", "2024-06-20", "email_sent"), ("a", "2024-06-10", "campaign_contact")]
     found = engagement_of(tmp_path, make_interactions(rows)).loc["a"]
-    assert found[[feature.name for feature in TREATMENT]].tolist() == [1, 1, 11]
+    assert found[[feature.name for feature in TREATMENT]].tolist() == [1, 1, 1, 1, 11, 0, 0, 0]
     assert pd.isna(found["days_since_interaction"])
 
 

@@ -21,7 +21,7 @@ from perennial.settings import Workspace
 
 THEN, NOW = date(2023, 3, 1), date(2023, 6, 1)
 VARIED = ("n_purchases_30d", "spend_30d", "spend_90d", "spend_365d", "monetary_value", "gap_mean", "gap_cv",
-          "silence_vs_gap", "spend_last", "weekend_share", "n_products_365d", "hour_mean_365d")  # fmt: skip
+          "silence_vs_gap", "spend_last", "weekend_share", "n_categories_365d", "hour_mean_365d")  # fmt: skip
 COMPARED = {*VARIED, "days_since_last_purchase"}
 
 

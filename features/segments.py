@@ -1,0 +1,222 @@
+"""The days of `features.days` on disk: segments sorted by customer, built once and extended by what is new.
+
+A segment sums up some parts of the canonical tables. New parts make a segment of their own, so that a day of data
+costs a day's work; when the small segments have grown to a quarter of the whole, everything is put into one again.
+Sorting by customer is what makes the features of an as_of quick: a customer's rows lie together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+from ibis.backends import BaseBackend
+
+from features import days
+from features.known import Tables
+from perennial import storage
+from perennial.settings import Workspace
+from perennial.tables import CONTRACTS, Contract
+
+_IBIS_TYPE = {"VARCHAR": "string", "TIMESTAMPTZ": "timestamp('UTC')", "DOUBLE": "float64", "BOOLEAN": "boolean"}
+_EVENTS = ("transactions", "interactions")
+# Together the later segments may hold this share of the first one's rows.
+_GROWN = 0.25
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Which parts of which table a segment sums up; its files lie in a folder of its name."""
+
+    name: str
+    parts: dict[str, list[str]]
+    rows: int
+
+
+def read(
+    connection: duckdb.DuckDBPyConnection, workspace: Workspace, progress: Callable[[str], None] = lambda _: None
+) -> Tables:
+    """The inputs of the feature families, after bringing the segments up to date with the canonical tables."""
+    backend = ibis.duckdb.from_connection(connection)
+    # ibis 12 sets the session to UTC; hours are the workspace's.
+    connection.execute("SET TimeZone = ?", [workspace.timezone])
+    return _Segments(connection, backend, workspace, progress).read()
+
+
+class _Segments:
+    """The segments of one workspace."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        backend: BaseBackend,
+        workspace: Workspace,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.connection, self.backend, self.workspace, self.progress = connection, backend, workspace, progress
+        self.folder = workspace.home_path / "days"
+        self.index = self.folder / "segments.json"
+        self.products = canonical(backend, workspace, CONTRACTS["products"])
+        self.segments = self._current()
+
+    def read(self) -> Tables:
+        wanted = {name: _parts(self.workspace, name) for name in _EVENTS}
+        pending = self._pending(wanted)
+        if any(pending.values()) and self.segments:
+            later = sum(segment.rows for segment in self.segments[1:]) + self._rows(pending)
+            if later > _GROWN * self.segments[0].rows:
+                self.segments, pending = [], wanted
+        if any(pending.values()):
+            self.segments.append(self._build(pending))
+            storage.write_json(self.index, {"stamp": self._stamp(), "segments": list(map(asdict, self.segments))})
+        self._sweep()
+        return self._tables()
+
+    def _stamp(self) -> str:
+        shape = [*map(inspect.getsource, (days, sys.modules[__name__])), self.workspace.timezone, self._item()]
+        return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
+
+    def _current(self) -> list[_Segment]:
+        """The segments that still say what the tables say; none where one of their parts has gone or changed."""
+        noted = storage.read_json(self.index) if self.index.exists() else {}
+        if noted.get("stamp") != self._stamp():
+            return []
+        segments = [_Segment(**segment) for segment in noted["segments"]]
+        there = {name: set(_parts(self.workspace, name)) for name in _EVENTS}
+        gone = any(not there[name].issuperset(s.parts[name]) for s in segments for name in _EVENTS)
+        return [] if gone or any(map(self._has_other_products, segments)) else segments
+
+    def _has_other_products(self, segment: _Segment) -> bool:
+        """Whether a product that the segment's lines name has another category or unit cost by now."""
+        used = self.backend.read_parquet(self._file(segment.name, "products"))
+        both = used.left_join(self.products, "product_id")
+        moved = ~both.category.identical_to(both.category_right) | ~both.unit_cost.identical_to(both.unit_cost_right)
+        return int(both.filter(moved).count().execute()) > 0
+
+    def _pending(self, wanted: dict[str, list[str]]) -> dict[str, list[str]]:
+        covered = {name: {part for s in self.segments for part in s.parts[name]} for name in _EVENTS}
+        return {name: [part for part in wanted[name] if part not in covered[name]] for name in _EVENTS}
+
+    def _rows(self, parts: dict[str, list[str]]) -> int:
+        files = [str(path) for name in _EVENTS for path in self._files(name, parts[name])]
+        query = f"SELECT coalesce(sum(num_rows), 0) FROM parquet_file_metadata({files!r})"
+        return int(self.connection.execute(query).fetchall()[0][0])
+
+    def _files(self, table: str, parts: Sequence[str]) -> list[Path]:
+        return [storage.tables_folder(self.workspace.home_path, table) / f"{part}.parquet" for part in parts]
+
+    def _file(self, segment: str, what: str) -> Path:
+        return self.folder / segment / f"{what}.parquet"
+
+    def _build(self, parts: dict[str, list[str]]) -> _Segment:
+        rows = self._rows(parts)
+        self.progress(f"summing {rows:,} rows by customer and day")
+        name = hashlib.sha256(json.dumps([parts, [s.name for s in self.segments]]).encode()).hexdigest()[:16]
+        lines = canonical(
+            self.backend, self.workspace, CONTRACTS["transactions"], self._files(_EVENTS[0], parts[_EVENTS[0]])
+        )
+        events = canonical(
+            self.backend, self.workspace, CONTRACTS["interactions"], self._files(_EVENTS[1], parts[_EVENTS[1]])
+        )
+        codes = self._write(name, "codes", self._new_codes(lines, events), "customer_id")
+        codes = codes.union(self._union("codes")) if self.segments else codes
+        self._write(name, "products", _used_products(lines, self.products), "product_id")
+        coded = lines.join(codes, "customer_id").drop("customer_id")
+        described = _described(coded, self.products, self._item())
+        self._write_days(name, "item_days", days.item_days(described), ["customer", "item", "day"])
+        self._write_days(name, "customer_days", days.customer_days(described), ["customer", "day"])
+        coded = events.join(codes, "customer_id").drop("customer_id")
+        self._write(name, "interaction_days", days.interaction_days(coded), "customer")
+        self._write(name, "opinions", days.opinions(coded), "customer")
+        return _Segment(name, parts, rows)
+
+    def _item(self) -> str:
+        return "category" if self.workspace.cross_sell.level == "category" else "product_id"
+
+    def _new_codes(self, lines: ir.Table, events: ir.Table) -> ir.Table:
+        """A code for every customer who has none yet; the next numbers, in the order of their ids."""
+        found = lines.select("customer_id").union(events.select("customer_id"), distinct=True)
+        start = 0
+        if self.segments:
+            known = self._union("codes")
+            start = int(known.customer.max().execute()) + 1
+            found = found.anti_join(known, "customer_id")
+        return found.mutate(customer=(ibis.row_number().over(order_by="customer_id") + start).cast("int32"))
+
+    def _write_days(self, segment: str, what: str, rows: ir.Table, key: list[str]) -> None:
+        """Marks rows as `late` that may not be their day's only one: recorded later, or in an earlier segment too.
+
+        They lie behind the others.
+        """
+        late = rows.known_day > rows.day
+        if self.segments:
+            again = rows.semi_join(self._union(what), key).select(*key, again=True).distinct()
+            rows = rows.left_join(again, key).drop(*(f"{name}_right" for name in key))
+            late = late | rows.again.notnull()
+        rows = rows.mutate(late=late)
+        self._write(segment, what, rows, "late, customer")
+
+    def _write(self, segment: str, what: str, rows: ir.Table, order: str) -> ir.Table:
+        self.backend.create_view("segment_rows", rows, overwrite=True)
+        path = self._file(segment, what)
+        storage.copy_to(self.connection, f"SELECT * FROM segment_rows ORDER BY {order}", path, codec="lz4")
+        return self.backend.read_parquet(str(path))
+
+    def _union(self, what: str) -> ir.Table:
+        return self.backend.read_parquet([str(self._file(segment.name, what)) for segment in self.segments])
+
+    def _tables(self) -> Tables:
+        customers = canonical(self.backend, self.workspace, CONTRACTS["customers"])
+        known = self.products.select("product_id", "category").filter(self.products.category.notnull())
+        item = known.product_id if self._item() == "product_id" else known.category
+        categories = known.select(item=item, category=known.category).distinct()
+        if not self.segments:
+            self.segments.append(self._build({name: [] for name in _EVENTS}))
+        kinds = ("item_days", "customer_days", "interaction_days", "opinions", "codes")
+        return Tables(**{kind: self._union(kind) for kind in kinds}, customers=customers, categories=categories)
+
+    def _sweep(self) -> None:
+        """Removes the folders of segments that are no longer in use, or that a killed run has left behind."""
+        for folder in self.folder.glob("*/"):
+            if folder.name not in {segment.name for segment in self.segments}:
+                shutil.rmtree(folder)
+
+
+def canonical(
+    backend: BaseBackend, workspace: Workspace, contract: Contract, files: Sequence[Path] | None = None
+) -> ir.Table:
+    """A canonical table, or some of its parts; without rows where the workspace has none."""
+    paths = storage.parts(storage.tables_folder(workspace.home_path, contract.name)) if files is None else files
+    if paths and contract.name in workspace.tables.given():
+        return backend.read_parquet([str(path) for path in paths])
+    schema = {column.name: _IBIS_TYPE[column.type] for column in contract.columns}
+    derived = ("day", "known_day") if contract.is_event else ()
+    derived = (*derived, *(f"{n[:-3]}_day" for n in contract.names if n in ("resolved_at", "signed_up_at")))
+    return ibis.memtable([], schema=ibis.schema(schema | dict.fromkeys(derived, "date")))
+
+
+def _parts(workspace: Workspace, table: str) -> list[str]:
+    if table not in workspace.tables.given():
+        return []
+    return [path.stem for path in storage.parts(storage.tables_folder(workspace.home_path, table))]
+
+
+def _used_products(lines: ir.Table, products: ir.Table) -> ir.Table:
+    used = lines.filter(lines.product_id.notnull()).select("product_id").distinct()
+    return used.left_join(products, "product_id").select("product_id", "category", "unit_cost")
+
+
+def _described(lines: ir.Table, products: ir.Table, item: str) -> ir.Table:
+    """Lines with what is ranked as `item`, and with their `margin`: null where cost is unknown."""
+    both = lines.left_join(products.select("product_id", "category", "unit_cost"), "product_id")
+    cost = ibis.coalesce(both.cost, both.unit_cost * both.quantity)
+    return both.mutate(item=both[item], margin=both.amount - cost)
