@@ -28,7 +28,7 @@ import pytest
 from starlette.testclient import TestClient
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, ODD_IDS
 
-from features import retrieval, snapshot
+from features import online, retrieval, snapshot
 from perennial import registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from serving import scoring, service
@@ -141,7 +141,7 @@ def test_model_says_what_answers(client: TestClient, shop: Any) -> None:
     said, row = client.get("/v1/model").json(), scores_file(shop.workspace).iloc[0]
     assert said["models"]["churn"] == row["churn_model"]
     assert said["as_of"] == str(AS_OF)
-    assert said["features_hash"] == retrieval.expected_hash(shop.workspace)
+    assert said["features_hash"] == online.expected_hash(shop.workspace)
     assert said["settings"]["churn"]["horizon"] == 60
 
 
@@ -306,7 +306,7 @@ def test_a_new_publication_is_answered_from_at_once(client: TestClient, home: Pa
         snapshot.snapshot(workspace, [AS_OF, later])
         store = retrieval.apply(workspace)
         scoring.score(Predictor.load(workspace, registry.client()), store, later)
-        retrieval.publish(store, workspace, later)
+        online.publish(store, workspace, later)
         expected = scores_file(workspace, later)
         rows = ask(client, *expected["customer_id"]).json()["scores"]
     assert before["as_of"] == str(AS_OF)
