@@ -29,7 +29,9 @@ def open_store(workspace: Workspace) -> FeatureStore:
 
     (workspace.home_path / "feast").mkdir(parents=True, exist_ok=True)
     with stores.opened(workspace):
-        return FeatureStore(config=RepoConfig(**stores.feast_settings(workspace)))
+        store = FeatureStore(config=RepoConfig(**stores.feast_settings(workspace)))
+        store.refresh_registry()  # Feast would only notice at the first question that it is not there
+    return store
 
 
 def apply(workspace: Workspace) -> FeatureStore:

@@ -164,4 +164,4 @@ def _database(address: SplitResult) -> int:
 def _with_password(address: SplitResult, password: str | None) -> str:
     user = f"{address.username or ''}{f':{password}' if address.password else ''}"
     place = address.netloc.rpartition("@")[2]
-    return address._replace(scheme="postgresql", netloc=f"{user}@{place}" if user else place).geturl()
+    return address._replace(scheme="postgresql+psycopg", netloc=f"{user}@{place}" if user else place).geturl()
