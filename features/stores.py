@@ -145,7 +145,7 @@ def _redis(address: SplitResult, passwords: bool) -> dict[str, Any]:
     return {
         "type": "redis",
         "connection_string": ",".join([_host(address), *texts]),
-        "skip_dedup": True,  # else a row of the same as_of, written again, would be left as it was
+        "skip_dedup": True,  # one round trip a block, not two: the rows of a view never change
         "full_scan_for_deletion": False,  # all keys of all workspaces; `online` removes what it wrote itself
     }
 
