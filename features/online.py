@@ -79,9 +79,9 @@ class Publication:
 
 
 def published(home: Path) -> Publication | None:
-    """The publication that answers; none before the first."""
+    """The publication that answers; none before the first, and a note without a view is none."""
     path = published_path(home)
-    return _read_note(path) if path.exists() else None
+    return _read_note(path) if path.exists() and "view" in storage.read_json(path) else None
 
 
 def publications(home: Path) -> list[Publication]:
