@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy
+.PHONY: setup demo test lock bench-accuracy bench-online
 
 setup: .venv/.ready
 
@@ -35,3 +35,8 @@ lock:
 
 bench-accuracy: setup
 	$(BIN)/python -m benchmarks.accuracy
+
+# make bench-online CUSTOMERS=1000000
+CUSTOMERS ?= 100000
+bench-online: setup
+	$(BIN)/python -W ignore -m benchmarks.online --customers $(CUSTOMERS)

@@ -1,4 +1,4 @@
-"""Features out of Feast: point-in-time for training and scoring, packed for the service."""
+"""Features out of Feast, point-in-time, for training and scoring."""
 
 from __future__ import annotations
 
@@ -6,23 +6,14 @@ from collections.abc import Sequence
 from datetime import date
 from itertools import product
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
-from features.snapshot import (
-    CUSTOMER_FAMILIES,
-    KEYS,
-    customer_features,
-    families,
-    features_hash,
-    features_of,
-    fingerprint,
-)
+from features import stores
+from features.snapshot import CUSTOMER_FAMILIES, KEYS, families, features_of
 from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
@@ -31,23 +22,16 @@ from perennial.windows import midnight
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-_REPO = Path(__file__).with_name("repo")
-_PUBLISH_BLOCK = 20_000
-
-
-class FeatureMismatch(RuntimeError):
-    """The online features are not the ones that the model was trained on; serving them would be wrong."""
-
 
 def open_store(workspace: Workspace) -> FeatureStore:
-    """The workspace's Feast store, as `features/repo/feature_store.yaml` describes it."""
+    """The workspace's Feast store, as its settings and `features/repo/feature_store.yaml` describe it."""
     from feast import FeatureStore, RepoConfig
 
     (workspace.home_path / "feast").mkdir(parents=True, exist_ok=True)
-    filled = Template((_REPO / "feature_store.yaml").read_text()).substitute(
-        PERENNIAL_HOME=workspace.home_path, PERENNIAL_WORKSPACE=workspace.name
-    )
-    return FeatureStore(config=RepoConfig(**yaml.safe_load(filled)))
+    with stores.opened(workspace):
+        store = FeatureStore(config=RepoConfig(**stores.feast_settings(workspace)))
+        store.refresh_registry()  # Feast would only notice at the first question that it is not there
+    return store
 
 
 def apply(workspace: Workspace) -> FeatureStore:
@@ -56,6 +40,7 @@ def apply(workspace: Workspace) -> FeatureStore:
 
     storage.write_json(workspace.home_path / "workspace.json", workspace.model_dump(mode="json", exclude_none=True))
     store = open_store(workspace)
+    stores.write_for_feast(workspace)
     store.apply(definitions(workspace, families(workspace)))
     return store
 
@@ -131,61 +116,3 @@ def _part(workspace: Workspace, family: str, as_of: date) -> Path:
 def matrix(rows: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float32]:
     """The named columns as float32, null as nan."""
     return rows[list(names)].to_numpy(dtype=np.float32, na_value=np.nan)
-
-
-def publish(store: FeatureStore, workspace: Workspace, as_of: date) -> int:
-    """Writes one packed vector per customer known at `as_of` to the online store; returns how many."""
-    names = [feature.name for feature in customer_features(workspace)]
-    rows = customer_rows(store, workspace, [as_of])
-    packed = pd.DataFrame(
-        {
-            "customer_id": rows["customer_id"],
-            "as_of": pd.Timestamp(midnight(as_of, workspace.timezone)).as_unit("us"),
-            "vector": list(matrix(rows, names)),
-        }
-    )
-    part = storage.snapshot_part(workspace.home_path, "packed", as_of)
-    with storage.replacing(part) as draft:
-        packed.to_parquet(draft, index=False, coerce_timestamps="us")
-    for start in range(0, len(packed), _PUBLISH_BLOCK):
-        store.write_to_online_store("customer_vector", packed.iloc[start : start + _PUBLISH_BLOCK])
-    published = {"as_of": str(as_of), "features_hash": features_hash(names), "data": fingerprint(workspace)}
-    storage.write_json(workspace.home_path / "published.json", published)
-    return len(packed)
-
-
-def is_published(workspace: Workspace, as_of: date) -> bool:
-    """Whether the online store holds the features of `as_of`, from the tables and code of now, since it was scored.
-
-    The service takes up new champions with a new publication, so scoring again calls for publishing again.
-    """
-    path, scores = workspace.home_path / "published.json", storage.scores_path(workspace.home_path, as_of)
-    if not path.exists() or not scores.exists() or path.stat().st_mtime_ns < scores.stat().st_mtime_ns:
-        return False
-    published = storage.read_json(path)
-    return (published["as_of"], published.get("data")) == (str(as_of), fingerprint(workspace))
-
-
-def check_published(store: FeatureStore, expected_hash: str) -> None:
-    """Refuses an online view whose features, or their order, are not those of the model.
-
-    Raises:
-        FeatureMismatch: the hashes differ.
-    """
-    published = store.get_feature_view("customer_vector").tags.get("features_hash")
-    if published != expected_hash:
-        raise FeatureMismatch(
-            f"online features have hash {published}, the champion expects {expected_hash}: run `perennial publish`"
-        )
-
-
-def online_vectors(store: FeatureStore, customer_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """The packed vector of each customer who has one; the others are absent."""
-    asked = [{"customer_id": customer_id} for customer_id in customer_ids]
-    answer: dict[str, Any] = store.get_online_features(["customer_vector:vector"], asked).to_dict()
-    found = zip(answer["customer_id"], answer["vector"], strict=True)
-    return {customer_id: np.asarray(v, dtype=np.float32) for customer_id, v in found if v is not None}
-
-
-def expected_hash(workspace: Workspace) -> str:
-    return features_hash(feature.name for feature in customer_features(workspace))

@@ -385,7 +385,7 @@ def _tracker() -> MlflowClient:
 
 
 def _predictor(workspace: Workspace) -> Predictor:
-    from features.retrieval import FeatureMismatch
+    from features.online import FeatureMismatch
     from serving.predictor import NoChampion, Predictor
 
     try:
@@ -414,15 +414,9 @@ def _score(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
 
 
 def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
-    from features import retrieval
+    from features import online
 
-    if retrieval.is_published(workspace, day):
-        say(f"features of {day} are online already")
-        return
-    if not storage.snapshot_part(workspace.home_path, "profile", day).exists():
-        raise CheckFailed(f"there are no features of {day} yet; run `perennial snapshot -c FILE --as-of {day}`")
-    count = retrieval.publish(_store(workspace), workspace, day)
-    say(f"published {count:,} customers")
+    online.publish(_store(workspace), workspace, day, say)
 
 
 def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> bool:

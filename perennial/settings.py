@@ -29,6 +29,11 @@ from pydantic.fields import FieldInfo
 _DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().parents[2] / "shared" / "data")}
 
 
+# Settings that are addresses, with their schemes. They may need a password, so they are kept as they are written, and
+# filled in only where they are opened: what is stored of the settings never holds a secret.
+_ADDRESSES = {"online": "redis|rediss", "registry": "postgresql|postgres"}
+
+
 class SettingsError(ValueError):
     """A workspace file, or an override of it, that cannot be used. The command line exits with 2."""
 
@@ -172,6 +177,16 @@ class Workspace(_Model):
     bands: Bands = Field(default_factory=Bands, description="where risk becomes medium and high")
     monitoring: Monitoring = Field(default_factory=Monitoring, description="when to say that the world moved")
     service: Service = Field(default_factory=Service, description="where the HTTP service listens")
+    online: str = Field(
+        default="sqlite",
+        description="where published features lie: `sqlite`, in the home, or `redis://host:port/db`; with a password,"
+        " name a variable: `${REDIS_URL}`",
+    )
+    registry: str = Field(
+        default="sqlite",
+        description="where Feast keeps its definitions: `sqlite`, in the home, or `postgresql://host/name`; with a"
+        " password, name a variable: `${FEAST_REGISTRY}`",
+    )
 
     @field_validator("timezone")
     @classmethod
@@ -185,6 +200,20 @@ class Workspace(_Model):
     def _attributes_have_a_table(self) -> Workspace:
         if self.attributes and self.tables.customers is None:
             raise ValueError("attributes are columns of `tables.customers`, which is not given")
+        return self
+
+    @model_validator(mode="after")
+    def _addresses_hold_no_password(self) -> Workspace:
+        """Of the whole model, since the message about one setting would show its value."""
+        for name, schemes in _ADDRESSES.items():
+            address = getattr(self, name)
+            if not re.match(rf"sqlite$|({schemes})://.|\$\{{\w+\}}$", address):
+                raise ValueError(f"`{name}` is `sqlite`, an address {schemes.split('|')[0]}://..., or a ${{VARIABLE}}")
+            if re.search(r":(?!\$\{\w+\}@)[^/@]+@", address.partition("://")[2]):
+                raise ValueError(
+                    f"`{name}` holds a password in the clear; put the address into a variable of the environment"
+                    f" and write {name}: ${{VARIABLE}}"
+                )
         return self
 
     @property
@@ -230,9 +259,10 @@ def read(path: Path, overrides: Sequence[str] = (), home: Path | None = None) ->
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Workspace:
-    """A workspace from plain data; environment variables in its texts are filled in."""
+    """A workspace from plain data; environment variables in its texts are filled in, but for the addresses'."""
     try:
-        return Workspace.model_validate(_expand(raw, where))
+        expanded = {key: value if key in _ADDRESSES else filled(value, where) for key, value in raw.items()}
+        return Workspace.model_validate(expanded)
     except ValidationError as problem:
         lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {_message(e)}" for e in problem.errors()[:5]]
         raise SettingsError(f"{where} has {problem.error_count()} wrong setting(s):\n" + "\n".join(lines)) from None
@@ -275,11 +305,16 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         raise SettingsError(f"--set {override}: the value is not YAML; quote it, as in '{key}=\"...\"'") from problem
 
 
-def _expand(value: Any, where: str) -> Any:
+def filled(value: Any, where: str) -> Any:
+    """`value` with every `${NAME}` in its texts replaced by that variable of the environment.
+
+    Raises:
+        SettingsError: it is not set, or empty; `where` says who asked.
+    """
     if isinstance(value, Mapping):
-        return {key: _expand(item, where) for key, item in value.items()}
+        return {key: filled(item, where) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expand(item, where) for item in value]
+        return [filled(item, where) for item in value]
     if isinstance(value, str):
         return re.sub(r"\$\{(\w+)\}", lambda match: _environment(match[1], where), value)
     return value

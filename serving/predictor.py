@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import candidates
-from features.retrieval import FeatureMismatch
+from features.online import FeatureMismatch
 from features.snapshot import customer_features, families, features_hash
 from perennial.registry import KINDS, champion, model_folder
 from perennial.settings import Workspace

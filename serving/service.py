@@ -28,8 +28,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from features import retrieval
-from features.retrieval import FeatureMismatch
+from features import online, retrieval
+from features.online import FeatureMismatch, Publication
 from perennial import registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
@@ -39,6 +39,7 @@ from serving.predictor import NoChampion, Predictor
 from serving.reasons import reasons
 
 if TYPE_CHECKING:
+    from feast import FeatureStore
     from numpy.typing import NDArray
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -59,8 +60,12 @@ class Published:
     """What the service answers with: the champions, ranking customers as the batch of the published as_of did."""
 
     predictor: Predictor
-    as_of: date
-    features_hash: str
+    publication: Publication
+    store: FeatureStore
+
+    @property
+    def as_of(self) -> date:
+        return self.publication.as_of
 
     @classmethod
     def of(cls, workspace: Workspace) -> Published:
@@ -68,21 +73,17 @@ class Published:
 
         Raises:
             NoChampion, NotPublished: there is none yet.
-            FeatureMismatch: the published features are not those of the champions.
+            FeatureMismatch: the online store holds other features than the champions', or does not hold it any more.
+            CheckFailed: the online store does not answer.
         """
         predictor = Predictor.load(workspace, registry.client())
-        path = _published_path(workspace.home_path)
-        if not path.exists():
+        publication = online.published(workspace.home_path)
+        if publication is None:
             raise NotPublished(f"{workspace.name} has published nothing yet; run `perennial publish`")
-        published, expected = storage.read_json(path), retrieval.expected_hash(workspace)
-        as_of, features_hash = date.fromisoformat(published["as_of"]), published["features_hash"]
-        if features_hash != expected:
-            raise FeatureMismatch(
-                f"the features published for {as_of} have hash {features_hash}, the champions expect {expected}:"
-                " run `perennial publish`"
-            )
-        edges = storage.read_json(storage.percentiles_path(workspace.home_path, as_of))
-        return cls(replace(predictor, percentile_edges=np.array(edges) if edges else None), as_of, features_hash)
+        store = retrieval.open_store(workspace)
+        online.check(store, workspace, publication, online.expected_hash(workspace))
+        edges = storage.read_json(storage.percentiles_path(workspace.home_path, publication.as_of))
+        return cls(replace(predictor, percentile_edges=np.array(edges) if edges else None), publication, store)
 
 
 class Answers:
@@ -94,7 +95,6 @@ class Answers:
 
     def __init__(self, home: Path) -> None:
         self.home, self.workspace = home, _workspace(home)
-        self._store = retrieval.open_store(self.workspace)
         self._looking = threading.Lock()
         self._look()
 
@@ -126,11 +126,9 @@ class Answers:
     def _find(self) -> Published | Refusal:
         try:
             self.workspace = _workspace(self.home)
-            published = Published.of(self.workspace)
-            retrieval.check_published(self._store, published.features_hash)
-            retrieval.online_vectors(self._store, [""])  # Feast's first read takes 0.4 s, which no caller should wait
-        except FeatureMismatch as problem:
-            return Refusal(409, "feature_hash_mismatch", str(problem))
+            return Published.of(self.workspace)
+        except (FeatureMismatch, CheckFailed) as problem:
+            return _not_online(problem)
         except NoChampion as problem:
             return _unavailable("no_champion", str(problem))
         except NotPublished as problem:
@@ -138,12 +136,18 @@ class Answers:
         except Exception:  # MLflow or Feast may be back in a moment; a service that ended would not be
             _log.exception("what %s published cannot be loaded", self.home)
             return _unavailable("not_loaded", "the published models cannot be loaded; the service's log says why")
-        return published
 
     def scores(self, customer_ids: Sequence[str], explain: bool = False) -> dict[str, dict[str, Any]]:
-        """The columns of `scores` of each customer who is known, by id; beside them `reasons`, if asked."""
+        """The columns of `scores` of each customer who is known, by id; beside them `reasons`, if asked.
+
+        Raises:
+            Refused: there is nothing to answer with, or the online store does not hold it or does not answer.
+        """
         published = self.current()
-        vectors = retrieval.online_vectors(self._store, customer_ids)
+        try:
+            vectors = online.online_vectors(published.store, published.publication, customer_ids)
+        except (FeatureMismatch, CheckFailed) as problem:
+            raise Refused(_not_online(problem)) from problem
         return _rows(published, vectors, explain) if vectors else {}
 
     def churn_risk(self, asked: ChurnRiskQuery) -> tuple[bytes, date]:
@@ -170,15 +174,17 @@ def _workspace(home: Path) -> Workspace:
     return settings.parse({**storage.read_json(path), "home": str(home)}, str(path))
 
 
-def _published_path(home: Path) -> Path:
-    return home / "published.json"
-
-
 def _changed_at(home: Path) -> int | None:
     try:
-        return _published_path(home).stat().st_mtime_ns
+        return online.published_path(home).stat().st_mtime_ns
     except FileNotFoundError:
         return None
+
+
+def _not_online(problem: FeatureMismatch | CheckFailed) -> Refusal:
+    if isinstance(problem, FeatureMismatch):
+        return Refusal(409, problem.code, str(problem))
+    return _unavailable("no_online_store", str(problem))
 
 
 def _unavailable(code: str, message: str) -> Refusal:
@@ -293,7 +299,7 @@ _MEDIA_TYPES = {
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Failure, "description": "malformed: the body or the query is not as described here"},
     401: {"model": Failure, "description": "no bearer key, or a wrong one"},
-    409: {"model": Failure, "description": "the published features are not those of the champions"},
+    409: {"model": Failure, "description": "the published features are not those of the champions, or are stale"},
     503: {"model": Failure, "description": "no champion, or nothing published yet; try again after `Retry-After`"},
     "default": {"model": Failure, "description": "any other error"},
 }
@@ -362,7 +368,7 @@ def model() -> Response:
             "workspace": workspace.name,
             "as_of": published.as_of.isoformat(),
             "currency": workspace.currency,
-            "features_hash": published.features_hash,
+            "features_hash": published.publication.features_hash,
             "models": dict(published.predictor.versions),
             "settings": workspace.model_dump(mode="json", include={"churn", "lifetime_value", "cross_sell", "bands"}),
         }

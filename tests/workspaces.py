@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from features import retrieval, snapshot
+from features import online, retrieval, snapshot
 from perennial import ingest, registry, settings
 from perennial.settings import Workspace
 from serving import scoring
@@ -57,7 +57,7 @@ def run_line(workspace: Workspace, as_of: date = AS_OF) -> pd.DataFrame:
     for kind, version in pipelines.train(store, workspace, tracker, as_of).items():
         promotion.promote(tracker, workspace, kind, str(version.version))
     scores = scoring.score(Predictor.load(workspace, tracker), store, as_of)
-    retrieval.publish(store, workspace, as_of)
+    online.publish(store, workspace, as_of)
     return scores
 
 

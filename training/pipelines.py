@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features import retrieval, snapshot
+from features import online, snapshot
 from perennial.registry import KINDS
 from perennial.settings import Workspace
 from training import churn, cross_sell, datasets, lifetime_value, plots, tracking
@@ -114,7 +114,7 @@ def _training(
     draw: Callable[[Path], None],
 ) -> tracking.Training:  # fmt: skip
     return tracking.Training(
-        kind, as_of, [cutoff.as_of for cutoff in data.closed], retrieval.expected_hash(workspace),
+        kind, as_of, [cutoff.as_of for cutoff in data.closed], online.expected_hash(workspace),
         snapshot.fingerprint(workspace), figures, draw, "" if figures else _NO_BACKTEST,
     )  # fmt: skip
 

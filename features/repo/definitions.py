@@ -1,4 +1,4 @@
-"""Feast's view of the features: two entities, a view per family, a service per model, one packed view for online.
+"""Feast's view of the features: two entities, a view per family, a service per model, a packed view per publication.
 
 `feast -c features/repo ...` imports this module; PERENNIAL_HOME then names the workspace's home, which holds the
 settings it was last run with.
@@ -7,6 +7,7 @@ settings it was last run with.
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueT
 from feast.types import Array, Float32
 
 from features.engagement import TREATMENT
+from features.online import Publication, packed_path, publications, published
 from features.profile import CONSENTS
-from features.snapshot import CUSTOMER_FAMILIES, customer_features, families, features_hash, features_of
+from features.snapshot import CUSTOMER_FAMILIES, families, features_of
 from perennial import settings, storage
 from perennial.settings import Workspace
 
@@ -26,34 +28,72 @@ _TTL = timedelta(seconds=1)
 # Which features must not predict: what the marketer did, and what the customer allowed.
 NOT_FOR_MODELS = frozenset(feature.name for feature in (*TREATMENT, *CONSENTS))
 
-CUSTOMER = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING)
-ITEM = Entity(name="product_category", join_keys=["item"], value_type=ValueType.STRING)
+# Who answers for a definition, as Feast's UI shows it.
+OWNER = "perennial"
+
+CUSTOMER = Entity(
+    name="customer", join_keys=["customer_id"], value_type=ValueType.STRING, owner=OWNER, tags={"owner": OWNER},
+    description="who buys",
+)  # fmt: skip
+ITEM = Entity(
+    name="product_category", join_keys=["item"], value_type=ValueType.STRING, owner=OWNER, tags={"owner": OWNER},
+    description="what is bought: a category, or a product where `cross_sell.level` is item",
+)  # fmt: skip
+_ABOUT = {
+    "purchases": "how often, how recently and for how much a customer buys",
+    "basket": "what is in a customer's baskets",
+    "engagement": "what customers do besides buying, and how they were treated",
+    "profile": "who a customer is: tenure, attributes and consents",
+    "product_affinity": "what a customer bought of an item",
+    "popularity": "how an item sells to everyone",
+}
+
+
+def window(feature: str) -> str:
+    """The days back from as_of that a feature looks at, by its name's ending; `ever` where that names none."""
+    found = re.search(r"_(\d+)d$", feature)
+    return f"{found[1]} days" if found and "_decayed_" not in feature else "ever"
 
 
 def family_view(workspace: Workspace, family: str) -> FeatureView:
     """One family's features, point-in-time, from its snapshots."""
     schema = [
-        Field(name=f.name, dtype=Float32, description=f.meaning, tags={"unit": f.unit})
+        Field(
+            name=f.name, dtype=Float32, description=f.meaning,
+            tags={"unit": f.unit, "window": window(f.name), "owner": OWNER},
+        )
         for f in features_of(family, workspace)
-    ]
+    ]  # fmt: skip
     entities = {"product_affinity": [CUSTOMER, ITEM], "popularity": [ITEM]}.get(family, [CUSTOMER])
     path = storage.snapshot_part(workspace.home_path, family, "*").as_posix()
-    source = FileSource(name=f"{family}_snapshots", path=path, timestamp_field="as_of")
-    return FeatureView(name=family, entities=entities, schema=schema, source=source, ttl=_TTL, online=False)
-
-
-def packed_view(workspace: Workspace) -> FeatureView:
-    """All customer features as one array: ten times quicker to write and read online than a column each."""
-    names = [feature.name for feature in customer_features(workspace)]
-    path = storage.snapshot_part(workspace.home_path, "packed", "*").as_posix()
+    source = FileSource(name=f"{family}_snapshots", path=path, timestamp_field="as_of", owner=OWNER)
     return FeatureView(
-        name="customer_vector",
+        name=family, entities=entities, schema=schema, source=source, ttl=_TTL, online=False, owner=OWNER,
+        description=_ABOUT[family], tags={"owner": OWNER},
+    )  # fmt: skip
+
+
+def packed_view(home: Path, publication: Publication) -> FeatureView:
+    """All customer features as one array: thirty times quicker to write online than a column each, and smaller."""
+    path = packed_path(home, publication.view).as_posix()
+    return FeatureView(
+        name=publication.view,
         entities=[CUSTOMER],
-        schema=[Field(name="vector", dtype=Array(Float32), tags={"order": " ".join(names)})],
-        source=FileSource(name="packed_snapshots", path=path, timestamp_field="as_of"),
+        schema=[Field(name="vector", dtype=Array(Float32), tags={"order": " ".join(publication.features)})],
+        source=FileSource(name=publication.view, path=path, timestamp_field="as_of", owner=OWNER),
         ttl=timedelta(0),
-        tags={"features_hash": features_hash(names)},
+        owner=OWNER,
+        description=f"every customer feature at {publication.as_of}, as one vector",
+        tags={"owner": OWNER, "as_of": str(publication.as_of), "features_hash": publication.features_hash},
     )
+
+
+def packed_service(view: FeatureView) -> FeatureService:
+    """The publication that answers now, under a name that stays."""
+    return FeatureService(
+        name="customer_vector_v1", features=[view], owner=OWNER, tags=view.tags,
+        description="the published vectors; `order` of the field names their columns",
+    )  # fmt: skip
 
 
 def services(views: dict[str, FeatureView]) -> list[FeatureService]:
@@ -63,16 +103,25 @@ def services(views: dict[str, FeatureView]) -> list[FeatureService]:
         view = views[family]
         names = [field.name for field in view.features if field.name not in NOT_FOR_MODELS]
         allowed.append(view[names])
-    found = [FeatureService(name=f"{model}_v1", features=allowed) for model in ("churn", "lifetime_value")]
+    seen = {"churn": allowed, "lifetime_value": allowed}
     if "product_affinity" in views:
-        found.append(FeatureService(name="cross_sell_v1", features=[views["product_affinity"], views["popularity"]]))
-    return found
+        seen["cross_sell"] = [views["product_affinity"], views["popularity"]]
+    return [
+        FeatureService(
+            name=f"{model}_v1", features=features, owner=OWNER, tags={"owner": OWNER, "model": model},
+            description=f"what the {model} models may see",
+        )
+        for model, features in seen.items()
+    ]  # fmt: skip
 
 
 def definitions(workspace: Workspace, families: tuple[str, ...]) -> list[Any]:
-    """Everything to apply for a workspace whose snapshots have these families."""
+    """Everything to apply for a workspace whose snapshots have these families, and what it has published."""
+    home = workspace.home_path
     views = {family: family_view(workspace, family) for family in families}
-    return [CUSTOMER, ITEM, *views.values(), packed_view(workspace), *services(views)]
+    packed = [packed_view(home, publication) for publication in publications(home)]
+    answering = [packed_service(packed_view(home, now))] if (now := published(home)) else []
+    return [CUSTOMER, ITEM, *views.values(), *packed, *services(views), *answering]
 
 
 if home := os.environ.get("PERENNIAL_HOME"):  # only Feast's own command line sets it

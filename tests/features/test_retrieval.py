@@ -1,10 +1,7 @@
-"""Features out of Feast: the snapshot of exactly the as_of asked for, and online what is offline."""
+"""Features out of Feast: the snapshot of exactly the as_of asked for."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -26,7 +23,6 @@ from tests.features.shops import open_shop, random_tables
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-ROOT = Path(__file__).resolve().parents[2]
 SUMMER, DAY_AFTER, WINTER = date(2022, 7, 1), date(2022, 7, 2), date(2022, 12, 21)
 # Clocks go forward on the first of these: it has 23 hours.
 SHORT_DAY, AFTER_SHORT_DAY = date(2022, 3, 27), date(2022, 3, 28)
@@ -40,7 +36,7 @@ class Shop(NamedTuple):
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """Snapshots at five dates, the last of them published; `fading` and `faded` last bought 365 and 366 days ago."""
+    """Snapshots at five dates; `fading` and `faded` last bought 365 and 366 days ago."""
     folder = tmp_path_factory.mktemp("shop")
     tables = random_tables(5)
     rows = [("fading", "2021-07-01", 5.0), ("faded", "2021-06-30", 5.0), ("Zoë/7 & co", "2022-01-01", 5.0)]
@@ -48,9 +44,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     tables["transactions"] = pd.concat([tables["transactions"], lines], ignore_index=True)
     workspace = open_shop(folder, tables, timezone="Europe/Berlin", attributes=["city", "birth_year"])
     snapshot.snapshot(workspace, AS_OF)
-    store = retrieval.apply(workspace)
-    retrieval.publish(store, workspace, WINTER)
-    return Shop(workspace, store)
+    return Shop(workspace, retrieval.apply(workspace))
 
 
 def part_of(shop: Shop, family: str, as_of: date) -> pd.DataFrame:
@@ -133,46 +127,6 @@ def test_items_come_in_the_order_of_their_keys_with_null_for_what_was_never_boug
     assert found.loc[1:, list(expected)].isna().all(axis=None)
 
 
-def test_online_features_equal_the_historical_ones_bit_for_bit(shop: Shop) -> None:
-    """Every customer known at the published as_of has the offline row as one vector, nulls included."""
-    rows = retrieval.customer_rows(shop.store, shop.workspace, [WINTER])
-    offline = retrieval.matrix(rows, names_of(shop))
-    online = retrieval.online_vectors(shop.store, rows["customer_id"].tolist())
-    assert list(online) == rows["customer_id"].tolist()
-    found = np.stack(list(online.values()))
-    assert np.isnan(found).any()
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found.view(np.uint32), offline.view(np.uint32))
-
-
-def test_a_customer_who_is_not_known_is_absent_online(shop: Shop) -> None:
-    """Who signed up later, or never existed, has no vector; the others asked for with them have theirs."""
-    later = pd.read_parquet(Path(shop.workspace.home_path).parent / "customers.parquet")
-    later = set(later["customer_id"]) - set(retrieval.customers_at(shop.workspace, WINTER))
-    assert later
-    found = retrieval.online_vectors(shop.store, ["nobody", *later, "c05", "Zoë/7 & co"])
-    assert found.keys() == {"c05", "Zoë/7 & co"}
-
-
-def test_publishing_again_replaces_what_was_online(shop: Shop) -> None:
-    """The later as_of's vectors are served, of every customer; publishing them once more changes nothing."""
-    T = names_of(shop).index("T")
-    for _ in range(2):
-        published = retrieval.publish(shop.store, shop.workspace, WINTER)
-        assert published == len(retrieval.customers_at(shop.workspace, WINTER))
-        assert retrieval.online_vectors(shop.store, ["faded"])["faded"][T] == (WINTER - date(2021, 6, 30)).days
-    said = storage.read_json(shop.workspace.home_path / "published.json")
-    assert said["as_of"] == str(WINTER)
-    assert said["features_hash"] == retrieval.expected_hash(shop.workspace)
-
-
-def test_a_wrong_hash_is_refused(shop: Shop) -> None:
-    """A model of other features is told so; one of these is served."""
-    retrieval.check_published(shop.store, retrieval.expected_hash(shop.workspace))
-    with pytest.raises(retrieval.FeatureMismatch, match="the champion expects 0123456789abcdef: run"):
-        retrieval.check_published(shop.store, "0123456789abcdef")
-
-
 def test_no_model_sees_treatment_or_consent(shop: Shop) -> None:
     """The services of the customer models hold every feature but what the marketer did and the customer allowed."""
     hidden = {feature.name for feature in TREATMENT} | {"profiling_consent"}
@@ -194,15 +148,3 @@ def test_candidates_pair_every_customer_with_every_category(shop: Shop) -> None:
     assert found["item_buyers_365d"].notna().all()
     T = customers.set_index("customer_id")["T"]
     np.testing.assert_array_equal(found["T"], T[pairs["customer_id"]])
-
-
-def test_feasts_own_command_line_knows_the_views(shop: Shop) -> None:
-    """`feast` reads `features/repo` with two variables set and lists a view per family and the packed one."""
-    home = str(shop.workspace.home_path)
-    found = subprocess.run(
-        [Path(sys.executable).with_name("feast"), "-c", "features/repo", "feature-views", "list"],
-        env={**os.environ, "PERENNIAL_HOME": home, "PERENNIAL_WORKSPACE": shop.workspace.name},
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    listed = {line.split()[0] for line in found.stdout.splitlines()[1:]}
-    assert listed == {*snapshot.families(shop.workspace), "customer_vector"}

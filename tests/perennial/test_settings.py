@@ -212,6 +212,31 @@ def test_a_databases_password_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) 
     assert "hush" not in str(problem.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("online: memory\n", r"`online` is `sqlite`, an address redis://\.\.\., or a \$\{VARIABLE\}"),
+        ("online: http://cache/0\n", "`online` is `sqlite`"),
+        ("registry: mysql://db/feast\n", "`registry` is `sqlite`, an address postgresql://"),
+        ("online: redis://:hush@cache/0\n", r"`online` holds a password in the clear; put .* online: \$\{VARIABLE\}"),
+        ("registry: postgresql://feast:hush@db/feast\n", "`registry` holds a password in the clear"),
+    ],
+)
+def test_an_address_is_known_and_holds_no_password(tmp_path: Path, text: str, message: str) -> None:
+    """Stores that do not exist and passwords in a file are refused, and the message shows no password."""
+    with pytest.raises(SettingsError, match=message) as problem:
+        read(shop(tmp_path, text))
+    assert "hush" not in str(problem.value)
+
+
+@pytest.mark.parametrize("address", ["sqlite", "redis://cache:6379/3", "rediss://crm:${PASSWORD}@cache/0", "${REDIS}"])
+def test_an_address_is_kept_as_it_is_written(tmp_path: Path, address: str) -> None:
+    """Its variables need not be set to read the file, and what is stored of the settings has no secret."""
+    workspace = read(shop(tmp_path, f"online: {address}\n"))
+    assert workspace.online == address
+    assert parse(workspace.model_dump(mode="json", exclude_none=True), "again").online == address
+
+
 def test_a_workspace_cannot_be_changed() -> None:
     """Settings are read once; assigning to one is an error."""
     workspace = parse(plain(), "test")

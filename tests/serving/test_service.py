@@ -9,11 +9,12 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import pytest
 from starlette.testclient import TestClient
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, ODD_IDS
 
-from features import retrieval, snapshot
+from features import online, purchases, retrieval, snapshot
 from perennial import registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from serving import scoring, service
@@ -141,7 +142,7 @@ def test_model_says_what_answers(client: TestClient, shop: Any) -> None:
     said, row = client.get("/v1/model").json(), scores_file(shop.workspace).iloc[0]
     assert said["models"]["churn"] == row["churn_model"]
     assert said["as_of"] == str(AS_OF)
-    assert said["features_hash"] == retrieval.expected_hash(shop.workspace)
+    assert said["features_hash"] == online.expected_hash(shop.workspace)
     assert said["settings"]["churn"]["horizon"] == 60
 
 
@@ -282,6 +283,41 @@ def test_other_features_than_the_models_are_refused(client: TestClient, home: Pa
         assert "0123456789abcdef" in refused(ask(client, KNOWN), 409, "feature_hash_mismatch")["message"]
 
 
+def test_a_catalogue_in_another_order_is_refused(
+    client: TestClient, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two features that changed places are a 409, also when the new catalogue is registered but not published."""
+    first, second, *rest = purchases.FEATURES
+    monkeypatch.setattr(purchases, "FEATURES", (second, first, *rest))
+    retrieval.apply(settings.parse({**storage.read_json(home / "workspace.json"), "home": str(home)}, "copy"))
+    with answering_from(home):
+        refused(ask(client, KNOWN), 409, "feature_hash_mismatch")
+
+
+def test_features_that_the_store_has_lost_are_refused(client: TestClient, home: Path) -> None:
+    """Nobody is called unknown because the online store was emptied, while the service runs or before it starts."""
+    published = online.published(home)
+    assert published is not None
+    with answering_from(home):
+        assert ask(client, KNOWN).status_code == 200
+        with closing(sqlite3.connect(home / "feast" / "online.db")) as connection, connection:
+            connection.execute(f"DELETE FROM small_{published.view}")
+        refused(ask(client, KNOWN), 409, "stale_features")
+        refused(ask(client, KNOWN, "nobody"), 409, "stale_features")
+    with answering_from(home):
+        assert "run `perennial publish`" in refused(ask(client, KNOWN), 409, "stale_features")["message"]
+
+
+def test_an_online_store_that_is_down_is_unavailable(client: TestClient, home: Path) -> None:
+    """No Redis is a 503 that says where it should be and when to come back."""
+    edited(home / "workspace.json", online="redis://127.0.0.1:1/0")
+    edited(home / "published.json", store="redis://127.0.0.1:1/0")
+    with answering_from(home):
+        answer = ask(client, KNOWN)
+    assert "Redis at 127.0.0.1:1, does not answer" in refused(answer, 503, "no_online_store")["message"]
+    assert answer.headers["retry-after"] == str(service.RETRY_SECONDS)
+
+
 def test_a_broken_registry_is_unavailable_not_fatal(client: TestClient, home: Path) -> None:
     """What cannot be loaded is a 503, and the log has the reason."""
     storage.percentiles_path(home, AS_OF).unlink()
@@ -306,7 +342,7 @@ def test_a_new_publication_is_answered_from_at_once(client: TestClient, home: Pa
         snapshot.snapshot(workspace, [AS_OF, later])
         store = retrieval.apply(workspace)
         scoring.score(Predictor.load(workspace, registry.client()), store, later)
-        retrieval.publish(store, workspace, later)
+        online.publish(store, workspace, later)
         expected = scores_file(workspace, later)
         rows = ask(client, *expected["customer_id"]).json()["scores"]
     assert before["as_of"] == str(AS_OF)

@@ -1,0 +1,357 @@
+"""Features online: one packed vector per customer, written by `publish` and read by the service.
+
+A publication is the vectors of every customer known at one as_of: one order of features, one state of the tables. It
+has a Feast view of its own, named after all of that, so a vector can be read only as what it was written as. A changed
+catalogue or a half-written publication puts no other columns under the numbers, and who is no longer known has no row.
+`published.json` names the publication that answers, and changes in one step when the next one is whole; until then the
+old one answers. The one before stays in the store until a further one is begun, since a service may be reading it.
+
+Stale is a publication that the store does not hold (it was emptied, or is another one now), or that is older than the
+scores of its as_of: what it answers would not be what the files say. Age alone is not: yesterday's answer is worth
+more to a CRM than none, and every answer carries its as_of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from features import stores
+from features.snapshot import CUSTOMER_FAMILIES, customer_features, features_hash
+from perennial import storage
+from perennial.settings import Workspace
+from perennial.storage import CheckFailed
+from perennial.windows import midnight
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from feast import FeatureStore, FeatureView
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+
+# Customers written at a time: SQLite keeps so many changes in memory, and readers out only for the instant of a commit.
+_BLOCK = 2_500
+_TOLD_EVERY = 100_000
+_PACKING_MEMORY = "2GB"  # of the join of the families; what needs more goes to disk
+_SAMPLE = 100  # customers looked up before a publication is taken for written
+
+
+class FeatureMismatch(RuntimeError):
+    """The online features are not the ones that the model was trained on; serving them would be wrong."""
+
+    code = "feature_hash_mismatch"
+
+
+class StaleFeatures(FeatureMismatch):
+    """What was published last is not in the online store, or was scored again since."""
+
+    code = "stale_features"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What the online store holds under `view`: the vector of every customer known at `as_of`, `features` in order.
+
+    `data` is the stamp of the snapshots it was packed from, `store` the online store's address, `scores` the stamp of
+    the scores it was published with.
+    """
+
+    view: str
+    as_of: date
+    features: tuple[str, ...]
+    features_hash: str
+    data: str
+    store: str
+    customers: int
+    last_customer: str
+    scores: str | None = None
+
+
+def published(home: Path) -> Publication | None:
+    """The publication that answers; none before the first, and a note without a view is none."""
+    path = published_path(home)
+    return _read_note(path) if path.exists() and "view" in storage.read_json(path) else None
+
+
+def publications(home: Path) -> list[Publication]:
+    """Every publication that has a view: the one that answers, the one before, one that is being written."""
+    return [_read_note(path) for path in sorted((home / "online").glob("*/publication.json"))]
+
+
+def published_path(home: Path) -> Path:
+    return home / "published.json"
+
+
+def packed_path(home: Path, view: str) -> Path:
+    return home / "online" / view / "packed.parquet"
+
+
+def _read_note(path: Path) -> Publication:
+    noted = storage.read_json(path)
+    return Publication(**{**noted, "as_of": date.fromisoformat(noted["as_of"]), "features": tuple(noted["features"])})
+
+
+def publish(
+    store: FeatureStore, workspace: Workspace, as_of: date, progress: Callable[[str], None] = lambda _: None
+) -> int:
+    """Puts one packed vector per customer known at `as_of` online, then answers from them; returns how many.
+
+    Goes on where a killed one stopped. Writes nothing where all of it is online already.
+
+    Raises:
+        CheckFailed: there is no snapshot at `as_of`, nobody is known then, or the online store does not answer.
+    """
+    from features.repo.definitions import CUSTOMER, packed_service, packed_view
+
+    home = workspace.home_path
+    wanted = _packed(workspace, as_of)
+    folder = packed_path(home, wanted.view).parent
+    store.apply([CUSTOMER, packed_view(home, wanted)])
+    written = _written(store, workspace, wanted)
+    if written < wanted.customers:
+        _remove_all_but({wanted.view, getattr(published(home), "view", "")}, store, workspace)
+        if written:
+            progress(f"{written:,} of {wanted.customers:,} customers are online already")
+        told = written
+        for count in _write(store, workspace, wanted, written):
+            storage.write_json(folder / "written.json", count)
+            if count - told >= _TOLD_EVERY:
+                progress(f"{count:,} of {wanted.customers:,} customers are online")
+                told = count
+    if published(home) == wanted:
+        progress(f"features of {as_of} are online already")
+        return wanted.customers
+    store.apply([packed_service(packed_view(home, wanted))])
+    storage.write_json(published_path(home), asdict(wanted))
+    progress(f"published {wanted.customers:,} customers")
+    return wanted.customers
+
+
+def check(store: FeatureStore, workspace: Workspace, publication: Publication, expected: str) -> None:
+    """Refuses a publication that is not of the features with hash `expected`, or is stale.
+
+    Raises:
+        FeatureMismatch: its note, or its view in Feast's registry, has another hash.
+        StaleFeatures: the store does not hold it, or its as_of was scored again since.
+        CheckFailed: the online store does not answer.
+    """
+    if publication.features_hash != expected:
+        raise FeatureMismatch(
+            f"the features published for {publication.as_of} have hash {publication.features_hash}, the champions"
+            f" expect {expected}: run `perennial publish`"
+        )
+    if publication.store != (address := stores.online_address(workspace)):
+        raise StaleFeatures(
+            f"features were published to {publication.store}, not to {address}: run `perennial publish`"
+        )
+    scored = _scores_stamp(workspace.home_path, publication.as_of)
+    if scored not in (None, publication.scores):
+        raise StaleFeatures(
+            f"{publication.as_of} was scored again after its features were published: run `perennial publish`"
+        )
+    online_vectors(store, publication, [publication.last_customer, ""])
+    if (tag := _view(store, publication.view).tags.get("features_hash")) != expected:
+        raise FeatureMismatch(
+            f"the online view has hash {tag}, the champions expect {expected}: run `perennial publish`"
+        )
+
+
+def online_vectors(
+    store: FeatureStore, publication: Publication, customer_ids: Sequence[str]
+) -> dict[str, NDArray[np.float32]]:
+    """The packed vector of each customer of the publication; who was not known at its as_of is absent.
+
+    Raises:
+        StaleFeatures: the store does not hold the publication (any more).
+        FeatureMismatch: a vector is not as long as the publication's features.
+        CheckFailed: the online store does not answer.
+    """
+    asked = list(dict.fromkeys(customer_ids))
+    with stores.reached(store):
+        found = _read(store, publication, asked)
+        if len(found) < len(asked) and not _read(store, publication, [publication.last_customer]):
+            raise _gone(publication)
+    return found
+
+
+def expected_hash(workspace: Workspace) -> str:
+    """The hash of the features that this code defines for the workspace, in their order."""
+    return features_hash(feature.name for feature in customer_features(workspace))
+
+
+def _read(store: FeatureStore, publication: Publication, customer_ids: list[str]) -> dict[str, NDArray[np.float32]]:
+    """Through Feast's provider: `get_online_features` makes the same call, and takes thrice as long around it."""
+    view, keys = _view(store, publication.view), [_key(customer_id) for customer_id in customer_ids]
+    try:
+        rows = store._get_provider().online_read(store.config, view, keys, ["vector"])
+    except sqlite3.OperationalError as problem:
+        if "no such table" in str(problem):
+            raise _gone(publication) from problem
+        raise
+    found = {
+        customer_id: np.array(row["vector"].float_list_val.val, dtype=np.float32)
+        for customer_id, (_, row) in zip(customer_ids, rows, strict=True)
+        if row is not None and row["vector"].HasField("float_list_val")  # SQLite says None, Redis an empty value
+    }
+    if any(len(vector) != len(publication.features) for vector in found.values()):
+        raise FeatureMismatch(
+            f"a vector in {publication.view} has not {len(publication.features)} features: run `perennial publish`"
+        )
+    return found
+
+
+@lru_cache(maxsize=8)
+def _view(store: FeatureStore, name: str) -> FeatureView:
+    from feast.errors import FeatureViewNotFoundException
+
+    try:
+        return store.get_feature_view(name)
+    except FeatureViewNotFoundException as problem:
+        raise StaleFeatures(f"Feast's registry has no view {name}: run `perennial publish`") from problem
+
+
+def _gone(publication: Publication) -> StaleFeatures:
+    return StaleFeatures(
+        f"the features published for {publication.as_of} are not in {publication.store}: run `perennial publish`"
+    )
+
+
+def _packed(workspace: Workspace, as_of: date) -> Publication:
+    """The publication of `as_of`, its vectors packed into a file first: they are written, and removed, from that."""
+    home, names = workspace.home_path, tuple(feature.name for feature in customer_features(workspace))
+    parts = {family: storage.snapshot_part(home, family, as_of) for family in CUSTOMER_FAMILIES}
+    for family, part in parts.items():
+        if not part.exists():
+            raise CheckFailed(f"{family} has no snapshot at {as_of}; run `perennial snapshot -c FILE --as-of {as_of}`")
+    data = hashlib.sha256(" ".join(_stamp(part) or "" for part in parts.values()).encode()).hexdigest()[:16]
+    store = stores.online_address(workspace)
+    identity = json.dumps([workspace.name, str(as_of), names, data, store])
+    view = f"customer_vector_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    note, scores = packed_path(home, view).with_name("publication.json"), _scores_stamp(home, as_of)
+    if not note.exists():
+        count, last = _pack(workspace, parts, names, packed_path(home, view))
+        if not count:
+            raise CheckFailed(f"nobody is known at {as_of}; choose a later --as-of, or ingest earlier purchases")
+        found = Publication(view, as_of, names, features_hash(names), data, store, count, last)
+        storage.write_json(note, asdict(found))
+    return replace(_read_note(note), scores=scores)
+
+
+def _pack(workspace: Workspace, parts: dict[str, Path], names: Sequence[str], path: Path) -> tuple[int, str]:
+    """Writes customer_id, as_of and vector, sorted by id, to `path`; returns how many and the last id."""
+    vector = ", ".join(f"coalesce(\"{name}\", 'nan'::FLOAT)" for name in names)
+    tables = " ".join(
+        f"LEFT JOIN {storage.reader([part])} AS {family} USING (customer_id)"
+        for family, part in parts.items()
+        if family != "profile"
+    )
+    query = (
+        f"SELECT profile.customer_id, profile.as_of, [{vector}] AS vector"
+        f" FROM {storage.reader([parts['profile']])} AS profile {tables} ORDER BY customer_id"
+    )
+    with storage.connect(workspace.home_path) as connection:
+        connection.execute(f"SET memory_limit = '{_PACKING_MEMORY}'")
+        count = storage.copy_to(connection, query, path)
+        last = connection.execute(f"SELECT max(customer_id) FROM {storage.reader([path])}").fetchall()[0][0]
+    return count, last
+
+
+def _write(store: FeatureStore, workspace: Workspace, publication: Publication, written: int) -> Iterator[int]:
+    """Writes block after block from customer number `written` on; yields how many are written by then."""
+    from feast.protos.feast.types.Value_pb2 import FloatList, Value
+
+    view, provider = _view(store, publication.view), store._get_provider()
+    at, width = midnight(publication.as_of, workspace.timezone), len(publication.features)
+    for block in _blocks(packed_path(workspace.home_path, publication.view), written):
+        vectors = block.column("vector").flatten().to_numpy().reshape(-1, width).tolist()
+        rows: list[Any] = [
+            (_key(customer_id), {"vector": Value(float_list_val=FloatList(val=vector))}, at, None)
+            for customer_id, vector in zip(block.column("customer_id").to_pylist(), vectors, strict=True)
+        ]
+        with stores.reached(store):
+            provider.online_write_batch(store.config, view, rows, None)
+        written += len(rows)
+        yield written
+
+
+def _blocks(path: Path, skipped: int) -> Iterator[pa.RecordBatch]:
+    """The packed rows behind the first `skipped`, in blocks."""
+    with pq.ParquetFile(path) as packed:
+        for batch in packed.iter_batches(batch_size=_BLOCK, columns=["customer_id", "vector"]):
+            if batch.num_rows > skipped:
+                yield batch.slice(skipped)
+            skipped = max(0, skipped - batch.num_rows)
+
+
+def _written(store: FeatureStore, workspace: Workspace, publication: Publication) -> int:
+    """How many customers a former attempt has written; none if the store has lost any of a sample of them."""
+    path = packed_path(workspace.home_path, publication.view)
+    note = path.with_name("written.json")
+    count = int(storage.read_json(note)) if note.exists() else 0
+    if not count:
+        return 0
+    chosen = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int)
+    sample = pq.read_table(path, columns=["customer_id"])["customer_id"].take(chosen).to_pylist()
+    with stores.reached(store):
+        return count if len(_read(store, publication, sample)) == len(sample) else 0
+
+
+def _remove_all_but(views: set[str], store: FeatureStore, workspace: Workspace) -> None:
+    """Takes every other publication out of the online store, the registry and the home."""
+    for folder in sorted((workspace.home_path / "online").glob("*")):
+        if folder.name not in views:
+            if (folder / "publication.json").exists():
+                _remove(_read_note(folder / "publication.json"), store, workspace)
+            shutil.rmtree(folder)
+
+
+def _remove(publication: Publication, store: FeatureStore, workspace: Workspace) -> None:
+    is_ours = publication.store == stores.online_address(workspace)  # another one may be out of reach
+    if is_ours and store.config.online_store.type == "redis":
+        with stores.reached(store):
+            _remove_from_redis(publication, store, packed_path(workspace.home_path, publication.view))
+    if publication.view in {view.name for view in store.list_feature_views()}:
+        view: Any = store.get_feature_view(publication.view)
+        store.apply([], objects_to_delete=[view, view.batch_source], partial=False)
+
+
+def _remove_from_redis(publication: Publication, store: FeatureStore, packed: Path) -> None:
+    """Customer by customer, in blocks: Feast 0.67 would list every key of every workspace, in one piece."""
+    from feast.infra.online_stores.helpers import _mmh3, _redis_key
+
+    online: Any = store._get_provider().online_store
+    client = online._get_client(store.config.online_store)
+    fields = (f"_ts:{publication.view}", _mmh3(f"{publication.view}:vector"))
+    for block in _blocks(packed, 0):
+        with client.pipeline(transaction=False) as pipe:
+            for customer_id in block.column("customer_id").to_pylist():
+                pipe.hdel(_redis_key(store.project, _key(customer_id)), *fields)
+            pipe.execute()
+
+
+def _key(customer_id: str) -> EntityKey:
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    return EntityKey(join_keys=["customer_id"], entity_values=[Value(string_val=customer_id)])
+
+
+def _scores_stamp(home: Path, as_of: date) -> str | None:
+    path = storage.scores_path(home, as_of)
+    return _stamp(path) if path.exists() else None
+
+
+def _stamp(path: Path) -> str | None:
+    """What a Parquet file of ours says that it was made from."""
+    return ((pq.read_metadata(path).metadata or {}).get(b"perennial") or b"").decode() or None

@@ -1,0 +1,167 @@
+"""Where Feast keeps a workspace's definitions and its online features: what the settings `registry` and `online` say.
+
+Embedded, both are SQLite files in the home; in production PostgreSQL and Redis.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+from perennial import settings, storage
+from perennial.settings import SettingsError, Workspace
+from perennial.storage import CheckFailed
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+    from feast import FeatureStore
+
+_EMBEDDED = Path(__file__).with_name("repo") / "feature_store.yaml"
+_REDIS_PORT = 6379
+# Seconds. A Redis that is gone is said at once, not after eight seconds of attempts; one that writes a snapshot of
+# itself may pause for long.
+_REDIS_PATIENCE = {"socket_connect_timeout": 3, "socket_timeout": 30, "retry": None}
+_FOR_FEAST = """\
+# Feast on this workspace, for Feast's own tools; `perennial` writes it anew and never reads it:
+#   PERENNIAL_HOME="{home}" feast -c features/repo -f "{home}/feast/feature_store.yaml" feature-views list
+# Passwords are not in it: export PERENNIAL_ONLINE_PASSWORD and PERENNIAL_REGISTRY_PASSWORD where it names them.
+"""
+
+
+def feast_settings(workspace: Workspace, passwords: bool = True) -> dict[str, Any]:
+    """Feast's configuration of the workspace; without `passwords`, variables stand in their places.
+
+    Raises:
+        SettingsError: an address's variable is not set, or holds no such address; its driver is not installed.
+    """
+    text = Template(_EMBEDDED.read_text()).substitute(
+        PERENNIAL_HOME=workspace.home_path, PERENNIAL_WORKSPACE=workspace.name
+    )
+    found: dict[str, Any] = yaml.safe_load(text)
+    if online := _address("online", workspace.online, ("redis", "rediss")):
+        _need("redis", "online")
+        found["online_store"] = _redis(online, passwords)
+    if registry := _address("registry", workspace.registry, ("postgresql", "postgres")):
+        _need("psycopg", "registry")
+        password = registry.password if passwords else "${PERENNIAL_REGISTRY_PASSWORD}"
+        found["registry"]["path"] = _with_password(registry, password)
+    return found
+
+
+def write_for_feast(workspace: Workspace) -> None:
+    """Puts the same configuration, but for passwords, into the home, where `feast -f` finds it."""
+    shown = yaml.safe_dump(feast_settings(workspace, passwords=False), sort_keys=False)
+    with storage.replacing(workspace.home_path / "feast" / "feature_store.yaml") as draft:
+        draft.write_text(_FOR_FEAST.format(home=workspace.home_path) + shown, encoding="utf-8")
+
+
+def online_address(workspace: Workspace) -> str:
+    """What a publication calls the online store that it lies in: `sqlite`, or the address without its password."""
+    online = _address("online", workspace.online, ("redis", "rediss"))
+    return f"redis://{_host(online)}/{_database(online)}" if online else "sqlite"
+
+
+@contextmanager
+def reached(store: FeatureStore) -> Iterator[None]:
+    """Says it in a sentence when the online store of `store` cannot be reached, or refuses.
+
+    Raises:
+        CheckFailed: Redis is down, lacks memory, or wants another password.
+    """
+    if store.config.online_store.type != "redis":
+        yield
+        return
+    import redis
+
+    try:
+        yield
+    except redis.RedisError as problem:
+        where = store.config.online_store.connection_string.split(",")[0]
+        raise CheckFailed(
+            f"the online store, Redis at {where}, does not answer: {problem}; start it, or mend the setting `online`"
+        ) from problem
+
+
+@contextmanager
+def opened(workspace: Workspace) -> Iterator[None]:
+    """The same for a registry in PostgreSQL."""
+    if workspace.registry == "sqlite":
+        yield
+        return
+    import sqlalchemy
+
+    try:
+        yield
+    except sqlalchemy.exc.OperationalError as problem:
+        reason = str(problem.orig).splitlines()[0]
+        raise CheckFailed(
+            f"Feast's registry in PostgreSQL does not answer: {reason}; start it, or mend the setting `registry`"
+        ) from problem
+
+
+def _address(key: str, written: str, schemes: tuple[str, ...]) -> SplitResult | None:
+    """The parts of an address, variables filled in; None for `sqlite`. No message shows it: it may hold a password."""
+    text = settings.filled(written, f"the setting `{key}`")
+    if text == "sqlite":
+        return None
+    try:
+        address = urlsplit(text)
+        usable = address.scheme in schemes and bool(address.hostname) and address.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SettingsError(f"`{key}` is neither `sqlite` nor an address such as {schemes[0]}://host:port/0")
+    return address
+
+
+def _need(driver: str, key: str) -> None:
+    extra = {"redis": "redis", "psycopg": "postgres"}[driver]
+    try:
+        __import__(driver)
+    except ImportError as problem:
+        raise SettingsError(
+            f"`{key}` needs a driver that is not installed: pip install 'perennial[{extra}]'"
+        ) from problem
+
+
+def _redis(address: SplitResult, passwords: bool) -> dict[str, Any]:
+    """Feast's Redis store. Its options are JSON texts between commas, hence a comma within one is escaped."""
+    options: dict[str, Any] = {"db": _database(address), **_REDIS_PATIENCE}
+    if address.scheme == "rediss":
+        options["ssl"] = True
+    if address.username:
+        options["username"] = unquote(address.username)
+    if address.password:
+        options["password"] = unquote(address.password) if passwords else "${PERENNIAL_ONLINE_PASSWORD}"
+    texts = [f"{name}={json.dumps(value)}".replace(",", "\\u002c") for name, value in options.items()]
+    return {
+        "type": "redis",
+        "connection_string": ",".join([_host(address), *texts]),
+        "skip_dedup": True,  # one round trip a block, not two: the rows of a view never change
+        "full_scan_for_deletion": False,  # all keys of all workspaces; `online` removes what it wrote itself
+    }
+
+
+def _host(address: SplitResult) -> str:
+    return f"{address.hostname}:{address.port or _REDIS_PORT}"
+
+
+def _database(address: SplitResult) -> int:
+    number = address.path.strip("/") or "0"
+    if not number.isdecimal():
+        raise SettingsError(f"`online` ends in /{number}: Redis numbers its databases, as in redis://host:6379/0")
+    return int(number)
+
+
+def _with_password(address: SplitResult, password: str | None) -> str:
+    user = f"{address.username or ''}{f':{password}' if address.password else ''}"
+    place = address.netloc.rpartition("@")[2]
+    return address._replace(scheme="postgresql+psycopg", netloc=f"{user}@{place}" if user else place).geturl()

@@ -1,0 +1,470 @@
+"""Features online: what is offline, each publication under its own view, whole or not at all; on SQLite and Redis."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import redis
+from builders import make_transactions
+from feast.infra.online_stores.redis import RedisOnlineStore
+from redis_server import ADDRESS, redis_for
+
+from features import online, purchases, retrieval, snapshot, stores
+from features.online import FeatureMismatch, Publication, StaleFeatures
+from features.repo import definitions
+from perennial import cli, settings, storage
+from perennial.settings import SettingsError, Workspace
+from perennial.storage import CheckFailed
+from tests.features.shops import open_shop, random_tables
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+    from numpy.typing import NDArray
+
+SPRING, SUMMER, WINTER = date(2022, 4, 1), date(2022, 7, 1), date(2022, 12, 21)
+
+
+class Shop(NamedTuple):
+    workspace: Workspace
+    store: FeatureStore
+
+    @property
+    def home(self) -> Path:
+        return self.workspace.home_path
+
+    def publish(self, as_of: date, progress: Callable[[str], None] = lambda _: None) -> Publication:
+        online.publish(self.store, self.workspace, as_of, progress)
+        return self.published
+
+    @property
+    def published(self) -> Publication:
+        found = online.published(self.home)
+        assert found is not None
+        return found
+
+    def offline(self, as_of: date) -> dict[str, NDArray[np.float32]]:
+        """What Feast's historical store says of every customer known then, in the order of the catalogue now."""
+        rows = retrieval.customer_rows(self.store, self.workspace, [as_of])
+        names = [feature.name for feature in snapshot.customer_features(self.workspace)]
+        return dict(zip(rows["customer_id"], retrieval.matrix(rows, names), strict=True))
+
+    def check(self) -> None:
+        online.check(self.store, self.workspace, self.published, online.expected_hash(self.workspace))
+
+    def online(self, *customer_ids: str) -> dict[str, NDArray[np.float32]]:
+        return online.online_vectors(self.store, self.published, customer_ids)
+
+
+@pytest.fixture(scope="module")
+def snapshots(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A shop with three snapshots and nothing online; `late` first buys after the first two."""
+    tables = random_tables(5)
+    rows = [("late", "2022-11-01", 5.0), ("Zoë/7 & co", "2022-01-01", 5.0)]
+    lines = make_transactions(rows, product_id="p0").astype({"occurred_at": "datetime64[us]"})
+    tables["transactions"] = pd.concat([tables["transactions"], lines], ignore_index=True)
+    workspace = open_shop(
+        tmp_path_factory.mktemp("shop"), tables, name=f"shop_{os.getpid()}", timezone="Europe/Berlin",
+        attributes=["city", "birth_year"],
+    )  # fmt: skip
+    snapshot.snapshot(workspace, [SPRING, SUMMER, WINTER])
+    return workspace
+
+
+def opened(snapshots: Workspace, home: Path, **changes: str) -> Shop:
+    shutil.copytree(snapshots.home_path, home)
+    workspace = snapshots.model_copy(update={"home": str(home), **changes})
+    return Shop(workspace, retrieval.apply(workspace))
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def shop(request: pytest.FixtureRequest, snapshots: Workspace, tmp_path: Path) -> Iterator[Shop]:
+    """The shop with a home of its own, on either store."""
+    with redis_for(snapshots.name) if request.param == "redis" else nullcontext("sqlite") as address:
+        yield opened(snapshots, tmp_path / "home", online=address)
+
+
+def assert_same(found: dict[str, NDArray[np.float32]], expected: dict[str, NDArray[np.float32]]) -> None:
+    assert list(found) == list(expected)
+    found_rows, expected_rows = np.stack(list(found.values())), np.stack(list(expected.values()))
+    assert found_rows.dtype == np.float32
+    np.testing.assert_array_equal(found_rows.view(np.uint32), expected_rows.view(np.uint32))
+
+
+class Killed(BaseException):
+    """Stands for a signal in the middle of a publication."""
+
+
+def kill_after_ten(shop: Shop, as_of: date, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts to publish and stops once ten customers are online."""
+
+    def stop(said: str) -> None:
+        raise Killed(said)
+
+    monkeypatch.setattr(online, "_BLOCK", 5)
+    monkeypatch.setattr(online, "_TOLD_EVERY", 10)
+    with pytest.raises(Killed, match=r"^10 of \d\d customers are online"):
+        shop.publish(as_of, stop)
+
+
+def permute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catalogue of the next version: the same features, two of them in each other's place."""
+    first, second, *rest = purchases.FEATURES
+    monkeypatch.setattr(purchases, "FEATURES", (second, first, *rest))
+
+
+def empty(shop: Shop, view: str) -> None:
+    """Takes a publication out of the online store, as a restart without a disk would take everything."""
+    if shop.workspace.online == "sqlite":
+        with sqlite3.connect(shop.home / "feast" / "online.db") as connection:
+            connection.execute(f"DELETE FROM {shop.workspace.name}_{view}")
+        connection.close()
+    else:
+        client = redis.Redis.from_url(ADDRESS)
+        for key in client.scan_iter(f"*{shop.workspace.name}"):
+            client.delete(key)
+        client.close()
+
+
+# Writing and reading
+
+
+def test_online_equals_offline_bit_for_bit(shop: Shop) -> None:
+    """Every customer known at the published as_of has the historical row as one vector, nulls included."""
+    shop.publish(WINTER)
+    expected = shop.offline(WINTER)
+    found = shop.online(*expected)
+    assert_same(found, expected)
+    assert np.isnan(np.stack(list(found.values()))).any()
+    shop.check()
+
+
+def test_feast_reads_it_under_a_name_that_stays(shop: Shop) -> None:
+    """Any other program asks Feast for the service `customer_vector_v1` and gets the publication that answers."""
+    for as_of in (WINTER, SUMMER):
+        shop.publish(as_of)
+        service = shop.store.get_feature_service("customer_vector_v1")
+        assert service.tags["as_of"] == str(as_of)
+        answer = shop.store.get_online_features(service, [{"customer_id": "c05"}]).to_dict()
+        np.testing.assert_array_equal(np.float32(answer["vector"][0]), shop.offline(as_of)["c05"])
+
+
+def test_the_view_names_its_columns_and_their_hash(shop: Shop) -> None:
+    """Order, hash and as_of are on the view, the hash that of the models'."""
+    view = shop.store.get_feature_view(shop.publish(WINTER).view)
+    names = [feature.name for feature in snapshot.customer_features(shop.workspace)]
+    assert view.features[0].tags["order"].split() == names
+    assert view.tags["features_hash"] == snapshot.features_hash(names) == online.expected_hash(shop.workspace)
+    assert view.tags["as_of"] == str(WINTER)
+
+
+def test_who_is_not_known_is_absent(shop: Shop) -> None:
+    """Who came later, or never, has no vector; those asked for with them have theirs, an id asked twice once."""
+    shop.publish(SUMMER)
+    assert list(shop.online("nobody", "late", "c05", "", "Zoë/7 & co", "c05")) == ["c05", "Zoë/7 & co"]
+    assert shop.online() == {}
+
+
+def test_the_next_publication_takes_over_whole(shop: Shop) -> None:
+    """Published for a later or an earlier as_of, every answer is of that as_of, and who is not known then goes."""
+    for as_of in (SUMMER, WINTER, SUMMER, SPRING):
+        assert shop.publish(as_of).as_of == as_of
+        expected = shop.offline(as_of)
+        assert_same(shop.online(*expected), expected)
+        assert ("late" in shop.online("late", "c05")) == (as_of == WINTER)
+
+
+def test_new_figures_of_the_same_day_replace_the_old(shop: Shop) -> None:
+    """A snapshot made anew for the same as_of, after a late delivery, is published over the old one."""
+    before, old = shop.publish(WINTER), shop.offline(WINTER)
+    part = storage.snapshot_part(shop.home, "purchases", WINTER)
+    rows = pd.read_parquet(part)
+    rows["spend"] += 1000
+    rows.to_parquet(part, index=False)
+    assert shop.publish(WINTER).view != before.view
+    new = shop.offline(WINTER)
+    assert_same(shop.online(*new), new)
+    assert_same(online.online_vectors(shop.store, before, list(old)), old)
+    assert not np.array_equal(new["c05"], old["c05"])
+
+
+def test_publishing_once_more_writes_nothing(shop: Shop) -> None:
+    """What is online already stays as it is, and that is said."""
+    shop.publish(WINTER)
+    files = [online.published_path(shop.home), *(shop.home / "online").rglob("*.*")]
+    before, said = [file.stat().st_mtime_ns for file in files], []
+    shop.publish(WINTER, said.append)
+    assert said == ["features of 2022-12-21 are online already"]
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+def test_the_last_two_publications_are_kept_and_no_more(shop: Shop) -> None:
+    """A service may still read the one before; older ones leave the registry, the home and the online store."""
+    views = [shop.publish(as_of).view for as_of in (SPRING, SUMMER, WINTER)]
+    kept = {view.name for view in shop.store.list_feature_views() if view.name.startswith("customer_vector")}
+    assert kept == set(views[1:]) == {folder.name for folder in (shop.home / "online").iterdir()}
+    if shop.workspace.online == "sqlite":
+        with sqlite3.connect(shop.home / "feast" / "online.db") as connection:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        connection.close()
+        assert {name.partition(f"{shop.workspace.name}_")[2] for name in tables if "vector" in name} == kept
+    else:
+        client = redis.Redis.from_url(ADDRESS)
+        fields = {field for key in client.scan_iter(f"*{shop.workspace.name}") for field in client.hkeys(key)}
+        client.close()
+        assert {field[4:].decode() for field in fields if field.startswith(b"_ts:")} == kept
+        assert len(fields) == 2 * len(kept)
+
+
+# Killed, changed and lost
+
+
+def test_a_killed_publication_goes_on_where_it_stopped(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the new one is whole the old one answers; then what was written is kept and the rest follows."""
+    shop.publish(SUMMER)
+    kill_after_ten(shop, WINTER, monkeypatch)
+    shop.check()
+    assert shop.published.as_of == SUMMER
+    assert_same(shop.online("c05", "c29"), {name: shop.offline(SUMMER)[name] for name in ("c05", "c29")})
+    said: list[str] = []
+    shop.publish(WINTER, said.append)
+    assert said[:2] == ["10 of 38 customers are online already", "20 of 38 customers are online"]
+    expected = shop.offline(WINTER)
+    assert_same(shop.online(*expected), expected)
+
+
+def test_what_the_store_has_lost_meanwhile_is_written_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed publication does not trust its note when the store was emptied before it goes on."""
+    shop.publish(SUMMER)
+    kill_after_ten(shop, WINTER, monkeypatch)
+    empty(shop, next(found.view for found in online.publications(shop.home) if found.as_of == WINTER))
+    shop.publish(WINTER)
+    expected = shop.offline(WINTER)
+    assert_same(shop.online(*expected), expected)
+
+
+def test_another_order_of_the_features_is_refused_until_it_is_published(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither registering a changed catalogue nor half a publication of it puts old vectors under its hash."""
+    old_vectors, before = shop.offline(WINTER), shop.publish(WINTER)
+    permute(monkeypatch)
+    retrieval.apply(shop.workspace)
+    with pytest.raises(FeatureMismatch, match=f"have hash {before.features_hash}, the champions expect .*: run"):
+        shop.check()
+    kill_after_ten(shop, WINTER, monkeypatch)
+    with pytest.raises(FeatureMismatch, match=f"have hash {before.features_hash}"):
+        shop.check()
+    new_vectors, after = shop.offline(WINTER), shop.publish(WINTER)
+    shop.check()
+    assert_same(shop.online(*new_vectors), new_vectors)
+    assert not np.array_equal(new_vectors["c05"], old_vectors["c05"])
+    assert after.features_hash != before.features_hash
+    assert_same(online.online_vectors(shop.store, before, list(old_vectors)), old_vectors)
+
+
+def test_an_unfinished_publication_gives_its_own_vectors_or_none(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads a half-written view meets a refusal or the right numbers, whatever was online before."""
+    shop.publish(WINTER)
+    permute(monkeypatch)
+    kill_after_ten(shop, WINTER, monkeypatch)
+    unfinished = next(found for found in online.publications(shop.home) if found.view != shop.published.view)
+    expected = shop.offline(WINTER)
+    written, missing = sorted(expected)[:10], sorted(expected)[10:]
+    assert_same(online.online_vectors(shop.store, unfinished, written), {name: expected[name] for name in written})
+    for customer_id in missing:
+        with pytest.raises(StaleFeatures):
+            online.online_vectors(shop.store, unfinished, [customer_id])
+
+
+def test_an_emptied_store_is_stale_not_unknown(shop: Shop) -> None:
+    """When the store has lost what was published nobody is called unknown; publishing again mends it."""
+    shop.publish(WINTER)
+    empty(shop, shop.published.view)
+    message = "the features published for 2022-12-21 are not in .*: run `perennial publish`"
+    with pytest.raises(StaleFeatures, match=message):
+        shop.online("c05")
+    with pytest.raises(StaleFeatures, match=message):
+        shop.check()
+    shop.publish(WINTER)
+    shop.check()
+    assert_same(shop.online("c05"), {"c05": shop.offline(WINTER)["c05"]})
+
+
+def test_a_removed_publication_is_stale(shop: Shop) -> None:
+    """Who still reads one that is two publications old is told so."""
+    oldest = shop.publish(SPRING)
+    for as_of in (SUMMER, WINTER):
+        shop.publish(as_of)
+    with pytest.raises(StaleFeatures, match="run `perennial publish`"):
+        online.online_vectors(shop.store, oldest, ["c05"])
+
+
+# What needs no store of its own
+
+
+@pytest.fixture(scope="module")
+def embedded(snapshots: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """The shop on SQLite, published at WINTER."""
+    found = opened(snapshots, tmp_path_factory.mktemp("embedded") / "home")
+    found.publish(WINTER)
+    return found
+
+
+def test_what_was_scored_again_since_is_stale(embedded: Shop) -> None:
+    """Scores newer than the publication call for another one; scores that are gone do not."""
+    scores = storage.scores_path(embedded.home, WINTER)
+    with storage.connect(embedded.home) as connection:
+        storage.copy_to(connection, "SELECT 1 AS x", scores, metadata={"perennial": "later"})
+    with pytest.raises(StaleFeatures, match="2022-12-21 was scored again after its features were published"):
+        embedded.check()
+    embedded.publish(WINTER)
+    embedded.check()
+    scores.unlink()
+    embedded.check()
+
+
+def test_what_lies_in_another_store_is_stale(embedded: Shop) -> None:
+    """Settings that name another store than the publication lies in call for publishing to that one."""
+    elsewhere = embedded.workspace.model_copy(update={"online": "redis://:${NOBODYS}@127.0.0.1:1/4"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOBODYS", "hush")
+        with pytest.raises(StaleFeatures, match=r"published to sqlite, not to redis://127.0.0.1:1/4: run"):
+            online.check(embedded.store, elsewhere, embedded.published, online.expected_hash(elsewhere))
+
+
+def test_a_vector_of_another_length_is_refused(embedded: Shop) -> None:
+    """A row that has not one number per feature is never served."""
+    shorter = replace(embedded.published, features=embedded.published.features[1:])
+    with pytest.raises(FeatureMismatch, match=r"a vector in customer_vector_.* has not .* features"):
+        online.online_vectors(embedded.store, shorter, ["c05"])
+
+
+def test_an_as_of_without_a_snapshot_is_not_published(embedded: Shop) -> None:
+    """It names the command to run first, and what was published stays."""
+    with pytest.raises(CheckFailed, match="purchases has no snapshot at 2022-07-03; run `perennial snapshot"):
+        embedded.publish(date(2022, 7, 3))
+    embedded.check()
+
+
+@pytest.mark.parametrize(
+    ("feature", "expected"),
+    [("n_purchases_90d", "90 days"), ("spend", "ever"), ("spend_decayed_30d", "ever"), ("attribute_city", "ever")],
+)
+def test_a_features_window_is_in_its_name(feature: str, expected: str) -> None:
+    """Days back from as_of, where the name ends in them."""
+    assert definitions.window(feature) == expected
+
+
+def test_every_definition_says_what_it_is_and_whose(embedded: Shop) -> None:
+    """Entities, views, fields and services have an owner; fields a unit and a window; all a description."""
+    store = embedded.store
+    families = [view for view in store.list_feature_views() if view.name in snapshot.families(embedded.workspace)]
+    for found in (*store.list_entities(), *store.list_feature_views(), *store.list_feature_services()):
+        assert found.description, found.name
+        assert found.owner == found.tags["owner"] == "perennial", found.name
+    for field in (field for view in families for field in view.features):
+        assert field.description, field.name
+        assert field.tags.keys() == {"unit", "window", "owner"}, field.name
+
+
+# Where things lie, by the settings
+
+
+def test_a_redis_that_is_down_is_a_sentence(snapshots: Workspace, tmp_path: Path) -> None:
+    """Publishing to it fails with its address and what to do."""
+    shop = opened(snapshots, tmp_path / "home", online="redis://127.0.0.1:1/0")
+    with pytest.raises(CheckFailed, match=r"Redis at 127.0.0.1:1, does not answer: .*; start it, or mend the setting"):
+        shop.publish(WINTER)
+
+
+def test_publish_to_a_redis_that_is_down_ends_with_1(
+    snapshots: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command line says it without a traceback; what was published before is untouched."""
+    home = shutil.copytree(snapshots.home_path, tmp_path / "home")
+    config = snapshots.home_path.parent / "shop.yaml"
+    options = ["-c", str(config), "--home", str(home), "--set", "online=redis://127.0.0.1:1/0", "--as-of", str(WINTER)]
+    monkeypatch.setattr(sys, "argv", ["perennial", "publish", *options])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "error: the online store, Redis at 127.0.0.1:1, does not answer" in capsys.readouterr().err
+    assert not online.published_path(home).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "driver", "message"),
+    [
+        ({"online": "redis://127.0.0.1:6379/0"}, "redis", r"`online` needs a driver.*pip install 'perennial\[redis\]'"),
+        ({"registry": "postgresql://db/x"}, "psycopg", r"`registry` needs a driver.*'perennial\[postgres\]'"),
+    ],
+)
+def test_an_extra_that_is_absent_is_named(
+    changes: dict[str, str], driver: str, message: str, snapshots: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its driver, the setting's sentence says what to install."""
+    monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(SettingsError, match=message):
+        stores.feast_settings(snapshots.model_copy(update=changes))
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://db:1", "`online` is neither `sqlite` nor an address such as redis://host:port/0"),
+        ("redis://", "`online` is neither"),
+        ("redis://db:many/0", "`online` is neither"),
+        ("redis://db:1/first", r"`online` ends in /first: Redis numbers its databases"),
+    ],
+)
+def test_a_variable_with_another_address_is_refused(
+    address: str, message: str, snapshots: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the variable holds is checked where it is used; it is not shown, since it may hold a password."""
+    monkeypatch.setenv("TEST_REDIS", address)
+    with pytest.raises(SettingsError, match=message):
+        stores.feast_settings(snapshots.model_copy(update={"online": "${TEST_REDIS}"}))
+
+
+@pytest.mark.parametrize("password", ["plain", "12345", "a,b=c", 'q"uo\\te', "sl/ash@at:"])
+def test_any_password_reaches_redis_and_no_file(
+    password: str, snapshots: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Feast's own parser gives it back as it was; the files in the home name a variable instead."""
+    from urllib.parse import quote
+
+    monkeypatch.setenv("TEST_REDIS", f"rediss://crm:{quote(password, safe='')}@cache.example:6380/3")
+    workspace = snapshots.model_copy(update={"home": str(tmp_path), "online": "${TEST_REDIS}"})
+    online_store = stores.feast_settings(workspace)["online_store"]
+    nodes, options = RedisOnlineStore._parse_connection_string(online_store["connection_string"])
+    assert nodes == [{"host": "cache.example", "port": "6380"}]
+    assert (options["db"], options["ssl"], options["username"], options["password"]) == (3, True, "crm", password)
+    assert stores.online_address(workspace) == "redis://cache.example:6380/3"
+    stores.write_for_feast(workspace)
+    assert "${PERENNIAL_ONLINE_PASSWORD}" in (tmp_path / "feast" / "feature_store.yaml").read_text()
+    assert password not in (tmp_path / "feast" / "feature_store.yaml").read_text()
+
+
+def test_settings_are_kept_with_the_variables_name(snapshots: Workspace, tmp_path: Path) -> None:
+    """What a home keeps of its settings names the variable, and can be read again without it."""
+    home = shutil.copytree(snapshots.home_path, tmp_path / "home")
+    config = snapshots.home_path.parent / "shop.yaml"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEST_REDIS", "redis://:hush@127.0.0.1:1/0")
+        retrieval.apply(settings.read(config, ["online=${TEST_REDIS}"], home))
+    kept = storage.read_json(home / "workspace.json")
+    assert kept["online"] == "${TEST_REDIS}"
+    assert settings.parse(kept, "again").online == "${TEST_REDIS}"
+    assert not [path for path in home.rglob("*") if path.is_file() and b"hush" in path.read_bytes()]
