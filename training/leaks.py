@@ -27,13 +27,13 @@ UNEXPLAINED_AUC = 0.8
 """... that is, unless it ranks customers who have been silent equally long worse than this."""
 MIN_JUDGED = 50
 """Customers who left, and who stayed, without which attributes are not judged."""
-_MIN_VALUE = 30
-_NEARLY_ALL = 0.9
-_EXCESS = 0.3
+_MIN_FILLED = 30
 _LATE = 0.01
+# A value tells the outcome when at most so small a part of the exceptions to be expected, at least twenty, is there.
+_HARDLY = 0.05
+_EXCEPTIONS = 20
 _BINS = 20
 _STRATA = 10
-_Z = 1.96
 _EMPTY = "(empty)"
 
 _RECORDED_AFTER = "recorded after the outcome"
@@ -169,7 +169,7 @@ def _as_numbers(levels: pd.Series) -> tuple[str, Floats | None]:
 
 def _identifies(kind: str, numbers: Floats | None, distinct: int, filled: int) -> str | None:
     """Whether values name hardly more than one customer each: texts mostly, or whole numbers without exception."""
-    if kind == "text" and filled >= _MIN_VALUE and distinct > filled / 2:
+    if kind == "text" and filled >= _MIN_FILLED and distinct > filled / 2:
         return f"{distinct:,} values for {filled:,} customers"
     if kind == "number" and numbers is not None and filled >= 100 and distinct == filled:
         known = numbers[~np.isnan(numbers)]
@@ -243,27 +243,18 @@ def _accusation(
 
 
 def _telling(groups: pd.DataFrame, levels: pd.Series) -> str | None:
-    """A level nearly all of whose customers left, or stayed, while others equally long silent did not; in words.
-
-    Nearly all: over 90 %, the lower end of Wilson's interval. Of several the most frequent.
+    """A level with hardly an exception: nearly all its customers left, or stayed, where of as many others equally long
+    silent at least twenty did not; in words. Of several the most frequent.
     """
     totals = groups.groupby("stratum")[["n", "n_left"]].sum()
-    by_level = groups.groupby([levels.rename("of"), "stratum"])[["n", "n_left"]].sum()
-    rest = totals.reindex(by_level.index.get_level_values("stratum")).to_numpy(dtype=float) - by_level.to_numpy(
-        dtype=float
-    )
+    sums = groups.groupby([levels.rename("of"), "stratum"])[["n", "n_left"]].sum()
+    all_of_stratum = totals.reindex(sums.index.get_level_values("stratum")).to_numpy(dtype=float)
+    others = all_of_stratum - sums.to_numpy(dtype=float)
     everybody = totals["n_left"].sum() / totals["n"].sum()
-    usual = np.divide(rest[:, 1], rest[:, 0], out=np.full(len(rest), everybody), where=rest[:, 0] > 0)
-    by_level["expected"] = usual * by_level["n"].to_numpy(dtype=float)
-    sums = by_level.groupby(level=0).sum().sort_values("n", ascending=False)
-    for level, n, n_left, expected in sums.itertuples():
-        for word, count, other in (("left", n_left, expected), ("stayed", n - n_left, n - expected)):
-            if n >= _MIN_VALUE and _wilson(count / n, n) >= _NEARLY_ALL and count / n - other / n >= _EXCESS:
-                return f"{count:,.0f} of {n:,.0f} with {level} {word}; of others equally long silent {other / n:.0%}"
+    usual = np.divide(others[:, 1], others[:, 0], out=np.full(len(others), everybody), where=others[:, 0] > 0)
+    sums["expected"] = usual * sums["n"].to_numpy(dtype=float)
+    for level, n, left, expected in sums.groupby(level=0).sum().sort_values("n", ascending=False).itertuples():
+        for word, count, usually in (("left", left, expected), ("stayed", n - left, n - expected)):
+            if n - usually >= _EXCEPTIONS and n - count <= _HARDLY * (n - usually):
+                return f"{count:,.0f} of {n:,.0f} with {level} {word}; of others equally long silent {usually / n:.0%}"
     return None
-
-
-def _wilson(share: float, n: float) -> float:
-    """Lower end of the 95 % interval of a share (Wilson 1927)."""
-    spread = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return float((share + _Z**2 / (2 * n) - spread) / (1 + _Z**2 / n))
