@@ -211,18 +211,20 @@ def _about(table: Table) -> list[str]:
             f"{orphans.ids:,} {orphans.column}s in {orphans.rows:,} rows are not in {orphans.table}"
             f" (for example {orphans.example}); bring tables.{orphans.table} up to date, or check how ids are written"
         )
-    for column in table.columns:
-        share = column.missing / max(1, table.accepted)
-        if _MUCH_MISSING <= share < 1:
-            remarks.append(f"{column.name} is missing in {share:.0%} of the rows")
-        elif (
-            table.name == "customers"
-            and column.distinct == 1
-            and column.missing == 0
-            and table.accepted > 1
-            and column.type in ("text", "number")
-        ):
-            remarks.append(f"{column.name} is the same for everybody, so nothing can be learnt from it")
+    return remarks + _about_columns(table)
+
+
+def _about_columns(table: Table) -> list[str]:
+    """Columns that are mostly empty, or say the same of every customer."""
+    if table.name == "interactions":  # its columns are for some kinds only
+        return []
+    shares = {column.name: column.missing / table.accepted for column in table.columns}
+    remarks = [
+        f"{name} is missing in {share:.0%} of the rows" for name, share in shares.items() if _MUCH_MISSING <= share < 1
+    ]
+    if table.name == "customers" and table.accepted > 1:
+        same = [c for c in table.columns if c.distinct == 1 and not c.missing and c.type in ("text", "number")]
+        remarks += [f"{c.name} is the same for everybody, so nothing can be learnt from it" for c in same]
     return remarks
 
 

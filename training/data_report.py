@@ -122,7 +122,7 @@ def _cells(table: Table, column: Column) -> list[str]:
 def _value(value: float | str | None) -> str:
     if value is None:
         return "-"
-    text = value if isinstance(value, str) else f"{value:,.2f}".removesuffix(".00")
+    text = value if isinstance(value, str) else f"{value + 0.0:,.2f}".removesuffix(".00")  # no -0
     text = " ".join(text.split())
     return text if len(text) <= 24 else f"{text[:21]}..."
 

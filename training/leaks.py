@@ -33,6 +33,8 @@ _LATE = 0.01
 _HARDLY = 0.05
 _EXCEPTIONS = 20
 _BINS = 20
+# So many customers of the usual kind are added to those of a level: a few say little.
+_PRIOR = 10
 _STRATA = 10
 _EMPTY = "(empty)"
 
@@ -189,12 +191,12 @@ def _binned(numbers: Floats, n: pd.Series) -> pd.Series:
 
 def _rates_of_other_half(groups: pd.DataFrame, levels: pd.Series) -> Floats:
     """The share who left among the other half's customers with the same level: an id that names one customer says
-    nothing about another. Drawn towards the share of all, by as much as ten customers would."""
+    nothing about another. Drawn towards the share of all where there are few."""
     overall = groups["n_left"].sum() / groups["n"].sum()
     sums = groups.groupby([levels.rename("of"), "half"])[["n", "n_left"]].sum()
     other = pd.MultiIndex.from_arrays([levels, 1 - groups["half"].astype(int)])
     there = sums.reindex(other).fillna(0.0)
-    return ((there["n_left"] + 10 * overall) / (there["n"] + 10)).to_numpy(dtype=float)
+    return ((there["n_left"] + _PRIOR * overall) / (there["n"] + _PRIOR)).to_numpy(dtype=float)
 
 
 def _pairs(groups: pd.DataFrame, scores: Floats) -> tuple[float, float]:
@@ -250,8 +252,8 @@ def _telling(groups: pd.DataFrame, levels: pd.Series) -> str | None:
     sums = groups.groupby([levels.rename("of"), "stratum"])[["n", "n_left"]].sum()
     all_of_stratum = totals.reindex(sums.index.get_level_values("stratum")).to_numpy(dtype=float)
     others = all_of_stratum - sums.to_numpy(dtype=float)
-    everybody = totals["n_left"].sum() / totals["n"].sum()
-    usual = np.divide(others[:, 1], others[:, 0], out=np.full(len(others), everybody), where=others[:, 0] > 0)
+    of_all = all_of_stratum[:, 1] / all_of_stratum[:, 0]  # stands in where there are few others to compare with
+    usual = (others[:, 1] + _PRIOR * of_all) / (others[:, 0] + _PRIOR)
     sums["expected"] = usual * sums["n"].to_numpy(dtype=float)
     for level, n, left, expected in sums.groupby(level=0).sum().sort_values("n", ascending=False).itertuples():
         for word, count, usually in (("left", left, expected), ("stayed", n - left, n - expected)):
