@@ -24,7 +24,7 @@ from training.sufficiency import (
 from training.table_figures import Table, describe
 
 # More lines than this are not needed to count customers against minimums of a hundred.
-_MANY_LINES = 10_000_000
+_MANY_LINES = 5_000_000
 _STALE_DAYS = 7
 _MUCH_QUARANTINED = 0.01
 _MUCH_MISSING = 0.5

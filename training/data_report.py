@@ -74,9 +74,10 @@ def _auc(value: float | None) -> str:
 def _purchase_lines(bought: Purchases) -> list[str]:
     without = f"; {bought.without:,} rows of customers have no purchase" if bought.without else ""
     return [
-        f"customers: {bought.customers:,} with a purchase, {bought.repeat_buyers:,} ({bought.repeat_share:.1%}) of them"
-        f" with two or more{without}",
-        "  purchases each: " + ", ".join(f"{bar.label}: {bar.count:,}" for bar in bought.by_count if bar.count),
+        f"purchases: {bought.purchases:,} by {bought.customers:,} customers, of whom {bought.repeat_buyers:,}"
+        f" ({bought.repeat_share:.1%}) bought on two days or more{without}",
+        "  customers by number of purchases: "
+        + ", ".join(f"{bar.label}: {bar.count:,}" for bar in bought.by_count if bar.count),
     ]
 
 

@@ -276,11 +276,11 @@ def _cross_sell(
     if closed:
         _create_item_days(connection, workspace, closed[0], as_of)
     pairs = [_pairs(connection, workspace, cutoff) for cutoff in closed]
-    items, bought = max((n for n, _ in pairs), default=0), sum(n for _, n in pairs) * one_in
+    items, bought = len(set().union(*(items for items, _ in pairs))), sum(n for _, n in pairs) * one_in
     kind = "categories" if sell.level == "category" else "items"
     counts = (
         Count("closed cutoffs", len(closed), 1),
-        Count(f"{kind} bought in the year before a cutoff", items, cross_sell.MIN_ITEMS),
+        Count(f"{kind} on offer at the cutoffs", items, cross_sell.MIN_ITEMS),
         Count(f"customers' purchases of {kind} in the closed windows", bought, cross_sell.MIN_BOUGHT),
     )
     if not closed:
@@ -314,28 +314,31 @@ def _create_item_days(connection: duckdb.DuckDBPyConnection, workspace: Workspac
               {f"AND day >= DATE '{first}' - 365" if by_category else ""}""")
 
 
-def _pairs(connection: duckdb.DuckDBPyConnection, workspace: Workspace, cutoff: date) -> tuple[int, int]:
-    """Items on offer at a cutoff, and the (customer, item) pairs among them bought in the window after it.
+def _pairs(connection: duckdb.DuckDBPyConnection, workspace: Workspace, cutoff: date) -> tuple[set[str], int]:
+    """Items on offer at a cutoff, and how many (customer, item) pairs on offer were bought in the window after it.
 
-    The training takes a sample of the customers where there are many: there the minimum is far away.
+    On offer is what was popular in the year before, and at item level what the customer ever bought. The training takes
+    a sample of the customers where there are many: there the minimum is far away.
     """
     by_category = workspace.cross_sell.level == "category"
     before, start = f"known_day < DATE '{cutoff}'", f"DATE '{cutoff}'"
-    own = f"OR (customer_id, item) IN (SELECT (customer_id, item) FROM item_days WHERE {before})"
-    found = connection.execute(f"""
-        WITH popular AS (
-                SELECT item FROM item_days WHERE {before} AND day >= {start} - 365 GROUP BY item
-                ORDER BY count(DISTINCT customer_id) DESC, item LIMIT {MOST_ITEMS if by_category else POPULAR_ITEMS}),
-             active AS (
-                SELECT customer_id FROM purchase_days WHERE bought AND {before} GROUP BY customer_id
-                HAVING {start} - max(day) <= {workspace.churn.active_window}),
-             sold AS (
-                SELECT DISTINCT customer_id, item FROM item_days
-                WHERE day >= {start} AND day < {start} + {workspace.cross_sell.horizon})
-        SELECT (SELECT count(*) FROM popular),
-               (SELECT count(*) FROM sold WHERE customer_id IN (SELECT customer_id FROM active)
-                AND (item IN (SELECT item FROM popular) {"" if by_category else own}))""").fetchall()[0]
-    return int(found[0]), int(found[1])
+    most, own = (MOST_ITEMS, "false") if by_category else (POPULAR_ITEMS, before)
+    connection.execute(f"""
+        CREATE OR REPLACE TEMP TABLE popular AS
+        SELECT item FROM item_days WHERE {before} AND day >= {start} - 365 GROUP BY item
+        ORDER BY count(DISTINCT customer_id) DESC, item LIMIT {most};
+        CREATE OR REPLACE TEMP TABLE active AS
+        SELECT customer_id FROM purchase_days WHERE bought AND {before} GROUP BY customer_id
+        HAVING {start} - max(day) <= {workspace.churn.active_window};
+        CREATE OR REPLACE TEMP TABLE own AS
+        SELECT DISTINCT customer_id, item FROM item_days SEMI JOIN active USING (customer_id) WHERE {own}""")
+    items = connection.execute("SELECT item FROM popular UNION SELECT item FROM own").fetchall()
+    sold = connection.execute(f"""
+        SELECT count(*) FROM (
+            SELECT DISTINCT customer_id, item FROM item_days SEMI JOIN active USING (customer_id)
+            WHERE day >= {start} AND day < {start} + {workspace.cross_sell.horizon})
+        WHERE item IN (SELECT item FROM popular) OR (customer_id, item) IN (SELECT (customer_id, item) FROM own)""")
+    return {item for (item,) in items}, int(sold.fetchall()[0][0])
 
 
 def _missing(count: Count) -> int:
