@@ -122,22 +122,31 @@ def _create_judged(connection: duckdb.DuckDBPyConnection, workspace: Workspace, 
     `half` is drawn by a hash of the id; `stratum` is the tenth of days since the last purchase. As for the features,
     who signed up later had no attributes yet.
     """
-    names = ", ".join(
-        f'CASE WHEN signed_up_day IS NULL OR signed_up_day < DATE \'{cutoff}\' THEN "{name}" END AS "{name}"'
+    rows = storage.rows_of(workspace.home_path, "customers")
+    described = f"customers.signed_up_day IS NULL OR customers.signed_up_day < DATE '{cutoff}'"
+    values = ", ".join(
+        f'CASE WHEN {described} THEN {_number_or_text(connection, rows, name)} END AS "value_{name}"'
         for name in workspace.attributes
     )
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE judged AS
-        SELECT hash(customer_id, 'half') % 2 AS half, DATE '{cutoff}' - last_{number} AS silence,
-               churned_{number} AS churned, {names},
+        SELECT hash(customer_id, 'half') % 2 AS half, DATE '{cutoff}' - outcomes.last_{number} AS silence,
+               outcomes.churned_{number} AS churned, {values},
                least({_STRATA - 1}, (rank() OVER (ORDER BY silence) - 1) * {_STRATA} // count(*) OVER ()) AS stratum
-        FROM outcomes LEFT JOIN {storage.rows_of(workspace.home_path, "customers")} USING (customer_id)
-        WHERE churned_{number} IS NOT NULL""")
+        FROM outcomes LEFT JOIN {rows} AS customers USING (customer_id)
+        WHERE outcomes.churned_{number} IS NOT NULL""")
+
+
+def _number_or_text(connection: duckdb.DuckDBPyConnection, rows: str, name: str) -> str:
+    """SQL for an attribute's value: numbers stay, consents and times, which are attributes too if named, are texts."""
+    kind = connection.execute(f'DESCRIBE SELECT "{name}" FROM {rows}').fetchall()[0][1]
+    value = f'customers."{name}"'
+    return value if kind == "DOUBLE" else f"CAST({value} AS VARCHAR)"
 
 
 def _judged(connection: duckdb.DuckDBPyConnection, name: str, cutoff: date) -> Attribute:
     groups = connection.execute(f"""
-        SELECT "{name}" AS level, half, stratum, count(*) AS n, sum(churned) AS n_left
+        SELECT "value_{name}" AS level, half, stratum, count(*) AS n, sum(churned) AS n_left
         FROM judged GROUP BY ALL ORDER BY ALL""").df()
     filled = groups["level"].notna()
     share = float(groups["n"][filled].sum() / groups["n"].sum())

@@ -284,6 +284,9 @@ def people(lines: pd.DataFrame, cutoff: date) -> pd.DataFrame:
         "closed_reason": np.where(some, random.choice(["price", "moved", "other"], len(last)), None),
         "last_order_date": last.dt.strftime("%Y-%m-%d").to_numpy(),
         "region": random.choice(["north", "south", "east"], len(last)),
+        "churned": random.choice(["no", "perhaps"], len(last)),  # a word that the check uses itself
+        "marketing_consent": random.random(len(last)) < 0.5,
+        "signed_up_at": pd.Timestamp("2021-06-01") + pd.to_timedelta(random.integers(0, 200, len(last)), unit="D"),
         "age": random.integers(18, 90, len(last)),
         "born_on": pd.to_datetime("1950-01-01") + pd.to_timedelta(random.integers(0, 18_000, len(last)), unit="D"),
         "silent_for": [f"{min(days // 10, 12):.0f}0 days" for days in (pd.Timestamp(cutoff) - before).dt.days],
@@ -306,7 +309,8 @@ def accused(tmp_path_factory: pytest.TempPathFactory) -> DataCheck:
      ("closed_reason", "filled in, or left empty, according to the outcome"),
      ("status", "has a value that tells the outcome"), ("e_mail", "identifies customers"),
      ("card_number", "identifies customers"),
-     ("region", None), ("age", None), ("born_on", None), ("silent_for", None)],
+     ("region", None), ("age", None), ("born_on", None), ("churned", None),
+     ("marketing_consent", None), ("signed_up_at", None), ("silent_for", None)],
 )  # fmt: skip
 def test_leaks_are_accused_and_nothing_else(name: str, suspicion: str | None, accused: DataCheck) -> None:
     """What was filled in after the cutoff is named with a reason; what was there before, however telling, is not."""
