@@ -91,7 +91,7 @@ def shop(request: pytest.FixtureRequest, folder: Path) -> Shop:
     workspace = settings.read(
         folder / "workspace.yaml",
         [f"tables.interactions.path={folder / 'interactions.parquet'}", f"churn.kind={request.param}",
-         f"cross_sell.level={level}", "churn.gap=5", "churn.horizon=55",
+         f"cross_sell.level={level}", "churn.gap=5", "churn.horizon=55", "churn.active_window=120",
          "training.spacing=60"],  # so that cutoffs are those of cross-sell: fewer snapshots to compute
         home=folder / request.param,
     )  # fmt: skip
