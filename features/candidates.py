@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Items bought by so few that nothing can be learnt of them are not offered; at item level only the most popular are,
 # beside what the customer buys already.
 MOST_ITEMS = 300
-_POPULAR_ITEMS = 50
+POPULAR_ITEMS = 50
 # What of the customer as a whole helps to tell how many items, and how new, they will buy.
 CONTEXT = (
     "n_purchases_90d", "n_purchases_365d", "n_purchases_decayed_90d", "days_since_last_purchase", "gap_mean", "T",
@@ -47,7 +47,7 @@ def candidates(workspace: Workspace, as_of: date, customer_ids: pd.Series) -> pd
             storage.snapshot_part(workspace.home_path, "product_affinity", as_of), columns=["customer_id", "item"]
         )
         own = own[own["customer_id"].isin(customer_ids)]
-        offered = customer_ids.to_frame().merge(popular.head(_POPULAR_ITEMS).to_frame(), how="cross")
+        offered = customer_ids.to_frame().merge(popular.head(POPULAR_ITEMS).to_frame(), how="cross")
         pairs = pd.concat([own, offered]).drop_duplicates()
     pairs = pairs.sort_values(["customer_id", "item"], ignore_index=True)
     return pairs.assign(as_of=pd.Timestamp(as_of))

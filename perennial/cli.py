@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
     from mlflow import MlflowClient
 
+    from perennial.ingest import Account
     from serving.predictor import Predictor
 
 app = typer.Typer(
@@ -118,35 +119,47 @@ def _say() -> Callable[[str], None]:
 
 
 @app.command()
-def check(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
-    """Look at the data before anything else: rows, what is wrong with them, and which models they suffice for.
+def check(
+    config: Config,
+    json: Annotated[Path | None, typer.Option("--json", help="File to write every figure to.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="File to write a page with pictures to.")] = None,
+    overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Look at the data before anything else: what is in the tables, which models they suffice for, what looks wrong.
 
-    Writes nothing into the workspace. Example: perennial check -c configs/cdnow.yaml --as-of 1997-10-01
+    Writes nothing into the workspace; exit 1 when no model can be trained.
+    Example: perennial check -c configs/cdnow.yaml --as-of 1997-10-01 --html check.html
     """
     import tempfile
 
-    from perennial.ingest import ingest as take_in
-    from training import cross_sell, datasets, labels
+    from training import data_check, data_report
 
     workspace = _open(config, overrides, home)
+    day, say = _day(workspace, as_of), _say()
     with tempfile.TemporaryDirectory() as scratch:
         trial = workspace.model_copy(update={"home": scratch})
-        try:
-            for account in take_in(trial, datetime.now(UTC)):
-                typer.echo(account)
-        except CheckFailed as problem:  # names a file in quarantine that goes with the scratch folder
-            kept = f"`perennial ingest` puts them in {workspace.home_path}"
-            raise CheckFailed(str(problem).replace(f"They are in {trial.home_path}", kept)) from problem
-        day = _day(workspace, as_of)
-        closed = datasets.cutoffs(trial, day)
-        first, last = labels.purchase_days(trial, day) or (day, day)
-        offers = cross_sell.cutoffs(trial, day)
-    typer.echo(f"purchases from {first} to {last}, as known before {day}")
-    how = f"boosted, {len(closed)} labelled cutoffs from {closed[0]}" if len(closed) > 1 else "purchase history alone"
-    typer.echo(f"churn, lifetime value: {how}")
-    typer.echo(
-        f"cross-sell: {f'{len(offers)} labelled cutoffs' if offers else 'not enough data, or no products table'}"
-    )
+        found = data_check.check(trial, _trial_intake(workspace, trial, say), day, say)
+    typer.echo(data_report.as_text(found))
+    if json is not None:
+        storage.write_json(json, data_report.as_data(found))
+        typer.echo(f"\nevery figure: {json}")
+    if html is not None:
+        with storage.replacing(html) as draft:
+            draft.write_text(data_report.as_html(found), encoding="utf-8")
+        typer.echo(f"\nthe page: {html}")
+    if not found.suffices:
+        raise typer.Exit(1)
+
+
+def _trial_intake(workspace: Workspace, trial: Workspace, say: Callable[[str], None]) -> list[Account]:
+    """What `ingest` would take in, taken into a scratch folder that no message names."""
+    from perennial.ingest import ingest as take_in
+
+    try:
+        return take_in(trial, datetime.now(UTC), say)
+    except CheckFailed as problem:
+        kept = f"`perennial ingest` puts them in {workspace.home_path}"
+        raise CheckFailed(str(problem).replace(f"They are in {trial.home_path}", kept)) from problem
 
 
 @app.command()

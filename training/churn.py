@@ -12,6 +12,7 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import metrics
 from training.datasets import Cutoff, Dataset, outcome_days, stacked
+from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 from training.models.churn_model import ChurnModel, fit_booster
 
 Floats = NDArray[np.floating]
@@ -60,7 +61,7 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
     if current.history_model is None:
         raise CheckFailed(
             f"churn cannot be learnt at {current.as_of}: too few customers came back for a second purchase"
-            " (at least 30 are needed); collect a longer history"
+            f" (at least {MINIMUM_REPEAT_BUYERS} are needed); collect a longer history"
         )
     active_window = None if churn.kind == "event" else churn.active_window
     plain = ChurnModel(data.inputs, current.history_model, churn.horizon, churn.gap, active_window)

@@ -29,6 +29,10 @@ _CUTOFFS = 3
 _MOST_ROWS = 600_000
 _OWNED = "item_n_purchases"
 
+MIN_BOUGHT = 100
+"""(customer, item) pairs bought in the closed windows; with fewer a ranking learns the accidents of the sample."""
+MIN_ITEMS = 2
+
 
 class NoCrossSell(CheckFailed):
     """Cross-selling cannot be learnt here, with the reason; the other two models can."""
@@ -102,10 +106,10 @@ def train(store: FeatureStore, workspace: Workspace, as_of: date) -> tuple[Offer
         )
     pairs = [_pairs(store, workspace, cutoff, as_of) for cutoff in closed]
     bought = np.concatenate([p.bought for p in pairs])
-    if bought.sum() < 100 or len({item for p in pairs for item in p.keys["item"].unique()}) < 2:
-        raise NoCrossSell("fewer than two items, or fewer than 100 purchases of them, in the closed windows")
+    if bought.sum() < MIN_BOUGHT or len({item for p in pairs for item in p.keys["item"].unique()}) < MIN_ITEMS:
+        raise NoCrossSell(f"fewer than two items, or fewer than {MIN_BOUGHT} purchases of them, in the closed windows")
     backtest = None
-    if len(pairs) > 1 and sum(p.bought.sum() for p in pairs[:-1]) >= 100:
+    if len(pairs) > 1 and sum(p.bought.sum() for p in pairs[:-1]) >= MIN_BOUGHT:
         backtest = _judge(_fit(workspace, pairs[:-1]), pairs[-1], workspace)
     return _fit(workspace, pairs), backtest
 

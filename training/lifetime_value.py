@@ -13,6 +13,7 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import metrics
 from training.datasets import Cutoff, Dataset, outcome_days, stacked
+from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 from training.models.value_model import Spread, ValueModel, fit_booster
 
 Floats = NDArray[np.floating]
@@ -73,7 +74,7 @@ def _history_only(data: Dataset, workspace: Workspace, cutoff: Cutoff) -> ValueM
     if cutoff.history_model is None:
         raise CheckFailed(
             f"lifetime value cannot be learnt at {cutoff.as_of}: too few customers came back for a second purchase"
-            " (at least 30 are needed); collect a longer history"
+            f" (at least {MINIMUM_REPEAT_BUYERS} are needed); collect a longer history"
         )
     value = workspace.lifetime_value
     return ValueModel(data.inputs, cutoff.history_model, value.horizon, value.discount_rate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -12,9 +13,11 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import pytest
 import typer
 from builders import make_transactions, write_workspace
+from workspaces import small_workspace
 
 from perennial import cli
 
@@ -149,16 +152,48 @@ def test_options_stand_over_the_file(shop: Path, tmp_path: Path, perennial) -> N
     assert (tmp_path / "elsewhere" / "tables" / "transactions").is_dir()
 
 
-def test_check_writes_nothing(tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
-    """It shows the account and says which models the data suffice for."""
+def test_check_writes_what_it_is_asked_for_and_nothing_else(tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
+    """The verdicts and the account on the terminal, the same numbers in JSON, a page; no home, no draft, no scratch."""
+    workspace = small_workspace(tmp_path)
+    before = set(tmp_path.iterdir())
+    out = tmp_path / "out"
+    done = perennial(f"check -c {tmp_path / 'workspace.yaml'} --home {workspace.home_path} --as-of 2023-07-01"
+                     f" --json {out / 'check.json'} --html {out / 'check.html'}")  # fmt: skip
+    assert done.code == 0, done.stderr
+    found = json.loads((out / "check.json").read_text())
+    assert [model["answer"] for model in found["models"]] == ["sufficient"] * 3
+    for model in found["models"]:
+        assert all(f"{count['what']}: {count['found']:,} (at least" in done.stdout for count in model["counts"])
+    assert "customers: 400 read = 400 accepted + 0 quarantined" in done.stdout
+    assert (out / "check.html").read_text().startswith("<!doctype html>")
+    assert sorted(path.name for path in out.iterdir()) == ["check.html", "check.json"]
+    assert set(tmp_path.iterdir()) - before == {out}
+
+
+def test_check_of_too_little_data_ends_with_1(tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
+    """Nothing can be trained: it says what is missing, and still writes the page that shows it."""
     rows = [(f"c{n}", f"2024-0{1 + n % 6}-{10 + n}", 5.0) for n in range(12)]
     config = write_workspace(tmp_path, make_transactions(rows), churn={"horizon": 30}, lifetime_value={"horizon": 30})
-    done = perennial(f"check -c {config} --as-of 2024-07-01")
-    assert done.code == 0, done.stderr
+    done = perennial(f"check -c {config} --as-of 2024-07-01 --html {tmp_path / 'check.html'}")
+    assert done.code == 1
     assert "transactions: 12 read = 12 accepted" in done.stdout
-    assert "purchases from 2024-01-10 to 2024-06-21, as known before 2024-07-01" in done.stdout
-    assert "cross-sell: not enough data, or no products table" in done.stdout
+    assert "needed: 30 more customers with a second purchase" in done.stdout
+    assert "cross-sell: insufficient: there is no products table" in done.stdout
+    assert "insufficient" in (tmp_path / "check.html").read_text()
     assert not (tmp_path / "home").exists()
+
+
+def test_check_names_an_attribute_that_leaks(tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
+    """A column filled in when a customer had left is named, with what to do about it."""
+    small_workspace(tmp_path)
+    lines = pd.read_parquet(tmp_path / "transactions.parquet")
+    stayed = set(lines.loc[lines["occurred_at"] >= "2023-05-02", "customer_id"])
+    customers = pd.read_csv(tmp_path / "customers.csv", dtype=str)
+    customers.assign(closed=~customers["customer_id"].isin(stayed)).to_csv(tmp_path / "customers.csv", index=False)
+    done = perennial(f"check -c {tmp_path / 'workspace.yaml'} --set attributes=closed --as-of 2023-07-01")
+    assert done.code == 0, done.stderr
+    assert "attribute closed: separates who left from who stayed almost alone: AUC 1.00" in done.stdout
+    assert "drop `closed` from `attributes`" in done.stdout
 
 
 def test_check_that_fails_ends_with_1(tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
@@ -179,7 +214,7 @@ def test_without_a_date_today_is_said(tmp_path: Path, perennial) -> None:  # typ
     done = perennial(f"check -c {config}")
     assert re.search(r"as_of is today, 20\d\d-\d\d-\d\d", done.stdout)
     assert done.code == 1
-    assert "choose an --as-of near 2020-01-05" in done.stderr
+    assert "choose an --as-of near 2020-01-05" in done.stdout
 
 
 def test_a_file_that_cannot_be_written_is_named(shop: Path, tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
