@@ -41,7 +41,8 @@ FEATURES = (
     Feature("n_return_days_365d", "count", "days with a returned line", "days with a return in a year: {}"),
     Feature("n_return_days_90d", "count", "days with a returned line in the last 90 days"),
     Feature("margin_365d", "money", "margin, where cost is known", null="no line's cost is known"),
-    Feature("n_channels_365d", "count", "different channels bought through, one counted a day and day of recording", null="no bought line names a channel"),
+    Feature("n_channels_365d", "count", "different channels bought through, one counted a day and day of recording",
+            null="no bought line names a channel"),
     Feature("hour_mean_365d", "hour", "mean hour of the day of the bought lines, in the workspace's timezone",
             null=_NOTHING),
 )  # fmt: skip
@@ -54,9 +55,9 @@ def basket(tables: Tables, affinity: ir.Table, as_of: date) -> ir.Table:
     """
     days = at(tables.customer_days, as_of)
     days = days.filter(days.age <= _YEAR)
-    sums = days.group_by("customer").agg(**_sums(days))
+    sums = days.group_by("customer_id").agg(**_sums(days))
     found = sums.mutate(**_shares(sums))
-    return found.left_join(_diversity(affinity, tables.categories), "customer").drop("customer_right")
+    return found.left_join(_diversity(affinity, tables.categories), "customer_id").drop("customer_id_right")
 
 
 def _sums(days: ir.Table) -> dict[str, ir.Value]:
@@ -90,12 +91,12 @@ def _diversity(affinity: ir.Table, categories: ir.Table) -> ir.Table:
     """Per customer who bought in a category: how many categories, how evenly, and whether they shift."""
     recent = affinity.filter(affinity.item_days_since_last <= _YEAR)
     items = recent.join(categories, "item")
-    by_category = items.group_by("customer", "category").agg(
+    by_category = items.group_by("customer_id", "category").agg(
         last=items.item_days_since_last.min(), spend=items.item_spend_365d.sum(), late=items.item_spend_90d.sum()
     )
     spend, late = by_category.spend, by_category.late
     early = spend - late
-    sums = by_category.group_by("customer").agg(
+    sums = by_category.group_by("customer_id").agg(
         n_categories_365d=by_category.count(),
         n_categories_90d=by_category.count(where=by_category["last"] <= _RECENT),
         total=spend.sum(),

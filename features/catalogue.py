@@ -28,8 +28,8 @@ class Feature:
 
     @property
     def window(self) -> str:
-        """The days before as_of that it looks at, as its name says: `90d`, or `ever`."""
-        found = re.search(r"(?<!next_)(\d+d)", self.name)
-        if "_last_year" in self.name:
-            return "365d"
-        return found.group(1) if found else "ever"
+        """The days before as_of that it looks at, as its name says; `ever` where that names none."""
+        if self.name.endswith("_last_year"):
+            return "365 days"
+        found = re.search(r"_(\d+)d(_|$)", self.name)
+        return f"{found[1]} days" if found and "_decayed_" not in self.name else "ever"

@@ -63,7 +63,7 @@ def engagement(tables: Tables, as_of: date) -> ir.Table:
     """One row per customer with any interaction known before `as_of`."""
     counts = _counts(at(tables.interaction_days, as_of))
     more = _opinions(at(tables.opinions, as_of), as_of)
-    found = counts.left_join(more, "customer").drop("customer_right")
+    found = counts.left_join(more, "customer_id").drop("customer_id_right")
     tracked = found.tracks_complaints.max().over(ibis.window())
     return found.mutate(
         # A shop that has resolved no complaint does not keep track of it; its complaints are not all open.
@@ -74,7 +74,7 @@ def engagement(tables: Tables, as_of: date) -> ir.Table:
 
 def _counts(days: ir.Table) -> ir.Table:
     """Per customer: how many of each kind and span, and how long ago. By kind first: it shrinks the rows tenfold."""
-    by_kind = days.group_by("customer", "kind").agg(
+    by_kind = days.group_by("customer_id", "kind").agg(
         **{f"n_{w}d": days.n.cast("float64").sum(where=days.age <= w) for w in _SPANS},
         last=days.age.min(),
         first=days.age.max(),
@@ -86,7 +86,7 @@ def _counts(days: ir.Table) -> ir.Table:
         for w in _SPANS
     }
     sums = {name.replace("email_sent", "emails_sent").replace("contact", "contacts"): n for name, n in sums.items()}
-    counts = by_kind.group_by("customer").agg(
+    counts = by_kind.group_by("customer_id").agg(
         **sums,
         days_since_interaction=by_kind["last"].min(where=is_behaviour(kind)),
         days_since_visit=by_kind["last"].min(where=kind == "visit"),
@@ -107,7 +107,7 @@ def _opinions(events: ir.Table, as_of: date) -> ir.Table:
     rating = ibis.ifelse(complaint, ibis.null("float64"), events.value)
     # Of several at one time the one with the largest id is the last.
     order = ibis.struct({"at": events.occurred_at, "id": events.interaction_id})
-    return events.group_by("customer").agg(
+    return events.group_by("customer_id").agg(
         n_open_complaints=events.count(where=complaint & ~resolved),
         tracks_complaints=resolved.any(),
         days_to_resolve_365d=events.resolved_day.delta(events.day, unit="day").mean(

@@ -16,15 +16,13 @@ from perennial.tables import TREATMENT_KINDS
 class Tables:
     """The inputs of every feature family, as `features.days` describes them; what a workspace lacks has no rows.
 
-    codes: the `customer_id` of every `customer`; customers: the canonical table; categories: the `category` of every
-    item that has one.
+    customers: the canonical table; categories: the `category` of every item that has one.
     """
 
     item_days: ir.Table
     customer_days: ir.Table
     interaction_days: ir.Table
     opinions: ir.Table
-    codes: ir.Table
     customers: ir.Table
     categories: ir.Table
 

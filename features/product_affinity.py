@@ -45,9 +45,9 @@ _PAIRED = 300
 
 
 def product_affinity(tables: Tables, as_of: date) -> ir.Table:
-    """One row per (customer, item) bought before `as_of`."""
-    days = whole_days(tables.item_days, as_of, ["customer", "item"], ["gross"])
-    sums = days.group_by("customer", "item").agg(
+    """One row per (customer_id, item) bought before `as_of`."""
+    days = whole_days(tables.item_days, as_of, ["customer_id", "item"], ["gross"])
+    sums = days.group_by("customer_id", "item").agg(
         item_n_purchases=days.count(),
         **{f"item_n_purchases_{w}d": days.count(where=days.age <= w) for w in _SPANS},
         item_n_purchases_decayed_90d=(-days.age / 90.0).exp().sum(),
@@ -58,7 +58,7 @@ def product_affinity(tables: Tables, as_of: date) -> ir.Table:
         item_days_since_first=days.age.max(),
     )
     gap = (sums.item_days_since_first - sums.item_days_since_last) / (sums.item_n_purchases - 1).nullif(0)
-    all_items = sums.item_n_purchases_365d.sum().over(ibis.window(group_by="customer"))
+    all_items = sums.item_n_purchases_365d.sum().over(ibis.window(group_by="customer_id"))
     return sums.mutate(
         item_gap_mean=gap,
         item_silence_vs_gap=sums.item_days_since_last / gap,
@@ -69,7 +69,7 @@ def product_affinity(tables: Tables, as_of: date) -> ir.Table:
 def popularity(affinity: ir.Table) -> ir.Table:
     """One row per item bought in the last 365 days, from the `product_affinity` of the same as_of."""
     last = affinity.item_days_since_last
-    latest = affinity.group_by("customer").agg(last=last.min())
+    latest = affinity.group_by("customer_id").agg(last=last.min())
     buyers = latest.agg(**{f"all_{w}d": latest.count(where=latest["last"] <= w) for w in _SPANS})
     counts = affinity.group_by("item").agg(
         **{f"own_{w}d": affinity.count(where=last <= w) for w in _SPANS},
@@ -87,13 +87,13 @@ def popularity(affinity: ir.Table) -> ir.Table:
 
 def co_purchase(affinity: ir.Table) -> ir.Table:
     """One row per (item, other) with a common buyer in the last 365 days, both among the 300 most bought items."""
-    recent = affinity.filter(affinity.item_days_since_last <= 365).select("customer", "item")
-    n_all = recent.agg(n_all=recent.customer.nunique())
+    recent = affinity.filter(affinity.item_days_since_last <= 365).select("customer_id", "item")
+    n_all = recent.agg(n_all=recent.customer_id.nunique())
     sizes = recent.group_by("item").agg(n_item=recent.count())
     sizes = sizes.order_by(sizes.n_item.desc(), sizes.item).limit(_PAIRED)
-    baskets = recent.join(sizes, "item").select("customer", "item")
+    baskets = recent.join(sizes, "item").select("customer_id", "item")
     others = baskets.view().rename(other="item")
-    pairs = baskets.join(others, [baskets.customer == others.customer, baskets.item != others.other])
+    pairs = baskets.join(others, [baskets.customer_id == others.customer_id, baskets.item != others.other])
     common = pairs.group_by("item", "other").agg(n_both=pairs.count())
     of_other = sizes.view().rename(other="item", n_other="n_item")
     found = common.join(sizes, "item").join(of_other, "other").cross_join(n_all)

@@ -34,19 +34,18 @@ def attribute_feature(attribute: str) -> Feature:
 def profile(
     tables: Tables, as_of: date, codes: dict[str, dict[str, int]], attributes: tuple[str, ...], consents: bool
 ) -> ir.Table:
-    """One row per customer known at `as_of`, with `customer_id` and, for whom there are events, the `customer` code.
+    """One row per customer known at `as_of`.
 
     A text attribute becomes its code in `codes` (null for a value without one); a number stays as it is. Who signs up
     only after as_of had no attributes before; consents are those of today, for the past as well.
     """
     day = ibis.literal(as_of)
     bought = at(tables.customer_days, as_of)
-    first = bought.group_by("customer").agg(first_age=bought.age.max())
-    buyers = first.join(tables.codes, "customer").select("customer_id", "first_age")
+    first = bought.group_by("customer_id").agg(first_age=bought.age.max())
     customers = tables.customers
     signed_up = customers.filter(customers.signed_up_day < day).select("customer_id")
-    known = buyers.select("customer_id").union(signed_up, distinct=True)
-    for more in (tables.codes, buyers, customers):
+    known = first.select("customer_id").union(signed_up, distinct=True)
+    for more in (first, customers):
         known = known.left_join(more, "customer_id").drop("customer_id_right")
     since_sign_up = ibis.ifelse(known.signed_up_day < day, day.delta(known.signed_up_day, unit="day"), ibis.null())
     waited = since_sign_up - known.first_age
@@ -54,7 +53,6 @@ def profile(
     described = known.signed_up_day.isnull() | (known.signed_up_day < day)
     return known.select(
         "customer_id",
-        "customer",
         tenure_days=ibis.greatest(since_sign_up.fill_null(known.first_age), known.first_age.fill_null(since_sign_up)),
         days_to_first_transaction=ibis.ifelse(waited < 0, 0, waited),
         profiling_consent=granted,

@@ -78,17 +78,17 @@ FEATURES = (
 def purchases(tables: Tables, as_of: date) -> ir.Table:
     """One row per customer with a purchase before `as_of`; null where a figure needs more purchases."""
     days = _days(tables.customer_days, as_of)
-    sums = days.group_by("customer").agg(**_sums(days))
+    sums = days.group_by("customer_id").agg(**_sums(days))
     sums = sums.filter(sums.n_purchases > 0)
     both = sums.cross_join(_shop(tables.customer_days, as_of))
     return both.mutate(**_ratios(both))
 
 
 def _days(customer_days: ir.Table, as_of: date) -> ir.Table:
-    """One row per (customer, day): net spend, whether something was bought; and of a purchase the gap before it."""
-    days = whole_days(customer_days, as_of, ["customer"], ["spend", "n_lines"])
+    """One row per (customer_id, day): net spend, whether something was bought; and of a purchase the gap before it."""
+    days = whole_days(customer_days, as_of, ["customer_id"], ["spend", "n_lines"])
     days = days.mutate(bought=days.n_lines > 0)
-    before = days.age.lag().over(ibis.window(group_by=["customer", "bought"], order_by="day"))
+    before = days.age.lag().over(ibis.window(group_by=["customer_id", "bought"], order_by="day"))
     days = days.mutate(before=ibis.ifelse(days.bought, before, ibis.null("int32")))
     return days.mutate(
         gap=days.before - days.age,

@@ -127,49 +127,31 @@ class _Segments:
         events = canonical(
             self.backend, self.workspace, CONTRACTS["interactions"], self._files(_EVENTS[1], parts[_EVENTS[1]])
         )
-        codes = self._write(name, "codes", self._new_codes(lines, events), "customer_id")
-        codes = codes.union(self._union("codes")) if self.segments else codes
         self._write(name, "products", _used_products(lines, self.products), "product_id")
-        coded = lines.join(codes, "customer_id").drop("customer_id")
-        described = _described(coded, self.products, self._item())
-        self._write_days(name, "item_days", days.item_days(described), ["customer", "item", "day"])
-        self._write_days(name, "customer_days", days.customer_days(described), ["customer", "day"])
-        coded = events.join(codes, "customer_id").drop("customer_id")
-        self._write(name, "interaction_days", days.interaction_days(coded), "customer")
-        self._write(name, "opinions", days.opinions(coded), "customer")
+        described = _described(lines, self.products, self._item())
+        self._write_days(name, "item_days", days.item_days(described), ["customer_id", "item", "day"])
+        self._write_days(name, "customer_days", days.customer_days(described), ["customer_id", "day"])
+        self._write(name, "interaction_days", days.interaction_days(events), "customer_id")
+        self._write(name, "opinions", days.opinions(events), "customer_id")
         return _Segment(name, parts, rows)
 
     def _item(self) -> str:
         return "category" if self.workspace.cross_sell.level == "category" else "product_id"
 
-    def _new_codes(self, lines: ir.Table, events: ir.Table) -> ir.Table:
-        """A code for every customer who has none yet; the next numbers, in the order of their ids."""
-        found = lines.select("customer_id").union(events.select("customer_id"), distinct=True)
-        start = 0
-        if self.segments:
-            known = self._union("codes")
-            start = int(known.customer.max().execute()) + 1
-            found = found.anti_join(known, "customer_id")
-        return found.mutate(customer=(ibis.row_number().over(order_by="customer_id") + start).cast("int32"))
-
     def _write_days(self, segment: str, what: str, rows: ir.Table, key: list[str]) -> None:
-        """Marks rows as `late` that may not be their day's only one: recorded later, or in an earlier segment too.
-
-        They lie behind the others.
-        """
+        """Marks rows as `late` that may not be their day's only one: recorded later, or in an earlier segment too."""
         late = rows.known_day > rows.day
         if self.segments:
             again = rows.semi_join(self._union(what), key).select(*key, again=True).distinct()
             rows = rows.left_join(again, key).drop(*(f"{name}_right" for name in key))
             late = late | rows.again.notnull()
         rows = rows.mutate(late=late)
-        self._write(segment, what, rows, "late, customer")
+        self._write(segment, what, rows, "customer_id")
 
-    def _write(self, segment: str, what: str, rows: ir.Table, order: str) -> ir.Table:
+    def _write(self, segment: str, what: str, rows: ir.Table, order: str) -> None:
         self.backend.create_view("segment_rows", rows, overwrite=True)
         path = self._file(segment, what)
         storage.copy_to(self.connection, f"SELECT * FROM segment_rows ORDER BY {order}", path, codec="lz4")
-        return self.backend.read_parquet(str(path))
 
     def _union(self, what: str) -> ir.Table:
         return self.backend.read_parquet([str(self._file(segment.name, what)) for segment in self.segments])
@@ -181,7 +163,7 @@ class _Segments:
         categories = known.select(item=item, category=known.category).distinct()
         if not self.segments:
             self.segments.append(self._build({name: [] for name in _EVENTS}))
-        kinds = ("item_days", "customer_days", "interaction_days", "opinions", "codes")
+        kinds = ("item_days", "customer_days", "interaction_days", "opinions")
         return Tables(**{kind: self._union(kind) for kind in kinds}, customers=customers, categories=categories)
 
     def _sweep(self) -> None:

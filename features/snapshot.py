@@ -124,7 +124,7 @@ class _Snapshot:
             case "engagement":
                 return self._of_everybody(engagement.engagement(self.tables, self.as_of))
             case "product_affinity":
-                return self.affinity.join(self.tables.codes, "customer")
+                return self.affinity
             case "popularity":
                 return product_affinity.popularity(self.affinity)
             case _:
@@ -132,7 +132,7 @@ class _Snapshot:
 
     def _of_everybody(self, rows: ir.Table) -> ir.Table:
         everybody = self.backend.read_parquet(str(self._part("profile"))).select("customer_id")
-        return everybody.left_join(self.tables.codes, "customer_id").left_join(rows, "customer")
+        return everybody.left_join(rows, "customer_id")
 
     @cached_property
     def affinity(self) -> ir.Table:

@@ -201,7 +201,7 @@ def times(connection: duckdb.DuckDBPyConnection) -> tuple[int | None, int | None
 
 
 def accepted(contract: Contract, columns: Sequence[str]) -> str:
-    """SQL for the rows without a reason, in the order of their lines, with the days that windows compare and the hour."""
+    """SQL for the rows without a reason, in the order of their lines, with the days and the hour that features read."""
     days = ""
     if contract.is_event:
         day, recorded = "CAST(occurred_at AS DATE)", "CAST(recorded_at AS DATE)"

@@ -1,4 +1,4 @@
-"""Feast's view of the features: two entities, a view per family, a service per model, a packed view per publication.
+"""Feast's view of the features: three entities, a view per family, a service per model, a packed view per publication.
 
 `feast -c features/repo ...` imports this module; PERENNIAL_HOME then names the workspace's home, which holds the
 settings it was last run with.
@@ -7,7 +7,6 @@ settings it was last run with.
 from __future__ import annotations
 
 import os
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,10 @@ from feast.types import Array, Float32
 from features.engagement import TREATMENT
 from features.online import Publication, packed_path, publications, published
 from features.profile import CONSENTS
-from features.snapshot import CUSTOMER_FAMILIES, families, features_of
+from features.snapshot import CUSTOMER_FAMILIES, ITEM_FAMILIES, families, features_of
 from perennial import settings, storage
 from perennial.settings import Workspace
 
-# A snapshot is stamped with the as_of it was built for; an entity row asks for exactly that instant: the one of the
-# day before must not stand in for a customer whom a family no longer has. Zero would mean for ever.
-_TTL = timedelta(seconds=1)
 # Which features must not predict: what the marketer did, and what the customer allowed.
 NOT_FOR_MODELS = frozenset(feature.name for feature in (*TREATMENT, *CONSENTS))
 
@@ -39,6 +35,10 @@ ITEM = Entity(
     name="product_category", join_keys=["item"], value_type=ValueType.STRING, owner=OWNER, tags={"owner": OWNER},
     description="what is bought: a category, or a product where `cross_sell.level` is item",
 )  # fmt: skip
+OTHER = Entity(
+    name="other_product_category", join_keys=["other"], value_type=ValueType.STRING, owner=OWNER,
+    tags={"owner": OWNER}, description="another item, bought by the same customers",
+)  # fmt: skip
 _ABOUT = {
     "purchases": "how often, how recently and for how much a customer buys",
     "basket": "what is in a customer's baskets",
@@ -46,29 +46,29 @@ _ABOUT = {
     "profile": "who a customer is: tenure, attributes and consents",
     "product_affinity": "what a customer bought of an item",
     "popularity": "how an item sells to everyone",
+    "co_purchase": "how often the buyers of one item buy another",
 }
 
 
-def window(feature: str) -> str:
-    """The days back from as_of that a feature looks at, by its name's ending; `ever` where that names none."""
-    found = re.search(r"_(\d+)d$", feature)
-    return f"{found[1]} days" if found and "_decayed_" not in feature else "ever"
-
-
 def family_view(workspace: Workspace, family: str) -> FeatureView:
-    """One family's features, point-in-time, from its snapshots."""
+    """One family's features, point-in-time, from its snapshots.
+
+    A row answers until just before the next cutoff that models learn from. Whoever is known has a row in every
+    snapshot of a customer family, so none is ever answered for by an older one.
+    """
     schema = [
         Field(
             name=f.name, dtype=Float32, description=f.meaning,
-            tags={"unit": f.unit, "window": window(f.name), "owner": OWNER},
+            tags={"unit": f.unit, "window": f.window, "owner": OWNER},
         )
         for f in features_of(family, workspace)
     ]  # fmt: skip
-    entities = {"product_affinity": [CUSTOMER, ITEM], "popularity": [ITEM]}.get(family, [CUSTOMER])
+    of_items = {"product_affinity": [CUSTOMER, ITEM], "popularity": [ITEM], "co_purchase": [ITEM, OTHER]}
     path = storage.snapshot_part(workspace.home_path, family, "*").as_posix()
     source = FileSource(name=f"{family}_snapshots", path=path, timestamp_field="as_of", owner=OWNER)
     return FeatureView(
-        name=family, entities=entities, schema=schema, source=source, ttl=_TTL, online=False, owner=OWNER,
+        name=family, entities=of_items.get(family, [CUSTOMER]), schema=schema, source=source, online=False,
+        owner=OWNER, ttl=timedelta(days=workspace.training.spacing) - timedelta(microseconds=1),
         description=_ABOUT[family], tags={"owner": OWNER},
     )  # fmt: skip
 
@@ -105,7 +105,7 @@ def services(views: dict[str, FeatureView]) -> list[FeatureService]:
         allowed.append(view[names])
     seen = {"churn": allowed, "lifetime_value": allowed}
     if "product_affinity" in views:
-        seen["cross_sell"] = [views["product_affinity"], views["popularity"]]
+        seen["cross_sell"] = [views[family] for family in ITEM_FAMILIES]
     return [
         FeatureService(
             name=f"{model}_v1", features=features, owner=OWNER, tags={"owner": OWNER, "model": model},
@@ -121,7 +121,7 @@ def definitions(workspace: Workspace, families: tuple[str, ...]) -> list[Any]:
     views = {family: family_view(workspace, family) for family in families}
     packed = [packed_view(home, publication) for publication in publications(home)]
     answering = [packed_service(packed_view(home, now))] if (now := published(home)) else []
-    return [CUSTOMER, ITEM, *views.values(), *packed, *services(views), *answering]
+    return [CUSTOMER, ITEM, OTHER, *views.values(), *packed, *services(views), *answering]
 
 
 if home := os.environ.get("PERENNIAL_HOME"):  # only Feast's own command line sets it

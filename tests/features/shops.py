@@ -16,7 +16,6 @@ from builders import write_workspace
 from features import segments, snapshot
 from features.basket import basket
 from features.product_affinity import product_affinity
-from features.profile import profile
 from perennial import ingest, settings, storage
 from perennial.settings import Workspace
 
@@ -59,9 +58,7 @@ def family_at(workspace: Workspace, family: Callable[..., ir.Table], as_of: date
         if family is basket:
             arguments["affinity"] = product_affinity(tables, as_of)
         rows = family(tables, as_of=as_of, **arguments)
-        if family is not profile:
-            rows = rows.join(tables.codes, "customer")
-        backend.create_view("rows", rows.drop("customer"))
+        backend.create_view("rows", rows)
         found = connection.execute("SELECT * FROM rows").df()
     keys = [key for key in ("customer_id", "item") if key in found]
     return found.set_index(keys).sort_index()

@@ -77,7 +77,7 @@ def test_items_without_product_ids_are_none(tmp_path: Path) -> None:
 
 
 def test_lift_compares_with_chance(tmp_path: Path) -> None:
-    """Who buys tea always buys cups, which half of all buyers do: twice as often as by chance; strangers have no row."""
+    """Who buys tea always buys cups, which half of all do: twice what chance gives; strangers have no row."""
     rows = [("a", "2024-06-01", 1.0), ("a", "2024-06-02", 1.0), ("b", "2024-06-01", 1.0), ("b", "2024-05-01", 1.0),
             ("c", "2024-06-01", 1.0), ("d", "2024-06-01", 1.0)]  # fmt: skip
     lines = make_transactions(rows, product_id=["tea", "cups", "tea", "cups", "cake", "cake"])
