@@ -53,7 +53,8 @@ _ABOUT = {
 def family_view(workspace: Workspace, family: str) -> FeatureView:
     """One family's features, point-in-time, from its snapshots.
 
-    A row answers until just before the next cutoff that models learn from. Whoever is known has a row in every
+    A row answers until the day before the next cutoff that models learn from (feast 0.67 cannot join on days and
+    seconds together). Whoever is known has a row in every
     snapshot of a customer family, so none is ever answered for by an older one.
     """
     schema = [
@@ -68,7 +69,7 @@ def family_view(workspace: Workspace, family: str) -> FeatureView:
     source = FileSource(name=f"{family}_snapshots", path=path, timestamp_field="as_of", owner=OWNER)
     return FeatureView(
         name=family, entities=of_items.get(family, [CUSTOMER]), schema=schema, source=source, online=False,
-        owner=OWNER, ttl=timedelta(days=workspace.training.spacing) - timedelta(microseconds=1),
+        owner=OWNER, ttl=timedelta(days=max(workspace.training.spacing - 1, 1)),
         description=_ABOUT[family], tags={"owner": OWNER},
     )  # fmt: skip
 

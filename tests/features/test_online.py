@@ -23,7 +23,6 @@ from redis_server import ADDRESS, redis_for
 
 from features import online, purchases, retrieval, snapshot, stores
 from features.online import FeatureMismatch, Publication, StaleFeatures
-from features.repo import definitions
 from perennial import cli, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
@@ -356,15 +355,6 @@ def test_an_as_of_without_a_snapshot_is_not_published(embedded: Shop) -> None:
     with pytest.raises(CheckFailed, match="purchases has no snapshot at 2022-07-03; run `perennial snapshot"):
         embedded.publish(date(2022, 7, 3))
     embedded.check()
-
-
-@pytest.mark.parametrize(
-    ("feature", "expected"),
-    [("n_purchases_90d", "90 days"), ("spend", "ever"), ("spend_decayed_30d", "ever"), ("attribute_city", "ever")],
-)
-def test_a_features_window_is_in_its_name(feature: str, expected: str) -> None:
-    """Days back from as_of, where the name ends in them."""
-    assert definitions.window(feature) == expected
 
 
 def test_every_definition_says_what_it_is_and_whose(embedded: Shop) -> None:
