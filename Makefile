@@ -40,3 +40,6 @@ bench-accuracy: setup
 CUSTOMERS ?= 100000
 bench-online: setup
 	$(BIN)/python -W ignore -m benchmarks.online --customers $(CUSTOMERS)
+
+bench-features: setup
+	$(BIN)/python -m benchmarks.features $(if $(TRANSACTIONS),--transactions $(TRANSACTIONS)) $(if $(CUSTOMERS),--customers $(CUSTOMERS))

@@ -1,0 +1,230 @@
+"""Feature snapshots beside DuckDB's bare group by, the floor, and beside the same features in pandas.
+
+    python -m benchmarks.features --transactions 2000000 --customers 40000 --cutoffs 12
+    python -m benchmarks.features --transactions 50000000 --customers 1000000 --cutoffs 12    # about 20 minutes
+
+A simulated shop of three years is taken in as exports in the order of time, a file per quarter, its last day apart.
+Every measurement is a process of its own. Beyond `--pandas` lines pandas runs on a shop of that many lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from benchmarks import pandas_features
+from features import snapshot
+from perennial import ingest, settings, storage
+from perennial.settings import Workspace
+from perennial.simulate import simulate
+
+RESULTS = Path("benchmarks/results")
+ENDS = date(2025, 1, 1)
+LAST_DAY = ENDS - timedelta(days=1)
+# Lines of a simulated customer in three years, per line of a purchase.
+_LINES = 47.3 / 3.5
+_AFTERWARDS = datetime(2025, 1, 2, tzinfo=UTC)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--transactions", type=int, default=2_000_000, help="lines, about")
+    parser.add_argument("--customers", type=int, default=40_000)
+    parser.add_argument("--cutoffs", type=int, default=12, help="as_of dates, 30 days apart")
+    parser.add_argument(
+        "--pandas", type=int, default=2_000_000, help="lines that pandas is given at most; 0: leave out"
+    )
+    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder if absent")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        shop = _shop(Path(folder) / "shop", asked.transactions, asked.customers)
+        found = _measure(shop, asked.cutoffs)
+        shutil.rmtree(Path(folder) / "shop")
+        if asked.pandas:
+            lines = min(asked.pandas, asked.transactions)
+            small = _shop(Path(folder) / "small", lines, round(asked.customers * lines / asked.transactions))
+            found |= _beside_pandas(small)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "features.json").write_text(json.dumps(found, indent=1))
+
+
+def _shop(folder: Path, lines: int, customers: int) -> Workspace:
+    """A workspace that has taken in all but the last day of a simulated shop."""
+    world, exports = folder / "world", folder / "exports"
+    simulate(world, customers, 3, seed=3, ends=ENDS, lines_per_purchase=max(lines / customers / _LINES, 1.0))
+    with duckdb.connect() as connection:
+        for table in ("transactions", "interactions"):
+            _export(connection, world / table, exports / table)
+    tables = {
+        **{table: {"path": str(exports / table)} for table in ("transactions", "interactions")},
+        **{table: {"path": str(world / f"{table}.parquet")} for table in ("customers", "products", "campaigns")},
+    }
+    workspace = settings.parse({"name": "bench", "home": str(folder / "home"), "tables": tables}, "benchmark")
+    last = [exports / table / "last.parquet" for table in ("transactions", "interactions")]
+    for path in last:
+        path.rename(path.with_suffix(".later"))
+    start = time.monotonic()
+    accounts = ingest.ingest(workspace, _AFTERWARDS)
+    taken = sum(account.accepted for account in accounts)
+    print(f"ingest: {taken:,} rows in {time.monotonic() - start:.0f} s", flush=True)
+    return workspace
+
+
+def _export(connection: duckdb.DuckDBPyConnection, source: Path, target: Path) -> None:
+    """The rows in the order in which they were recorded, as a till would export them."""
+    target.mkdir(parents=True)
+    rows = f"(SELECT *, coalesce(recorded_at, occurred_at)::DATE AS booked FROM '{source}/*.parquet')"
+    starts = [date(year, month, 1) for year in (2022, 2023, 2024) for month in (1, 4, 7, 10)]
+    for start, end in zip(starts, [*starts[1:], LAST_DAY], strict=True):
+        where = f"booked >= '{start}' AND booked < '{end}'" if start > starts[0] else f"booked < '{end}'"
+        _copy(
+            connection, rows, f"{where} OR booked IS NULL" if start == starts[0] else where, target / f"{start}.parquet"
+        )
+    _copy(connection, rows, f"booked >= '{LAST_DAY}'", target / "last.parquet")
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, rows: str, where: str, path: Path) -> None:
+    connection.execute(f"COPY (SELECT * EXCLUDE (booked) FROM {rows} WHERE {where} ORDER BY occurred_at) TO '{path}'")
+
+
+def _measure(workspace: Workspace, cutoffs: int) -> dict[str, Any]:
+    floors = {table: _floor(workspace, table) for table in ("transactions", "interactions")}
+    rows = {table: floor[0] for table, floor in floors.items()}
+    print(f"\n{rows['transactions']:,} lines, {rows['interactions']:,} interactions, {_known(workspace):,} customers")
+    found: dict[str, Any] = {"rows": rows, "floor": {table: floor[1] for table, floor in floors.items()}}
+    _row("count, sum, max by customer: lines (the floor)", found["floor"]["transactions"])
+    _row("the same, lines and interactions", sum(found["floor"].values()))
+    base = found["floor"]["transactions"], sum(found["floor"].values())
+    found["one"] = _apart(_snapshots, workspace, [LAST_DAY])
+    _row("whole catalogue, one as_of", *found["one"], *base)
+    if cutoffs > 1:
+        _forget(workspace)
+        days = [LAST_DAY - timedelta(days=30 * i) for i in range(cutoffs)]
+        found["many"] = _apart(_snapshots, workspace, days)
+        _row(f"whole catalogue, {cutoffs} as_of dates", *found["many"], *base)
+        print(f"{cutoffs} as_of dates cost {found['many'][0] / found['one'][0]:.1f} times one")
+    found |= _next_day(workspace)
+    return found
+
+
+def _next_day(workspace: Workspace) -> dict[str, Any]:
+    """A day of data more: only what is new is summed up; the result is that of starting over."""
+    for later in workspace.home_path.parent.glob("exports/*/*.later"):
+        later.rename(later.with_suffix(".parquet"))
+    ingest.ingest(workspace, _AFTERWARDS)
+    following = _apart(_snapshots, workspace, [ENDS])
+    parts = [storage.snapshot_part(workspace.home_path, family, ENDS) for family in snapshot.families(workspace)]
+    before = [pd.read_parquet(part) for part in parts]
+    _forget(workspace)
+    whole = _apart(_snapshots, workspace, [ENDS])
+    for rows, part in zip(before, parts, strict=True):
+        pd.testing.assert_frame_equal(rows, pd.read_parquet(part), rtol=1e-6, atol=1e-9)
+    _row("the next day, from scratch", *whole)
+    _row("the next day, after one day of new data", *following)
+    print(f"the next day costs {following[0] / whole[0]:.2f} of starting over, and is equal to it")
+    return {"next day": following, "next day from scratch": whole}
+
+
+def _beside_pandas(workspace: Workspace) -> dict[str, Any]:
+    ours, baseline = _apart(_snapshots, workspace, [LAST_DAY]), _apart(_in_pandas, workspace)
+    lines = _floor(workspace, "transactions")
+    print(f"\n{lines[0]:,} lines, {_known(workspace):,} customers")
+    _row("count, sum, max by customer: lines (the floor)", lines[1])
+    _row("ours, one as_of", *ours)
+    _row("pandas, one as_of", *baseline)
+    print(f"ours is {baseline[0] / ours[0]:.0f} times faster; values agree in {_compared(workspace)} features")
+    return {"small": {"rows": lines[0], "ours": ours, "pandas": baseline}}
+
+
+def _row(what: str, seconds: float, gigabytes: float | None = None, *floors: float) -> None:
+    memory = f"{gigabytes:6.1f} GB" if gigabytes is not None else ""
+    times = "".join(f"  {seconds / floor:5.1f} x" for floor in floors)
+    print(f"{what:50} {seconds:8.1f} s {memory}{times}", flush=True)
+
+
+def _floor(workspace: Workspace, table: str) -> tuple[int, float]:
+    """Rows of a table, and the median of three times what the barest question about all customers takes."""
+    figure = "sum(amount)" if table == "transactions" else "sum(value)"
+    rows, seconds = storage.rows_of(workspace.home_path, table), []
+    with storage.connect(workspace.home_path) as connection:
+        for _ in range(3):
+            start = time.monotonic()
+            query = f"SELECT customer_id, count(*), {figure}, max(occurred_at) FROM {rows} GROUP BY customer_id"
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE floor AS {query}").fetchall()
+            seconds.append(time.monotonic() - start)
+        n = connection.execute(f"SELECT count(*) FROM {rows}").fetchall()[0][0]
+    return n, statistics.median(seconds)
+
+
+def _known(workspace: Workspace) -> int:
+    return int(
+        duckdb.execute(f"SELECT count(*) FROM {storage.rows_of(workspace.home_path, 'customers')}").fetchall()[0][0]
+    )
+
+
+def _apart(work: Callable[..., None], *arguments: Any) -> tuple[float, float]:
+    """Seconds and peak gigabytes of `work` in a fresh process, its imports left out of the time."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_timed, (work, *arguments))
+
+
+def _timed(work: Callable[..., None], *arguments: Any) -> tuple[float, float]:
+    start = time.monotonic()
+    work(*arguments)
+    return time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+
+
+def _snapshots(workspace: Workspace, as_of_dates: list[date]) -> None:
+    snapshot.snapshot(workspace, as_of_dates)
+
+
+def _in_pandas(workspace: Workspace) -> None:
+    found = pandas_features.compute(_frames(workspace), LAST_DAY)
+    for family, rows in found.items():
+        rows.astype("float32").to_parquet(workspace.home_path / f"pandas-{family}.parquet")
+
+
+def _frames(workspace: Workspace) -> dict[str, pd.DataFrame]:
+    names = ("transactions", "interactions", "customers", "products")
+    folders = {name: storage.tables_folder(workspace.home_path, name) for name in names}
+    rows = {name: pd.concat(map(pd.read_parquet, storage.parts(folder))) for name, folder in folders.items()}
+    for table in rows.values():
+        for name in table.columns.intersection(["day", "known_day", "resolved_day", "signed_up_day"]):
+            table[name] = pd.to_datetime(table[name])
+    return rows
+
+
+def _compared(workspace: Workspace) -> int:
+    """How many features pandas has computed; a value that differs from ours by more than rounding is an error."""
+    count = 0
+    for family in snapshot.families(workspace):
+        ours = pd.read_parquet(storage.snapshot_part(workspace.home_path, family, LAST_DAY))
+        ours = ours.set_index(list(snapshot.KEYS[family]))
+        theirs = pd.read_parquet(workspace.home_path / f"pandas-{family}.parquet").reindex(ours.index)
+        for name in theirs:
+            np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-3, atol=1e-2, err_msg=f"{family}: {name}")
+        count += theirs.shape[1]
+    return count
+
+
+def _forget(workspace: Workspace) -> None:
+    for folder in ("days", "snapshots"):
+        shutil.rmtree(workspace.home_path / folder)
+
+
+if __name__ == "__main__":
+    main()

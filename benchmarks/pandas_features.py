@@ -1,0 +1,245 @@
+"""The same features as anyone would write them in pandas: a frame per window, a groupby per figure.
+
+The baseline of `benchmarks.features`, which also holds its values against ours.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_KINDS = ("visit", "search", "cart", "review", "complaint", "inquiry", "survey", "email_open", "email_click", "call",
+          "coupon_redeemed")  # fmt: skip
+Tables = dict[str, pd.DataFrame]
+
+
+def compute(tables: Tables, as_of: date) -> dict[str, pd.DataFrame]:
+    """Every family at `as_of` from the canonical tables, indexed by its keys; attributes and consents left out."""
+    lines, events = (_known(tables[name], as_of) for name in ("transactions", "interactions"))
+    lines = lines.merge(tables["products"][["product_id", "category", "unit_cost"]], on="product_id", how="left")
+    affinity = _affinity(lines)
+    return {
+        "purchases": _purchases(lines),
+        "basket": _basket(lines),
+        "engagement": _engagement(events, as_of),
+        "profile": _profile(tables["customers"], lines, as_of),
+        "product_affinity": affinity,
+        "popularity": _popularity(affinity),
+        "co_purchase": _co_purchase(affinity),
+    }
+
+
+def _known(rows: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    """Rows known before as_of, with their age in days."""
+    rows = rows[rows["known_day"] < pd.Timestamp(as_of)].copy()
+    rows["age"] = (pd.Timestamp(as_of) - rows["day"]).dt.days
+    return rows
+
+
+def _purchases(lines: pd.DataFrame) -> pd.DataFrame:
+    bought = lines[lines["amount"] >= 0]
+    spend = lines.groupby(["customer_id", "age"])["amount"].sum()
+    days = bought[["customer_id", "age", "day"]].drop_duplicates().sort_values(["customer_id", "age"], ascending=False)
+    days = days.merge(spend.rename("spend").reset_index(), on=["customer_id", "age"])
+    days = days.sort_values(["customer_id", "age"], ascending=[True, False])
+    days["gap"] = days.groupby("customer_id")["age"].shift() - days["age"]
+    by = days.groupby("customer_id")
+    found = pd.DataFrame(index=by.size().index)
+    lines = lines[lines["customer_id"].isin(found.index)]
+
+    def n(near: int, far: int) -> pd.Series:
+        return days[days["age"].between(near, far)].groupby("customer_id").size().reindex(found.index, fill_value=0)
+
+    def total(near: int, far: int) -> pd.Series:
+        rows = lines[lines["age"].between(near, far)]
+        return rows.groupby("customer_id")["amount"].sum().reindex(found.index, fill_value=0.0)
+
+    for w in (7, 14, 30, 60, 90, 180, 365, 730):
+        found[f"n_purchases_{w}d"], found[f"spend_{w}d"] = n(1, w), total(1, w)
+    found["n_purchases"] = by.size()
+    found["spend"] = lines.groupby("customer_id")["amount"].sum()
+    found["frequency"] = found["n_purchases"] - 1
+    found["T"], silence = by["age"].max(), by["age"].min()
+    found["recency"] = found["T"] - silence
+    repeats = found["frequency"].replace(0, np.nan)
+    first, last = by["spend"].first(), by["spend"].last()
+    found["monetary_value"] = (by["spend"].sum() - first) / repeats
+    found["recency_share"] = found["recency"] / found["T"]
+    found["repurchase_frequency"] = found["frequency"] * 365 / found["T"]
+    found["loyalty_index"] = found["frequency"] / found["n_purchases"]
+    found["days_since_last_purchase"] = silence
+    found["gap_mean"], found["gap_std"], found["gap_max"] = by["gap"].mean(), by["gap"].std(), by["gap"].max()
+    found["gap_last"] = days.groupby("customer_id").tail(1).set_index("customer_id")["gap"]
+    found["gap_cv"] = found["gap_std"] / found["gap_mean"]
+    found["silence_vs_gap"], found["silence_vs_longest_gap"] = silence / found["gap_mean"], silence / found["gap_max"]
+    found["silence_in_deviations"] = (silence - found["gap_mean"]) / found["gap_std"].replace(0, np.nan)
+    found["spend_mean"], found["spend_std"], found["spend_max"] = (
+        by["spend"].mean(), by["spend"].std(), by["spend"].max()
+    )  # fmt: skip
+    found["spend_first"], found["spend_last"] = first, last
+    found["n_purchases_change_90d"] = n(1, 90) - n(91, 180)
+    found["n_purchases_acceleration_90d"] = n(1, 90) - 2 * n(91, 180) + n(181, 270)
+    found["spend_change_90d"] = total(1, 90) - total(91, 180)
+    found["spend_change_365d"] = total(1, 365) - total(366, 730)
+    year = found["spend_365d"].where(found["spend_365d"] > 0)
+    found["spend_90d_share_of_year"] = found["spend_90d"] / year
+    for d in (30, 90, 365):
+        weight = np.exp(-days["age"] / d)
+        found[f"n_purchases_decayed_{d}d"] = weight.groupby(days["customer_id"]).sum()
+        weighted = lines["amount"] * np.exp(-lines["age"] / d)
+        found[f"spend_decayed_{d}d"] = weighted.groupby(lines["customer_id"]).sum()
+    old, opened = found["T"] >= 365, days["age"].max()
+    shop = lines.groupby("age")["amount"].sum()
+    for span, near in (("30d", 336), ("90d", 276)):
+        found[f"n_purchases_next_{span}_last_year"] = n(near, 365).where(old)
+        found[f"spend_next_{span}_last_year"] = total(near, 365).where(old)
+        found[f"spend_share_next_{span}_last_year"] = (total(near, 365) / year).where(old)
+        share = shop.loc[near:365].sum() / shop.loc[1:365].sum()
+        found[f"shop_share_next_{span}_last_year"] = share if opened >= 365 else np.nan
+    found["shop_growth_90d"] = shop.loc[1:90].sum() / shop.loc[366:455].sum() if opened >= 455 else np.nan
+    months = days[days["age"] <= 360].assign(month=lambda rows: (rows["age"] - 1) // 30)
+    found["n_active_months_365d"] = months.groupby("customer_id")["month"].nunique().reindex(found.index, fill_value=0)
+    found["weekend_share"] = (days["day"].dt.dayofweek >= 5).groupby(days["customer_id"]).mean()
+    return found
+
+
+def _basket(lines: pd.DataFrame) -> pd.DataFrame:
+    lines = lines[lines["age"] <= 365]
+    bought, returned = lines[lines["amount"] >= 0], lines[lines["amount"] < 0]
+    found = pd.DataFrame(index=lines.groupby("customer_id").size().index)
+    by = bought.groupby("customer_id")
+    gross, n_lines = by["amount"].sum(), by.size()
+    found["lines_per_purchase_365d"] = n_lines / by["age"].nunique()
+    recent = bought[bought["age"] <= 90]
+    categories = bought.groupby("customer_id")["category"].nunique()
+    found["n_categories_365d"] = categories.where(categories > 0)
+    late = recent.groupby("customer_id")["category"].nunique().reindex(found.index, fill_value=0)
+    found["n_categories_90d"] = late.where(found["n_categories_365d"].notna())
+    spend = bought.groupby(["customer_id", "category"])["amount"].sum()
+    share = spend / spend.groupby("customer_id").transform("sum")
+    found["category_entropy_365d"] = -(share * np.log(share)).groupby("customer_id").sum()
+    found["top_category_share_365d"] = share.groupby("customer_id").max()
+    after = recent.groupby(["customer_id", "category"])["amount"].sum().reindex(spend.index, fill_value=0.0)
+    before = spend - after
+    norm = np.sqrt((after**2).groupby("customer_id").sum() * (before**2).groupby("customer_id").sum())
+    found["category_similarity_90d"] = (after * before).groupby("customer_id").sum() / norm.replace(0, np.nan)
+    pieces = bought["quantity"].fillna(1).groupby(bought["customer_id"]).sum()
+    found["price_mean_365d"] = gross / pieces
+    by_recent = recent.groupby("customer_id")
+    late_price = by_recent["amount"].sum() / recent["quantity"].fillna(1).groupby(recent["customer_id"]).sum()
+    found["price_change_90d"] = late_price / found["price_mean_365d"]
+    for span, rows in (("365d", bought), ("90d", recent)):
+        discount = rows["discount"].abs().groupby(rows["customer_id"]).sum(min_count=1)
+        found[f"discount_share_{span}"] = discount / (discount + rows.groupby("customer_id")["amount"].sum())
+    back = -returned.groupby("customer_id")["amount"].sum().reindex(found.index, fill_value=0.0)
+    found["return_share_365d"] = back / gross.replace(0, np.nan)
+    for span, days in (("365d", 365), ("90d", 90)):
+        counts = returned[returned["age"] <= days].groupby("customer_id")["age"].nunique()
+        found[f"n_return_days_{span}"] = counts.reindex(found.index, fill_value=0)
+    margin = lines["amount"] - lines["cost"].fillna(lines["unit_cost"] * lines["quantity"])
+    found["margin_365d"] = margin.groupby(lines["customer_id"]).sum(min_count=1)
+    channels = bought.groupby(["customer_id", "age", "known_day"])["channel"].min()
+    n_channels = channels.groupby("customer_id").nunique()
+    found["n_channels_365d"] = n_channels.where(n_channels > 0)
+    found["hour_mean_365d"] = by["hour"].mean()
+    return found
+
+
+def _engagement(events: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    found = pd.DataFrame(index=events.groupby("customer_id").size().index)
+
+    def count(kind: str, days: int) -> pd.Series:
+        rows = events[(events["kind"] == kind) & (events["age"] <= days)]
+        return rows.groupby("customer_id").size().reindex(found.index, fill_value=0)
+
+    for kind in _KINDS:
+        for w in (30, 90, 365):
+            found[f"n_{kind}_{w}d"] = count(kind, w)
+    sent = ("email_sent", "campaign_contact")
+    own = events[~events["kind"].isin((*sent, "campaign_control"))]
+    found["days_since_interaction"] = own.groupby("customer_id")["age"].min()
+    for kind in ("visit", "complaint"):
+        found[f"days_since_{kind}"] = events[events["kind"] == kind].groupby("customer_id")["age"].min()
+    found["days_since_cancellation"] = events[events["kind"] == "cancellation"].groupby("customer_id")["age"].max()
+    complaints = events[events["kind"] == "complaint"]
+    resolved = complaints["resolved_day"] < pd.Timestamp(as_of)
+    still_open = complaints[~resolved].groupby("customer_id").size().reindex(found.index, fill_value=0)
+    found["n_open_complaints"] = still_open if resolved.any() else np.nan
+    recent = complaints[resolved & (complaints["age"] <= 365)]
+    found["days_to_resolve_365d"] = (
+        (recent["resolved_day"] - recent["day"]).dt.days.groupby(recent["customer_id"]).mean()
+    )
+    rated = events[events["kind"].isin(["review", "survey"]) & events["value"].notna()]
+    found["satisfaction_365d"] = rated[rated["age"] <= 365].groupby("customer_id")["value"].mean()
+    rated = rated.sort_values(["customer_id", "occurred_at", "interaction_id"])
+    found["satisfaction_last"] = rated.groupby("customer_id")["value"].last()
+    found["satisfaction_change"] = found["satisfaction_last"] - found["satisfaction_365d"]
+    for name, kind in (("n_emails_sent", "email_sent"), ("n_campaign_contacts", "campaign_contact")):
+        found[f"{name}_90d"], found[f"{name}_365d"] = count(kind, 90), count(kind, 365)
+    found["days_since_contact"] = events[events["kind"].isin(sent)].groupby("customer_id")["age"].min()
+    found["email_open_rate_365d"] = found["n_email_open_365d"] / found["n_emails_sent_365d"].replace(0, np.nan)
+    found["email_click_rate_365d"] = found["n_email_click_365d"] / found["n_emails_sent_365d"].replace(0, np.nan)
+    contacts = found["n_campaign_contacts_365d"].replace(0, np.nan)
+    found["coupon_redemption_rate_365d"] = found["n_coupon_redeemed_365d"] / contacts
+    return found
+
+
+def _profile(customers: pd.DataFrame, lines: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    first = lines.groupby("customer_id")["age"].max()
+    since = (pd.Timestamp(as_of) - customers.set_index("customer_id")["signed_up_day"]).dt.days
+    both = pd.concat([first.rename("first"), since[since > 0].rename("since")], axis=1)
+    waited = (both["since"] - both["first"]).clip(lower=0)
+    return pd.DataFrame({"tenure_days": both.max(axis=1), "days_to_first_transaction": waited})
+
+
+def _affinity(lines: pd.DataFrame) -> pd.DataFrame:
+    bought = lines[(lines["amount"] >= 0) & lines["category"].notna()].rename(columns={"category": "item"})
+    keys = ["customer_id", "item"]
+    days = bought.groupby([*keys, "age"])["amount"].sum().rename("spend").reset_index()
+    by = days.groupby(keys)
+    found = pd.DataFrame(index=by.size().index)
+
+    def within(near: int, far: int) -> Any:
+        return days[days["age"].between(near, far)].groupby(keys)
+
+    found["item_n_purchases"] = by.size()
+    for w in (30, 90, 365):
+        found[f"item_n_purchases_{w}d"] = within(1, w).size().reindex(found.index, fill_value=0)
+    found["item_n_purchases_decayed_90d"] = np.exp(-days["age"] / 90).groupby([days[key] for key in keys]).sum()
+    found["item_n_purchases_next_90d_last_year"] = within(276, 365).size().reindex(found.index, fill_value=0)
+    for w in (90, 365):
+        found[f"item_spend_{w}d"] = within(1, w)["spend"].sum().reindex(found.index, fill_value=0.0)
+    found["item_days_since_last"], found["item_days_since_first"] = by["age"].min(), by["age"].max()
+    span = found["item_days_since_first"] - found["item_days_since_last"]
+    found["item_gap_mean"] = span / (found["item_n_purchases"] - 1).replace(0, np.nan)
+    found["item_silence_vs_gap"] = found["item_days_since_last"] / found["item_gap_mean"]
+    year = found["item_n_purchases_365d"]
+    found["item_share_365d"] = year / year.groupby("customer_id").transform("sum").replace(0, np.nan)
+    return found
+
+
+def _popularity(affinity: pd.DataFrame) -> pd.DataFrame:
+    last = affinity["item_days_since_last"]
+    latest = last.groupby("customer_id").min()
+    found = pd.DataFrame(index=last[last <= 365].groupby("item").size().index)
+    for w in (30, 90, 365):
+        own = last[last <= w].groupby("item").size().reindex(found.index, fill_value=0)
+        found[f"item_buyers_{w}d"] = own / (latest <= w).sum()
+    found["item_rising"] = found["item_buyers_30d"] / found["item_buyers_365d"]
+    sums = affinity.groupby("item")[["item_n_purchases_next_90d_last_year", "item_n_purchases_365d"]].sum()
+    found["item_share_next_90d_last_year"] = sums.iloc[:, 0] / sums.iloc[:, 1]
+    return found
+
+
+def _co_purchase(affinity: pd.DataFrame) -> pd.DataFrame:
+    recent = affinity[affinity["item_days_since_last"] <= 365].reset_index()[["customer_id", "item"]]
+    pairs = recent.merge(recent.rename(columns={"item": "other"}), on="customer_id")
+    pairs = pairs[pairs["item"] != pairs["other"]]
+    both = pairs.groupby(["item", "other"]).size()
+    buyers, everyone = recent.groupby("item").size(), recent["customer_id"].nunique()
+    found = pd.DataFrame({"co_buyers_365d": both / buyers.reindex(both.index.get_level_values("other")).to_numpy()})
+    chance = buyers.reindex(both.index.get_level_values("item")).to_numpy() / everyone
+    return found.assign(co_purchase_lift_365d=found["co_buyers_365d"] / chance)
