@@ -84,7 +84,7 @@ def _purchases(lines: pd.DataFrame) -> pd.DataFrame:
     found["n_purchases_acceleration_90d"] = n(1, 90) - 2 * n(91, 180) + n(181, 270)
     found["spend_change_90d"] = total(1, 90) - total(91, 180)
     found["spend_change_365d"] = total(1, 365) - total(366, 730)
-    year = found["spend_365d"].where(found["spend_365d"] > 0)
+    year = found["spend_365d"].where(found["spend_365d"] > 1e-6)
     found["spend_90d_share_of_year"] = found["spend_90d"] / year
     for d in (30, 90, 365):
         weight = np.exp(-days["age"] / d)
@@ -123,7 +123,7 @@ def _basket(lines: pd.DataFrame) -> pd.DataFrame:
     found["category_entropy_365d"] = -(share * np.log(share)).groupby("customer_id").sum()
     found["top_category_share_365d"] = share.groupby("customer_id").max()
     after = recent.groupby(["customer_id", "category"])["amount"].sum().reindex(spend.index, fill_value=0.0)
-    before = spend - after
+    before = (spend - after).where(lambda left: left > 1e-6, 0.0)
     norm = np.sqrt((after**2).groupby("customer_id").sum() * (before**2).groupby("customer_id").sum())
     found["category_similarity_90d"] = (after * before).groupby("customer_id").sum() / norm.replace(0, np.nan)
     pieces = bought["quantity"].fillna(1).groupby(bought["customer_id"]).sum()

@@ -11,7 +11,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.catalogue import Feature
-from features.known import Tables, at
+from features.known import NOTHING, Tables, at
 
 _YEAR = 365
 _RECENT = 90
@@ -62,7 +62,7 @@ def basket(tables: Tables, affinity: ir.Table, as_of: date) -> ir.Table:
 
 def _sums(days: ir.Table) -> dict[str, ir.Value]:
     recent = days.age <= _RECENT
-    returned = days.spend < days.gross
+    returned = days.gross - days.spend > NOTHING
     return {
         "n_baskets": days.day.nunique(where=days.n_lines > 0),
         "n_return_days_365d": days.day.nunique(where=returned),
@@ -95,7 +95,7 @@ def _diversity(affinity: ir.Table, categories: ir.Table) -> ir.Table:
         last=items.item_days_since_last.min(), spend=items.item_spend_365d.sum(), late=items.item_spend_90d.sum()
     )
     spend, late = by_category.spend, by_category.late
-    early = spend - late
+    early = ibis.ifelse(spend - late > NOTHING, spend - late, 0.0)
     sums = by_category.group_by("customer_id").agg(
         n_categories_365d=by_category.count(),
         n_categories_90d=by_category.count(where=by_category["last"] <= _RECENT),

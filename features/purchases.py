@@ -13,7 +13,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.catalogue import WINDOWS, Feature
-from features.known import Tables, at, whole_days
+from features.known import NOTHING, Tables, at, whole_days
 
 _DECAYS = (30, 90, 365)
 # The days to come, as they were a year ago: ages from as_of.
@@ -153,7 +153,7 @@ def _since(begun: ir.Value, days: int, value: ir.Value) -> ir.Value:
 
 
 def _positive(value: ir.Value) -> ir.Value:
-    return ibis.ifelse(value > 0, value, ibis.null("float64"))
+    return ibis.ifelse(value > NOTHING, value, ibis.null("float64"))
 
 
 def _ratios(sums: ir.Table) -> dict[str, ir.Value]:

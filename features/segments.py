@@ -100,7 +100,7 @@ class _Segments:
         used = self.backend.read_parquet(self._file(segment.name, "products"))
         both = used.left_join(self.products, "product_id")
         moved = ~both.category.identical_to(both.category_right) | ~both.unit_cost.identical_to(both.unit_cost_right)
-        return int(both.filter(moved).count().execute()) > 0
+        return bool(both.filter(moved).count().to_pyarrow().as_py())
 
     def _pending(self, wanted: dict[str, list[str]]) -> dict[str, list[str]]:
         covered = {name: {part for s in self.segments for part in s.parts[name]} for name in _EVENTS}
