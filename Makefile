@@ -43,3 +43,6 @@ bench-online: setup
 
 bench-features: setup
 	$(BIN)/python -m benchmarks.features $(if $(TRANSACTIONS),--transactions $(TRANSACTIONS)) $(if $(CUSTOMERS),--customers $(CUSTOMERS))
+
+bench-ablation: setup
+	$(BIN)/python -m benchmarks.ablation

@@ -57,7 +57,9 @@ def basket(tables: Tables, affinity: ir.Table, as_of: date) -> ir.Table:
     days = days.filter(days.age <= _YEAR)
     sums = days.group_by("customer_id").agg(**_sums(days))
     found = sums.mutate(**_shares(sums))
-    return found.left_join(_diversity(affinity, tables.categories), "customer_id").drop("customer_id_right")
+    for more in (_channels(days), _diversity(affinity, tables.categories)):
+        found = found.left_join(more, "customer_id").drop("customer_id_right")
+    return found
 
 
 def _sums(days: ir.Table) -> dict[str, ir.Value]:
@@ -68,7 +70,6 @@ def _sums(days: ir.Table) -> dict[str, ir.Value]:
         "n_return_days_365d": days.day.nunique(where=returned),
         "n_return_days_90d": days.day.nunique(where=returned & recent),
         "margin_365d": days.margin.sum(),
-        "n_channels_365d": days.channel.nunique().nullif(0),
         **{f"{name}_sum": days[name].sum() for name in ("spend", "gross", "n_lines", "quantity", "discount", "hours")},
         **{f"{name}_recent": days[name].sum(where=recent) for name in ("gross", "quantity", "discount")},
     }
@@ -85,6 +86,12 @@ def _shares(sums: ir.Table) -> dict[str, ir.Value]:
         "return_share_365d": (sums.gross_sum - sums.spend_sum) / sums.gross_sum.nullif(0),
         "hour_mean_365d": sums.hours_sum / sums.n_lines_sum.nullif(0),
     }
+
+
+def _channels(days: ir.Table) -> ir.Table:
+    """Per customer: through how many channels. Deliveries of one day are one, whatever segments they lie in."""
+    named = days.group_by("customer_id", "day", "known_day").agg(channel=days.channel.min())
+    return named.group_by("customer_id").agg(n_channels_365d=named.channel.nunique().nullif(0))
 
 
 def _diversity(affinity: ir.Table, categories: ir.Table) -> ir.Table:

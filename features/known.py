@@ -11,7 +11,6 @@ import ibis.expr.types as ir
 
 from perennial.tables import TREATMENT_KINDS
 
-
 # Money sums up to 1e-15 more or less as the order of rows has it: what is below this is nothing.
 NOTHING = 1e-6
 

@@ -71,7 +71,7 @@ def snapshot(
     wanted = [(family, as_of) for as_of in as_of_dates for family in families(workspace)]
     paths = [storage.snapshot_part(workspace.home_path, family, as_of) for family, as_of in wanted]
     if not all(path.exists() for path in paths):
-        with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        with storage.connect(workspace.home_path, workspace.timezone, workspace.memory) as connection:
             tables = segments.read(connection, workspace, progress)
             for as_of in as_of_dates:
                 _Snapshot(connection, workspace, tables, as_of, stamps[as_of]).write()

@@ -211,7 +211,7 @@ class _Intake:
     def _carry_out(self, plan: _Plan) -> None:
         """Parts first, then the quarantine, and last the manifest, which makes them count."""
         entries = list(plan.kept)
-        with storage.connect(self.home, self.workspace.timezone) as connection:
+        with storage.connect(self.home, self.workspace.timezone, self.workspace.memory) as connection:
             connection.execute("SET preserve_insertion_order = true")  # rows stay in the order of their lines
             self._start_quarantine(connection, [entry.part for entry in plan.kept])
             self._remember(connection, entries)

@@ -170,6 +170,9 @@ class Workspace(_Model):
     max_quarantined: float = Field(
         default=0.2, ge=0, le=1, description="share of a source's rows that may be quarantined before ingest fails"
     )
+    memory: float = Field(
+        default=6.0, ge=0.1, description="gigabytes that ingest and features may hold before they spill to the disk"
+    )
     churn: Churn = Field(default_factory=Churn, description="what leaving means")
     lifetime_value: LifetimeValue = Field(default_factory=LifetimeValue, description="what value means")
     cross_sell: CrossSell = Field(default_factory=CrossSell, description="what to offer")

@@ -24,13 +24,15 @@ class CheckFailed(RuntimeError):
     """The data or a gate does not allow what was asked. The command line exits with 1."""
 
 
-def connect(home: Path, timezone: str = "UTC") -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in `timezone` that spills to `home/tmp` when memory runs out.
+def connect(home: Path, timezone: str = "UTC", memory: float | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection in `timezone` that spills to `home/tmp` beyond `memory` gigabytes, or most of the machine's.
 
     DuckDB 2 names spilled files after the process and removes those of processes that were killed.
     """
     connection = duckdb.connect(config={"temp_directory": str(home / "tmp")})
     connection.execute("SET TimeZone = ?", [timezone])
+    if memory is not None:
+        connection.execute("SET memory_limit = ?", [f"{memory}GB"])
     connection.execute("SET preserve_insertion_order = false")
     return connection
 

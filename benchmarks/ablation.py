@@ -1,0 +1,104 @@
+"""What each feature family brings: the models taught without it, and with it alone, on windows closed by the as_of.
+
+    python -m benchmarks.ablation                               # the two real shops with labelled windows
+    python -m benchmarks.ablation online_retail 2011-06-01
+
+Churn and value are judged by their backtests at the latest closed cutoff, offers likewise: nothing from the reported
+windows of `benchmarks.accuracy` is looked at, so features may be chosen by this table. "history alone" leaves the
+booster only what the buy-till-you-die model says.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from features import candidates, product_affinity, retrieval, snapshot
+from perennial import ingest, settings
+from perennial.settings import Workspace
+from training import churn, cross_sell, datasets, lifetime_value, pipelines
+
+RESULTS = Path("benchmarks/results")
+SHOPS = (("online_retail", "2011-06-01"), ("complete_journey", "2017-10-01"))
+_SHOWN = {"churn": ("auc", "average_precision", "brier"), "lifetime_value": ("ngini", "spearman", "bias"),
+          "cross_sell": ("auc", "ndcg5", "ndcg5_repeat", "ndcg5_new")}  # fmt: skip
+
+
+def main() -> None:
+    shops = [tuple(sys.argv[1:3])] if len(sys.argv) > 2 else list(SHOPS)
+    found = {f"{name} {as_of}": _measure(name, date.fromisoformat(as_of)) for name, as_of in shops}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "ablation.json").write_text(json.dumps(found, indent=1))
+
+
+def _measure(name: str, as_of: date) -> dict[str, dict[str, dict[str, float]]]:
+    with tempfile.TemporaryDirectory() as home:
+        workspace = settings.read(Path(f"configs/{name}.yaml"), home=Path(home))
+        ingest.ingest(workspace, datetime.now(UTC))
+        snapshot.snapshot(workspace, pipelines.cutoffs(workspace, as_of))
+        store = retrieval.apply(workspace)
+        tables = {"of customers": _of_customers(workspace, datasets.load(store, workspace, as_of))}
+        pairs = [cross_sell._pairs(store, workspace, day, as_of) for day in cross_sell.cutoffs(workspace, as_of)]
+        if len(pairs) > 1:
+            tables["of items"] = _of_items(workspace, pairs)
+    for families, rows in tables.items():
+        print(f"\n{name} at {as_of}: families {families}")
+        print(pd.DataFrame(rows).T.to_string(float_format=lambda figure: f"{figure:.4f}"), flush=True)
+    return tables
+
+
+def _of_customers(workspace: Workspace, data: datasets.Dataset) -> dict[str, dict[str, float]]:
+    by_family = {
+        family: {feature.name for feature in snapshot.features_of(family, workspace)} & set(data.inputs.used)
+        for family in snapshot.CUSTOMER_FAMILIES
+    }
+    everything = set(data.inputs.used)
+    kept = {"all families": everything, "history alone": set()}
+    kept |= {f"without {family}": everything - names for family, names in by_family.items() if names}
+    kept |= {f"{family} alone": names for family, names in by_family.items() if names}
+    return {what: _customer_models(workspace, data, names) for what, names in kept.items()}
+
+
+def _customer_models(workspace: Workspace, data: datasets.Dataset, kept: set[str]) -> dict[str, float]:
+    used = tuple(name for name in data.inputs.used if name in kept)
+    data = replace(data, inputs=replace(data.inputs, used=used))
+    figures = {"features": float(len(used))}
+    for model, module in (("churn", churn), ("lifetime_value", lifetime_value)):
+        _, backtest = module.train(data, workspace)
+        figures |= {name: backtest.figures()[name] for name in _SHOWN[model]} if backtest else {}
+    return figures
+
+
+def _of_items(workspace: Workspace, pairs: Sequence[cross_sell._Pairs]) -> dict[str, dict[str, float]]:
+    families = {
+        "product_affinity": [feature.name for feature in product_affinity.FEATURES],
+        "popularity": [feature.name for feature in product_affinity.POPULARITY],
+        "co_purchase": [candidates.LIFT],
+        "the customer": list(candidates.CONTEXT),
+    }
+    found = {"all families": _offers(workspace, pairs, [])}
+    return found | {f"without {family}": _offers(workspace, pairs, names) for family, names in families.items()}
+
+
+def _offers(workspace: Workspace, pairs: Sequence[cross_sell._Pairs], left_out: list[str]) -> dict[str, float]:
+    hidden = np.isin(candidates.names(workspace), left_out)
+    shown = [replace(p, rows=np.where(hidden, np.float32(np.nan), p.rows)) for p in pairs]
+    model = cross_sell._fit(workspace, shown[:-1])
+    # The naive rule and what counts as a repeat are read from all columns; only the model is blinded.
+    predicted = model.probability(shown[-1].rows)
+    judged = replace(cross_sell._judge(model, pairs[-1], workspace), predicted=predicted).figures()
+    return {"features": float((~hidden).sum())} | {
+        name: judged[name] for name in (*_SHOWN["cross_sell"], "naive_ndcg5", "naive_ndcg5_new") if name in judged
+    }
+
+
+if __name__ == "__main__":
+    main()
