@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy bench-online
+.PHONY: setup demo test lock bench-accuracy bench-features bench-ablation bench-join bench-online
 
 setup: .venv/.ready
 
@@ -42,7 +42,10 @@ bench-online: setup
 	$(BIN)/python -W ignore -m benchmarks.online --customers $(CUSTOMERS)
 
 bench-features: setup
-	$(BIN)/python -m benchmarks.features $(if $(TRANSACTIONS),--transactions $(TRANSACTIONS)) $(if $(CUSTOMERS),--customers $(CUSTOMERS))
+	$(BIN)/python -m benchmarks.features --transactions 50000000 --customers 1000000 --cutoffs 12
 
 bench-ablation: setup
 	$(BIN)/python -m benchmarks.ablation
+
+bench-join: setup
+	$(BIN)/python -m benchmarks.training_join

@@ -48,40 +48,54 @@ def main() -> None:
     parser.add_argument(
         "--pandas", type=int, default=2_000_000, help="lines that pandas is given at most; 0: leave out"
     )
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder if absent")
+    parser.add_argument("--folder", type=Path, help="where shops are kept for the next run; thrown away if absent")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        shop = _shop(Path(folder) / "shop", asked.transactions, asked.customers)
-        found = _measure(shop, asked.cutoffs)
-        shutil.rmtree(Path(folder) / "shop")
+    with tempfile.TemporaryDirectory() as thrown_away:
+        folder = asked.folder or Path(thrown_away)
+        found = _on_a_copy(folder, asked.transactions, asked.customers, lambda shop: _measure(shop, asked.cutoffs))
         if asked.pandas:
             lines = min(asked.pandas, asked.transactions)
-            small = _shop(Path(folder) / "small", lines, round(asked.customers * lines / asked.transactions))
-            found |= _beside_pandas(small)
+            found |= _on_a_copy(folder, lines, round(asked.customers * lines / asked.transactions), _beside_pandas)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "features.json").write_text(json.dumps(found, indent=1))
 
 
-def _shop(folder: Path, lines: int, customers: int) -> Workspace:
+def _on_a_copy(
+    folder: Path, lines: int, customers: int, measure: Callable[[Workspace], dict[str, Any]]
+) -> dict[str, Any]:
+    """Measures on a copy of the shop of that size, which is made first if it is not there."""
+    shop = folder / f"shop-{lines}-{customers}"
+    if not shop.exists():
+        _make(shop.with_suffix(".draft"), lines, customers)
+        shop.with_suffix(".draft").rename(shop)
+    with tempfile.TemporaryDirectory(dir=folder) as copy:
+        shutil.copytree(shop, copy, dirs_exist_ok=True)
+        return measure(_workspace(Path(copy)))
+
+
+def _workspace(folder: Path) -> Workspace:
+    tables = {
+        **{table: {"path": str(folder / "exports" / table)} for table in ("transactions", "interactions")},
+        **{table: {"path": str(folder / f"{table}.parquet")} for table in ("customers", "products", "campaigns")},
+    }
+    return settings.parse({"name": "bench", "home": str(folder / "home"), "tables": tables}, "benchmark")
+
+
+def _make(folder: Path, lines: int, customers: int) -> None:
     """A workspace that has taken in all but the last day of a simulated shop."""
-    world, exports = folder / "world", folder / "exports"
+    shutil.rmtree(folder, ignore_errors=True)
+    world = folder / "world"
     simulate(world, customers, 3, seed=3, ends=ENDS, lines_per_purchase=max(lines / customers / _LINES, 1.0))
     with duckdb.connect() as connection:
         for table in ("transactions", "interactions"):
-            _export(connection, world / table, exports / table)
-    tables = {
-        **{table: {"path": str(exports / table)} for table in ("transactions", "interactions")},
-        **{table: {"path": str(world / f"{table}.parquet")} for table in ("customers", "products", "campaigns")},
-    }
-    workspace = settings.parse({"name": "bench", "home": str(folder / "home"), "tables": tables}, "benchmark")
-    last = [exports / table / "last.parquet" for table in ("transactions", "interactions")]
-    for path in last:
-        path.rename(path.with_suffix(".later"))
+            _export(connection, world / table, folder / "exports" / table)
+    for table in ("customers", "products", "campaigns"):
+        (world / f"{table}.parquet").rename(folder / f"{table}.parquet")
+    shutil.rmtree(world)
     start = time.monotonic()
-    accounts = ingest.ingest(workspace, _AFTERWARDS)
+    accounts = ingest.ingest(_workspace(folder), _AFTERWARDS)
     taken = sum(account.accepted for account in accounts)
     print(f"ingest: {taken:,} rows in {time.monotonic() - start:.0f} s", flush=True)
-    return workspace
 
 
 def _export(connection: duckdb.DuckDBPyConnection, source: Path, target: Path) -> None:
@@ -94,7 +108,7 @@ def _export(connection: duckdb.DuckDBPyConnection, source: Path, target: Path) -
         _copy(
             connection, rows, f"{where} OR booked IS NULL" if start == starts[0] else where, target / f"{start}.parquet"
         )
-    _copy(connection, rows, f"booked >= '{LAST_DAY}'", target / "last.parquet")
+    _copy(connection, rows, f"booked >= '{LAST_DAY}'", target / "last.later")
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, rows: str, where: str, path: Path) -> None:
@@ -123,7 +137,7 @@ def _measure(workspace: Workspace, cutoffs: int) -> dict[str, Any]:
 
 def _next_day(workspace: Workspace) -> dict[str, Any]:
     """A day of data more: only what is new is summed up; the result is that of starting over."""
-    for later in workspace.home_path.parent.glob("exports/*/*.later"):
+    for later in workspace.home_path.parent.glob("exports/*/last.later"):
         later.rename(later.with_suffix(".parquet"))
     ingest.ingest(workspace, _AFTERWARDS)
     following = _apart(_snapshots, workspace, [ENDS])

@@ -269,3 +269,24 @@ def _in_parts(rows: pd.DataFrame, folder: Path) -> dict[str, str]:
         part.to_parquet(folder / f"{number}.parquet", index=False)
     shutil.copy(folder / "0.parquet", folder / "copy.parquet")
     return {"path": str(folder)}
+
+
+def test_a_till_that_books_everything_on_one_customer_is_one_customer(tmp_path: Path) -> None:
+    """A million anonymous lines under one id are one row beside the others, counted right."""
+    minutes = pd.date_range("2022-01-01", periods=1_000_000, freq="min").astype("datetime64[us]")
+    lines = pd.DataFrame({"customer_id": "cash", "occurred_at": minutes, "amount": 1.0})
+    lines["transaction_id"] = [f"t{number}" for number in range(len(lines))]
+    found = features_at(open_shop(tmp_path, {"transactions": lines}), date(2024, 1, 1))
+    assert found["purchases"]["n_purchases"].to_dict() == {"cash": 695}
+    assert found["purchases"]["spend"].to_dict() == {"cash": 1_000_000}
+
+
+def test_a_category_that_is_new_is_ranked_like_any_other(tmp_path: Path) -> None:
+    """What first sells after the models were taught has its features; nothing depends on having seen its name."""
+    lines = make_transactions([("a", "2022-01-01", 1.0), ("b", "2023-12-30", 2.0)], product_id=["p0", "new"])
+    products = pd.DataFrame({"product_id": ["p0", "new"], "category": ["tea", "novelty"]})
+    workspace = open_shop(tmp_path, {"transactions": lines, "products": products})
+    assert ("b", "novelty") not in features_at(workspace, date(2023, 12, 1))["product_affinity"].index
+    found = features_at(workspace, date(2024, 1, 1))
+    assert found["product_affinity"].loc[("b", "novelty"), "item_n_purchases"] == 1
+    assert found["popularity"].loc["novelty", "item_buyers_30d"] == 1
