@@ -1,6 +1,6 @@
 # make setup   .venv from the lock, nothing else
 # make demo    set-up, then the whole line on a made-up shop
-# make test    set-up, then style, types and tests
+# make test    set-up and Spark, then style, types and tests
 PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
@@ -22,7 +22,13 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/perennial demo
 
-test: setup
+# Spark is 400 MB: only the tests, and who asks for the extra `spark`, get it.
+.venv/.spark: requirements-spark.lock .venv/.ready
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes -r requirements-spark.lock \
+	  || $(BIN)/pip install -q --no-deps --require-hashes -r requirements-spark.lock
+	touch $@
+
+test: setup .venv/.spark
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -32,6 +38,8 @@ test: setup
 lock:
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	  --extra dev --extra redis --extra postgres pyproject.toml -o requirements.lock
+	echo 'pyspark>=4.0' | $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --upgrade - -o requirements-spark.lock
 
 bench-accuracy: setup
 	$(BIN)/python -m benchmarks.accuracy
