@@ -114,7 +114,7 @@ def _columns(store: FeatureStore, workspace: Workspace) -> tuple[float, Callable
     rows = pd.concat(
         [pd.read_parquet(part).set_index(["customer_id", "as_of"]) for part in parts], axis=1
     ).reset_index()
-    path = parts[0].as_posix()
+    path = (parts[0] / "*.parquet").as_posix()
     view = FeatureView(
         name="columns", entities=[CUSTOMER], schema=[Field(name=name, dtype=Float32) for name in names],
         source=FileSource(name="columns", path=path, timestamp_field="as_of"), ttl=timedelta(0),
@@ -161,7 +161,7 @@ def _snapshots(workspace: Workspace, customers: int) -> None:
                 f" {columns} FROM range({customers}) ORDER BY customer_id"
             )
             part = storage.snapshot_part(workspace.home_path, family, AS_OF)
-            storage.copy_to(connection, query, part, metadata={"perennial": "benchmark"})
+            storage.copy_to(connection, query, part / "part.parquet")
 
 
 def _stored(workspace: Workspace) -> int:

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features import stores
-from features.snapshot import CUSTOMER_FAMILIES, customer_features, features_hash
+from features.snapshot import CUSTOMER_FAMILIES, customer_features, features_hash, stamp_of
 from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
@@ -117,7 +117,7 @@ def publish(
     home = workspace.home_path
     wanted = _packed(workspace, as_of)
     folder = packed_path(home, wanted.view).parent
-    store.apply([CUSTOMER, packed_view(home, wanted)])
+    store.apply([CUSTOMER, packed_view(workspace, wanted)])
     written = _written(store, workspace, wanted)
     if written < wanted.customers:
         _remove_all_but({wanted.view, getattr(published(home), "view", "")}, store, workspace)
@@ -132,7 +132,7 @@ def publish(
     if published(home) == wanted:
         progress(f"features of {as_of} are online already")
         return wanted.customers
-    store.apply([packed_service(packed_view(home, wanted))])
+    store.apply([packed_service(packed_view(workspace, wanted))])
     storage.write_json(published_path(home), asdict(wanted))
     progress(f"published {wanted.customers:,} customers")
     return wanted.customers
@@ -234,7 +234,7 @@ def _packed(workspace: Workspace, as_of: date) -> Publication:
     for family, part in parts.items():
         if not part.exists():
             raise CheckFailed(f"{family} has no snapshot at {as_of}; run `perennial snapshot -c FILE --as-of {as_of}`")
-    data = hashlib.sha256(" ".join(_stamp(part) or "" for part in parts.values()).encode()).hexdigest()[:16]
+    data = hashlib.sha256(" ".join(stamp_of(part) or "" for part in parts.values()).encode()).hexdigest()[:16]
     store = stores.online_address(workspace)
     identity = json.dumps([workspace.name, str(as_of), names, data, store])
     view = f"customer_vector_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
@@ -252,13 +252,13 @@ def _pack(workspace: Workspace, parts: dict[str, Path], names: Sequence[str], pa
     """Writes customer_id, as_of and vector, sorted by id, to `path`; returns how many and the last id."""
     vector = ", ".join(f"coalesce(\"{name}\", 'nan'::FLOAT)" for name in names)
     tables = " ".join(
-        f"LEFT JOIN {storage.reader([part])} AS {family} USING (customer_id)"
+        f"LEFT JOIN {storage.rows_of_part(part)} AS {family} USING (customer_id)"
         for family, part in parts.items()
         if family != "profile"
     )
     query = (
         f"SELECT profile.customer_id, profile.as_of, [{vector}] AS vector"
-        f" FROM {storage.reader([parts['profile']])} AS profile {tables} ORDER BY customer_id"
+        f" FROM {storage.rows_of_part(parts['profile'])} AS profile {tables} ORDER BY customer_id"
     )
     with storage.connect(workspace.home_path) as connection:
         connection.execute(f"SET memory_limit = '{_PACKING_MEMORY}'")

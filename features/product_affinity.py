@@ -50,7 +50,7 @@ def product_affinity(tables: Tables, as_of: date) -> ir.Table:
     sums = days.group_by("customer_id", "item").agg(
         item_n_purchases=days.count(),
         **{f"item_n_purchases_{w}d": days.count(where=days.age <= w) for w in _SPANS},
-        item_n_purchases_decayed_90d=(-days.age / 90.0).exp().sum(),
+        item_n_purchases_decayed_90d=(-days.age / 90).exp().sum(),
         item_n_purchases_next_90d_last_year=days.count(where=(days.age > 275) & (days.age <= 365)),
         item_spend_90d=days.gross.sum(where=days.age <= 90).fill_null(0),
         item_spend_365d=days.gross.sum(where=days.age <= 365).fill_null(0),

@@ -123,7 +123,7 @@ def _sums(days: ir.Table) -> dict[str, ir.Value]:
         "n_weekend": days.count(where=bought & (days.day.day_of_week.index() >= 5)),
     }
     for d in _DECAYS:
-        weight = (-age / float(d)).exp()
+        weight = (-age / d).exp()
         sums[f"n_purchases_decayed_{d}d"] = weight.sum(where=bought)
         sums[f"spend_decayed_{d}d"] = (weight * days.spend).sum()
     for season, (near, far) in _LAST_YEAR.items():
@@ -166,7 +166,7 @@ def _ratios(sums: ir.Table) -> dict[str, ir.Value]:
         "recency": recency,
         "monetary_value": (sums.spend_bought - sums.spend_first) / frequency.nullif(0),
         "recency_share": recency / sums["T"],
-        "repurchase_frequency": frequency * 365.0 / sums["T"],
+        "repurchase_frequency": frequency / sums["T"] * 365,
         "loyalty_index": frequency / sums.n_purchases,
         "gap_mean": gap_mean,
         "gap_cv": sums.gap_std / gap_mean,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from features import stores
+from features import on_spark, stores
 from features.snapshot import CUSTOMER_FAMILIES, KEYS, families, features_of
 from perennial import storage
 from perennial.settings import Workspace
@@ -93,12 +93,15 @@ def _historical(
         _part(workspace, family, as_of.date())
     instants = {a: pd.Timestamp(midnight(a.date(), workspace.timezone)) for a in asked["as_of"].unique()}
     entities = asked[keys].assign(event_timestamp=asked["as_of"].map(instants).astype("datetime64[us, UTC]"))
+    if workspace.engine == "spark":
+        on_spark.session(workspace)  # which Feast then joins on
     found = store.get_historical_features(entity_df=entities, features=names).to_df()
     if len(found) != len(asked):
         raise CheckFailed(
             f"the feature join returned {len(found):,} rows for {len(asked):,} asked; nothing was trained"
         )
-    found["event_timestamp"] = found["event_timestamp"].astype("datetime64[us, UTC]")
+    # Spark leaves the zone out.
+    found["event_timestamp"] = pd.to_datetime(found["event_timestamp"], utc=True).astype("datetime64[us, UTC]")
     found = found.sort_values(["event_timestamp", *keys], ignore_index=True)
     order = asked.sort_values(["as_of", *keys], ignore_index=True)
     if not (found[keys].to_numpy() == order[keys].to_numpy()).all():

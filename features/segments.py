@@ -65,7 +65,7 @@ class _Segments:
         self.connection, self.backend, self.workspace, self.progress = connection, backend, workspace, progress
         self.folder = workspace.home_path / "days"
         self.index = self.folder / "segments.json"
-        self.products = canonical(backend, workspace, CONTRACTS["products"])
+        self.products = canonical(self._read, workspace, CONTRACTS["products"])
         self.segments = self._current()
 
     def read(self) -> Tables:
@@ -82,7 +82,8 @@ class _Segments:
         return self._tables()
 
     def _stamp(self) -> str:
-        shape = [*map(inspect.getsource, (days, sys.modules[__name__])), self.workspace.timezone, self._item()]
+        code = map(inspect.getsource, (days, sys.modules[__name__]))
+        shape = [*code, self.workspace.timezone, item_column(self.workspace)]
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
     def _current(self) -> list[_Segment]:
@@ -121,22 +122,17 @@ class _Segments:
         rows = self._rows(parts)
         self.progress(f"summing {rows:,} rows by customer and day")
         name = hashlib.sha256(json.dumps([parts, [s.name for s in self.segments]]).encode()).hexdigest()[:16]
-        lines = canonical(
-            self.backend, self.workspace, CONTRACTS["transactions"], self._files(_EVENTS[0], parts[_EVENTS[0]])
-        )
-        events = canonical(
-            self.backend, self.workspace, CONTRACTS["interactions"], self._files(_EVENTS[1], parts[_EVENTS[1]])
+        lines, events = (
+            canonical(self._read, self.workspace, CONTRACTS[table], self._files(table, parts[table]))
+            for table in _EVENTS
         )
         self._write(name, "products", _used_products(lines, self.products), "product_id")
-        described = _described(lines, self.products, self._item())
+        described = priced(lines, self.products, item_column(self.workspace))
         self._write_days(name, "item_days", days.item_days(described), ["customer_id", "item", "day"])
         self._write_days(name, "customer_days", days.customer_days(described), ["customer_id", "day"])
         self._write(name, "interaction_days", days.interaction_days(events), "customer_id")
         self._write(name, "opinions", days.opinions(events), "customer_id")
         return _Segment(name, parts, rows)
-
-    def _item(self) -> str:
-        return "category" if self.workspace.cross_sell.level == "category" else "product_id"
 
     def _write_days(self, segment: str, what: str, rows: ir.Table, key: list[str]) -> None:
         """Marks rows as `late` that may not be their day's only one: recorded later, or in an earlier segment too."""
@@ -154,13 +150,14 @@ class _Segments:
         storage.copy_to(self.connection, f"SELECT * FROM segment_rows ORDER BY {order}", path, codec="lz4")
 
     def _union(self, what: str) -> ir.Table:
-        return self.backend.read_parquet([str(self._file(segment.name, what)) for segment in self.segments])
+        return self._read([self._file(segment.name, what) for segment in self.segments])
+
+    def _read(self, files: Sequence[Path]) -> ir.Table:
+        return self.backend.read_parquet([str(file) for file in files])
 
     def _tables(self) -> Tables:
-        customers = canonical(self.backend, self.workspace, CONTRACTS["customers"])
-        known = self.products.select("product_id", "category").filter(self.products.category.notnull())
-        item = known.product_id if self._item() == "product_id" else known.category
-        categories = known.select(item=item, category=known.category).distinct()
+        customers = canonical(self._read, self.workspace, CONTRACTS["customers"])
+        categories = item_categories(self.products, item_column(self.workspace))
         if not self.segments:
             self.segments.append(self._build({name: [] for name in _EVENTS}))
         kinds = ("item_days", "customer_days", "interaction_days", "opinions")
@@ -174,12 +171,15 @@ class _Segments:
 
 
 def canonical(
-    backend: BaseBackend, workspace: Workspace, contract: Contract, files: Sequence[Path] | None = None
+    read: Callable[[Sequence[Path]], ir.Table],
+    workspace: Workspace,
+    contract: Contract,
+    files: Sequence[Path] | None = None,
 ) -> ir.Table:
-    """A canonical table, or some of its parts; without rows where the workspace has none."""
+    """A canonical table, or some of its parts, as `read` reads Parquet; without rows where the workspace has none."""
     paths = storage.parts(storage.tables_folder(workspace.home_path, contract.name)) if files is None else files
     if paths and contract.name in workspace.tables.given():
-        return backend.read_parquet([str(path) for path in paths])
+        return read(paths)
     schema = {column.name: _IBIS_TYPE[column.type] for column in contract.columns}
     derived = ("day", "known_day") if contract.is_event else ()
     derived = (*derived, *(f"{n[:-3]}_day" for n in contract.names if n in ("resolved_at", "signed_up_at")))
@@ -197,7 +197,18 @@ def _used_products(lines: ir.Table, products: ir.Table) -> ir.Table:
     return used.left_join(products, "product_id").select("product_id", "category", "unit_cost")
 
 
-def _described(lines: ir.Table, products: ir.Table, item: str) -> ir.Table:
+def item_column(workspace: Workspace) -> str:
+    """The column of lines and products that names what is ranked."""
+    return "category" if workspace.cross_sell.level == "category" else "product_id"
+
+
+def item_categories(products: ir.Table, item: str) -> ir.Table:
+    """The `category` of every item that has one."""
+    known = products.filter(products.category.notnull())
+    return known.select(item=known[item], category=known.category).distinct()
+
+
+def priced(lines: ir.Table, products: ir.Table, item: str) -> ir.Table:
     """Lines with what is ranked as `item`, and with their `margin`: null where cost is unknown."""
     both = lines.left_join(products.select("product_id", "category", "unit_cost"), "product_id")
     cost = ibis.coalesce(both.cost, both.unit_cost * both.quantity)

@@ -12,12 +12,23 @@ from pathlib import Path
 from types import ModuleType
 
 import duckdb
-import ibis
 import ibis.expr.types as ir
-import pyarrow.parquet as pq
 
-from features import basket, days, engagement, known, product_affinity, profile, purchases, segments
+from features import (
+    basket,
+    days,
+    engagement,
+    known,
+    on_duckdb,
+    on_spark,
+    product_affinity,
+    profile,
+    purchases,
+    segments,
+)
 from features.catalogue import Feature
+from features.on_duckdb import OnDuckDB
+from features.on_spark import OnSpark
 from perennial import storage
 from perennial.settings import Workspace
 from perennial.tables import CONTRACTS
@@ -32,6 +43,10 @@ _MODULES: dict[str, ModuleType] = {
     "popularity": product_affinity,
     "co_purchase": product_affinity,
 }
+# Who computes them: the same rows, columns and nulls, to the fifth digit.
+_ENGINES = {"duckdb": on_duckdb, "spark": on_spark}
+# Readers of a folder of Parquet files pass over names with an underscore.
+_STAMP = "_stamp"
 CUSTOMER_FAMILIES = ("purchases", "basket", "engagement", "profile")
 KEYS = dict.fromkeys(CUSTOMER_FAMILIES, ("customer_id",)) | {
     "product_affinity": ("customer_id", "item"),
@@ -66,22 +81,21 @@ def snapshot(
     for as_of in stamps:
         for family in KEYS:
             part = storage.snapshot_part(workspace.home_path, family, as_of)
-            if _stamp_of(part) != stamps[as_of]:
-                part.unlink(missing_ok=True)
+            if part.exists() and stamp_of(part) != stamps[as_of]:
+                storage.remove(part)
     wanted = [(family, as_of) for as_of in as_of_dates for family in families(workspace)]
     paths = [storage.snapshot_part(workspace.home_path, family, as_of) for family, as_of in wanted]
     if not all(path.exists() for path in paths):
-        with storage.connect(workspace.home_path, workspace.timezone, workspace.memory) as connection:
-            tables = segments.read(connection, workspace, progress)
+        with _ENGINES[workspace.engine].opened(workspace, progress) as engine:
             for as_of in as_of_dates:
-                _Snapshot(connection, workspace, tables, as_of, stamps[as_of]).write()
+                _Snapshot(engine, workspace, as_of, stamps[as_of]).write()
                 progress(f"snapshot {as_of}")
     return paths
 
 
 def _written(workspace: Workspace) -> set[date]:
-    parts = (workspace.home_path / "snapshots").glob("*/*/part.parquet")
-    return {date.fromisoformat(part.parent.name) for part in parts if part.parents[1].name in KEYS}
+    parts = [part for family in KEYS for part in (workspace.home_path / "snapshots" / family).glob("[0-9]*")]
+    return {date.fromisoformat(part.name) for part in parts}
 
 
 def families(workspace: Workspace) -> tuple[str, ...]:
@@ -93,13 +107,9 @@ def families(workspace: Workspace) -> tuple[str, ...]:
 class _Snapshot:
     """The parts of one as_of."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, workspace: Workspace, tables: known.Tables, as_of: date, stamp: str
-    ) -> None:
-        self.connection, self.workspace, self.tables = connection, workspace, tables
+    def __init__(self, engine: OnDuckDB | OnSpark, workspace: Workspace, as_of: date, stamp: str) -> None:
+        self.engine, self.tables, self.workspace = engine, engine.tables, workspace
         self.as_of, self.stamp = as_of, stamp
-        self.backend = ibis.duckdb.from_connection(connection)
-        connection.execute("SET TimeZone = ?", [workspace.timezone])
 
     def write(self) -> None:
         """Writes the families that are missing; who is known, which the profile says, comes first."""
@@ -131,24 +141,22 @@ class _Snapshot:
                 return product_affinity.co_purchase(self.affinity)
 
     def _of_everybody(self, rows: ir.Table) -> ir.Table:
-        everybody = self.backend.read_parquet(str(self._part("profile"))).select("customer_id")
+        everybody = self.engine.read(self._part("profile")).select("customer_id")
         return everybody.left_join(rows, "customer_id")
 
     @cached_property
     def affinity(self) -> ir.Table:
         """`product_affinity`, which four families are made from, computed once."""
-        rows = product_affinity.product_affinity(self.tables, self.as_of)
-        self.connection.execute("DROP TABLE IF EXISTS affinity")
-        return self.backend.create_table("affinity", rows, temp=True)
+        return self.engine.keep(product_affinity.product_affinity(self.tables, self.as_of))
 
     def _write(self, family: str, rows: ir.Table) -> None:
         """Float32 features in catalogue order, stamped with the as_of instant, sorted by key."""
-        features = [f'CAST("{f.name}" AS FLOAT) AS "{f.name}"' for f in features_of(family, self.workspace)]
-        instant = f"TIMESTAMPTZ '{midnight(self.as_of, self.workspace.timezone).isoformat()}' AS as_of"
-        keys = ", ".join(KEYS[family])
-        self.backend.create_view("family_rows", rows, overwrite=True)
-        query = f"SELECT {keys}, {instant}, {', '.join(features)} FROM family_rows ORDER BY {keys}"
-        storage.copy_to(self.connection, query, self._part(family), metadata={"perennial": self.stamp})
+        instant = midnight(self.as_of, self.workspace.timezone)
+        names = [feature.name for feature in features_of(family, self.workspace)]
+        with storage.replacing(self._part(family)) as draft:
+            draft.mkdir()
+            self.engine.write(rows, KEYS[family], instant, names, draft)
+            (draft / _STAMP).write_text(self.stamp, encoding="utf-8")
 
 
 def has_consent(workspace: Workspace, kind: str) -> bool:
@@ -187,7 +195,8 @@ def fingerprint(workspace: Workspace, as_of: date | None = None) -> str:
     snapshots before it as they are.
     """
     tables = {name: _content(workspace, name, as_of) for name in CONTRACTS if name in workspace.tables.given()}
-    modules = (known, days, segments, purchases, basket, engagement, profile, product_affinity)
+    engines = (on_duckdb, on_spark)
+    modules = (known, days, segments, *engines, purchases, basket, engagement, profile, product_affinity)
     shape = [workspace.timezone, list(workspace.attributes), workspace.cross_sell.level]
     return hashlib.sha256(json.dumps([tables, list(map(inspect.getsource, modules)), shape]).encode()).hexdigest()
 
@@ -201,11 +210,10 @@ def _content(workspace: Workspace, table: str, as_of: date | None) -> list[str]:
     return [entry["part"] for entry in entries if entry["first"] is not None and entry["first"] < until]
 
 
-def _stamp_of(path: Path) -> str | None:
-    if not path.exists():
-        return None
-    stamp = (pq.read_metadata(path).metadata or {}).get(b"perennial")
-    return stamp.decode() if stamp else None
+def stamp_of(part: Path) -> str | None:
+    """What a part says that it was made from; None for a folder that is none of ours."""
+    stamp = part / _STAMP
+    return stamp.read_text(encoding="utf-8") if stamp.exists() else None
 
 
 def features_hash(names: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
+from features import on_spark
 from perennial import settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
@@ -46,6 +47,10 @@ def feast_settings(workspace: Workspace, passwords: bool = True) -> dict[str, An
         PERENNIAL_HOME=workspace.home_path, PERENNIAL_WORKSPACE=workspace.name
     )
     found: dict[str, Any] = yaml.safe_load(text)
+    if workspace.engine == "spark":
+        on_spark.check_installed()
+        # ibis, too, has its session in UTC, and both may share one.
+        found["offline_store"] = {"type": "spark", "spark_conf": {"spark.sql.session.timeZone": "UTC"}}
     if online := _address("online", workspace.online, ("redis", "rediss")):
         _need("redis", "online")
         found["online_store"] = _redis(online, passwords)

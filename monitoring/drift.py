@@ -162,7 +162,7 @@ def _rows(workspace: Workspace, as_of: date) -> pd.DataFrame:
     for part in parts.values():
         if not part.exists():
             raise storage.CheckFailed(f"{part} is missing; run `perennial snapshot -c FILE --as-of {as_of}`")
-    tables = {family: f"read_parquet({storage.quoted(part)}) AS {family}" for family, part in parts.items()}
+    tables = {family: f"{storage.rows_of_part(part)} AS {family}" for family, part in parts.items()}
     everyone = tables.pop("profile")
     joins = " ".join(f"LEFT JOIN {table} USING (customer_id, as_of)" for table in tables.values())
     shown = [f'"{f.name}"' for f in customer_features(workspace) if f.name not in _NOT_FOR_MODELS]
@@ -189,7 +189,7 @@ def _days_of_history(workspace: Workspace, as_of: date) -> int:
     """From the first purchase of all to `as_of`."""
     part = storage.snapshot_part(workspace.home_path, "purchases", as_of)
     with storage.connect(workspace.home_path) as connection:
-        days = connection.execute(f'SELECT max("T") FROM read_parquet({storage.quoted(part)})').fetchall()[0][0]
+        days = connection.execute(f'SELECT max("T") FROM {storage.rows_of_part(part)}').fetchall()[0][0]
     return int(days or 0)
 
 

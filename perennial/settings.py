@@ -180,6 +180,10 @@ class Workspace(_Model):
     bands: Bands = Field(default_factory=Bands, description="where risk becomes medium and high")
     monitoring: Monitoring = Field(default_factory=Monitoring, description="when to say that the world moved")
     service: Service = Field(default_factory=Service, description="where the HTTP service listens")
+    engine: Literal["duckdb", "spark"] = Field(
+        default="duckdb",
+        description="what computes and joins features: `duckdb`, on this machine, or `spark`, where one is outgrown",
+    )
     online: str = Field(
         default="sqlite",
         description="where published features lie: `sqlite`, in the home, or `redis://host:port/db`; with a password,"

@@ -49,10 +49,10 @@ def quoted_path(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` for the block to write a file at; it takes that place only when the block ends well.
+    """A path beside `path` for the block to write a file or a folder at; it takes that place when the block ends well.
 
     Rename is atomic: a reader sees the old content or the new, also after a crash. A folder cannot be exchanged like
-    that, so it is refused.
+    that, so one that is there already is refused.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; a file is to be written there: move the folder, or name a file")
@@ -61,11 +61,19 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         draft = folder / path.name
         yield draft
-        _to_disk(draft)
+        for written in (*draft.rglob("*"), draft):
+            _to_disk(written)
         os.replace(draft, path)
         _to_disk(path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder that others may be reading: at once, not file by file."""
+    grave = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder.parent))
+    os.replace(folder, grave / folder.name)
+    shutil.rmtree(grave)
 
 
 def _to_disk(path: Path) -> None:
@@ -159,11 +167,16 @@ def reader(files: Sequence[Path]) -> str:
 
 
 def snapshot_part(home: Path, family: str, as_of: date | str) -> Path:
-    """The part of one family at one as_of; `*` for the glob of all of them.
+    """The part of one family at one as_of, a folder of Parquet files; `*` for the glob of all of them.
 
     The folder is not named `as_of=...`: DuckDB would take that for a partition and overwrite the column.
     """
-    return home / "snapshots" / family / str(as_of) / "part.parquet"
+    return home / "snapshots" / family / str(as_of)
+
+
+def rows_of_part(part: Path) -> str:
+    """SQL that reads the rows of a snapshot's part."""
+    return reader([*part.glob("*.parquet")])
 
 
 def scores_path(home: Path, as_of: date) -> Path:

@@ -44,7 +44,7 @@ def _query(workspace: Workspace, what: str, as_of: date) -> str:
         )
     for family in CUSTOMER_FAMILIES:
         _refuse_missing(storage.snapshot_part(home, family, as_of), as_of)
-    parts = {f: f"read_parquet({quoted(storage.snapshot_part(home, f, as_of))}) AS {f}" for f in CUSTOMER_FAMILIES}
+    parts = {f: f"{storage.rows_of_part(storage.snapshot_part(home, f, as_of))} AS {f}" for f in CUSTOMER_FAMILIES}
     joins = " ".join(
         f"LEFT JOIN {parts[family]} USING (customer_id)" for family in CUSTOMER_FAMILIES if family != "profile"
     )

@@ -72,7 +72,7 @@ def _vectors(workspace: Workspace, as_of: date, customer_ids: pd.Series) -> NDAr
     """The packed vectors of the listed customers, straight from the snapshot that they were scored on."""
     names = [feature.name for feature in customer_features(workspace)]
     joins = " ".join(
-        f"LEFT JOIN read_parquet({quoted(storage.snapshot_part(workspace.home_path, family, as_of))}) AS {family}"
+        f"LEFT JOIN {storage.rows_of_part(storage.snapshot_part(workspace.home_path, family, as_of))} AS {family}"
         f" USING (customer_id)"
         for family in CUSTOMER_FAMILIES
     )

@@ -190,7 +190,8 @@ def test_new_figures_of_the_same_day_replace_the_old(shop: Shop) -> None:
     part = storage.snapshot_part(shop.home, "purchases", WINTER)
     rows = pd.read_parquet(part)
     rows["spend"] += 1000
-    rows.to_parquet(part, index=False)
+    rows.to_parquet(part / "part.parquet", index=False)
+    (part / "_stamp").write_text("another delivery")
     assert shop.publish(WINTER).view != before.view
     new = shop.offline(WINTER)
     assert_same(shop.online(*new), new)

@@ -27,7 +27,7 @@ def shop_in(folder: Path) -> Workspace:
 
 def written(workspace: Workspace) -> dict[str, int]:
     """When each part was written, by its family and as_of; a draft left behind would be among them."""
-    files = [file for file in (workspace.home_path / "snapshots").rglob("*") if file.is_file()]
+    files = [file for file in (workspace.home_path / "snapshots").rglob("*") if file.suffix == ".parquet"]
     return {file.relative_to(workspace.home_path / "snapshots").as_posix(): file.stat().st_mtime_ns for file in files}
 
 
@@ -35,7 +35,7 @@ def test_a_part_has_float32_features_and_the_instant_of_its_as_of(tmp_path: Path
     """Keys, then as_of with its zone, then every feature in the order of the catalogue."""
     workspace = shop_in(tmp_path)
     for family, path in zip(snapshot.families(workspace), snapshot.snapshot(workspace, [SUMMER]), strict=True):
-        schema = pq.read_schema(path)
+        schema = pq.read_schema(path / "part.parquet")
         names = [feature.name for feature in snapshot.features_of(family, workspace)]
         assert schema.names == [*snapshot.KEYS[family], "as_of", *names]
         assert {str(schema.field(name).type) for name in names} == {"float"}
@@ -88,7 +88,8 @@ def test_a_part_without_a_fingerprint_is_written_anew(tmp_path: Path) -> None:
     workspace = shop_in(tmp_path)
     part = snapshot.snapshot(workspace, [SUMMER])[0]
     good = pd.read_parquet(part)
-    good.assign(n_purchases=99).to_parquet(part)
+    good.assign(n_purchases=99).to_parquet(part / "part.parquet")
+    (part / "_stamp").unlink()
     assert pd.read_parquet(snapshot.snapshot(workspace, [SUMMER])[0]).equals(good)
 
 

@@ -52,8 +52,8 @@ def write_snapshot(
         part = pd.DataFrame({name: rows.get(name, np.zeros(len(rows))) for name in names}).astype("float32")
         part = part.assign(customer_id=customer_ids, as_of=pd.Timestamp(as_of, tz="UTC"))
         path = storage.snapshot_part(workspace.home_path, family, as_of)
-        path.parent.mkdir(parents=True)
-        part.head(0 if family in absent else len(part)).to_parquet(path, index=False)
+        path.mkdir(parents=True)
+        part.head(0 if family in absent else len(part)).to_parquet(path / "part.parquet", index=False)
     return rows
 
 

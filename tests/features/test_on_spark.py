@@ -1,0 +1,138 @@
+"""Spark gives what DuckDB gives, and Feast joins on either."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+
+from features import on_spark, retrieval, snapshot
+from perennial.settings import SettingsError, Workspace
+from tests.features.shops import EDGES_AT, open_shop, random_tables
+
+AS_OF = EDGES_AT[:2]
+# For a shop of a thousand lines, compiling what Spark generates would take most of the time.
+QUICK = {
+    "spark.master": "local[2]",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.shuffle.partitions": "2",
+}
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The spark data source API is an experimental feature"),
+    pytest.mark.filterwarnings("ignore:The spark offline store is an experimental feature"),
+]
+
+
+class Pair(NamedTuple):
+    """The same shop on either engine, in homes of their own; both have their snapshots."""
+
+    duckdb: Workspace
+    spark: Workspace
+
+
+@pytest.fixture(scope="module")
+def spark_defaults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Spark's own configuration, as a company would write it; one session for the module. Without Spark: skipped."""
+    java = shutil.which("java", path=f"{home}/bin" if (home := os.environ.get("JAVA_HOME")) else None)
+    if importlib.util.find_spec("pyspark") is None or java is None:
+        message = "pyspark or Java is not installed: pip install 'perennial[spark]'"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    folder = tmp_path_factory.mktemp("conf")
+    folder.joinpath("spark-defaults.conf").write_text("".join(f"{key} {value}\n" for key, value in QUICK.items()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_CONF_DIR", str(folder))
+        yield
+    from pyspark.sql import SparkSession
+
+    if session := SparkSession.getActiveSession():
+        session.stop()
+
+
+@pytest.fixture(scope="module", params=["category", "item"])
+def pair(request: pytest.FixtureRequest, spark_defaults: None, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A shop with returns, late rows and gaps, ranked by category or by item, at two dates on a window's edge."""
+    folder = tmp_path_factory.mktemp(request.param)
+    keys = {"attributes": ["city", "birth_year"], "cross_sell": {"level": request.param}}
+    here = open_shop(folder, random_tables(11), timezone="Europe/Berlin", **keys)
+    home = shutil.copytree(here.home_path, folder / "spark")
+    pair = Pair(here, here.model_copy(update={"home": str(home), "engine": "spark"}))
+    for workspace in pair:
+        snapshot.snapshot(workspace, AS_OF)
+    return pair
+
+
+def part(workspace: Workspace, family: str, as_of: date) -> pd.DataFrame:
+    path = snapshot.storage.snapshot_part(workspace.home_path, family, as_of)
+    return pd.read_parquet(path).sort_values(list(snapshot.KEYS[family]), ignore_index=True)
+
+
+@pytest.mark.parametrize("as_of", AS_OF)
+@pytest.mark.parametrize("family", snapshot.KEYS)
+def test_spark_gives_what_duckdb_gives(pair: Pair, family: str, as_of: date) -> None:
+    """The same rows, columns, types and nulls in every family; figures equal to the fifth digit."""
+    found, expected = part(pair.spark, family, as_of), part(pair.duckdb, family, as_of)
+    assert len(expected) > 0
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_feast_joins_on_spark_what_it_joins_on_duckdb(pair: Pair) -> None:
+    """Out of the parts that Spark wrote, either offline store makes the same rows for training."""
+    rows = {}
+    for engine in ("duckdb", "spark"):
+        workspace = pair.spark.model_copy(update={"engine": engine})
+        rows[engine] = retrieval.customer_rows(retrieval.apply(workspace), workspace, AS_OF)
+    assert rows["spark"].groupby("as_of").size().gt(20).tolist() == [True, True]
+    pd.testing.assert_frame_equal(rows["spark"], rows["duckdb"])
+
+
+def test_spark_is_configured_by_its_own_file(pair: Pair) -> None:
+    """What spark-defaults.conf says holds; what it does not say keeps Spark quiet, on this machine and in the home."""
+    session = on_spark.session(pair.spark)
+    assert session.conf.get("spark.sql.shuffle.partitions") == "2"
+    assert session.conf.get("spark.sql.adaptive.enabled") == "false"
+    assert session.conf.get("spark.driver.bindAddress") == "127.0.0.1"
+    assert session.sparkContext.uiWebUrl is None
+    assert Path(session.conf.get("spark.sql.warehouse.dir").removeprefix("file:")).is_relative_to(
+        pair.spark.home_path.parents[1]
+    )
+
+
+def test_spark_lets_go_of_what_it_held(pair: Pair) -> None:
+    """After a snapshot nothing stays in Spark's memory, though the session goes on."""
+    assert not on_spark.session(pair.spark).sparkContext._jsc.getPersistentRDDs()
+
+
+def test_before_the_first_row_parts_are_empty(pair: Pair) -> None:
+    """An as_of that knows nobody gives parts without rows, with every column."""
+    paths = snapshot.snapshot(pair.spark, [*AS_OF, date(2020, 1, 1)])
+    for family in snapshot.families(pair.spark):
+        rows = part(pair.spark, family, date(2020, 1, 1))
+        assert rows.empty
+        assert list(rows) == list(part(pair.duckdb, family, AS_OF[0]))
+    assert all(path.is_dir() for path in paths)
+
+
+@pytest.mark.parametrize("lacking", ["pyspark", "Java"])
+def test_without_spark_a_sentence_names_the_extra(
+    lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has not installed pyspark, or Java, is told what to install before anything is computed."""
+    workspace = open_shop(tmp_path, random_tables(1), engine="spark", attributes=[])
+    if lacking == "pyspark":
+        monkeypatch.setitem(sys.modules, "pyspark", None)
+    else:
+        pytest.importorskip("pyspark")
+        monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(SettingsError, match=rf"`engine: spark` .*needs {lacking}.*perennial\[spark\]|"
+                       rf"perennial\[spark\]\) needs {lacking}"):  # fmt: skip
+        snapshot.snapshot(workspace, [AS_OF[0]])
