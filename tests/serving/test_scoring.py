@@ -126,7 +126,7 @@ def test_other_champions_settings_or_dates_are_not_current(copy: Copy) -> None:
 def test_other_tables_are_not_current(copy: Copy) -> None:
     """What was scored before the tables changed is scored again."""
     manifest = storage.tables_folder(copy.workspace.home_path, "customers") / "manifest.json"
-    manifest.write_text(manifest.read_text().replace("}", " }", 1))
+    manifest.write_text(manifest.read_text().replace('"part": "', '"part": "another-'))
     assert not scoring.is_current(copy.predictor, AS_OF)
 
 
