@@ -34,6 +34,7 @@ def connect(home: Path, timezone: str = "UTC", memory: float | None = None) -> d
     if memory is not None:
         connection.execute("SET memory_limit = ?", [f"{memory}GB"])
     connection.execute("SET preserve_insertion_order = false")
+    connection.execute("SET enable_progress_bar = false")  # on in processes that have no main file
     return connection
 
 
