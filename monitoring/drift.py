@@ -100,7 +100,7 @@ class Drift:
             f"{len(self.features)} of {self.judged} features moved ({self.share:.0%}; {self.limit:.0%} is drift)",
             *(f"  {shift.feature:{width}}  {shift}" for shift in shown),
             *([f"  and {more} more, in {self.record}"] if more else []),
-            f"not judged: {len(self.growing)} that grow with the calendar, {len(self.constant)} empty or constant",
+            f"not judged: {len(self.growing)} that follow the calendar, {len(self.constant)} empty or constant",
             f"page: {self.page}",
         ]
         return "\n".join(lines)
@@ -128,8 +128,9 @@ def watch(workspace: Workspace, as_of: date, reference: date) -> Drift:
     Compared are the customers whom the churn model predicts, `monitoring.sample` a side, in what it is shown of them.
     It is drift when at least `monitoring.drifted_share` of the judged features moved. Not judged is what grows with
     the calendar by itself: figures of a whole past (`T`, `tenure_days`, `n_purchases` ...) and windows that reached
-    further back than the first purchase at `reference`, which were still filling. Nor are features that are empty or
-    one constant on both sides.
+    further back than the first purchase at `reference`, which were still filling; nor the shop's own season
+    (`shop_...`), one figure for all customers and another every day. Nor are features that are empty or one constant on
+    both sides.
 
     Raises:
         CheckFailed: a snapshot is missing, has no customer to predict, or has no feature to compare.
@@ -138,7 +139,7 @@ def watch(workspace: Workspace, as_of: date, reference: date) -> Drift:
     constant = [name for name in before.columns if not _varies(before[name], after[name])]
     before, after = before.drop(columns=constant), after.drop(columns=constant)
     history = _days_of_history(workspace, reference)
-    growing = [name for name in before.columns if name in _NEVER_FALL or _days_back(name) > history]
+    growing = [name for name in before.columns if _follows_the_calendar(name, history)]
     before, after = before.drop(columns=growing), after.drop(columns=growing)
     if before.columns.empty:
         raise storage.CheckFailed(f"{reference} and {as_of} share no feature to compare: all are constant or grow")
@@ -191,6 +192,10 @@ def _days_of_history(workspace: Workspace, as_of: date) -> int:
     with storage.connect(workspace.home_path) as connection:
         days = connection.execute(f'SELECT max("T") FROM {storage.rows_of_part(part)}').fetchall()[0][0]
     return int(days or 0)
+
+
+def _follows_the_calendar(name: str, history: int) -> bool:
+    return name in _NEVER_FALL or name.startswith("shop_") or _days_back(name) > history
 
 
 def _days_back(name: str) -> int:

@@ -130,18 +130,19 @@ def test_a_feature_that_became_constant_is_judged(tmp_path: Path) -> None:
 
 
 def test_growing_with_the_calendar_is_no_drift(tmp_path: Path) -> None:
-    """Tenure, totals of a whole past and windows longer than the history then are listed and not judged."""
+    """Tenure, totals of a whole past, windows longer than the history and the shop's season are not judged."""
     workspace = make_workspace(tmp_path)
     before, after = make_features(300, 1), make_features(300, 2)
     for rows, days in ((before, 170), (after, 260)):
         rows["T"] = rows["tenure_days"] = rows["n_purchases"] = rows["spend_365d"] = days - rows.index % 50
         rows["n_purchases_next_30d_last_year"] = rows["spend_change_90d"] = rows["spend_decayed_90d"] = days
+        rows["shop_growth_90d"] = days / 170
     write_snapshot(workspace, THEN, before)
     write_snapshot(workspace, NOW, after)
     found = drift.watch(workspace, NOW, THEN)
     assert found.features == ()
     windows = {"spend_365d", "spend_change_90d", "spend_decayed_90d", "n_purchases_next_30d_last_year"}
-    assert {"T", "tenure_days", "n_purchases", *windows} <= set(found.growing)
+    assert {"T", "tenure_days", "n_purchases", "shop_growth_90d", *windows} <= set(found.growing)
     assert {"spend_30d", "spend_90d"}.isdisjoint(found.growing)
 
 
