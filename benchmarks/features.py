@@ -112,7 +112,9 @@ def _export(connection: duckdb.DuckDBPyConnection, source: Path, target: Path) -
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, rows: str, where: str, path: Path) -> None:
-    connection.execute(f"COPY (SELECT * EXCLUDE (booked) FROM {rows} WHERE {where} ORDER BY occurred_at) TO '{path}'")
+    connection.execute(
+        f"COPY (SELECT * EXCLUDE (booked) FROM {rows} WHERE {where} ORDER BY occurred_at) TO '{path}' (FORMAT parquet)"
+    )
 
 
 def _measure(workspace: Workspace, cutoffs: int) -> dict[str, Any]:
