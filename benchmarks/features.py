@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument(
         "--pandas", type=int, default=2_000_000, help="lines that pandas is given at most; 0: leave out"
     )
+    parser.add_argument("--spark", action="store_true", help="the small shop on Spark too (the extra `spark`)")
     parser.add_argument("--folder", type=Path, help="where shops are kept for the next run; thrown away if absent")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as thrown_away:
@@ -55,7 +56,8 @@ def main() -> None:
         found = _on_a_copy(folder, asked.transactions, asked.customers, lambda shop: _measure(shop, asked.cutoffs))
         if asked.pandas:
             lines = min(asked.pandas, asked.transactions)
-            found |= _on_a_copy(folder, lines, round(asked.customers * lines / asked.transactions), _beside_pandas)
+            customers = round(asked.customers * lines / asked.transactions)
+            found |= _on_a_copy(folder, lines, customers, lambda shop: _beside_others(shop, asked.spark))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "features.json").write_text(json.dumps(found, indent=1))
 
@@ -155,7 +157,7 @@ def _next_day(workspace: Workspace) -> dict[str, Any]:
     return {"next day": following, "next day from scratch": whole}
 
 
-def _beside_pandas(workspace: Workspace) -> dict[str, Any]:
+def _beside_others(workspace: Workspace, spark: bool) -> dict[str, Any]:
     ours, baseline = _apart(_snapshots, workspace, [LAST_DAY]), _apart(_in_pandas, workspace)
     lines = _floor(workspace, "transactions")
     print(f"\n{lines[0]:,} lines, {_known(workspace):,} customers")
@@ -163,7 +165,12 @@ def _beside_pandas(workspace: Workspace) -> dict[str, Any]:
     _row("ours, one as_of", *ours)
     _row("pandas, one as_of", *baseline)
     print(f"ours is {baseline[0] / ours[0]:.0f} times faster; values agree in {_compared(workspace)} features")
-    return {"small": {"rows": lines[0], "ours": ours, "pandas": baseline}}
+    found = {"rows": lines[0], "ours": ours, "pandas": baseline}
+    if spark:
+        _forget(workspace)
+        found["spark"] = _apart(_snapshots, workspace.model_copy(update={"engine": "spark"}), [LAST_DAY])
+        _row("ours on Spark, one as_of (without Java's memory)", *found["spark"])
+    return {"small": found}
 
 
 def _row(what: str, seconds: float, gigabytes: float | None = None, *floors: float) -> None:

@@ -91,18 +91,27 @@ def _purchases(lines: pd.DataFrame) -> pd.DataFrame:
         found[f"n_purchases_decayed_{d}d"] = weight.groupby(days["customer_id"]).sum()
         weighted = lines["amount"] * np.exp(-lines["age"] / d)
         found[f"spend_decayed_{d}d"] = weighted.groupby(lines["customer_id"]).sum()
-    old, opened = found["T"] >= 365, days["age"].max()
-    shop = lines.groupby("age")["amount"].sum()
-    for span, near in (("30d", 336), ("90d", 276)):
-        found[f"n_purchases_next_{span}_last_year"] = n(near, 365).where(old)
-        found[f"spend_next_{span}_last_year"] = total(near, 365).where(old)
-        found[f"spend_share_next_{span}_last_year"] = (total(near, 365) / year).where(old)
-        share = shop.loc[near:365].sum() / shop.loc[1:365].sum()
-        found[f"shop_share_next_{span}_last_year"] = share if opened >= 365 else np.nan
-    found["shop_growth_90d"] = shop.loc[1:90].sum() / shop.loc[366:455].sum() if opened >= 455 else np.nan
     months = days[days["age"] <= 360].assign(month=lambda rows: (rows["age"] - 1) // 30)
     found["n_active_months_365d"] = months.groupby("customer_id")["month"].nunique().reindex(found.index, fill_value=0)
     found["weekend_share"] = (days["day"].dt.dayofweek >= 5).groupby(days["customer_id"]).mean()
+    return found.join(_last_year(lines, days, found["T"] >= 365))
+
+
+def _last_year(lines: pd.DataFrame, days: pd.DataFrame, old: pd.Series) -> pd.DataFrame:
+    """The coming days as they were a year ago, of the customers and of the shop; `old` says who was there then."""
+    found = pd.DataFrame(index=old.index)
+    opened, shop = days["age"].max(), lines.groupby("age")["amount"].sum()
+    year = lines[lines["age"] <= 365].groupby("customer_id")["amount"].sum().reindex(old.index, fill_value=0.0)
+    for span, near in (("30d", 336), ("90d", 276)):
+        then = lines[lines["age"].between(near, 365)].groupby("customer_id")["amount"].sum()
+        then = then.reindex(old.index, fill_value=0.0)
+        n = days[days["age"].between(near, 365)].groupby("customer_id").size().reindex(old.index, fill_value=0)
+        found[f"n_purchases_next_{span}_last_year"] = n.where(old)
+        found[f"spend_next_{span}_last_year"] = then.where(old)
+        found[f"spend_share_next_{span}_last_year"] = (then / year.where(year > 1e-6)).where(old)
+        share = shop.loc[near:365].sum() / shop.loc[1:365].sum()
+        found[f"shop_share_next_{span}_last_year"] = share if opened >= 365 else np.nan
+    found["shop_growth_90d"] = shop.loc[1:90].sum() / shop.loc[366:455].sum() if opened >= 455 else np.nan
     return found
 
 

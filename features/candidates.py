@@ -77,25 +77,25 @@ def design(
 
 
 def _lift(workspace: Workspace, pairs: pd.DataFrame, owned: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Of each pair, the mean lift of its item given each other item that the customer bought in the last 365 days.
+    """Of each pair, the mean lift of its item over the other paired items that the customer bought in 365 days.
 
-    Null for who bought no other item, or none that was ever bought together with anything. `owned` says which pairs
-    were bought; the lifts are those of the snapshot of the pairs' as_of.
+    Paired are the items that `co_purchase` knows at the pairs' as_of; null for other items, and for who bought none of
+    them beside the pair's own. `owned` says which pairs were bought in 365 days.
     """
-    as_of = pairs["as_of"].iloc[0].date() if len(pairs) else None
-    if as_of is None:
+    if pairs.empty:
         return np.empty(0, dtype=np.float32)
-    together = pd.read_parquet(storage.snapshot_part(workspace.home_path, "co_purchase", as_of))
-    customers, _ = pd.factorize(pairs["customer_id"])
-    codes, items = pd.factorize(pairs["item"])
-    index = pd.Series(np.arange(len(items)), index=items)
-    together = together[together["item"].isin(items) & together["other"].isin(items)]
+    day = pairs["as_of"].iloc[0].date()
+    together = pd.read_parquet(storage.snapshot_part(workspace.home_path, "co_purchase", day))
+    items = pd.Index(together["item"].unique())
     lifts = np.zeros((len(items), len(items)))
-    lifts[index[together["item"]], index[together["other"]]] = together["co_purchase_lift_365d"]
-    # A pair without a common buyer has no lift; the item itself is no other item.
-    paired = np.isin(np.arange(len(items)), index[together["item"].unique()])
-    bought = csr_array((owned[owned] * 1.0, (customers[owned], codes[owned])), (customers.max() + 1, len(items)))
-    total = (bought @ lifts.T)[customers, codes]
-    others = (bought @ paired.astype(float))[customers] - (owned & paired[codes])
-    with np.errstate(invalid="ignore"):
-        return np.where(others > 0, total / np.where(others > 0, others, 1), np.nan).astype(np.float32)
+    of_item, other = (items.get_indexer(pd.Index(together[name])) for name in ("item", "other"))
+    lifts[of_item, other] = together["co_purchase_lift_365d"]
+    of, (customers, _) = items.get_indexer(pd.Index(pairs["item"])), pd.factorize(pairs["customer_id"])
+    paired = of >= 0
+    rows = paired & owned
+    bought = csr_array((np.ones(rows.sum()), (customers[rows], of[rows])), (customers.max() + 1, len(items)))
+    others = bought.sum(axis=1)[customers] - rows
+    found = np.full(len(pairs), np.nan, dtype=np.float32)
+    known = paired & (others > 0)
+    found[known] = (bought @ lifts.T)[customers[known], of[known]] / others[known]
+    return found

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 # Customers written at a time: SQLite keeps so many changes in memory, and readers out only for the instant of a commit.
 _BLOCK = 2_500
 _TOLD_EVERY = 100_000
-_PACKING_MEMORY = "2GB"  # of the join of the families; what needs more goes to disk
+_PACKING_MEMORY = 2.0  # gigabytes of the join of the families; what needs more goes to disk
 _SAMPLE = 100  # customers looked up before a publication is taken for written
 
 
@@ -260,8 +260,7 @@ def _pack(workspace: Workspace, parts: dict[str, Path], names: Sequence[str], pa
         f"SELECT profile.customer_id, profile.as_of, [{vector}] AS vector"
         f" FROM {storage.rows_of_part(parts['profile'])} AS profile {tables} ORDER BY customer_id"
     )
-    with storage.connect(workspace.home_path) as connection:
-        connection.execute(f"SET memory_limit = '{_PACKING_MEMORY}'")
+    with storage.connect(workspace.home_path, memory=_PACKING_MEMORY) as connection:
         count = storage.copy_to(connection, query, path)
         last = connection.execute(f"SELECT max(customer_id) FROM {storage.reader([path])}").fetchall()[0][0]
     return count, last

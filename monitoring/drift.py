@@ -16,9 +16,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from features.engagement import TREATMENT
-from features.profile import CONSENTS
-from features.snapshot import CUSTOMER_FAMILIES, customer_features
+from features.snapshot import CUSTOMER_FAMILIES, NOT_FOR_MODELS, customer_features
 from perennial import registry, storage
 from perennial.settings import Workspace
 
@@ -36,8 +34,6 @@ _METHOD = (
     "share of customers that moved: Kolmogorov-Smirnov distance of numbers, total variation distance of categories; "
     f"the threshold is {MOVED}, or {BY_CHANCE} * sqrt(1/n + 1/m) where fewer customers make chance larger than that"
 )
-# What no model is shown; `features.repo.definitions` says so to Feast, but takes seconds to import.
-_NOT_FOR_MODELS = frozenset(feature.name for feature in (*TREATMENT, *CONSENTS))
 # Figures of a customer's whole past: they never fall, so they differ between any two dates.
 _NEVER_FALL = frozenset(
     {"tenure_days", "T", "n_purchases", "spend", "frequency", "recency", "gap_max", "spend_max"}
@@ -166,7 +162,7 @@ def _rows(workspace: Workspace, as_of: date) -> pd.DataFrame:
     tables = {family: f"{storage.rows_of_part(part)} AS {family}" for family, part in parts.items()}
     everyone = tables.pop("profile")
     joins = " ".join(f"LEFT JOIN {table} USING (customer_id, as_of)" for table in tables.values())
-    shown = [f'"{f.name}"' for f in customer_features(workspace) if f.name not in _NOT_FOR_MODELS]
+    shown = [f'"{f.name}"' for f in customer_features(workspace) if f.name not in NOT_FOR_MODELS]
     churn = workspace.churn
     active = f"days_since_last_purchase <= {churn.active_window}"
     predicted = "days_since_cancellation IS NULL" if churn.kind == "event" else active

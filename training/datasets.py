@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features import retrieval, snapshot
-from features.repo.definitions import NOT_FOR_MODELS
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
@@ -94,7 +93,7 @@ def load(store: FeatureStore, workspace: Workspace, as_of: date) -> Dataset:
     closed = cutoffs(workspace, as_of)
     rows = retrieval.customer_rows(store, workspace, [*closed, as_of])
     packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
-    used = tuple(name for name in packed if name not in NOT_FOR_MODELS)
+    used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
     inputs = Inputs(packed, used)
     happened = labels.outcomes(workspace, closed, known_by=as_of)
     happened["as_of"] = pd.to_datetime(happened["as_of"])

@@ -15,15 +15,10 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueT
 from feast.data_source import DataSource
 from feast.types import Array, Float32
 
-from features.engagement import TREATMENT
 from features.online import Publication, packed_path, publications, published
-from features.profile import CONSENTS
-from features.snapshot import CUSTOMER_FAMILIES, ITEM_FAMILIES, families, features_of
+from features.snapshot import CUSTOMER_FAMILIES, ITEM_FAMILIES, NOT_FOR_MODELS, families, features_of
 from perennial import settings, storage
 from perennial.settings import Workspace
-
-# Which features must not predict: what the marketer did, and what the customer allowed.
-NOT_FOR_MODELS = frozenset(feature.name for feature in (*TREATMENT, *CONSENTS))
 
 # Who answers for a definition, as Feast's UI shows it.
 OWNER = "perennial"

@@ -17,11 +17,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import sqlalchemy
 from click.testing import CliRunner
 from feast import FeatureStore
 from feast.cli.cli import cli
 from feast.repo_config import load_repo_config
+from postgres_server import ADDRESS, schema_for
 from redis_server import redis_for
 
 from features import online, retrieval, snapshot, stores
@@ -31,7 +31,6 @@ from tests.features.shops import open_shop, random_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 AS_OF = date(2022, 12, 21)
-POSTGRES = "postgresql://postgres:hush@127.0.0.1:5432/test"
 
 
 @pytest.fixture(scope="module")
@@ -132,26 +131,15 @@ def _wait_for(client: httpx.Client, process: subprocess.Popen[str]) -> None:
 @pytest.fixture
 def schema() -> Iterator[str]:
     """A schema of the PostgreSQL server of this machine that the test has for itself."""
-    engine = sqlalchemy.create_engine(POSTGRES.replace("://", "+psycopg://"))
-    name = f"feast_{os.getpid()}"
-    try:
-        with engine.begin() as connection:
-            connection.execute(sqlalchemy.text(f"CREATE SCHEMA {name}"))
-    except sqlalchemy.exc.OperationalError as problem:
-        engine.dispose()
-        message = f"PostgreSQL is not at 127.0.0.1:5432: {problem}"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    yield name
-    with engine.begin() as connection:
-        connection.execute(sqlalchemy.text(f"DROP SCHEMA {name} CASCADE"))
-    engine.dispose()
+    with schema_for("feast") as engine:
+        yield engine.get_execution_options()["schema"]
 
 
 def test_a_registry_in_postgresql(
     workspace: Workspace, schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Definitions lie there, answers come by them, and Feast's tools find it once they are told the password."""
-    monkeypatch.setenv("TEST_REGISTRY", f"{POSTGRES}?options=-csearch_path%3D{schema}")
+    monkeypatch.setenv("TEST_REGISTRY", f"{ADDRESS}?options=-csearch_path%3D{schema}")
     there = moved(workspace, tmp_path / "home", registry="${TEST_REGISTRY}")
     (there.home_path / "feast" / "registry.db").unlink()
     store = retrieval.apply(there)

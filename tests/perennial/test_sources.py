@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import sqlalchemy
 from builders import accepted, make_transactions, quarantined, take_in, write, write_workspace
+from postgres_server import ADDRESS, schema_for
 
 from perennial import settings, sources, storage
 from perennial.settings import SettingsError
@@ -176,19 +177,8 @@ def test_a_sqlite_table_gives_the_rows_of_the_parquet_file(tmp_path: Path) -> No
 @pytest.fixture
 def postgres() -> Iterator[sqlalchemy.Engine]:
     """The PostgreSQL server of this machine, with a schema that the test has for itself."""
-    engine = sqlalchemy.create_engine("postgresql+psycopg://postgres:hush@127.0.0.1:5432/test")
-    schema = f"perennial_{os.getpid()}"
-    try:
-        with engine.begin() as connection:
-            connection.execute(sqlalchemy.text(f"CREATE SCHEMA {schema}"))
-    except sqlalchemy.exc.OperationalError as problem:
-        engine.dispose()
-        message = f"PostgreSQL is not at 127.0.0.1:5432: {problem}"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    yield engine.execution_options(schema=schema)
-    with engine.begin() as connection:
-        connection.execute(sqlalchemy.text(f"DROP SCHEMA {schema} CASCADE"))
-    engine.dispose()
+    with schema_for("perennial") as engine:
+        yield engine
 
 
 _POSTGRES = """
@@ -208,7 +198,7 @@ def test_a_postgresql_table_gives_the_rows_of_the_parquet_file(
     schema = postgres.get_execution_options()["schema"]
     with postgres.begin() as connection:
         connection.exec_driver_sql(_POSTGRES.format(schema))
-    monkeypatch.setenv("SHOP_DATABASE", "postgresql://postgres:hush@127.0.0.1:5432/test")
+    monkeypatch.setenv("SHOP_DATABASE", ADDRESS)
     columns = {"transaction_id": "id", "customer_id": "Customer Nr", "occurred_at": "sold", "recorded_at": "booked",
                "amount": "price", "channel": "length(ref)", "location": "note"}  # fmt: skip
     source = {"database": "${SHOP_DATABASE}", "table": f"{schema}.Order lines", "columns": columns}
