@@ -31,8 +31,8 @@ class Cutoff:
     """The customers known at one as_of, a row each in every array, sorted by customer_id.
 
     vectors: packed features; history_model: fitted on this cutoff's own histories, null where too few came back;
-    churned: 1 left, 0 stayed, nan for who cannot leave or where the window is open; value: spend in the window, nan
-    where it is open.
+    churned: 1 left, 0 stayed, nan for who cannot leave or where the window is open; value: spend in the window,
+    n_purchases: days with a purchase in it, both nan where it is open.
     """
 
     as_of: date
@@ -41,6 +41,7 @@ class Cutoff:
     history_model: BuyTillYouDie | None
     churned: Floats
     value: Floats
+    n_purchases: Floats
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,13 @@ def _cutoff(
         history_model = BuyTillYouDie.fit(inputs.history(vectors), inputs.column(vectors, "spend_last"))
     except NotIdentified:
         history_model = None
-    churned = value = np.full(len(rows), np.nan)
+    churned = value = n_purchases = np.full(len(rows), np.nan)
     if happened is not None:
         happened = happened.set_index("customer_id").reindex(customer_ids)
         value = happened["value"].fillna(0.0).to_numpy(dtype=float)
+        n_purchases = happened["n_purchases"].fillna(0.0).to_numpy(dtype=float)
         churned = _churned(inputs, workspace, vectors, happened)
-    return Cutoff(as_of, customer_ids, vectors, history_model, churned, value)
+    return Cutoff(as_of, customer_ids, vectors, history_model, churned, value, n_purchases)
 
 
 def _churned(inputs: Inputs, workspace: Workspace, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:
