@@ -118,6 +118,13 @@ class Churn(_Model):
 class LifetimeValue(_Model):
     horizon: int = Field(default=90, ge=1, description="days of spend to predict")
     discount_rate: float = Field(default=0.0, ge=0, lt=1, description="per year")
+    measure: Literal["spend", "margin"] = Field(
+        default="spend",
+        description="what a purchase is worth: `spend`, or `margin` (amount less cost) where cost is known",
+    )
+    interval: float = Field(
+        default=0.8, gt=0, lt=1, description="share of outcomes that the lower and upper bound are to hold"
+    )
 
 
 class CrossSell(_Model):

@@ -65,6 +65,8 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
         )
     active_window = None if churn.kind == "event" else churn.active_window
     plain = ChurnModel(data.inputs, current.history_model, churn.horizon, churn.gap, active_window)
+    if data.taught.churn.horizon != churn.horizon:
+        closed = ()  # windows of another length say something else
     teaching, calibrating = (closed[:-1], closed[-1]) if closed else ((), current)
     design, churned = stacked(data.inputs, teaching, churn.horizon, churn.gap, "churned")
     if not closed or min(churned.sum(), (1 - churned).sum()) < MIN_OUTCOMES or calibrating.history_model is None:
@@ -91,7 +93,7 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
 
 
 def _backtest(data: Dataset, workspace: Workspace) -> Backtest | None:
-    if not data.closed or data.closed[-1].history_model is None:
+    if not data.closed or data.closed[-1].history_model is None or data.taught.churn.horizon != workspace.churn.horizon:
         return None
     judge = data.closed[-1]
     rows = ~np.isnan(judge.churned)

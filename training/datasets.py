@@ -19,6 +19,7 @@ from training import labels
 from training.models.bg_nbd import NotIdentified
 from training.models.buy_till_you_die import BuyTillYouDie
 from training.models.customer_model import Inputs
+from training.season import ShopDays
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -32,7 +33,8 @@ class Cutoff:
 
     vectors: packed features; history_model: fitted on this cutoff's own histories, null where too few came back;
     churned: 1 left, 0 stayed, nan for who cannot leave or where the window is open; value: spend in the window,
-    n_purchases: days with a purchase in it, both nan where it is open.
+    n_purchases: days with a purchase in it, both nan where it is open; shop_value, shop_purchases: what the whole shop
+    sold before the as_of, in the same units.
     """
 
     as_of: date
@@ -42,15 +44,21 @@ class Cutoff:
     churned: Floats
     value: Floats
     n_purchases: Floats
+    shop_value: ShopDays
+    shop_purchases: ShopDays
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Closed cutoffs, oldest first, and the as_of that the models are trained for."""
+    """Closed cutoffs, oldest first, and the as_of that the models are trained for.
+
+    `taught` is the workspace with the horizons of the closed cutoffs' windows, as `taught` below says.
+    """
 
     inputs: Inputs
     closed: tuple[Cutoff, ...]
     current: Cutoff
+    taught: Workspace
 
     def closed_by(self, as_of: date, outcome_days: int) -> tuple[Cutoff, ...]:
         """The cutoffs whose outcomes a training at `as_of` could have seen."""
@@ -62,8 +70,39 @@ def outcome_days(workspace: Workspace) -> int:
     return max(workspace.churn.gap + workspace.churn.horizon, workspace.lifetime_value.horizon)
 
 
+SHORTEST_WINDOW = 28
+"""Days; what a shorter window brings says little of a longer one."""
+_WINDOWS_APART = 6
+"""Cutoffs that a window at least spans, where the history has room for few."""
+
+
+def taught(workspace: Workspace, as_of: date) -> Workspace:
+    """The workspace with horizons that leave room to learn: its own, or, where no such window has closed, shorter ones.
+
+    A history with room for no window as long as the horizon is taught on windows of half of the room there is; the
+    models carry what they learn over to the horizon. Where not even that is `SHORTEST_WINDOW` days, nothing changes.
+    """
+    days = labels.purchase_days(workspace, as_of)
+    if days is None:
+        return workspace
+    churn, value, training = workspace.churn, workspace.lifetime_value, workspace.training
+    room = (as_of - days[0]).days - training.min_history
+    short = room // 2
+    if room >= outcome_days(workspace) or short < SHORTEST_WINDOW + churn.gap:
+        return workspace
+    return workspace.model_copy(
+        update={
+            "churn": churn.model_copy(update={"horizon": min(churn.horizon, short - churn.gap)}),
+            "lifetime_value": value.model_copy(update={"horizon": min(value.horizon, short)}),
+            "training": training.model_copy(update={"spacing": min(training.spacing, short // _WINDOWS_APART)}),
+        }
+    )
+
+
 def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
     """The dates to learn churn and value from, oldest first; empty where no labelled window fits into the history.
+
+    Where none of the workspace's horizon does, those of the shorter windows of `taught`.
 
     Raises:
         CheckFailed: no purchase before `as_of`, none within the active window, or a horizon longer than the history.
@@ -82,9 +121,10 @@ def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
             f"a horizon of {outcome_days(workspace)} days is longer than the history of {(as_of - first).days} days"
             f" between {first} and {as_of}; shorten churn.horizon and lifetime_value.horizon, or choose a later --as-of"
         )
-    training = workspace.training
+    short = taught(workspace, as_of)
+    training = short.training
     return closed_cutoffs(
-        as_of, first, outcome_days=outcome_days(workspace), spacing=training.spacing, most=training.cutoffs,
+        as_of, first, outcome_days=outcome_days(short), spacing=training.spacing, most=training.cutoffs,
         min_history=training.min_history,
     )  # fmt: skip
 
@@ -96,19 +136,26 @@ def load(store: FeatureStore, workspace: Workspace, as_of: date) -> Dataset:
     packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
     used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
     inputs = Inputs(packed, used)
-    happened = labels.outcomes(workspace, closed, known_by=as_of)
+    short = taught(workspace, as_of)
+    happened = labels.outcomes(short, closed, known_by=as_of)
+    sold = labels.shop_days(workspace, known_by=as_of)
     happened["as_of"] = pd.to_datetime(happened["as_of"])
     groups = dict(list(rows.groupby("as_of", sort=True)))
     found = [
-        _cutoff(inputs, workspace, day, groups[pd.Timestamp(day)], happened[happened["as_of"] == pd.Timestamp(day)])
+        _cutoff(inputs, short, day, groups[pd.Timestamp(day)], sold, happened[happened["as_of"] == pd.Timestamp(day)])
         for day in closed
     ]
-    open_now = _cutoff(inputs, workspace, as_of, groups[pd.Timestamp(as_of)], None)
-    return Dataset(inputs, tuple(found), open_now)
+    open_now = _cutoff(inputs, short, as_of, groups[pd.Timestamp(as_of)], sold, None)
+    return Dataset(inputs, tuple(found), open_now, short)
 
 
 def _cutoff(
-    inputs: Inputs, workspace: Workspace, as_of: date, rows: pd.DataFrame, happened: pd.DataFrame | None
+    inputs: Inputs,
+    workspace: Workspace,
+    as_of: date,
+    rows: pd.DataFrame,
+    sold: pd.DataFrame,
+    happened: pd.DataFrame | None,
 ) -> Cutoff:
     vectors = retrieval.matrix(rows, inputs.packed)
     customer_ids = rows["customer_id"].to_numpy(dtype=object)
@@ -122,7 +169,17 @@ def _cutoff(
         value = happened["value"].fillna(0.0).to_numpy(dtype=float)
         n_purchases = happened["n_purchases"].fillna(0.0).to_numpy(dtype=float)
         churned = _churned(inputs, workspace, vectors, happened)
-    return Cutoff(as_of, customer_ids, vectors, history_model, churned, value, n_purchases)
+    shop = (_shop_days(sold, as_of, name) for name in ("value", "n_purchases"))
+    return Cutoff(as_of, customer_ids, vectors, history_model, churned, value, n_purchases, *shop)
+
+
+def _shop_days(sold: pd.DataFrame, as_of: date, name: str) -> ShopDays:
+    """A number for every day since the first with a sale, of what was known at `as_of`."""
+    known = sold[pd.to_datetime(sold["known_day"]) < pd.Timestamp(as_of)]
+    by_day = known.groupby(pd.to_datetime(known["day"]))[name].sum()
+    first = by_day.index.min() if len(by_day) else pd.Timestamp(as_of)
+    every = pd.date_range(first, pd.Timestamp(as_of), inclusive="left")
+    return ShopDays(first.date(), by_day.reindex(every, fill_value=0.0).to_numpy(dtype=float))
 
 
 def _churned(inputs: Inputs, workspace: Workspace, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:

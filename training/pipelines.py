@@ -82,14 +82,9 @@ def _train_churn(
 def _train_lifetime_value(
     store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset
 ) -> tuple[tracking.Savable, tracking.Training]:
-    model, backtest = lifetime_value.train(dataset(), workspace)
-
-    def draw(folder: Path) -> None:
-        if backtest is not None:
-            plots.deciles(backtest.actual, backtest.predicted, folder / "deciles.png", workspace.currency)
-            plots.lift(backtest.actual, backtest.predicted, folder / "lift.png", "spend")
-
-    return model, _training(workspace, "lifetime_value", as_of, dataset(), backtest.figures() if backtest else {}, draw)
+    data = dataset()
+    model = lifetime_value.fit(data, workspace, data.closed, data.current)
+    return model, _training(workspace, "lifetime_value", as_of, data, {}, lambda folder: None)
 
 
 def _train_cross_sell(

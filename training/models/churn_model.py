@@ -98,7 +98,7 @@ class ChurnModel:
             "horizon": self.horizon, "gap": self.gap, "active_window": self.active_window,
             "slope": self.slope, "intercept": self.intercept,
         }  # fmt: skip
-        Stored(parameters, self.booster).write(folder)
+        Stored(parameters, {} if self.booster is None else {"booster": self.booster}).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -106,7 +106,7 @@ class ChurnModel:
         p = stored.parameters
         return cls(
             Inputs(tuple(p["packed"]), tuple(p["used"])), BuyTillYouDie.from_json(p["history_model"]),
-            p["horizon"], p["gap"], p["active_window"], stored.booster, p["slope"], p["intercept"],
+            p["horizon"], p["gap"], p["active_window"], stored.boosters.get("booster"), p["slope"], p["intercept"],
         )  # fmt: skip
 
 
