@@ -70,6 +70,11 @@ def train(data: Dataset, workspace: Workspace) -> tuple[ValueModel, Backtest | N
     return replace(model, spread=_drawn_spread(model, data.current, workspace.training.seed)), None
 
 
+def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> ValueModel:
+    """The model for `current`, learnt and chosen from `closed` cutoffs alone."""
+    return train(replace(data, closed=tuple(closed), current=current), workspace)[0]
+
+
 def _history_only(data: Dataset, workspace: Workspace, cutoff: Cutoff) -> ValueModel:
     if cutoff.history_model is None:
         raise CheckFailed(
