@@ -47,7 +47,7 @@ class Histories:
 
     @classmethod
     def fit(cls, inputs: Inputs, cutoff: Cutoff) -> Histories:
-        x, t_x, T, z = inputs.history(cutoff.vectors)
+        x, t_x, T, z = inputs.history(cutoff.vectors)[:4]
         bought, repeat = ~np.isnan(x), (x > 0) & (z > 0)
         columns = x[bought], t_x[bought], T[bought]
         fits: dict[str, Callable[[], BGNBD | ParetoNBD]] = {
@@ -60,7 +60,7 @@ class Histories:
 
     def churn(self, vectors: NDArray[np.float32], horizon: int, gap: int) -> list[Answer]:
         """As the field's practice has it, exp(-expected purchases), and the exact probability of no purchase."""
-        x, t_x, T, _ = self.inputs.history(vectors)
+        x, t_x, T = self.inputs.history(vectors)[:3]
         found = []
         for name, model in self.purchases.items():
             expected = model.expected_purchases(x, t_x, T, horizon, gap)
@@ -75,7 +75,7 @@ class Histories:
         """Expected purchases times expected spend per purchase; nothing where Gamma-Gamma has no finite mean."""
         if self.spend is None or self.spend.q <= 1:
             return []
-        x, t_x, T, z = self.inputs.history(vectors)
+        x, t_x, T, z = self.inputs.history(vectors)[:4]
         usable = (x > 0) & (z > 0)
         spend = self.spend.expected_spend(np.where(usable, x, 0.0), np.where(usable, z, np.nan))
         return [
@@ -92,6 +92,16 @@ def _identified(fit: Callable[[], _Model]) -> _Model | None:
         return fit()
     except NotIdentified:
         return None
+
+
+def dropout_doubt(inputs: Inputs, cutoff: Cutoff) -> str:
+    """Why the histories do not say how customers leave, so that `p_alive` means nothing; "" where they do."""
+    bought = ~np.isnan(inputs.column(cutoff.vectors, "frequency"))
+    try:
+        BGNBD.fit(*(column[bought] for column in inputs.history(cutoff.vectors)[:3]))
+    except NotIdentified as problem:
+        return str(problem)
+    return ""
 
 
 def naive_churn(inputs: Inputs, vectors: NDArray[np.float32], seen: Sequence[Cutoff]) -> list[Answer]:
