@@ -128,7 +128,8 @@ def _judge(
     for cutoff in data.closed:
         if cutoff.as_of not in dates:
             continue
-        then = Dataset(data.inputs, datasets.seen_at(data, workspace, cutoff.as_of), _unlabelled(cutoff))
+        seen = datasets.seen_at(data, workspace, cutoff.as_of)
+        then = replace(data, closed=seen, current=_unlabelled(cutoff))
         try:
             judged = judge_one(then, workspace, cutoff, Histories.fit(data.inputs, cutoff))
         except CheckFailed as problem:

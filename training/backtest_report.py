@@ -19,7 +19,8 @@ from training import backtest, churn, datasets, evaluation, lifetime_value, offe
 from training.backtest import Judged
 from training.evaluation import Evaluation
 from training.metrics import decile_coverage, decile_table, reliability_table
-from training.scoreboard import Contender, Scoreboard, Spread
+from training.offer_backtest import JudgedOffers
+from training.scoreboard import Contender, Spread
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -83,6 +84,44 @@ def _evaluated(
         return evaluation.refused(kind, getattr(workspace, kind).horizon, problem)
 
 
+@dataclass(frozen=True)
+class Total:
+    """Of one judged cutoff, or of a segment over all of them: leavers or money, expected and actual."""
+
+    name: str
+    customers: int
+    expected: float
+    actual: float
+
+    @property
+    def off(self) -> float:
+        """Expected over actual, minus 1; nan where nothing happened."""
+        return self.expected / self.actual - 1 if self.actual else math.nan
+
+
+def totals(found: Evaluation) -> list[Total]:
+    """One per judged cutoff."""
+    return [
+        Total(str(cutoff.as_of), len(cutoff.customer_ids), float(cutoff.answers[0].predicted.sum()),
+              float(cutoff.actual.sum())) for cutoff in found.judged
+    ]  # fmt: skip
+
+
+def segment_totals(found: Evaluation) -> list[Total]:
+    """One per segment, over all judged cutoffs; none of offers, whose rows are not customers."""
+    judged = [cutoff for cutoff in found.judged if isinstance(cutoff, Judged)]
+    return [_segment_total(name, judged) for name in (judged[0].segments if judged else ())]
+
+
+def _segment_total(name: str, judged: Sequence[Judged]) -> Total:
+    parts = [(cutoff, cutoff.segments[name]) for cutoff in judged]
+    return Total(
+        name, sum(int(rows.sum()) for _, rows in parts),
+        sum(float(cutoff.answers[0].predicted[rows].sum()) for cutoff, rows in parts),
+        sum(float(cutoff.actual[rows].sum()) for cutoff, rows in parts),
+    )  # fmt: skip
+
+
 def as_data(report: Report) -> dict[str, Any]:
     """What JSON holds; a figure that is not defined is null."""
     return {
@@ -96,24 +135,26 @@ def _model(found: Evaluation) -> dict[str, Any]:
     board = found.board
     if board is None:
         return head | {"cutoffs": [], "contenders": {}, "segments": {}, "not_everywhere": []}
+    of_segments = {total.name: {"expected_total": total.expected, "actual_total": total.actual}
+                   for total in segment_totals(found)}  # fmt: skip
     return head | {
-        "cutoffs": [_cutoff(board, place, cutoff) for place, cutoff in enumerate(found.judged)],
+        "cutoffs": [_cutoff(total, cutoff) for total, cutoff in zip(totals(found), found.judged, strict=True)],
         "contenders": _contenders(board.contenders),
         "segments": {
             name: {"customers": board.segment_customers[name], "contenders": _contenders(contenders)}
+            | of_segments.get(name, {})
             for name, contenders in board.segments.items()
         },
         "not_everywhere": board.missing,
     }
 
 
-def _cutoff(board: Scoreboard, place: int, cutoff: Any) -> dict[str, Any]:
+def _cutoff(total: Total, cutoff: Judged | JudgedOffers) -> dict[str, Any]:
     """Totals and tenths of one judged cutoff; those of value with coverage, those of probabilities with intervals."""
     ours = cutoff.answers[0].predicted
     found = {
-        "as_of": str(cutoff.as_of), "learnt_from": list(map(str, cutoff.learnt_from)),
-        "customers": board.customers[place], "expected_total": float(ours.sum()),
-        "actual_total": float(cutoff.actual.sum()),
+        "as_of": total.name, "learnt_from": list(map(str, cutoff.learnt_from)), "customers": total.customers,
+        "expected_total": total.expected, "actual_total": total.actual,
     }  # fmt: skip
     if not isinstance(cutoff, Judged) or cutoff.bounds is None:
         table = reliability_table(cutoff.actual, ours)

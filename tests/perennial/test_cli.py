@@ -22,7 +22,7 @@ from workspaces import small_workspace
 from perennial import cli
 
 COMMANDS = [
-    "check", "demo", "export", "ingest", "list churn-risk", "monitor", "promote", "publish", "run", "score", "serve",
+    "backtest", "check", "demo", "export", "ingest", "list churn-risk", "monitor", "promote", "publish", "run", "score", "serve",
     "simulate", "snapshot", "train",
 ]  # fmt: skip
 HEAVY = {"bentoml", "evidently", "feast", "ibis", "lightgbm", "matplotlib", "mlflow", "pandas", "scipy", "sklearn"}

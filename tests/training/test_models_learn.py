@@ -107,15 +107,6 @@ def test_without_enough_outcomes_the_history_stands_alone(shop: Trained) -> None
     assert np.isfinite(model.probability(shop.data.current.vectors[model.can_churn(shop.data.current.vectors)])).all()
 
 
-def test_no_training_sees_a_label_before_it_closed(shop: Trained) -> None:
-    """The backtest at a cutoff is taught only by cutoffs whose windows had ended by then."""
-    judge, days = shop.data.closed[-1].as_of, datasets.outcome_days(shop.workspace)
-    assert all((AS_OF - c.as_of).days >= days for c in shop.data.closed)
-    seen = shop.data.closed_by(judge, days)
-    assert all((judge - c.as_of).days >= days for c in seen)
-    assert len(seen) < len(shop.data.closed)
-
-
 def test_promoting_an_unknown_version_is_refused(shop: Trained) -> None:
     """A version that is not there cannot answer; the message says how to make one."""
     with pytest.raises(CheckFailed, match="has no version 99"):
