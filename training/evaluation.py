@@ -63,7 +63,8 @@ def of_churn(
 ) -> Evaluation:  # fmt: skip
     """Judged at `dates`; `model` is the one for `data.current`, whose grade it is. With a seed, with intervals."""
     judged = backtest.judge_churn(data, workspace, dates, progress)
-    return _evaluation("churn", workspace.churn.horizon, judged, _simpler(model, data, workspace, "churned"), seed)
+    simpler = _shortage(data, workspace, "churned") if model.booster is None else ""
+    return _evaluation("churn", workspace.churn.horizon, judged, seed, simpler, _doubt(data, workspace))
 
 
 def of_value(
@@ -72,8 +73,10 @@ def of_value(
 ) -> Evaluation:  # fmt: skip
     """As `of_churn`."""
     judged = backtest.judge_value(data, workspace, dates, progress)
-    simpler = _simpler(model, data, workspace, "value")
-    return _evaluation("lifetime_value", workspace.lifetime_value.horizon, judged, simpler, seed)
+    simpler = _shortage(data, workspace, "value") if model.booster is None else ""
+    return _evaluation(
+        "lifetime_value", workspace.lifetime_value.horizon, judged, seed, simpler, _doubt(data, workspace)
+    )
 
 
 def of_offers(
@@ -82,16 +85,21 @@ def of_offers(
 ) -> Evaluation:  # fmt: skip
     """Offers judged at `dates`, learnt from the cutoffs beside each."""
     judged = offer_backtest.judge_offers(store, workspace, as_of, dates, progress)
-    return _evaluation("cross_sell", workspace.cross_sell.horizon, judged, "", seed)
+    return _evaluation("cross_sell", workspace.cross_sell.horizon, judged, seed)
 
 
 def _evaluation(
-    kind: str, horizon: int, judged: Sequence[Judged | JudgedOffers], simpler: str, seed: int | None
+    kind: str,
+    horizon: int,
+    judged: Sequence[Judged | JudgedOffers],
+    seed: int | None,
+    simpler: str = "",
+    doubt: str = "",
 ) -> Evaluation:
     board = scoreboard(judged, seed) if judged else None
     yes = [int((cutoff.actual > 0).sum()) for cutoff in judged]
     outcomes = Outcomes(sum(yes), sum(len(cutoff.actual) for cutoff in judged) - sum(yes))
-    return Evaluation(kind, horizon, tuple(judged), board, graded(kind, board, outcomes, simpler))
+    return Evaluation(kind, horizon, tuple(judged), board, graded(kind, board, outcomes, simpler, doubt))
 
 
 def refused(kind: str, horizon: int, problem: CheckFailed) -> Evaluation:
@@ -99,16 +107,17 @@ def refused(kind: str, horizon: int, problem: CheckFailed) -> Evaluation:
     return Evaluation(kind, horizon, (), None, Grade("none", str(problem)))
 
 
-def _simpler(model: ChurnModel | ValueModel, data: Dataset, workspace: Workspace, target: str) -> str:
-    """Why the model is learnt from purchase histories alone, in plain words; "" where it is not."""
-    if model.booster is not None:
-        return ""
-    why = f"learnt from purchase histories alone, since {_shortage(data, workspace, target)}"
-    doubt = dropout_doubt(data.inputs, data.current)
-    return f"{why}; p_alive says nothing here, since {doubt}" if doubt else why
+def _doubt(data: Dataset, workspace: Workspace) -> str:
+    """For event churn the purchase histories say nothing of leaving in any case."""
+    return dropout_doubt(data.inputs, data.current) if workspace.churn.kind == "inactivity" else ""
 
 
 def _shortage(data: Dataset, workspace: Workspace, target: str) -> str:
+    """Why a model is learnt from purchase histories alone, in plain words."""
+    return f"learnt from purchase histories alone, since {_what_is_short(data, workspace, target)}"
+
+
+def _what_is_short(data: Dataset, workspace: Workspace, target: str) -> str:
     days, horizon = labels.purchase_days(workspace, data.current.as_of), datasets.outcome_days(workspace)
     if not data.closed and days is not None:
         history, least = (data.current.as_of - days[0]).days, datasets.HORIZONS * horizon

@@ -87,13 +87,17 @@ class Outcomes(NamedTuple):
     no: int
 
 
-def graded(kind: str, board: Scoreboard | None, outcomes: Outcomes, simpler: str = "") -> Grade:
+def graded(
+    kind: str, board: Scoreboard | None, outcomes: Outcomes, simpler: str = "", dropout_doubt: str = ""
+) -> Grade:
     """The best letter whose every condition is met; the reason says what held it back from the next better one.
 
     `simpler` says why the model is the simpler one, learnt from purchase histories alone, "" where it is not. Judged
     cutoffs that were learnt from histories alone say less than half of a model that is not: C is then the most.
+    `dropout_doubt` says why nothing is known of how customers leave.
     """
     because = f"; {simpler}" if simpler else ""
+    because += f"; p_alive says nothing here: {dropout_doubt}" if dropout_doubt else ""
     if board is None:
         return Grade("none", f"no earlier date could be judged{because}")
     if min(outcomes) < MIN_OUTCOMES:
@@ -148,17 +152,16 @@ class _Evidence:
 
     def unmet(self, letter: Letter) -> Iterator[str]:
         """In plain words, each condition of a letter that the evidence does not meet; an unknown figure meets none."""
-        rule, errors = RULES[letter], ERRORS[self.kind][letter]
+        rule, limits, errors = RULES[letter], ERRORS[self.kind][letter], self.errors
         count = len(self.board.as_of)
         if count < rule.cutoffs:
             yield f"{rule.cutoffs} judged cutoffs are asked for"
         yield from self._unmet_order(rule)
         yield from self._unmet_level(rule)
-        if not _mean(self.errors) <= errors.mean:
-            yield f"{self._off(f'more than {errors.mean:.0%}')} on average"
-        if not max(self.errors) <= errors.worst:
-            worst = self.board.as_of[self.errors.index(max(self.errors))]
-            yield f"{self._off(f'more than {errors.worst:.0%}')} at {worst}"
+        if not _mean(errors) <= limits.mean:
+            yield f"{self._off(f'more than {limits.mean:.0%}')} on average"
+        if not max(errors) <= limits.worst:
+            yield f"{self._off(f'more than {limits.worst:.0%}')} at {self.board.as_of[errors.index(max(errors))]}"
         coverage = self.board.ours.figures.get("coverage")
         if coverage is not None and not coverage.mean >= _NOMINAL - rule.shortfall:
             yield f"{coverage.mean:.1%} of the customers lie within bounds that should hold {_NOMINAL:.0%}"
