@@ -138,6 +138,12 @@ class Training(_Model):
     spacing: int = Field(default=30, ge=1, description="days between them")
     min_history: int = Field(default=90, ge=1, description="days of purchases before the first of them")
     seed: int = Field(default=7, ge=0, description="of every random choice")
+    backtest_cutoffs: int = Field(
+        default=3, ge=1, le=60, description="closed cutoffs that a training, or `backtest`, is judged at, at most"
+    )
+    backtest_customers: int = Field(
+        default=20_000, ge=1000, description="customers that a backtest looks at, at most; above, a sample by their ids"
+    )
 
 
 class Bands(_Model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 Floats = NDArray[np.floating]
+
+HORIZONS = 2
+"""Of history, at the least, to learn from what happened next: one to know customers by, one to see what they did."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,11 @@ _WINDOWS_APART = 6
 
 
 def taught(workspace: Workspace, as_of: date) -> Workspace:
-    """The workspace with horizons that leave room to learn: its own, or, where no such window has closed, shorter ones.
+    """The workspace with horizons that leave room to learn: its own, or shorter ones.
 
-    A history with room for no window as long as the horizon is taught on windows of half of the room there is; the
-    models carry what they learn over to the horizon. Where not even that is `SHORTEST_WINDOW` days, nothing changes.
+    A history shorter than `HORIZONS` horizons, or with room for no closed window as long as one, is taught on windows
+    of half of the room there is; the models carry what they learn over to the horizon. Where not even that is
+    `SHORTEST_WINDOW` days, nothing changes.
     """
     days = labels.purchase_days(workspace, as_of)
     if days is None:
@@ -88,7 +92,8 @@ def taught(workspace: Workspace, as_of: date) -> Workspace:
     churn, value, training = workspace.churn, workspace.lifetime_value, workspace.training
     room = (as_of - days[0]).days - training.min_history
     short = room // 2
-    if room >= outcome_days(workspace) or short < SHORTEST_WINDOW + churn.gap:
+    enough = room >= outcome_days(workspace) and (as_of - days[0]).days >= HORIZONS * outcome_days(workspace)
+    if enough or short < SHORTEST_WINDOW + churn.gap:
         return workspace
     return workspace.model_copy(
         update={
@@ -99,8 +104,10 @@ def taught(workspace: Workspace, as_of: date) -> Workspace:
     )
 
 
-def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
-    """The dates to learn churn and value from, oldest first; empty where no labelled window fits into the history.
+def cutoffs(workspace: Workspace, as_of: date, most: int | None = None) -> list[date]:
+    """The dates to learn churn and value from, oldest first, `training.cutoffs` of them unless `most` says otherwise.
+
+    Empty where no labelled window fits into the history, or the history is shorter than `HORIZONS` horizons.
 
     Where none of the workspace's horizon does, those of the shorter windows of `taught`.
 
@@ -123,16 +130,29 @@ def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
         )
     short = taught(workspace, as_of)
     training = short.training
+    if (as_of - first).days < HORIZONS * outcome_days(short):
+        return []
     return closed_cutoffs(
-        as_of, first, outcome_days=outcome_days(short), spacing=training.spacing, most=training.cutoffs,
+        as_of, first, outcome_days=outcome_days(short), spacing=training.spacing, most=most or training.cutoffs,
         min_history=training.min_history,
     )  # fmt: skip
 
 
-def load(store: FeatureStore, workspace: Workspace, as_of: date) -> Dataset:
-    """Everything that churn and lifetime value learn from at `as_of`; its snapshots must be there."""
-    closed = cutoffs(workspace, as_of)
-    rows = retrieval.customer_rows(store, workspace, [*closed, as_of])
+def load(
+    store: FeatureStore,
+    workspace: Workspace,
+    as_of: date,
+    closed: Sequence[date] | None = None,
+    most: int | None = None,
+) -> Dataset:
+    """Everything that churn and lifetime value learn from at `as_of`; the snapshots must be there.
+
+    `closed` are the cutoffs to load, those of `cutoffs` if absent; `most` customers, chosen by a hash of the id, are
+    the same ones at every cutoff.
+    """
+    closed = cutoffs(workspace, as_of) if closed is None else closed
+    share = 1.0 if most is None else most / max(1, len(retrieval.customers_at(workspace, as_of)))
+    rows = retrieval.customer_rows(store, workspace, [*closed, as_of], share)
     packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
     used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
     inputs = Inputs(packed, used)
@@ -163,14 +183,10 @@ def _cutoff(
         history_model = BuyTillYouDie.fit(inputs.history(vectors), inputs.column(vectors, "spend_last"))
     except NotIdentified:
         history_model = None
-    churned = value = n_purchases = np.full(len(rows), np.nan)
-    if happened is not None:
-        happened = happened.set_index("customer_id").reindex(customer_ids)
-        value = happened["value"].fillna(0.0).to_numpy(dtype=float)
-        n_purchases = happened["n_purchases"].fillna(0.0).to_numpy(dtype=float)
-        churned = _churned(inputs, workspace, vectors, happened)
+    unknown = np.full(len(rows), np.nan)
     shop = (_shop_days(sold, as_of, name) for name in ("value", "n_purchases"))
-    return Cutoff(as_of, customer_ids, vectors, history_model, churned, value, n_purchases, *shop)
+    cutoff = Cutoff(as_of, customer_ids, vectors, history_model, unknown, unknown, unknown, *shop)
+    return cutoff if happened is None else _labelled(inputs, workspace, cutoff, happened)
 
 
 def _shop_days(sold: pd.DataFrame, as_of: date, name: str) -> ShopDays:
@@ -182,8 +198,32 @@ def _shop_days(sold: pd.DataFrame, as_of: date, name: str) -> ShopDays:
     return ShopDays(first.date(), by_day.reindex(every, fill_value=0.0).to_numpy(dtype=float))
 
 
-def _churned(inputs: Inputs, workspace: Workspace, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:
+def seen_at(data: Dataset, workspace: Workspace, as_of: date) -> tuple[Cutoff, ...]:
+    """The cutoffs closed by `as_of`, with outcomes as they were known then: what was recorded later is not among them.
+
+    As many, the latest, as a training at `as_of` learns from.
+    """
+    closed = data.closed_by(as_of, outcome_days(data.taught))[-workspace.training.cutoffs :]
+    happened = labels.outcomes(data.taught, [cutoff.as_of for cutoff in closed], known_by=as_of)
+    days = pd.to_datetime(happened["as_of"])
+    return tuple(
+        _labelled(data.inputs, workspace, cutoff, happened[days == pd.Timestamp(cutoff.as_of)]) for cutoff in closed
+    )
+
+
+def _labelled(inputs: Inputs, workspace: Workspace, cutoff: Cutoff, happened: pd.DataFrame) -> Cutoff:
     """A window that has closed without a row is one in which the customer did nothing."""
+    happened = happened.set_index("customer_id").reindex(cutoff.customer_ids)
+    return replace(
+        cutoff,
+        churned=_churned(inputs, workspace, cutoff.vectors, happened),
+        value=happened["value"].fillna(0.0).to_numpy(dtype=float),
+        n_purchases=happened["n_purchases"].fillna(0.0).to_numpy(dtype=float),
+    )
+
+
+def _churned(inputs: Inputs, workspace: Workspace, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:
+    """1 who left, 0 who stayed, nan for who could not leave any more."""
     if workspace.churn.kind == "event":
         cancelled = happened["cancelled"].eq(True).to_numpy().astype(float)
         return np.where(np.isnan(inputs.column(vectors, "days_since_cancellation")), cancelled, np.nan)

@@ -33,11 +33,6 @@ def with_outcomes(cutoffs: Sequence[Cutoff], left: float, count: int) -> tuple[C
     return tuple(replace(cutoff, churned=changed(np.asarray(cutoff.churned))) for cutoff in cutoffs)
 
 
-def turned_round(cutoff: Cutoff) -> Cutoff:
-    """What became of everyone is the opposite, and of their spend nothing is left."""
-    return replace(cutoff, churned=1 - cutoff.churned, value=np.zeros_like(cutoff.value))
-
-
 @pytest.fixture(scope="module")
 def model(world: World) -> ChurnModel:
     return churn.fit(world.data, world.workspace, world.data.closed, world.data.current)
@@ -73,12 +68,11 @@ def test_the_final_booster_is_taught_by_every_closed_cutoff(world: World, model:
 
 
 def test_without_a_labelled_window_the_history_stands_alone(world: World) -> None:
-    """The probability is then that of no purchase by the purchase histories, with nothing to judge it on."""
+    """The probability is then that of no purchase by the purchase histories."""
     data = replace(world.data, closed=())
-    model, backtest = churn.train(data, world.workspace)
+    model = churn.fit(data, world.workspace, (), data.current)
     outlook = model.history_model.outlook(data.inputs.history(data.current.vectors), 60, 5)
     assert model.booster is None
-    assert backtest is None
     np.testing.assert_array_equal(model.probability(data.current.vectors), outlook.no_purchase)
 
 
@@ -100,29 +94,6 @@ def test_probabilities_are_near_what_happened_then(
     assert metrics.ece(left, predicted) < 0.08
     assert predicted.mean() == pytest.approx(left.mean(), abs=0.06)
     assert metrics.auc(left, predicted) > 0.8
-
-
-def test_the_backtest_knows_no_outcome_that_was_open_at_its_date(world: World) -> None:
-    """Turning round what became of cutoffs that closed later than the judged one changes none of its predictions."""
-    *earlier, judge = world.data.closed
-    open_then = [c for c in earlier if (judge.as_of - c.as_of).days < 65]
-    assert open_then
-    other = tuple(turned_round(c) if c in open_then else c for c in earlier)
-    _, backtest = churn.train(world.data, world.workspace)
-    _, again = churn.train(replace(world.data, closed=(*other, judge)), world.workspace)
-    assert backtest is not None
-    assert again is not None
-    np.testing.assert_array_equal(backtest.predicted, again.predicted)
-
-
-def test_the_backtest_compares_with_silence(world: World) -> None:
-    """Its figures name the naive rule's, which the model does not fall short of."""
-    _, backtest = churn.train(world.data, world.workspace)
-    assert backtest is not None
-    figures = backtest.figures()
-    assert figures["auc"] >= figures["naive_auc"] - 0.01
-    assert figures["naive_auc"] > 0.5
-    assert len(backtest.actual) == int((~np.isnan(world.data.closed[-1].churned)).sum())
 
 
 def test_the_longer_a_customer_is_silent_the_likelier_they_have_left(world: World, model: ChurnModel) -> None:
@@ -151,7 +122,7 @@ def test_too_few_who_came_back_are_refused_with_what_to_do(world: World) -> None
     """Without a history model there is nothing to predict with; the sentence says what would help."""
     current = replace(world.data.current, history_model=None)
     with pytest.raises(CheckFailed, match=r"churn cannot be learnt at 2024-07-01: too few .* collect a longer history"):
-        churn.train(replace(world.data, current=current), world.workspace)
+        churn.fit(world.data, world.workspace, world.data.closed, current)
 
 
 def test_event_churn_takes_the_booster_alone(world: World) -> None:
