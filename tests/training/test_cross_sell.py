@@ -87,7 +87,7 @@ def test_the_judged_window_taught_nothing_to_the_model_it_judges(
     *earlier, judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)
     model, backtest = trained
     taught = cross_sell._fit(
-        world.workspace, [cross_sell._pairs(world.store, world.workspace, cutoff, TRAINED_AT) for cutoff in earlier]
+        world.workspace, [cross_sell._pairs(world.store, world.workspace, cutoff, judged) for cutoff in earlier]
     )
     customers = retrieval.customer_rows(world.store, world.workspace, [judged])
     rows = candidates.design(world.store, world.workspace, backtest.keys, customers)
