@@ -47,6 +47,9 @@ bench-accuracy: setup
 bench-value: setup
 	$(BIN)/python -W ignore -m benchmarks.value
 
+bench-scale: setup
+	$(BIN)/python -W ignore -m benchmarks.scale
+
 # Makes environments of its own for lifetimes and pymc-marketing, under var/environments.
 bench-purchase-models: setup
 	$(BIN)/python -m benchmarks.purchase_models

@@ -42,10 +42,10 @@ def main() -> None:
     start = time.monotonic()
     parameters = fit()
     seconds = time.monotonic() - start
-    print(json.dumps({"parameters": parameters, "seconds": seconds, "gigabytes": _peak_gigabytes()}))
+    print(json.dumps({"parameters": parameters, "seconds": seconds, "gigabytes": peak_gigabytes()}))
 
 
-def _peak_gigabytes() -> float:
+def peak_gigabytes() -> float:
     """Of this program alone: Linux' ru_maxrss goes on from that of the process that started it."""
     status = Path("/proc/self/status")
     if status.exists():
