@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy bench-features bench-ablation bench-join bench-online
+.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online
 
 setup: .venv/.ready
 
@@ -43,6 +43,16 @@ lock:
 
 bench-accuracy: setup
 	$(BIN)/python -m benchmarks.accuracy
+
+bench-value: setup
+	$(BIN)/python -W ignore -m benchmarks.value
+
+bench-scale: setup
+	$(BIN)/python -W ignore -m benchmarks.scale
+
+# Makes environments of its own for lifetimes and pymc-marketing, under var/environments.
+bench-purchase-models: setup
+	$(BIN)/python -m benchmarks.purchase_models
 
 # make bench-online CUSTOMERS=1000000
 CUSTOMERS ?= 100000

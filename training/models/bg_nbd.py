@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,11 +72,16 @@ def check_columns(**columns: ArrayLike) -> list[Floats]:
 
 def distinct_rows(columns: Sequence[Floats], weights: Floats) -> tuple[list[Floats], Floats]:
     """The distinct rows of `columns` in ascending order, and the sum of the `weights` of each."""
+    order, first = sorted_rows(columns)
+    return [column[order[first]] for column in columns], np.add.reduceat(weights[order], np.flatnonzero(first))
+
+
+def sorted_rows(columns: Sequence[Floats]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The ascending order of the rows, and which of the rows so ordered differ from the one before."""
     order = np.lexsort(tuple(reversed(columns)))
-    ordered = [column[order] for column in columns]
     first = np.ones(order.size, dtype=bool)
-    first[1:] = np.any([column[1:] != column[:-1] for column in ordered], axis=0)
-    return [column[first] for column in ordered], np.add.reduceat(weights[order], np.flatnonzero(first))
+    first[1:] = np.any([column[order[1:]] != column[order[:-1]] for column in columns], axis=0)
+    return order, first
 
 
 def check_histories(x: Floats, t_x: Floats, T: Floats) -> None:
@@ -152,26 +157,37 @@ def _chunks(rows: int) -> Iterator[slice]:
     return (slice(start, start + _CHUNK_ROWS) for start in range(0, rows, _CHUNK_ROWS))
 
 
+class Peak(NamedTuple):
+    """Where the search for the highest likelihood ended, and why that is no peak; `doubt` is empty if it is one."""
+
+    parameters: Floats
+    log_likelihood: float
+    doubt: str
+
+    def certain(self) -> Self:
+        """The peak itself. Raises `NotIdentified` with the doubt, if there is one."""
+        if self.doubt:
+            raise NotIdentified(self.doubt)
+        return self
+
+
 def maximise(
     scores: Scores,
     columns: Sequence[Floats],
     weights: Floats,
     starts: Sequence[Sequence[float]],
     names: Sequence[str],
-    refuse_unidentified: bool = True,
-) -> tuple[Floats, float]:
-    """The positive parameters of the highest likelihood over all weighted rows, and its logarithm.
+) -> Peak:
+    """The positive parameters of the highest likelihood over all weighted rows.
 
     The starts race on rows thinned evenly over their sorted order (all rows if few); from the winner the search goes on
-    over all rows. Raises `NotIdentified` if a parameter runs off or its logarithm's standard error is too large, unless
-    `refuse_unidentified` is false: then the parameters are where the search ended.
+    over all rows. In doubt if a parameter runs off or its logarithm's standard error is too large; a parameter without
+    a name, "", may run off.
     """
     begin = _best_start(scores, columns, weights, starts)
     log_parameters = _polish(scores, columns, weights, begin)
     totals = _totals(scores, log_parameters, columns, weights)
-    if refuse_unidentified:
-        _check_identified(log_parameters, totals, names)
-    return np.exp(log_parameters), totals.log_likelihood
+    return Peak(np.exp(log_parameters), totals.log_likelihood, _doubt(log_parameters, totals, names))
 
 
 def _best_start(
@@ -205,18 +221,21 @@ def _polish(scores: Scores, columns: Sequence[Floats], weights: Floats, begin: F
     return position(minimize(loss, np.zeros(begin.size), jac=True, method="L-BFGS-B", options=options).x)
 
 
-def _check_identified(log_parameters: Floats, totals: _Totals, names: Sequence[str]) -> None:
+def _doubt(log_parameters: Floats, totals: _Totals, names: Sequence[str]) -> str:
     covariance = np.linalg.inv(totals.information + 1e-9 * np.eye(len(names)))
     errors = np.sqrt(np.diag(covariance))
-    unknown = (errors > LARGEST_LOG_ERROR) | (np.abs(log_parameters) > _LOG_BOUND - 1e-3)
+    named = np.array([bool(name) for name in names])
+    unknown = named & ((errors > LARGEST_LOG_ERROR) | (np.abs(log_parameters) > _LOG_BOUND - 1e-3))
     if unknown.any():
-        shown = ", ".join(f"{name} ({error:.3g})" for name, error in zip(names, errors, strict=True))
-        raise NotIdentified(
+        shown = ", ".join(f"{name} ({error:.3g})" for name, error in zip(names, errors, strict=True) if name)
+        return (
             f"the data do not determine {', '.join(np.array(names)[unknown])}: standard errors of the parameters' "
             f"logarithms are {shown}, at most {LARGEST_LOG_ERROR:g} is accepted; use a longer history or more customers"
         )
-    if totals.gradient @ covariance @ totals.gradient > 1e-3:
-        raise NotIdentified("the search found no peak of the likelihood; use a longer history or more customers")
+    slope = totals.gradient[named]
+    if slope @ covariance[np.ix_(named, named)] @ slope > 1e-3:
+        return "the search found no peak of the likelihood; use a longer history or more customers"
+    return ""
 
 
 def by_rows(function: Callable[..., Floats], *columns: Floats) -> Floats:
@@ -226,6 +245,16 @@ def by_rows(function: Callable[..., Floats], *columns: Floats) -> Floats:
     result = np.empty(flat[0].size)
     for rows in _chunks(result.size):
         result[rows] = function(*(column[rows] for column in flat))
+    return result.reshape(broadcast[0].shape)
+
+
+def by_distinct_rows(function: Callable[..., Floats], *columns: Floats) -> Floats:
+    """As `by_rows`, but computed once for equal rows: a million customers share some ten thousand pairs of x and T."""
+    broadcast = np.broadcast_arrays(*columns)
+    flat = [column.ravel() for column in broadcast]
+    order, first = sorted_rows(flat)
+    result = np.empty(order.size)
+    result[order] = by_rows(function, *(column[order[first]] for column in flat))[np.cumsum(first) - 1]
     return result.reshape(broadcast[0].shape)
 
 
@@ -255,28 +284,35 @@ class BGNBD:
     log_likelihood: float
 
     @classmethod
-    def fit(
-        cls,
-        frequency: ArrayLike,
-        recency: ArrayLike,
-        T: ArrayLike,
-        weights: ArrayLike | None = None,
-        *,
-        refuse_unidentified: bool = True,
-    ) -> Self:
+    def fit(cls, frequency: ArrayLike, recency: ArrayLike, T: ArrayLike, weights: ArrayLike | None = None) -> Self:
         """Maximum likelihood, equation (6); one row per customer, or per `weights` equal customers.
 
-        Raises ValueError for impossible rows and `NotIdentified` where the data do not determine the parameters. With
-        `refuse_unidentified` false only too few repeat buyers are refused: parameters among which the likelihood cannot
-        choose predict nearly the same within horizons like the history, but say nothing about the customers' drop-out.
+        Raises ValueError for impossible rows and `NotIdentified` where the data do not determine the parameters.
         """
         histories = Histories.of(frequency, recency, T, weights)
+        return cls._at(cls._peak(histories).certain(), histories)
+
+    @classmethod
+    def fit_regardless(cls, frequency: ArrayLike, recency: ArrayLike, T: ArrayLike) -> tuple[Self, str]:
+        """As `fit`, and the doubt in place of an error: why the data do not determine the parameters, "" if they do.
+
+        Parameters among which the likelihood cannot choose predict nearly the same within horizons like the history,
+        but say nothing about the customers' drop-out. Too few repeat buyers are refused all the same.
+        """
+        histories = Histories.of(frequency, recency, T)
+        peak = cls._peak(histories)
+        return cls._at(peak, histories), peak.doubt
+
+    @classmethod
+    def _peak(cls, histories: Histories) -> Peak:
         columns = (histories.x, histories.t_x, histories.T, cls._chances(histories.x))
         starts = ((0.5, 0.5, 0.5, 2.0), (1.0, 1.0, 1.0, 10.0), (1.0, 0.5, 3.0, 10.0))
-        names = ("r", "alpha", "a", "b")
-        parameters, log_likelihood = maximise(_scores, columns, histories.weights, starts, names, refuse_unidentified)
-        r, alpha, a, b = (float(value) for value in parameters)
-        return cls(r, alpha * histories.unit, a, b, log_likelihood + histories.log_unit_change)
+        return maximise(_scores, columns, histories.weights, starts, ("r", "alpha", "a", "b"))
+
+    @classmethod
+    def _at(cls, peak: Peak, histories: Histories) -> Self:
+        r, alpha, a, b = (float(value) for value in peak.parameters)
+        return cls(r, alpha * histories.unit, a, b, peak.log_likelihood + histories.log_unit_change)
 
     @staticmethod
     def _chances(x: Floats) -> Floats:
@@ -289,14 +325,16 @@ class BGNBD:
         In BG/NBD always 1 without a repeat purchase: nobody leaves before one.
         Source: Fader, Hardie, Lee, 'Computing P(alive) Using the BG/NBD Model' (2008), brucehardie.com/notes/021.
         """
-        return by_rows(self._p_alive, *checked_histories(frequency, recency, T))
+        x, t_x, T = checked_histories(frequency, recency, T)
+        return expit(-_log_odds_left(self.r, self.alpha, self.a, self.b, x, t_x, T, self._chances(x)))
 
     def expected_purchases(
         self, frequency: ArrayLike, recency: ArrayLike, T: ArrayLike, horizon: ArrayLike, gap: ArrayLike = 0.0
     ) -> Floats:
         """Expected purchase days in (T + gap, T + gap + horizon], given the history; with no gap, equation (10)."""
-        columns = checked_histories(frequency, recency, T)
-        return by_rows(self._purchases, *columns, checked_duration("horizon", horizon), checked_duration("gap", gap))
+        window = checked_duration("horizon", horizon), checked_duration("gap", gap)
+        x, _, age = checked_histories(frequency, recency, T)
+        return self.p_alive(frequency, recency, T) * by_distinct_rows(self._purchases, x, age, *window)
 
     def probability_of_no_purchase(
         self, frequency: ArrayLike, recency: ArrayLike, T: ArrayLike, horizon: ArrayLike, gap: ArrayLike = 0.0
@@ -305,29 +343,45 @@ class BGNBD:
 
         With no gap: 1 - p_alive (1 - ((alpha + T) / (alpha + T + horizon))^(r + x)).
         """
-        columns = checked_histories(frequency, recency, T)
-        return by_rows(self._silence, *columns, checked_duration("horizon", horizon), checked_duration("gap", gap))
+        window = checked_duration("horizon", horizon), checked_duration("gap", gap)
+        x, _, age = checked_histories(frequency, recency, T)
+        return 1 - self.p_alive(frequency, recency, T) * by_distinct_rows(self._purchase, x, age, *window)
 
-    def _p_alive(self, x: Floats, t_x: Floats, T: Floats) -> Floats:
-        return expit(-_log_odds_left(self.r, self.alpha, self.a, self.b, x, t_x, T, self._chances(x)))
+    def draw_purchases(
+        self,
+        frequency: ArrayLike,
+        recency: ArrayLike,
+        T: ArrayLike,
+        horizon: float,
+        rng: np.random.Generator,
+    ) -> Floats:
+        """One possible number of purchase days in (T, T + horizon] for each history, from the model itself.
 
-    def _purchases(self, x: Floats, t_x: Floats, T: Floats, horizon: Floats, gap: Floats) -> Floats:
-        # Last purchases come at rate lambda p, so a customer active at T with known lambda, p is active at T + u
-        # with probability exp(-lambda p u) and buys (exp(-lambda p gap) - exp(-lambda p (gap + horizon))) / p times in
-        # the window. Given activity at T, lambda ~ Gamma(r + x, alpha + T) and p ~ Beta(a, b + chances), independently.
+        An active customer makes as many purchases as the Poisson process brings, but none after the one that is last.
+        """
+        x, t_x, age = checked_histories(frequency, recency, T)
+        active = rng.random(x.shape) < self.p_alive(x, t_x, age)
+        arrivals = rng.poisson(rng.gamma(self.r + x) / (self.alpha + age) * horizon)
+        p = np.clip(rng.beta(self.a, self.b + self._chances(x)), 1e-12, 1.0)  # rng.geometric overflows below
+        return active * np.minimum(arrivals, rng.geometric(p)).astype(float)
+
+    def _purchases(self, x: Floats, T: Floats, horizon: Floats, gap: Floats) -> Floats:
+        # Of a customer active at T. Last purchases come at rate lambda p, so with known lambda, p the customer is
+        # active at T + u with probability exp(-lambda p u) and buys (exp(-lambda p gap) - exp(-lambda p (gap +
+        # horizon))) / p times in the window; lambda ~ Gamma(r + x, alpha + T), p ~ Beta(a, b + chances), independently.
         # Equation (10), the same in closed form, divides by a - 1 and overflows for frequent buyers.
         p, weights = self._leaving(x)
         shape, rate = (self.r + x)[:, None], (self.alpha + T)[:, None]
         expected = _event_after(shape, rate, p * gap[:, None], p * horizon[:, None]) / p
-        return self._p_alive(x, t_x, T) * np.einsum("ij,ij->i", weights, expected)
+        return np.einsum("ij,ij->i", weights, expected)
 
-    def _silence(self, x: Floats, t_x: Floats, T: Floats, horizon: Floats, gap: Floats) -> Floats:
+    def _purchase(self, x: Floats, T: Floats, horizon: Floats, gap: Floats) -> Floats:
         # A customer active at T is so after the gap with probability exp(-lambda p gap), and then buys at least once
         # with probability 1 - exp(-lambda horizon); averaged over lambda and p as above.
         p, weights = self._leaving(x)
         shape, rate = (self.r + x)[:, None], (self.alpha + T)[:, None]
         purchase = _event_after(shape, rate, p * gap[:, None], horizon[:, None])
-        return 1 - self._p_alive(x, t_x, T) * np.einsum("ij,ij->i", weights, purchase)
+        return np.einsum("ij,ij->i", weights, purchase)
 
     def _leaving(self, x: Floats) -> tuple[Floats, Floats]:
         """Nodes and weights over the drop-out probability of each row's customer, given that the customer is active."""

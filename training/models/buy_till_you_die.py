@@ -1,4 +1,8 @@
-"""Purchases and spend together: what a customer's own history alone says about the days to come."""
+"""Purchases and spend together: what a customer's own history alone says about the days to come.
+
+Of BG/NBD, MBG/NBD, Pareto/NBD, their averages and the k-Erlang variants, MBG/NBD was the one to take for any shop:
+docs/decisions/0006-purchase-models.md.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from training.models.bg_nbd import BGNBD, NotIdentified
-from training.models.gamma_gamma import GammaGamma
+from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS, NotIdentified
+from training.models.mbg_nbd import MBGNBD
+from training.models.spend_per_purchase import SpendPerPurchase
 
 Floats = NDArray[np.floating]
 
@@ -21,6 +26,7 @@ class History(NamedTuple):
     recency: Floats
     T: Floats
     monetary_value: Floats
+    spend_first: Floats
 
 
 class Outlook(NamedTuple):
@@ -38,11 +44,16 @@ class Outlook(NamedTuple):
 
 @dataclass(frozen=True)
 class BuyTillYouDie:
-    """BG/NBD for how often, Gamma-Gamma for how much; `mean_spend` where too few came back to fit the latter."""
+    """MBG/NBD for how often, Gamma-Gamma for how much; `mean_spend` where too few came back to fit the latter.
 
-    purchases: BGNBD
-    spend: GammaGamma | None
+    `dropout_doubt` says why the data do not determine how customers leave, "" if they do: in doubt, `p_alive` means
+    nothing, while purchases and value hold within horizons like the history.
+    """
+
+    purchases: MBGNBD
+    spend: SpendPerPurchase | None
     mean_spend: float
+    dropout_doubt: str
 
     @classmethod
     def fit(cls, history: History, spend_last: Floats) -> Self:
@@ -55,51 +66,59 @@ class BuyTillYouDie:
             NotIdentified: too few customers came back to say anything about how they differ.
         """
         bought = ~np.isnan(history.frequency)
-        x, t_x, T = (column[bought] for column in history[:3])
-        purchases = BGNBD.fit(x, t_x, T, refuse_unidentified=False)
-        repeat = bought & (history.frequency > 0) & (history.monetary_value > 0)
-        mean_spend = float(np.nanmean(spend_last[bought])) if bought.any() else 0.0
-        try:
-            spend = GammaGamma.fit(history.frequency[repeat], history.monetary_value[repeat])
-        except NotIdentified:
-            spend = None
-        return cls(purchases, spend, mean_spend)
+        purchases, doubt = MBGNBD.fit_regardless(*(column[bought] for column in history[:3]))
+        mean_spend = float(np.nanmean(spend_last[bought]))
+        return cls(purchases, _fit_spend(history), mean_spend, doubt)
 
     def outlook(self, history: History, horizon: float, gap: float = 0.0) -> Outlook:
         """Over `[as_of + gap, as_of + gap + horizon)`, in days."""
         bought = ~np.isnan(history.frequency)
-        x, t_x, T = (column[bought] for column in history[:3])
+        known = History(*(column[bought] for column in history))
         columns = np.full((4, len(bought)), np.nan)
-        columns[0, bought] = self.purchases.p_alive(x, t_x, T)
-        columns[1, bought] = self.purchases.expected_purchases(x, t_x, T, horizon, gap)
-        columns[2, bought] = self.purchases.probability_of_no_purchase(x, t_x, T, horizon, gap)
-        columns[3, bought] = self._expected_spend(x, history.monetary_value[bought])
+        columns[0, bought] = self.purchases.p_alive(*known[:3])
+        columns[1, bought] = self.purchases.expected_purchases(*known[:3], horizon, gap)
+        columns[2, bought] = self.purchases.probability_of_no_purchase(*known[:3], horizon, gap)
+        columns[3, bought] = self._expected_spend(known)
         return Outlook(*columns)
 
-    def _expected_spend(self, frequency: Floats, monetary_value: Floats) -> Floats:
+    def _expected_spend(self, history: History) -> Floats:
         """Per purchase; a mean of returns alone says nothing about the size of the next purchase."""
         if self.spend is None:
-            return np.where(monetary_value > 0, monetary_value, self.mean_spend)
-        usable = monetary_value > 0
-        return self.spend.expected_spend(np.where(usable, frequency, 0.0), np.where(usable, monetary_value, np.nan))
+            return np.where(history.monetary_value > 0, history.monetary_value, self.mean_spend)
+        expected = self.spend.expected(history.frequency, history.monetary_value, history.spend_first)
+        return np.where(np.isnan(expected), self.mean_spend, expected)
 
     def draw_value(self, history: History, horizon: float, rng: np.random.Generator) -> Floats:
-        """One possible spend over the horizon for each customer: how widely outcomes scatter about `value`."""
-        outlook = self.outlook(history, horizon)
-        buys = rng.random(len(outlook.no_purchase)) > outlook.no_purchase
-        more = outlook.expected_purchases / np.maximum(1 - outlook.no_purchase, 1e-9) - 1
-        count = np.where(buys, 1 + rng.poisson(np.clip(np.nan_to_num(more), 0, 1e6)), 0)
+        """One possible spend over the horizon for each customer: how widely outcomes scatter about `value`.
+
+        nan for who never bought.
+        """
+        bought = ~np.isnan(history.frequency)
+        known = History(*(column[bought] for column in history))
+        count = self.purchases.draw_purchases(*known[:3], horizon, rng)
+        drawn = np.full(len(bought), np.nan)
         if self.spend is None:
-            return count * outlook.expected_spend
-        p, q, v = self.spend.p, self.spend.q, self.spend.v
-        x = np.where(history.monetary_value > 0, history.frequency, 0.0)
-        rate = rng.gamma(q + p * x) / (v + x * np.nan_to_num(history.monetary_value).clip(0))
-        return rng.gamma(np.maximum(p * count, 1e-12)) / rate * (count > 0)
+            drawn[bought] = count * self._expected_spend(known)
+        else:
+            drawn[bought] = self.spend.draw(*known[:1], *known[3:], count, rng)
+        return drawn
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
-        spend = GammaGamma(**stored["spend"]) if stored["spend"] else None
-        return cls(BGNBD(**stored["purchases"]), spend, stored["mean_spend"])
+        spend = SpendPerPurchase(**stored["spend"]) if stored["spend"] else None
+        return cls(MBGNBD(**stored["purchases"]), spend, stored["mean_spend"], stored["dropout_doubt"])
+
+
+def _fit_spend(history: History) -> SpendPerPurchase | None:
+    """None where too few customers have told what a purchase costs them."""
+    x, z, first = history.frequency, history.monetary_value, history.spend_first
+    told = (x > 0) & (z > 0) & (first > 0)
+    if told.sum() < MINIMUM_REPEAT_BUYERS:
+        return None
+    try:
+        return SpendPerPurchase.fit(x[told], z[told], first[told])
+    except NotIdentified:
+        return None

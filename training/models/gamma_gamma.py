@@ -8,6 +8,7 @@ amount of those). `v` is in the currency of the amounts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -49,9 +50,9 @@ class GammaGamma:
         (x, z), counts = distinct_rows((x, z), counts)
         unit = float(np.average(z, weights=counts))
         starts = ((2.0, 2.0, 1.0), (6.0, 4.0, 0.5), (1.0, 5.0, 4.0))
-        parameters, log_likelihood = maximise(_scores, (x, z / unit), counts, starts, ("p", "q", "v"))
-        p, q, v = (float(value) for value in parameters)
-        return cls(p, q, v * unit, log_likelihood - float(np.log(unit) * counts.sum()))
+        peak = maximise(scores, (x, z / unit), counts, starts, ("p", "q", "v")).certain()
+        p, q, v = (float(value) for value in peak.parameters)
+        return cls(p, q, v * unit, peak.log_likelihood - float(np.log(unit) * counts.sum()))
 
     @property
     def population_mean(self) -> float:
@@ -73,7 +74,7 @@ class GammaGamma:
         return np.divide(self.p * total, excess, out=np.full(x.shape, np.nan), where=excess > 0)
 
 
-def _scores(parameters: Floats, x: Floats, z: Floats) -> tuple[Floats, Floats]:
+def scores(parameters: Sequence[Floats] | Floats, x: Floats, z: Floats) -> tuple[Floats, Floats]:
     """Log of equation (1a) by row and its derivatives by p, q, v, in a form that does not cancel for large p x."""
     p, q, v = parameters
     spent = x * z

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import digamma, expit, exprel, gammaln
 
-from training.models.bg_nbd import Floats, Histories, by_rows, checked_duration, checked_histories, maximise
+from training.models.bg_nbd import Floats, Histories, Peak, by_rows, checked_duration, checked_histories, maximise
 
 _TAIL = 36.0  # an integral leaves out what is e^-36 of the integrand's first value
 _POINTS, _POINT_WEIGHTS = np.polynomial.legendre.leggauss(24)  # relative error below 1e-9, measured against mpmath
@@ -43,12 +43,26 @@ class ParetoNBD:
         Raises ValueError for impossible rows and `NotIdentified` where the data do not determine the parameters.
         """
         histories = Histories.of(frequency, recency, T, weights)
+        return cls._at(cls._peak(histories).certain(), histories)
+
+    @classmethod
+    def fit_regardless(cls, frequency: ArrayLike, recency: ArrayLike, T: ArrayLike) -> tuple[Self, str]:
+        """As `fit`, and the doubt in place of an error: see `BGNBD.fit_regardless`."""
+        histories = Histories.of(frequency, recency, T)
+        peak = cls._peak(histories)
+        return cls._at(peak, histories), peak.doubt
+
+    @classmethod
+    def _peak(cls, histories: Histories) -> Peak:
         columns = (histories.x, histories.t_x, histories.T)
         starts = ((0.5, 0.5, 0.5, 0.5), (1.0, 1.0, 0.5, 5.0), (1.0, 0.5, 3.0, 3.0))
-        parameters, log_likelihood = maximise(_scores, columns, histories.weights, starts, ("r", "alpha", "s", "beta"))
-        r, alpha, s, beta = (float(value) for value in parameters)
+        return maximise(_scores, columns, histories.weights, starts, ("r", "alpha", "s", "beta"))
+
+    @classmethod
+    def _at(cls, peak: Peak, histories: Histories) -> Self:
+        r, alpha, s, beta = (float(value) for value in peak.parameters)
         unit = histories.unit
-        return cls(r, alpha * unit, s, beta * unit, log_likelihood + histories.log_unit_change)
+        return cls(r, alpha * unit, s, beta * unit, peak.log_likelihood + histories.log_unit_change)
 
     def p_alive(self, frequency: ArrayLike, recency: ArrayLike, T: ArrayLike) -> Floats:
         """Probability that the customer has not left by T, given the history."""

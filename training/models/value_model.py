@@ -176,7 +176,7 @@ class ValueModel:
     def score(self, design: Floats, taught: Outlook) -> Floats:
         """What customers are ordered by: spend times the chance to buy at all, of booster and history averaged.
 
-        The product ranks the many who will mostly not buy better than spend alone (docs/decisions/0006). Without a
+        The product ranks the many who will mostly not buy better than spend alone (docs/decisions/0007). Without a
         later cutoff to say what the product is worth, spend alone.
         """
         spend = predicted(self.boosters["spend"], design)

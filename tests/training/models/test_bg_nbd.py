@@ -81,7 +81,8 @@ def test_fit_without_drop_out_is_given_only_on_request():
     rows = weekly_histories(purchases, "2005-10-09")
     with pytest.raises(NotIdentified):
         BGNBD.fit(*rows)
-    fitted = BGNBD.fit(*rows, refuse_unidentified=False)
+    fitted, doubt = BGNBD.fit_regardless(*rows)
+    assert doubt.startswith("the data do not determine a, b")
     another = BGNBD(fitted.r, fitted.alpha, a=50.0, b=50.0 * fitted.b / fitted.a, log_likelihood=np.nan)
     assert fitted.a > 500
     np.testing.assert_allclose(fitted.expected_purchases(*rows, 26), another.expected_purchases(*rows, 26), rtol=0.05)

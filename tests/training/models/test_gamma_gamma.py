@@ -84,8 +84,8 @@ def test_slopes_of_the_likelihood_are_its_derivatives():
     for x, z in ((1.0, 0.3), (5.0, 40.0), (8_000.0, 12.0)):
         row = (np.array([x]), np.array([z]))
         at = np.array([6.0, 3.7, 15.0])
-        numeric = approx_fprime(at, lambda values, row=row: gamma_gamma._scores(values, *row)[0][0], 1e-7)
-        np.testing.assert_allclose(gamma_gamma._scores(at, *row)[1][:, 0], numeric, rtol=1e-4, atol=1e-3)
+        numeric = approx_fprime(at, lambda values, row=row: gamma_gamma.scores(values, *row)[0][0], 1e-7)
+        np.testing.assert_allclose(gamma_gamma.scores(at, *row)[1][:, 0], numeric, rtol=1e-4, atol=1e-3)
 
 
 def test_mean_that_does_not_exist_is_nan():

@@ -93,6 +93,21 @@ def test_simulated_customers_do_what_the_model_expects_of_their_histories(truth)
         assert_unbiased_in_groups(buyers, purchases == 0, silence)
 
 
+@pytest.mark.parametrize("truth", TRUTH[:2], ids=lambda truth: type(truth).__name__)
+def test_drawn_purchases_are_those_the_model_expects(truth):
+    """Over 200 draws of 400 customers: the mean of each, and how often none."""
+    histories = simulate(truth, 400).histories
+    rng = np.random.default_rng(6)
+    drawn = np.array([truth.draw_purchases(*histories, HORIZON, rng) for _ in range(200)])
+    for draws, expected in (
+        (drawn, truth.expected_purchases(*histories, HORIZON)),
+        (drawn == 0, truth.probability_of_no_purchase(*histories, HORIZON)),
+    ):
+        z = (draws.mean() - expected.mean()) / (draws.std(axis=0).mean() / np.sqrt(draws.size))
+        assert abs(z) < 4
+        assert np.corrcoef(draws.mean(axis=0), expected)[0, 1] > 0.97
+
+
 @each_truth
 def test_fit_finds_the_parameters_that_made_the_data(truth):
     """With 150,000 customers each parameter comes back within 10 %."""
