@@ -19,7 +19,6 @@ from training.grade import Grade, Outcomes, graded
 from training.models.churn_model import ChurnModel
 from training.models.value_model import ValueModel
 from training.offer_backtest import JudgedOffers
-from training.peers import dropout_doubt
 from training.scoreboard import Scoreboard, scoreboard
 
 if TYPE_CHECKING:
@@ -109,7 +108,8 @@ def refused(kind: str, horizon: int, problem: CheckFailed) -> Evaluation:
 
 def _doubt(data: Dataset, workspace: Workspace) -> str:
     """For event churn the purchase histories say nothing of leaving in any case."""
-    return dropout_doubt(data.inputs, data.current) if workspace.churn.kind == "inactivity" else ""
+    history_model = data.current.history_model
+    return history_model.dropout_doubt if history_model and workspace.churn.kind == "inactivity" else ""
 
 
 def _shortage(data: Dataset, workspace: Workspace, target: str) -> str:

@@ -51,7 +51,7 @@ class Histories:
         bought, repeat = ~np.isnan(x), (x > 0) & (z > 0)
         columns = x[bought], t_x[bought], T[bought]
         fits: dict[str, Callable[[], BGNBD | ParetoNBD]] = {
-            "BG/NBD": lambda: BGNBD.fit(*columns, refuse_unidentified=False),
+            "BG/NBD": lambda: BGNBD.fit_regardless(*columns)[0],
             "Pareto/NBD": lambda: ParetoNBD.fit(*columns),
         }
         fitted = {name: model for name, fit in fits.items() if (model := _identified(fit)) is not None}
@@ -92,16 +92,6 @@ def _identified(fit: Callable[[], _Model]) -> _Model | None:
         return fit()
     except NotIdentified:
         return None
-
-
-def dropout_doubt(inputs: Inputs, cutoff: Cutoff) -> str:
-    """Why the histories do not say how customers leave, so that `p_alive` means nothing; "" where they do."""
-    bought = ~np.isnan(inputs.column(cutoff.vectors, "frequency"))
-    try:
-        BGNBD.fit(*(column[bought] for column in inputs.history(cutoff.vectors)[:3]))
-    except NotIdentified as problem:
-        return str(problem)
-    return ""
 
 
 def naive_churn(inputs: Inputs, vectors: NDArray[np.float32], seen: Sequence[Cutoff]) -> list[Answer]:
