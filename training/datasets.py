@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from training import labels
 from training.models.bg_nbd import NotIdentified
 from training.models.buy_till_you_die import BuyTillYouDie
 from training.models.customer_model import Inputs
+from training.models.leaving import Leaving
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -46,11 +47,17 @@ class Cutoff:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Closed cutoffs, oldest first, and the as_of that the models are trained for."""
+    """Closed cutoffs, oldest first, and the as_of that the models are trained for.
+
+    `shorter` are cutoffs at which only a window of `shorter_horizon` days has closed, where the churn horizon itself
+    has closed nowhere; empty otherwise.
+    """
 
     inputs: Inputs
     closed: tuple[Cutoff, ...]
     current: Cutoff
+    shorter: tuple[Cutoff, ...] = ()
+    shorter_horizon: int = 0
 
     def closed_by(self, as_of: date, outcome_days: int) -> tuple[Cutoff, ...]:
         """The cutoffs whose outcomes a training at `as_of` could have seen."""
@@ -89,22 +96,53 @@ def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
     )  # fmt: skip
 
 
+def shorter_horizon(workspace: Workspace) -> int:
+    """Days of the window that churn learns from where its own has closed nowhere."""
+    return max(workspace.churn.horizon // 3, 1)
+
+
+def shorter_cutoffs(workspace: Workspace, as_of: date) -> list[date]:
+    """The dates to learn a shorter churn window from, oldest first; empty where the whole one has closed somewhere."""
+    days = labels.purchase_days(workspace, as_of)
+    if workspace.churn.kind == "event" or days is None or cutoffs(workspace, as_of):
+        return []
+    training = workspace.training
+    return closed_cutoffs(
+        as_of, days[0], outcome_days=workspace.churn.gap + shorter_horizon(workspace), spacing=training.spacing,
+        most=training.cutoffs, min_history=training.min_history,
+    )  # fmt: skip
+
+
 def load(store: FeatureStore, workspace: Workspace, as_of: date) -> Dataset:
     """Everything that churn and lifetime value learn from at `as_of`; its snapshots must be there."""
-    closed = cutoffs(workspace, as_of)
-    rows = retrieval.customer_rows(store, workspace, [*closed, as_of])
+    closed, shorter = cutoffs(workspace, as_of), shorter_cutoffs(workspace, as_of)
+    rows = retrieval.customer_rows(store, workspace, [*closed, *shorter, as_of])
     packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
     used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
-    inputs = Inputs(packed, used)
-    happened = labels.outcomes(workspace, closed, known_by=as_of)
-    happened["as_of"] = pd.to_datetime(happened["as_of"])
+    coded = tuple(f"attribute_{name}" for name in snapshot.attribute_codes(workspace)) if workspace.attributes else ()
+    inputs = Inputs(packed, used, coded)
     groups = dict(list(rows.groupby("as_of", sort=True)))
-    found = [
+    found = _closed_cutoffs(inputs, workspace, closed, as_of, groups)
+    open_now = _cutoff(inputs, workspace, as_of, groups[pd.Timestamp(as_of)], None)
+    if not shorter:
+        return Dataset(inputs, found, open_now)
+    days = shorter_horizon(workspace)
+    brief = workspace.model_copy(update={
+        "churn": workspace.churn.model_copy(update={"horizon": days}),
+        "lifetime_value": workspace.lifetime_value.model_copy(update={"horizon": days}),
+    })  # fmt: skip
+    return Dataset(inputs, found, open_now, _closed_cutoffs(inputs, brief, shorter, as_of, groups), days)
+
+
+def _closed_cutoffs(
+    inputs: Inputs, workspace: Workspace, closed: Sequence[date], known_by: date, groups: dict[Any, pd.DataFrame]
+) -> tuple[Cutoff, ...]:
+    happened = labels.outcomes(workspace, closed, known_by)
+    happened["as_of"] = pd.to_datetime(happened["as_of"])
+    return tuple(
         _cutoff(inputs, workspace, day, groups[pd.Timestamp(day)], happened[happened["as_of"] == pd.Timestamp(day)])
         for day in closed
-    ]
-    open_now = _cutoff(inputs, workspace, as_of, groups[pd.Timestamp(as_of)], None)
-    return Dataset(inputs, tuple(found), open_now)
+    )
 
 
 def _cutoff(
@@ -127,12 +165,13 @@ def _cutoff(
 
 def _churned(inputs: Inputs, workspace: Workspace, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:
     """A window that has closed without a row is one in which the customer did nothing."""
-    if workspace.churn.kind == "event":
-        cancelled = happened["cancelled"].eq(True).to_numpy().astype(float)
-        return np.where(np.isnan(inputs.column(vectors, "days_since_cancellation")), cancelled, np.nan)
-    silent = 1.0 - happened["bought"].eq(True).to_numpy().astype(float)
-    active = inputs.column(vectors, "days_since_last_purchase") <= workspace.churn.active_window
-    return np.where(active, silent, np.nan)
+    leaving = Leaving.of(workspace.churn)
+    if leaving.is_event:
+        left = happened["cancelled"].eq(True).to_numpy()
+    else:
+        waited = happened["returned_after"].astype("float64").fillna(np.inf).to_numpy()
+        left = ~(waited < leaving.gap + leaving.days(inputs, vectors))
+    return np.where(leaving.can_leave(inputs, vectors), left.astype(float), np.nan)
 
 
 def stacked(inputs: Inputs, among: Sequence[Cutoff], horizon: int, gap: int, target: str) -> tuple[Floats, Floats]:

@@ -25,7 +25,8 @@ def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) 
     """Who did what in the outcome windows of `as_of_dates`; a customer who did nothing has no row.
 
     Columns: customer_id, as_of, `n_purchases` and `value` (discounted net spend) in the lifetime-value window,
-    `bought` and, for event churn, `cancelled` in the churn window.
+    `bought` in the churn window, `returned_after` (days from as_of to the first purchase in it, null without one) and,
+    for event churn, `cancelled` in it.
 
     Raises:
         ValueError: a window had not closed by `known_by`; its outcome does not exist yet.
@@ -41,7 +42,9 @@ def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) 
                    count(DISTINCT day) FILTER (amount >= 0 AND day < as_of + {value.horizon}) AS n_purchases,
                    coalesce(round(sum(amount * {rate}) FILTER (day < as_of + {value.horizon}), 6), 0) AS value,
                    coalesce(bool_or(amount >= 0 AND day >= as_of + {churn.gap}
-                                    AND day < as_of + {churn.gap + churn.horizon}), false) AS bought
+                                    AND day < as_of + {churn.gap + churn.horizon}), false) AS bought,
+                   min(day - as_of) FILTER (amount >= 0 AND day >= as_of + {churn.gap}
+                                    AND day < as_of + {churn.gap + churn.horizon}) AS returned_after
             FROM {_known("transactions", workspace, known_by)} JOIN cutoffs ON day >= as_of
              AND day < as_of + {max(churn.gap + churn.horizon, value.horizon)}
             GROUP BY ALL""").df()

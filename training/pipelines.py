@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
     """Every as_of whose snapshot the trainings at `as_of` need, `as_of` itself last."""
-    learnt_from = {*datasets.cutoffs(workspace, as_of), *cross_sell.cutoffs(workspace, as_of)}
+    of_churn = {*datasets.cutoffs(workspace, as_of), *datasets.shorter_cutoffs(workspace, as_of)}
+    learnt_from = {*of_churn, *cross_sell.cutoffs(workspace, as_of)}
     return [*sorted(learnt_from), as_of]
 
 

@@ -65,14 +65,15 @@ class BuyTillYouDie:
             spend = None
         return cls(purchases, spend, mean_spend)
 
-    def outlook(self, history: History, horizon: float, gap: float = 0.0) -> Outlook:
-        """Over `[as_of + gap, as_of + gap + horizon)`, in days."""
+    def outlook(self, history: History, horizon: float | Floats, gap: float = 0.0) -> Outlook:
+        """Over `[as_of + gap, as_of + gap + horizon)`, in days; one horizon for all, or one per row."""
         bought = ~np.isnan(history.frequency)
+        days = np.broadcast_to(np.asarray(horizon, dtype=float), bought.shape)[bought]
         x, t_x, T = (column[bought] for column in history[:3])
         columns = np.full((4, len(bought)), np.nan)
         columns[0, bought] = self.purchases.p_alive(x, t_x, T)
-        columns[1, bought] = self.purchases.expected_purchases(x, t_x, T, horizon, gap)
-        columns[2, bought] = self.purchases.probability_of_no_purchase(x, t_x, T, horizon, gap)
+        columns[1, bought] = self.purchases.expected_purchases(x, t_x, T, days, gap)
+        columns[2, bought] = self.purchases.probability_of_no_purchase(x, t_x, T, days, gap)
         columns[3, bought] = self._expected_spend(x, history.monetary_value[bought])
         return Outlook(*columns)
 

@@ -114,7 +114,7 @@ class ValueModel:
 
 def fit_booster(inputs: Inputs, design: Floats, value: Floats, seed: int) -> lgb.Booster:
     """The booster on rows of several cutoffs; a net return counts as nothing spent, as Tweedie has no negatives."""
-    return boosted(design, np.maximum(value, 0), inputs.booster_names, PARAMETERS, ROUNDS, seed)
+    return boosted(design, np.maximum(value, 0), inputs.booster_names, PARAMETERS, ROUNDS, seed, inputs.coded)
 
 
 def _load_pyfunc(path: str) -> PyFunc:
