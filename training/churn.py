@@ -14,6 +14,7 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import metrics
 from training.datasets import Cutoff, Dataset, outcome_days
+from training.leaks import givens_away
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 from training.models.churn_model import ChurnModel, Season, design, fit_booster, inputs_of, silence
 from training.models.customer_model import logit, sigmoid
@@ -51,10 +52,23 @@ def train(data: Dataset, workspace: Workspace) -> tuple[ChurnModel, Backtest | N
     """The model for `data.current`, and its backtest where an earlier training has a closed window to be judged on.
 
     Raises:
-        CheckFailed: neither a labelled window nor enough returning customers to learn from.
+        CheckFailed: neither a labelled window nor enough returning customers to learn from, or a column that gives the
+            outcome away.
     """
+    told = _leaks(data, workspace)
     model = fit(data, workspace, data.closed, data.current)
-    return model, _backtest(data, workspace)
+    return replace(model, remarks=(*told, *model.remarks)), _backtest(data, workspace)
+
+
+def _leaks(data: Dataset, workspace: Workspace) -> tuple[str, ...]:
+    """What the run says of columns that give the outcome away, where `churn.allow_leaks` lets it go on."""
+    found = givens_away(data, workspace)
+    if found and not workspace.churn.allow_leaks:
+        raise CheckFailed(
+            f"churn is not trained at {data.current.as_of}: {'. '.join(found)}. If you know better, set"
+            " churn.allow_leaks: true"
+        )
+    return tuple(f"trained although {sentence}" for sentence in found)
 
 
 def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> ChurnModel:

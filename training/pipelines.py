@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,8 @@ def train(
         versions[kind] = tracking.record(tracker, workspace, training, model, keys[kind])
         figures = ", ".join(f"{name} {value:.3f}" for name, value in list(training.figures.items())[:6])
         progress(f"{kind}: version {versions[kind].version}; {figures or training.notes}")
+        if figures and training.notes:
+            progress(f"{kind}: {training.notes}")
     return versions
 
 
@@ -77,7 +80,8 @@ def _train_churn(
             plots.calibration(backtest.actual, backtest.predicted, folder / "calibration.png", "churn")
             plots.lift(backtest.actual, backtest.predicted, folder / "lift.png", "churn")
 
-    return model, _training(workspace, "churn", as_of, dataset(), backtest.figures() if backtest else {}, draw)
+    training = _training(workspace, "churn", as_of, dataset(), backtest.figures() if backtest else {}, draw)
+    return model, replace(training, notes="; ".join(filter(None, (training.notes, *model.remarks))))
 
 
 def _train_lifetime_value(

@@ -117,16 +117,15 @@ class ChurnModel:
             ValueError: the horizon is less than a day, or longer than the history that was learnt from.
         """
         asked = self._asked(vectors, horizon)
-        if self.leaving.is_event:
-            return self._event(vectors, asked)
-        if self.booster is None:
-            return sigmoid(self._silence(vectors, asked))
-        taught = self.leaving.within(self.learnt).days(self.inputs, vectors)
         outlook = self.outlook_by(self.history_model, vectors)
-        score = self.slope * self.score(vectors, outlook) + self.intercept + self.season.log_odds
-        if np.array_equal(asked, taught):
-            return sigmoid(score)
-        return sigmoid(score + self._silence(vectors, asked) - silence(outlook))
+        if self.booster is None:
+            learnt = np.exp(-hazard(outlook))
+        else:
+            learnt = sigmoid(self.slope * self.score(vectors, outlook) + self.intercept + self.season.log_odds)
+        taught = self.leaving.within(self.learnt).days(self.inputs, vectors)
+        return (
+            learnt if np.array_equal(asked, taught, equal_nan=True) else self._carried(vectors, learnt, taught, asked)
+        )
 
     def _asked(self, vectors: Vectors, horizon: int | None) -> Floats:
         if horizon is None:
@@ -138,19 +137,22 @@ class ChurnModel:
             )
         return np.full(len(vectors), float(horizon))
 
-    def _event(self, vectors: Vectors, asked: Floats) -> Floats:
-        """Of other horizons with the hazard that makes the learnt window's probability, the same every day."""
-        outlook = self.outlook_by(self.history_model, vectors)
-        probability = sigmoid(self.slope * self.score(vectors, outlook) + self.intercept + self.season.log_odds)
-        return probability if (asked == self.learnt).all() else -np.expm1(asked / self.learnt * np.log1p(-probability))
+    def _carried(self, vectors: Vectors, learnt: Floats, taught: Floats, asked: Floats) -> Floats:
+        """The probability within `asked` days of whom the booster gives `learnt` within `taught` days.
+
+        Hazards stay in proportion: the history's cumulated hazard of a purchase, or for an event the same hazard every
+        day, is multiplied for each customer by what gives `learnt`.
+        """
+        if self.leaving.is_event:
+            return -np.expm1(asked / taught * np.log1p(-learnt))
+        history = self.inputs.history(vectors)
+        by_days = [hazard(self.history_model.outlook(history, days, self.leaving.gap)) for days in (asked, taught)]
+        return learnt ** (np.maximum(by_days[0], 1e-12) / np.maximum(by_days[1], 1e-12))
 
     def outlook_by(self, history_model: BuyTillYouDie, vectors: Vectors) -> Outlook:
         """What the histories say of the learnt windows, by the model of any cutoff."""
         days = self.leaving.within(self.learnt).days(self.inputs, vectors)
         return history_model.outlook(self.inputs.history(vectors), days, self.leaving.gap)
-
-    def _silence(self, vectors: Vectors, days: Floats) -> Floats:
-        return silence(self.history_model.outlook(self.inputs.history(vectors), days, self.leaving.gap))
 
     def score(self, vectors: Vectors, outlook: Outlook) -> Floats:
         """Log-odds before the line, given the outlook over the learnt window."""
@@ -210,14 +212,18 @@ class ChurnModel:
         )  # fmt: skip
 
 
-def silence(outlook: Outlook) -> Floats:
-    """Log-odds of no purchase, by the history alone; never rises with the horizon.
+def hazard(outlook: Outlook) -> Floats:
+    """The history's cumulated hazard of a purchase, -log of the probability of none; never falls with the horizon.
 
-    Half way, in logarithms, between the model's own probability of no purchase and exp(-expected purchases): the former
-    is calibrated, the latter, which leaves out how uncertain a customer's pace is, ranks better where most bought once.
+    Half way between that of the model's own probability of no purchase and the expected purchases: the former is
+    calibrated, the latter, which leaves out how uncertain a customer's pace is, ranks better where most bought once.
     """
-    never = np.log(np.clip(outlook.no_purchase, 1e-9, 1.0))
-    return logit(np.exp((never - outlook.expected_purchases) / 2))
+    return (outlook.expected_purchases - np.log(np.clip(outlook.no_purchase, 1e-9, 1.0))) / 2
+
+
+def silence(outlook: Outlook) -> Floats:
+    """Log-odds of no purchase, by the history alone."""
+    return logit(np.exp(-hazard(outlook)))
 
 
 def design(inputs: Inputs, vectors: Vectors, outlook: Outlook) -> Floats:
