@@ -32,7 +32,7 @@ def churn_risk(
     """The listed customers of a scored as_of (the latest unless named), highest value at risk first.
 
     Left out: who was not scored, and, where the shop keeps marketing consents, who has not given one. `reasons` are
-    those of the listed rows only, joined by "; "; `offer` is the customer's best item.
+    those of the listed rows only, joined by ". "; `offer` is the customer's best item.
 
     Raises:
         CheckFailed: nothing is scored yet.
@@ -41,7 +41,7 @@ def churn_risk(
     as_of = as_of or storage.latest_scored(workspace.home_path)
     listed = _listed(workspace, as_of, top, min_value, band)
     vectors = _vectors(workspace, as_of, listed["customer_id"])
-    listed["reasons"] = ["; ".join(own) for own in reasons(predictor, vectors)]
+    listed["reasons"] = [". ".join(own) for own in reasons(predictor, vectors)]
     return listed[list(COLUMNS)]
 
 

@@ -103,7 +103,7 @@ def givens_away(data: Dataset, workspace: Workspace) -> list[str]:
     latest = data.closed[-1]
     outcomes = pd.DataFrame({
         "customer_id": latest.customer_ids,
-        "churned_0": pd.array(np.where(np.isnan(latest.churned), None, latest.churned), dtype="Int8"),
+        "churned_0": pd.Series(latest.churned).astype("Int8"),
         "last_0": pd.Timestamp(latest.as_of)
         - pd.to_timedelta(data.inputs.column(latest.vectors, "days_since_last_purchase"), unit="D"),
     })  # fmt: skip
