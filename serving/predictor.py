@@ -118,14 +118,22 @@ class Predictor:
         }
         return {name: columns[name] for name in SCORE_COLUMNS}
 
-    def _churn(self, vectors: NDArray[np.float32]) -> Floats:
+    def churn_within(self, vectors: NDArray[np.float32], horizon: int) -> Floats:
+        """The churn probability within another number of days than the workspace's; null as in `score`.
+
+        Raises:
+            ValueError: the horizon is less than a day, or longer than the history that was learnt from.
+        """
+        return self._churn(vectors, horizon)
+
+    def _churn(self, vectors: NDArray[np.float32], horizon: int | None = None) -> Floats:
         """Null for who cannot leave, never bought, or may not be asked about."""
         inputs = self.churn.inputs
         asked = ~np.isnan(inputs.column(vectors, "T")) & (inputs.column(vectors, "profiling_consent") != 0)
         open_to_it = asked & self.churn.can_churn(vectors)
         probability = np.full(len(vectors), np.nan)
         if open_to_it.any():
-            probability[open_to_it] = self.churn.probability(vectors[open_to_it])
+            probability[open_to_it] = self.churn.probability(vectors[open_to_it], horizon)
         return probability
 
     def _reasons(self, vectors: NDArray[np.float32]) -> NDArray[np.object_]:

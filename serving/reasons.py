@@ -72,8 +72,9 @@ def _spend(facts: Facts) -> str | None:
     recent, half_year = facts["spend_90d"], facts["spend_180d"]
     if recent is None or half_year is None:
         return None
-    if half_year - recent > recent:
-        return f"spends less: {facts.money(recent)} in the last 90 days, {facts.money(half_year - recent)} in the 90 before"
+    before = half_year - recent
+    if before > recent:
+        return f"spends less: {facts.money(recent)} in the last 90 days, {facts.money(before)} in the 90 before"
     typical = facts["spend_mean"]
     return None if typical is None else f"spends {facts.money(typical)} per purchase"
 

@@ -89,7 +89,6 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
         return replace(plain, remarks=(f"learnt from purchase histories alone: {refused}",))
     seed = workspace.training.seed
     *teaching, latest = closed
-    assert latest.history_model is not None
     judged = ~np.isnan(latest.churned)
     line = replace(plain, booster=_booster(plain, teaching, seed)).calibrated(
         latest.vectors[judged], latest.churned[judged], latest.history_model
@@ -101,19 +100,19 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
 
 
 def _without_booster(data: Dataset, leaving: Leaving, learnt: int, current: Cutoff) -> ChurnModel:
-    if current.history_model is None:
+    if current.history_model is None and not leaving.is_event:
         raise CheckFailed(
             f"churn cannot be learnt at {current.as_of}: too few customers came back for a second purchase"
             f" (at least {MINIMUM_REPEAT_BUYERS} are needed); collect a longer history"
         )
     inputs = inputs_of(data.inputs, leaving)
-    longest = int(np.nanmax(inputs.column(current.vectors, "T")))
+    longest = int(np.nanmax(inputs.column(current.vectors, "T"), initial=0))
     return ChurnModel(inputs, current.history_model, leaving, learnt, max(longest, leaving.horizon))
 
 
 def _too_little(closed: Sequence[Cutoff], leaving: Leaving) -> str | None:
     """Why a booster cannot be taught, in words; null where it can."""
-    if len(closed) < 2 or closed[-1].history_model is None:
+    if len(closed) < 2 or (closed[-1].history_model is None and not leaving.is_event):
         return "there are not two cutoffs with closed windows, one to teach and one to calibrate"
     churned = np.concatenate([cutoff.churned[~np.isnan(cutoff.churned)] for cutoff in closed[:-1]])
     left, stayed = int(churned.sum()), int((1 - churned).sum())
@@ -136,7 +135,7 @@ def labelled(model: ChurnModel, cutoffs: Sequence[Cutoff]) -> tuple[Floats, Floa
     rows, outcomes = [], []
     for cutoff in cutoffs:
         judged = ~np.isnan(cutoff.churned)
-        if cutoff.history_model is not None and judged.any():
+        if (cutoff.history_model is not None or model.leaving.is_event) and judged.any():
             vectors = cutoff.vectors[judged]
             rows.append(design(model.inputs, vectors, model.outlook_by(cutoff.history_model, vectors)))
             outcomes.append(cutoff.churned[judged])
@@ -171,7 +170,7 @@ def _offset(model: ChurnModel, cutoff: Cutoff) -> float:
 
 
 def _backtest(data: Dataset, workspace: Workspace) -> Backtest | None:
-    if not data.closed or data.closed[-1].history_model is None:
+    if not data.closed:
         return None
     judge = data.closed[-1]
     rows = ~np.isnan(judge.churned)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.metrics import decile_table, reliability_table
+from training.sensitivity import Sensitivity
 
 matplotlib.use("Agg")  # no screen is needed, and none is looked for
 
@@ -57,5 +58,22 @@ def deciles(actual: Floats, predicted: Floats, path: Path, what: str) -> None:
         xlabel="tenth of customers, highest predicted first", ylabel=f"mean {what}", title="Tenths on the backtest"
     )
     axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def sensitivity(found: Sensitivity, path: Path) -> None:
+    """Who would have left by horizon, cutoff after cutoff; beside it who of them came back."""
+    figure, (over_time, back) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for definition in found.definitions:
+        over_time.plot(
+            list(definition.rates), list(definition.rates.values()), marker="o", label=f"{definition.horizon} days"
+        )
+    over_time.set(ylabel="share of active customers who left", title="By cutoff", ylim=(0, 1))
+    over_time.tick_params(axis="x", rotation=45)
+    over_time.legend(title="no purchase in")
+    known = [definition for definition in found.definitions if definition.came_back is not None]
+    back.bar([f"{d.horizon}" for d in known], [d.came_back or 0.0 for d in known])
+    back.set(xlabel="days without a purchase", ylabel="share who bought in the 90 days after", title="Came back")
     figure.savefig(path, dpi=120)
     plt.close(figure)

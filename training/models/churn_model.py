@@ -84,12 +84,13 @@ class ChurnModel:
 
     Averaging the two ranks better than either on every earlier cutoff of the real sets, and than weights fitted on one
     calibration date (see docs/decisions). For event churn the history says nothing of cancelling, and only the booster
-    counts. Without a booster (no labelled window) the history stands alone. `learnt` are the days of the windows that
+    counts, `history_model` being null where too few came back. Without a booster (no labelled window) the history stands
+    alone. `learnt` are the days of the windows that
     taught it, `longest` those that a probability may be asked for; `remarks` what the training says of itself.
     """
 
     inputs: Inputs
-    history_model: BuyTillYouDie
+    history_model: BuyTillYouDie | None
     leaving: Leaving
     learnt: int
     longest: int
@@ -145,12 +146,15 @@ class ChurnModel:
         """
         if self.leaving.is_event:
             return -np.expm1(asked / taught * np.log1p(-learnt))
+        assert self.history_model is not None
         history = self.inputs.history(vectors)
         by_days = [hazard(self.history_model.outlook(history, days, self.leaving.gap)) for days in (asked, taught)]
         return learnt ** (np.maximum(by_days[0], 1e-12) / np.maximum(by_days[1], 1e-12))
 
-    def outlook_by(self, history_model: BuyTillYouDie, vectors: Vectors) -> Outlook:
-        """What the histories say of the learnt windows, by the model of any cutoff."""
+    def outlook_by(self, history_model: BuyTillYouDie | None, vectors: Vectors) -> Outlook:
+        """What the histories say of the learnt windows, by the model of any cutoff; nan where it has none."""
+        if history_model is None:
+            return Outlook(*np.full((4, len(vectors)), np.nan))
         days = self.leaving.within(self.learnt).days(self.inputs, vectors)
         return history_model.outlook(self.inputs.history(vectors), days, self.leaving.gap)
 
@@ -177,7 +181,7 @@ class ChurnModel:
         own[:, used.index("days_since_last_purchase")] += np.where(rhythm, 0, by_outlook)
         return used, own
 
-    def calibrated(self, vectors: Vectors, churned: Floats, history_model: BuyTillYouDie) -> Self:
+    def calibrated(self, vectors: Vectors, churned: Floats, history_model: BuyTillYouDie | None) -> Self:
         """The same model with slope and intercept fitted on a later cutoff (Platt 1999, with his smoothed targets)."""
         score = self.score(vectors, self.outlook_by(history_model, vectors))
         positive, negative = churned.sum(), (1 - churned).sum()
@@ -195,7 +199,7 @@ class ChurnModel:
 
     def save(self, folder: Path) -> None:
         parameters = {
-            "packed": self.inputs.packed, "used": self.inputs.used, "history_model": self.history_model.to_json(),
+            "packed": self.inputs.packed, "used": self.inputs.used, "history_model": self.history_model and self.history_model.to_json(),
             "leaving": self.leaving.to_json(), "learnt": self.learnt, "longest": self.longest, "slope": self.slope,
             "intercept": self.intercept, "season": asdict(self.season), "remarks": self.remarks,
         }  # fmt: skip
@@ -205,8 +209,9 @@ class ChurnModel:
     def load(cls, folder: Path) -> Self:
         stored = Stored.read(folder)
         p = stored.parameters
+        history = p["history_model"] and BuyTillYouDie.from_json(p["history_model"])
         return cls(
-            Inputs(tuple(p["packed"]), tuple(p["used"])), BuyTillYouDie.from_json(p["history_model"]),
+            Inputs(tuple(p["packed"]), tuple(p["used"])), history,
             Leaving(**p["leaving"]), p["learnt"], p["longest"], stored.booster, p["slope"], p["intercept"],
             Season(**p["season"]), tuple(p["remarks"]),
         )  # fmt: skip
