@@ -84,9 +84,9 @@ class ChurnModel:
 
     Averaging the two ranks better than either on every earlier cutoff of the real sets, and than weights fitted on one
     calibration date (see docs/decisions). For event churn the history says nothing of cancelling, and only the booster
-    counts, `history_model` being null where too few came back. Without a booster (no labelled window) the history stands
-    alone. `learnt` are the days of the windows that
-    taught it, `longest` those that a probability may be asked for; `remarks` what the training says of itself.
+    counts, `history_model` being null where too few came back. Without a booster (no labelled window) the history
+    stands alone. `learnt` are the days of the windows that taught it, `longest` those that a probability may be asked
+    for; `remarks` what the training says of itself.
     """
 
     inputs: Inputs
@@ -198,8 +198,9 @@ class ChurnModel:
         return replace(self, slope=float(slope), intercept=float(intercept))
 
     def save(self, folder: Path) -> None:
+        history = self.history_model and self.history_model.to_json()
         parameters = {
-            "packed": self.inputs.packed, "used": self.inputs.used, "history_model": self.history_model and self.history_model.to_json(),
+            "packed": self.inputs.packed, "used": self.inputs.used, "history_model": history,
             "leaving": self.leaving.to_json(), "learnt": self.learnt, "longest": self.longest, "slope": self.slope,
             "intercept": self.intercept, "season": asdict(self.season), "remarks": self.remarks,
         }  # fmt: skip
