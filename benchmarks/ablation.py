@@ -76,7 +76,7 @@ def _customer_models(
     used = tuple(name for name in data.inputs.used if name in kept)
     data = replace(data, inputs=replace(data.inputs, used=used))
     vectors = data.current.vectors
-    leaving, worth = churn.fit(data, workspace, data.closed, data.current), lifetime_value.train(data, workspace)[0]
+    leaving, worth = (kind.fit(data, workspace, data.closed, data.current) for kind in (churn, lifetime_value))
     able = leaving.can_churn(vectors)
     left, value = 1.0 - happened["bought"].eq(True).to_numpy(dtype=float), happened["value"].fillna(0.0).to_numpy()
     probability, expected = leaving.probability(vectors[able]), np.nan_to_num(worth.value(vectors))

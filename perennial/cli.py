@@ -205,6 +205,34 @@ def train(
 
 
 @app.command()
+def backtest(
+    config: Config, cutoffs: Annotated[int | None, typer.Option(min=1, help="Earlier dates to judge the models at;"
+    " training.backtest_cutoffs if absent.")] = None,
+    overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Train the models as at earlier dates, on what was known then, and hold them against what followed.
+
+    Naive rules and the field's models stand beside ours; a page and a JSON file go to the home's `reports` folder.
+    Example: perennial backtest -c configs/online_retail.yaml --as-of 2011-03-01 --cutoffs 3
+    """
+    from training import backtest_page, backtest_report
+
+    workspace = _open(config, overrides, home)
+    with storage.locked(workspace.home_path):
+        day, say = _day(workspace, as_of), _say()
+        count = cutoffs or workspace.training.backtest_cutoffs
+        report = backtest_report.run(workspace, day, count, say)
+        typer.echo(backtest_report.as_text(report))
+        data, page = (workspace.home_path / "reports" / f"backtest-{day}{end}" for end in (".json", ".html"))
+        storage.write_json(data, backtest_report.as_data(report))
+        with storage.replacing(page) as draft:
+            draft.write_text(backtest_page.as_html(report), encoding="utf-8")
+        _tracker()
+        backtest_report.record(workspace, report, [data, page])
+        typer.echo(f"\nthe page: {page}\nevery figure: {data}")
+
+
+@app.command()
 def promote(
     config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
     version: Annotated[str | None, typer.Option(help="The latest if absent.")] = None,
@@ -331,7 +359,7 @@ def churn_sensitivity(
     typer.echo(as_text(found))
     if plot is not None:
         with storage.replacing(plot) as draft:
-            plots.sensitivity(found, draft)
+            plots.sensitivity(found).savefig(draft, format="png", dpi=120)
         typer.echo(f"\nthe picture: {plot}")
 
 

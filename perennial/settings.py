@@ -131,6 +131,13 @@ class Churn(_Model):
 class LifetimeValue(_Model):
     horizon: int = Field(default=90, ge=1, description="days of spend to predict")
     discount_rate: float = Field(default=0.0, ge=0, lt=1, description="per year")
+    measure: Literal["spend", "margin"] = Field(
+        default="spend",
+        description="what a purchase is worth: `spend`, or `margin` (amount less cost) where cost is known",
+    )
+    interval: float = Field(
+        default=0.8, gt=0, lt=1, description="share of outcomes that the lower and upper bound are to hold"
+    )
 
 
 class CrossSell(_Model):
@@ -144,6 +151,12 @@ class Training(_Model):
     spacing: int = Field(default=30, ge=1, description="days between them")
     min_history: int = Field(default=90, ge=1, description="days of purchases before the first of them")
     seed: int = Field(default=7, ge=0, description="of every random choice")
+    backtest_cutoffs: int = Field(
+        default=3, ge=1, le=60, description="closed cutoffs that a training, or `backtest`, is judged at, at most"
+    )
+    backtest_customers: int = Field(
+        default=20_000, ge=1000, description="customers that a backtest looks at, at most; above, a sample by their ids"
+    )
 
 
 class Bands(_Model):

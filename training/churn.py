@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import lightgbm as lgb
 import numpy as np
@@ -12,52 +12,29 @@ from scipy.optimize import brentq
 
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
-from training import metrics
-from training.datasets import Cutoff, Dataset, outcome_days
+from training.datasets import Cutoff, Dataset
 from training.leaks import givens_away
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 from training.models.churn_model import ChurnModel, Season, design, fit_booster, inputs_of, silence
 from training.models.customer_model import logit, sigmoid
 from training.models.leaving import Leaving
+from training.season import YEAR
 
 Floats = NDArray[np.floating]
 
 MIN_OUTCOMES = 100
 """Of either kind; with fewer, a booster learns the accidents of the sample."""
-YEAR = 365
 
 
-@dataclass(frozen=True)
-class Backtest:
-    """The model as it would have been trained at the latest closed cutoff, against what then happened."""
-
-    actual: Floats
-    predicted: Floats
-    naive: Floats
-
-    def figures(self) -> dict[str, float]:
-        """Metrics of the model, and of the naive rule (who has been silent longest), by name."""
-        return {
-            "auc": metrics.auc(self.actual, self.predicted),
-            "average_precision": metrics.average_precision(self.actual, self.predicted),
-            "brier": metrics.brier(self.actual, self.predicted),
-            "log_loss": metrics.log_loss(self.actual, self.predicted),
-            "ece": metrics.ece(self.actual, self.predicted),
-            "lift10": metrics.lift_at(self.actual, self.predicted, 0.1),
-            "naive_auc": metrics.auc(self.actual, self.naive),
-        }
-
-
-def train(data: Dataset, workspace: Workspace) -> tuple[ChurnModel, Backtest | None]:
-    """The model for `data.current`, and its backtest where an earlier training has a closed window to be judged on.
+def train(data: Dataset, workspace: Workspace) -> ChurnModel:
+    """The model for `data.current`, once no column gives the outcome away.
 
     Raises:
-        CheckFailed: neither a labelled window nor enough returning customers to learn from, or a column that gives the
-            outcome away.
+        CheckFailed: such a column, by its name, or as in `fit`.
     """
     told = _leaks(data, workspace)
     model = fit(data, workspace, data.closed, data.current)
-    return replace(model, remarks=(*told, *model.remarks)), _backtest(data, workspace)
+    return replace(model, remarks=(*told, *model.remarks))
 
 
 def _leaks(data: Dataset, workspace: Workspace) -> tuple[str, ...]:
@@ -75,12 +52,12 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
     """The model for `current`, from `closed` cutoffs alone; the latest of them calibrates, the earlier ones teach.
 
     The booster is then taught again by all of them, under the line that the calibration found, and the base rate is
-    moved half way to last year's. Where no cutoff has closed anywhere, a shorter window teaches, and the history
-    carries what it taught to the horizon.
+    moved half way to last year's. Windows shorter than the horizon teach too: the history carries what they taught.
+
+    Raises:
+        CheckFailed: neither a labelled window nor enough returning customers to learn from.
     """
-    leaving, learnt = Leaving.of(workspace.churn), workspace.churn.horizon
-    if not closed and data.shorter:
-        closed, learnt = data.shorter, data.shorter_horizon
+    leaving, learnt = Leaving.of(workspace.churn), data.taught.churn.horizon
     plain = _without_booster(data, leaving, learnt, current)
     refused = _too_little(closed, leaving)
     if refused is not None:
@@ -167,18 +144,3 @@ def _offset(model: ChurnModel, cutoff: Cutoff) -> float:
         return float(logit(np.array(rate)))
     said = silence(model.outlook_by(cutoff.history_model, vectors))
     return float(brentq(lambda shift: float(np.mean(sigmoid(said + shift))) - rate, -30, 30))
-
-
-def _backtest(data: Dataset, workspace: Workspace) -> Backtest | None:
-    if not data.closed:
-        return None
-    judge = data.closed[-1]
-    rows = ~np.isnan(judge.churned)
-    if len(set(judge.churned[rows])) < 2:
-        return None
-    try:
-        model = fit(data, workspace, data.closed_by(judge.as_of, outcome_days(workspace)), judge)
-    except CheckFailed:
-        return None
-    silence = data.inputs.column(judge.vectors, "days_since_last_purchase")
-    return Backtest(judge.churned[rows], model.probability(judge.vectors[rows]), np.nan_to_num(silence[rows], nan=1e6))

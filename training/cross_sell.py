@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
-from training import labels, metrics
+from training import labels
 from training.models.offer_model import OfferModel, fit
 
 if TYPE_CHECKING:
@@ -57,27 +58,6 @@ class Backtest:
     naive: Floats
     owned: NDArray[np.bool_]
 
-    def figures(self, k: int = 5) -> dict[str, float]:
-        """Ranking metrics at `k` for all items, repeats and new ones, the naive rule's beside them, and calibration."""
-        found = {"auc": metrics.auc(self.bought, self.predicted), "ece": metrics.ece(self.bought, self.predicted)}
-        for kind, among in (("", np.ones_like(self.owned)), ("_repeat", self.owned), ("_new", ~self.owned)):
-            baskets = self._lists(among & (self.bought > 0), self.bought, None)
-            for name, score in (("", self.predicted), ("naive_", self.naive)):
-                ranked = self._lists(among, score, k)
-                both = [(b, ranked.get(c, [])) for c, b in baskets.items()]
-                if both:
-                    pair = [b for b, _ in both], [r for _, r in both]
-                    found[f"{name}ndcg{k}{kind}"] = metrics.ndcg_at(*pair, k)
-                    found[f"{name}recall{k}{kind}"] = metrics.recall_at(*pair, k)
-        return found
-
-    def _lists(self, among: NDArray[np.bool_], score: Floats, most: int | None) -> dict[str, list[str]]:
-        rows = self.keys[among].assign(score=score[among])
-        rows = rows.sort_values(["customer_id", "score", "item"], ascending=[True, False, True])
-        if most is not None:
-            rows = rows.groupby("customer_id").head(most)
-        return {str(customer_id): list(items) for customer_id, items in rows.groupby("customer_id")["item"]}
-
 
 def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
     """The dates to learn offers from, oldest first; empty without items or where no labelled window fits."""
@@ -90,8 +70,8 @@ def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
     )
 
 
-def train(store: FeatureStore, workspace: Workspace, as_of: date) -> tuple[OfferModel, Backtest | None]:
-    """The model for `as_of`, and its backtest where a window is left to judge it on.
+def train(store: FeatureStore, workspace: Workspace, as_of: date) -> OfferModel:
+    """The model for `as_of`.
 
     Raises:
         NoCrossSell: no products, fewer than two items, no closed window, or nothing bought in one.
@@ -108,10 +88,21 @@ def train(store: FeatureStore, workspace: Workspace, as_of: date) -> tuple[Offer
     bought = np.concatenate([p.bought for p in pairs])
     if bought.sum() < MIN_BOUGHT or len({item for p in pairs for item in p.keys["item"].unique()}) < MIN_ITEMS:
         raise NoCrossSell(f"fewer than two items, or fewer than {MIN_BOUGHT} purchases of them, in the closed windows")
-    backtest = None
-    if len(pairs) > 1 and sum(p.bought.sum() for p in pairs[:-1]) >= MIN_BOUGHT:
-        backtest = _judge(_fit(workspace, pairs[:-1]), pairs[-1], workspace)
-    return _fit(workspace, pairs), backtest
+    return _fit(workspace, pairs)
+
+
+def judged_at(
+    store: FeatureStore, workspace: Workspace, judge: date, learnt_from: Sequence[date], known_by: date
+) -> Backtest:
+    """Offers made at `judge`, learnt from dates that had closed by then, against what is known since to be bought.
+
+    Raises:
+        NoCrossSell: too little was bought in the windows to learn from.
+    """
+    pairs = [_pairs(store, workspace, cutoff, judge) for cutoff in learnt_from]
+    if sum(p.bought.sum() for p in pairs) < MIN_BOUGHT:
+        raise NoCrossSell(f"fewer than {MIN_BOUGHT} purchases of items in the windows closed by {judge}")
+    return _judge(_fit(workspace, pairs), _pairs(store, workspace, judge, known_by), workspace)
 
 
 def _fit(workspace: Workspace, pairs: list[_Pairs]) -> OfferModel:

@@ -11,6 +11,7 @@ import duckdb
 from perennial import storage
 from perennial.ingest import Account
 from perennial.settings import Workspace
+from training import datasets
 from training.leaks import Leaks, leaks
 from training.sufficiency import (
     Cohort,
@@ -99,7 +100,7 @@ def check(
             progress(f"looked at {account.accepted:,} rows of {account.table}")
         create_purchase_days(connection, workspace, as_of, one_in)
         closed, refused = closed_cutoffs(workspace, as_of)
-        create_outcomes(connection, workspace, closed, as_of)
+        create_outcomes(connection, datasets.taught(workspace, as_of), closed, as_of)
         bought = purchases(connection, workspace, one_in)
         found = cohorts(connection, closed, as_of, one_in)
         progress(f"counted who left and who stayed at {len(closed)} closed cutoffs")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,15 @@ from training.models.bg_nbd import NotIdentified
 from training.models.buy_till_you_die import BuyTillYouDie
 from training.models.customer_model import Inputs
 from training.models.leaving import Leaving
+from training.season import ShopDays
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
 Floats = NDArray[np.floating]
+
+HORIZONS = 2
+"""Of history, at the least, to learn from what happened next: one to know customers by, one to see what they did."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Cutoff:
 
     vectors: packed features; history_model: fitted on this cutoff's own histories, null where too few came back;
     churned: 1 left, 0 stayed, nan for who cannot leave or where the window is open; value: spend in the window,
-    n_purchases: days with a purchase in it, both nan where it is open.
+    n_purchases: days with a purchase in it, both nan where it is open; shop_value, shop_purchases: what the whole shop
+    sold before the as_of, in the same units.
     """
 
     as_of: date
@@ -43,21 +48,21 @@ class Cutoff:
     churned: Floats
     value: Floats
     n_purchases: Floats
+    shop_value: ShopDays
+    shop_purchases: ShopDays
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Closed cutoffs, oldest first, and the as_of that the models are trained for.
 
-    `shorter` are cutoffs at which only a window of `shorter_horizon` days has closed, where the churn horizon itself
-    has closed nowhere; empty otherwise.
+    `taught` is the workspace with the horizons of the closed cutoffs' windows, as `taught` below says.
     """
 
     inputs: Inputs
     closed: tuple[Cutoff, ...]
     current: Cutoff
-    shorter: tuple[Cutoff, ...] = ()
-    shorter_horizon: int = 0
+    taught: Workspace
 
     def closed_by(self, as_of: date, outcome_days: int) -> tuple[Cutoff, ...]:
         """The cutoffs whose outcomes a training at `as_of` could have seen."""
@@ -69,8 +74,43 @@ def outcome_days(workspace: Workspace) -> int:
     return max(workspace.churn.gap + workspace.churn.horizon, workspace.lifetime_value.horizon)
 
 
-def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
-    """The dates to learn churn and value from, oldest first; empty where no labelled window fits into the history.
+SHORTEST_WINDOW = 28
+"""Days; what a shorter window brings says little of a longer one."""
+_WINDOWS_APART = 6
+"""Cutoffs that a window at least spans, where the history has room for few."""
+
+
+def taught(workspace: Workspace, as_of: date) -> Workspace:
+    """The workspace with horizons that leave room to learn: its own, or shorter ones.
+
+    A history shorter than `HORIZONS` horizons, or with room for no closed window as long as one, is taught on windows
+    of half of the room there is; the models carry what they learn over to the horizon. Where not even that is
+    `SHORTEST_WINDOW` days, nothing changes.
+    """
+    days = labels.purchase_days(workspace, as_of)
+    if days is None:
+        return workspace
+    churn, value, training = workspace.churn, workspace.lifetime_value, workspace.training
+    room = (as_of - days[0]).days - training.min_history
+    short = room // 2
+    enough = room >= outcome_days(workspace) and (as_of - days[0]).days >= HORIZONS * outcome_days(workspace)
+    if enough or short < SHORTEST_WINDOW + churn.gap:
+        return workspace
+    return workspace.model_copy(
+        update={
+            "churn": churn.model_copy(update={"horizon": min(churn.horizon, short - churn.gap)}),
+            "lifetime_value": value.model_copy(update={"horizon": min(value.horizon, short)}),
+            "training": training.model_copy(update={"spacing": min(training.spacing, short // _WINDOWS_APART)}),
+        }
+    )
+
+
+def cutoffs(workspace: Workspace, as_of: date, most: int | None = None) -> list[date]:
+    """The dates to learn churn and value from, oldest first, `training.cutoffs` of them unless `most` says otherwise.
+
+    Empty where no labelled window fits into the history, or the history is shorter than `HORIZONS` horizons.
+
+    Where none of the workspace's horizon does, those of the shorter windows of `taught`.
 
     Raises:
         CheckFailed: no purchase before `as_of`, none within the active window, or a horizon longer than the history.
@@ -89,64 +129,55 @@ def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
             f"a horizon of {outcome_days(workspace)} days is longer than the history of {(as_of - first).days} days"
             f" between {first} and {as_of}; shorten churn.horizon and lifetime_value.horizon, or choose a later --as-of"
         )
-    training = workspace.training
+    short = taught(workspace, as_of)
+    training = short.training
+    if (as_of - first).days < HORIZONS * outcome_days(short):
+        return []
     return closed_cutoffs(
-        as_of, first, outcome_days=outcome_days(workspace), spacing=training.spacing, most=training.cutoffs,
+        as_of, first, outcome_days=outcome_days(short), spacing=training.spacing, most=most or training.cutoffs,
         min_history=training.min_history,
     )  # fmt: skip
 
 
-def shorter_horizon(workspace: Workspace) -> int:
-    """Days of the window that churn learns from where its own has closed nowhere."""
-    return max(workspace.churn.horizon // 3, 1)
+def load(
+    store: FeatureStore,
+    workspace: Workspace,
+    as_of: date,
+    closed: Sequence[date] | None = None,
+    most: int | None = None,
+) -> Dataset:
+    """Everything that churn and lifetime value learn from at `as_of`; the snapshots must be there.
 
-
-def shorter_cutoffs(workspace: Workspace, as_of: date) -> list[date]:
-    """The dates to learn a shorter churn window from, oldest first; empty where the whole one has closed somewhere."""
-    days = labels.purchase_days(workspace, as_of)
-    if workspace.churn.kind == "event" or days is None or cutoffs(workspace, as_of):
-        return []
-    training = workspace.training
-    return closed_cutoffs(
-        as_of, days[0], outcome_days=workspace.churn.gap + shorter_horizon(workspace), spacing=training.spacing,
-        most=training.cutoffs, min_history=training.min_history,
-    )  # fmt: skip
-
-
-def load(store: FeatureStore, workspace: Workspace, as_of: date) -> Dataset:
-    """Everything that churn and lifetime value learn from at `as_of`; its snapshots must be there."""
-    closed, shorter = cutoffs(workspace, as_of), shorter_cutoffs(workspace, as_of)
-    rows = retrieval.customer_rows(store, workspace, [*closed, *shorter, as_of])
+    `closed` are the cutoffs to load, those of `cutoffs` if absent; `most` customers, chosen by a hash of the id, are
+    the same ones at every cutoff.
+    """
+    closed = cutoffs(workspace, as_of) if closed is None else closed
+    share = 1.0 if most is None else most / max(1, len(retrieval.customers_at(workspace, as_of)))
+    rows = retrieval.customer_rows(store, workspace, [*closed, as_of], share)
     packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
     used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
     coded = tuple(f"attribute_{name}" for name in snapshot.attribute_codes(workspace)) if workspace.attributes else ()
     inputs = Inputs(packed, used, coded)
-    groups = dict(list(rows.groupby("as_of", sort=True)))
-    found = _closed_cutoffs(inputs, workspace, closed, as_of, groups)
-    open_now = _cutoff(inputs, workspace, as_of, groups[pd.Timestamp(as_of)], None)
-    if not shorter:
-        return Dataset(inputs, found, open_now)
-    days = shorter_horizon(workspace)
-    brief = workspace.model_copy(update={
-        "churn": workspace.churn.model_copy(update={"horizon": days}),
-        "lifetime_value": workspace.lifetime_value.model_copy(update={"horizon": days}),
-    })  # fmt: skip
-    return Dataset(inputs, found, open_now, _closed_cutoffs(inputs, brief, shorter, as_of, groups), days)
-
-
-def _closed_cutoffs(
-    inputs: Inputs, workspace: Workspace, closed: Sequence[date], known_by: date, groups: dict[Any, pd.DataFrame]
-) -> tuple[Cutoff, ...]:
-    happened = labels.outcomes(workspace, closed, known_by)
+    short = taught(workspace, as_of)
+    happened = labels.outcomes(short, closed, known_by=as_of)
+    sold = labels.shop_days(workspace, known_by=as_of)
     happened["as_of"] = pd.to_datetime(happened["as_of"])
-    return tuple(
-        _cutoff(inputs, workspace, day, groups[pd.Timestamp(day)], happened[happened["as_of"] == pd.Timestamp(day)])
+    groups = dict(list(rows.groupby("as_of", sort=True)))
+    found = [
+        _cutoff(inputs, short, day, groups[pd.Timestamp(day)], sold, happened[happened["as_of"] == pd.Timestamp(day)])
         for day in closed
-    )
+    ]
+    open_now = _cutoff(inputs, short, as_of, groups[pd.Timestamp(as_of)], sold, None)
+    return Dataset(inputs, tuple(found), open_now, short)
 
 
 def _cutoff(
-    inputs: Inputs, workspace: Workspace, as_of: date, rows: pd.DataFrame, happened: pd.DataFrame | None
+    inputs: Inputs,
+    workspace: Workspace,
+    as_of: date,
+    rows: pd.DataFrame,
+    sold: pd.DataFrame,
+    happened: pd.DataFrame | None,
 ) -> Cutoff:
     vectors = retrieval.matrix(rows, inputs.packed)
     customer_ids = rows["customer_id"].to_numpy(dtype=object)
@@ -154,17 +185,47 @@ def _cutoff(
         history_model = BuyTillYouDie.fit(inputs.history(vectors), inputs.column(vectors, "spend_last"))
     except NotIdentified:
         history_model = None
-    churned = value = n_purchases = np.full(len(rows), np.nan)
-    if happened is not None:
-        happened = happened.set_index("customer_id").reindex(customer_ids)
-        value = happened["value"].fillna(0.0).to_numpy(dtype=float)
-        n_purchases = happened["n_purchases"].fillna(0.0).to_numpy(dtype=float)
-        churned = _churned(inputs, workspace, vectors, happened)
-    return Cutoff(as_of, customer_ids, vectors, history_model, churned, value, n_purchases)
+    unknown = np.full(len(rows), np.nan)
+    shop = (_shop_days(sold, as_of, name) for name in ("value", "n_purchases"))
+    cutoff = Cutoff(as_of, customer_ids, vectors, history_model, unknown, unknown, unknown, *shop)
+    return cutoff if happened is None else _labelled(inputs, workspace, cutoff, happened)
+
+
+def _shop_days(sold: pd.DataFrame, as_of: date, name: str) -> ShopDays:
+    """A number for every day since the first with a sale, of what was known at `as_of`."""
+    known = sold[pd.to_datetime(sold["known_day"]) < pd.Timestamp(as_of)]
+    by_day = known.groupby(pd.to_datetime(known["day"]))[name].sum()
+    first = by_day.index.min() if len(by_day) else pd.Timestamp(as_of)
+    every = pd.date_range(first, pd.Timestamp(as_of), inclusive="left")
+    return ShopDays(first.date(), by_day.reindex(every, fill_value=0.0).to_numpy(dtype=float))
+
+
+def seen_at(data: Dataset, workspace: Workspace, as_of: date) -> tuple[Cutoff, ...]:
+    """The cutoffs closed by `as_of`, with outcomes as they were known then: what was recorded later is not among them.
+
+    As many, the latest, as a training at `as_of` learns from.
+    """
+    closed = data.closed_by(as_of, outcome_days(data.taught))[-workspace.training.cutoffs :]
+    happened = labels.outcomes(data.taught, [cutoff.as_of for cutoff in closed], known_by=as_of)
+    days = pd.to_datetime(happened["as_of"])
+    return tuple(
+        _labelled(data.inputs, workspace, cutoff, happened[days == pd.Timestamp(cutoff.as_of)]) for cutoff in closed
+    )
+
+
+def _labelled(inputs: Inputs, workspace: Workspace, cutoff: Cutoff, happened: pd.DataFrame) -> Cutoff:
+    """A window that has closed without a row is one in which the customer did nothing."""
+    happened = happened.set_index("customer_id").reindex(cutoff.customer_ids)
+    return replace(
+        cutoff,
+        churned=_churned(inputs, workspace, cutoff.vectors, happened),
+        value=happened["value"].fillna(0.0).to_numpy(dtype=float),
+        n_purchases=happened["n_purchases"].fillna(0.0).to_numpy(dtype=float),
+    )
 
 
 def _churned(inputs: Inputs, workspace: Workspace, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:
-    """A window that has closed without a row is one in which the customer did nothing."""
+    """1 who left, 0 who stayed, nan for who could not leave any more."""
     leaving = Leaving.of(workspace.churn)
     if leaving.is_event:
         left = happened["cancelled"].eq(True).to_numpy()

@@ -24,9 +24,9 @@ def purchase_days(workspace: Workspace, known_by: date) -> tuple[date, date] | N
 def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) -> pd.DataFrame:
     """Who did what in the outcome windows of `as_of_dates`; a customer who did nothing has no row.
 
-    Columns: customer_id, as_of, `n_purchases` and `value` (discounted net spend) in the lifetime-value window,
-    `bought` in the churn window, `returned_after` (days from as_of to the first purchase in it, null without one) and,
-    for event churn, `cancelled` in it.
+    Columns: customer_id, as_of, `n_purchases` and `value` (discounted, net of returns, of what
+    `lifetime_value.measure` says) in the lifetime-value window, `bought` in the churn window, `returned_after` (days
+    from as_of to the first purchase in it, null without one) and, for event churn, `cancelled` in it.
 
     Raises:
         ValueError: a window had not closed by `known_by`; its outcome does not exist yet.
@@ -40,16 +40,58 @@ def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) 
         bought = connection.execute(f"""
             SELECT customer_id, as_of,
                    count(DISTINCT day) FILTER (amount >= 0 AND day < as_of + {value.horizon}) AS n_purchases,
-                   coalesce(round(sum(amount * {rate}) FILTER (day < as_of + {value.horizon}), 6), 0) AS value,
+                   coalesce(round(sum(worth * {rate}) FILTER (day < as_of + {value.horizon}), 6), 0) AS value,
                    coalesce(bool_or(amount >= 0 AND day >= as_of + {churn.gap}
                                     AND day < as_of + {churn.gap + churn.horizon}), false) AS bought,
                    min(day - as_of) FILTER (amount >= 0 AND day >= as_of + {churn.gap}
                                     AND day < as_of + {churn.gap + churn.horizon}) AS returned_after
-            FROM {_known("transactions", workspace, known_by)} JOIN cutoffs ON day >= as_of
+            FROM {_worth(workspace, known_by)} JOIN cutoffs ON day >= as_of
              AND day < as_of + {max(churn.gap + churn.horizon, value.horizon)}
             GROUP BY ALL""").df()
         cancelled = _cancellations(connection, workspace, known_by)
     return bought.merge(cancelled, on=["customer_id", "as_of"], how="outer")
+
+
+def shop_days(workspace: Workspace, known_by: date) -> pd.DataFrame:
+    """What the whole shop sold: one row per (day, known_day), sorted by day.
+
+    Columns: day, known_day, `value` (net of returns, of what `lifetime_value.measure` says), `n_purchases` (customers
+    who bought that day).
+    """
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        return connection.execute(f"""
+            SELECT day, known_day, sum(worth) AS value,
+                   count(DISTINCT customer_id) FILTER (amount >= 0)::DOUBLE AS n_purchases
+            FROM {_worth(workspace, known_by)} GROUP BY ALL ORDER BY day""").df()
+
+
+def _worth(workspace: Workspace, known_by: date) -> str:
+    """SQL: the transactions known by then, with what each line is `worth`: its amount, or the margin in it.
+
+    A line whose cost is unknown has the mean margin of those whose cost is known.
+
+    Raises:
+        CheckFailed: the margin is wanted, and no line's cost is known.
+    """
+    lines = _known("transactions", workspace, known_by)
+    if workspace.lifetime_value.measure == "spend":
+        return f"(SELECT *, amount AS worth FROM {lines})"
+    priced = f"(SELECT *, cost AS known_cost FROM {lines})"
+    if workspace.tables.products is not None:
+        products = storage.rows_of(workspace.home_path, "products")
+        priced = (
+            f"(SELECT lines.*, coalesce(cost, unit_cost * quantity) AS known_cost FROM {lines} AS lines"
+            f" LEFT JOIN (SELECT product_id, unit_cost FROM {products}) USING (product_id))"
+        )
+    query = f"SELECT sum(known_cost) / sum(amount) FROM {priced} WHERE known_cost IS NOT NULL"
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        share = connection.execute(query).fetchall()[0][0]
+    if share is None:
+        raise storage.CheckFailed(
+            "lifetime_value.measure is margin, and no line's cost is known: map `cost` of transactions, or"
+            " `unit_cost` of products and `quantity`, or set lifetime_value.measure to spend"
+        )
+    return f"(SELECT *, amount - coalesce(known_cost, amount * {share}) AS worth FROM {priced})"
 
 
 def _cancellations(connection: duckdb.DuckDBPyConnection, workspace: Workspace, known_by: date) -> pd.DataFrame:

@@ -1,9 +1,16 @@
-"""Learning what customers will spend: the history's own value, a Tweedie booster, or both, as a backtest decides."""
+"""Learning what customers will spend: boosters over what histories expect, in the order and at the level of what came.
+
+Every cutoff's window is taught as if it had gone as the histories of its customers expect: outcomes are divided by the
+window's level (`season.ClosedWindow.level`). So a winter peak teaches nothing about single customers, and what the
+coming window brings in total is a question of its own, answered from the shop's calendar.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import Self
 
 import lightgbm as lgb
 import numpy as np
@@ -11,110 +18,168 @@ from numpy.typing import NDArray
 
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
-from training import metrics
-from training.datasets import Cutoff, Dataset, outcome_days, stacked
+from training.datasets import Cutoff, Dataset
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
-from training.models.value_model import Spread, ValueModel, fit_booster
+from training.models.buy_till_you_die import Outlook
+from training.models.customer_model import Inputs, predicted
+from training.models.value_model import MONTH, OBJECTIVES, Curve, Spread, ValueModel, fit_booster
+from training.season import YEAR, ClosedWindow, ShopDays, recent_level, seasonal_level
 
 Floats = NDArray[np.floating]
 
 MIN_BUYERS = 100
 """Who spent something in the labelled windows; with fewer there is nothing for a booster to learn."""
-_WEIGHTS = (0.0, 0.5, 1.0)
-_NOISE = 0.01
-"""Of ngini: the two together are left only for a part that ranks better by more than this on the backtest."""
+_MOST_CUSTOMERS = 100_000
+"""Drawn from each cutoff: more teach nothing that can be measured, and take their time."""
 _DRAWN_CUSTOMERS = 20_000
 
 
 @dataclass(frozen=True)
-class Backtest:
-    """Predictions made as at the latest closed cutoff, by weight of the booster, against what was then spent."""
+class _Taught:
+    """The (sampled) customers of one cutoff who ever bought, a row each, and totals over all customers.
 
-    actual: Floats
-    by_weight: dict[float, Floats]
-    naive: Floats
-    chosen: float
+    value, purchases: what the window brought; nan where it is open. expected, happened: by `value` and `purchases`.
+    """
 
-    @property
-    def predicted(self) -> Floats:
-        return self.by_weight[self.chosen]
+    as_of: date
+    design: Floats
+    outlook: Outlook
+    value: Floats
+    purchases: Floats
+    expected: dict[str, float]
+    happened: dict[str, float]
 
-    def figures(self) -> dict[str, float]:
-        """Metrics of the chosen blend, and of the naive rule (last year's spend again), by name."""
-        return {
-            "ngini": metrics.ngini(self.actual, self.predicted),
-            "spearman": metrics.spearman(self.actual, self.predicted),
-            "decile_wape": metrics.decile_wape(self.actual, self.predicted),
-            "bias": metrics.bias(self.actual, self.predicted),
-            "top_decile_capture": metrics.top_decile_capture(self.actual, self.predicted),
-            "naive_ngini": metrics.ngini(self.actual, self.naive),
-            "history_ngini": metrics.ngini(self.actual, self.by_weight[0.0]),
-            "booster_weight": self.chosen,
-        }
+    @classmethod
+    def of(cls, inputs: Inputs, cutoff: Cutoff, horizon: int, rng: np.random.Generator) -> Self:
+        assert cutoff.history_model is not None
+        bought = np.flatnonzero(~np.isnan(inputs.column(cutoff.vectors, "T")))
+        drawn = np.sort(rng.choice(bought, _MOST_CUSTOMERS, replace=False)) if len(bought) > _MOST_CUSTOMERS else bought
+        vectors = cutoff.vectors[drawn]
+        outlook = cutoff.history_model.outlook(inputs.history(vectors), horizon)
+        stands_for = len(bought) / len(drawn)
+        return cls(
+            cutoff.as_of, inputs.design(vectors, outlook), outlook, cutoff.value[drawn], cutoff.n_purchases[drawn],
+            {"value": outlook.value.sum() * stands_for, "purchases": outlook.expected_purchases.sum() * stands_for},
+            {"value": float(cutoff.value.sum()), "purchases": float(cutoff.n_purchases.sum())},
+        )  # fmt: skip
+
+    def target(self, kind: str) -> Floats:
+        """What a booster learns: amounts as if the window had gone as histories expect, or whether somebody bought."""
+        match kind:
+            case "buys":
+                return (self.purchases > 0).astype(float)
+            case "purchases":
+                return self.purchases * self.expected["purchases"] / self.happened["purchases"]
+            case _:
+                return self.value * self.expected["value"] / self.happened["value"]
+
+    def window(self, name: str, shop: ShopDays, horizon: int) -> ClosedWindow:
+        return ClosedWindow(self.as_of, self.expected[name], self.happened[name], shop.total(self.as_of, horizon))
 
 
-def train(data: Dataset, workspace: Workspace) -> tuple[ValueModel, Backtest | None]:
-    """The model for `data.current`, and the backtest that chose its blend and its bounds, where there is one.
+def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> ValueModel:
+    """The model for `current`, from `closed` cutoffs alone.
+
+    The earlier ones teach boosters that are judged on the later ones, for the curve from score to spend and for the
+    bounds; then all of them teach. With fewer than `MIN_BUYERS` the history stands alone.
 
     Raises:
         CheckFailed: too few customers came back to learn from.
     """
-    backtest = _backtest(data, workspace)
-    model = _history_only(data, workspace, data.current)
-    booster = _booster(data, workspace, data.closed)
-    if booster is not None:
-        compared = backtest is not None and len(backtest.by_weight) > 1
-        model = replace(model, booster=booster, weight=backtest.chosen if backtest and compared else 0.5)
-    if backtest is not None:
-        return replace(model, spread=Spread.of(backtest.predicted, backtest.actual)), backtest
-    return replace(model, spread=_drawn_spread(model, data.current, workspace.training.seed)), None
+    alone = _history_only(data, workspace, current)
+    usable = [c for c in closed if c.history_model is not None and c.value.sum() > 0 and c.n_purchases.sum() > 0]
+    rng = np.random.default_rng(workspace.training.seed)
+    if sum(int((cutoff.value > 0).sum()) for cutoff in usable) < MIN_BUYERS:
+        return replace(alone, spread=_drawn_spread(alone, current, workspace, rng))
+    horizon = data.taught.lifetime_value.horizon
+    taught = [_Taught.of(data.inputs, cutoff, horizon, rng) for cutoff in usable]
+    # Whether somebody buys at all is asked only where a later cutoff can say what the answer means for the spend.
+    kinds = tuple(OBJECTIVES) if len(taught) > 1 else ("spend", "purchases")
+    boosters = _boosters(data.inputs, taught, kinds, workspace.training.seed)
+    model = replace(alone, taught_horizon=horizon, boosters=boosters)
+    if len(taught) > 1:
+        model = _judged(model, taught, workspace)
+    model = _leveled(model, taught, _Taught.of(data.inputs, current, horizon, rng), current)
+    if model.curve is None or horizon != model.horizon:
+        return replace(model, spread=_drawn_spread(model, current, workspace, rng))
+    return model
 
 
-def _history_only(data: Dataset, workspace: Workspace, cutoff: Cutoff) -> ValueModel:
-    if cutoff.history_model is None:
+def _history_only(data: Dataset, workspace: Workspace, current: Cutoff) -> ValueModel:
+    if current.history_model is None:
         raise CheckFailed(
-            f"lifetime value cannot be learnt at {cutoff.as_of}: too few customers came back for a second purchase"
+            f"lifetime value cannot be learnt at {current.as_of}: too few customers came back for a second purchase"
             f" (at least {MINIMUM_REPEAT_BUYERS} are needed); collect a longer history"
         )
     value = workspace.lifetime_value
-    return ValueModel(data.inputs, cutoff.history_model, value.horizon, value.discount_rate)
+    spent = float(np.nansum(data.inputs.column(current.vectors, "spend")))
+    worth = float(current.shop_value.sold.sum()) / spent if value.measure == "margin" and spent > 0 else 1.0
+    return ValueModel(
+        data.inputs, current.history_model, value.horizon, value.discount_rate, value.horizon, {}, worth=worth
+    )
 
 
-def _booster(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff]) -> lgb.Booster | None:
-    design, value = stacked(data.inputs, closed, workspace.lifetime_value.horizon, 0, "value")
-    if (value > 0).sum() < MIN_BUYERS:
-        return None
-    return fit_booster(data.inputs, design, value, workspace.training.seed)
+def _boosters(inputs: Inputs, taught: Sequence[_Taught], kinds: Sequence[str], seed: int) -> dict[str, lgb.Booster]:
+    design = np.concatenate([one.design for one in taught])
+    targets = {kind: np.concatenate([one.target(kind) for one in taught]) for kind in kinds}
+    return {kind: fit_booster(kind, inputs, design, target, seed) for kind, target in targets.items()}
 
 
-def _backtest(data: Dataset, workspace: Workspace) -> Backtest | None:
-    """Judged at the latest closed cutoff by what could be trained there; None where there is no closed cutoff."""
-    if not data.closed or data.closed[-1].history_model is None:
-        return None
-    judge = data.closed[-1]
-    bought = ~np.isnan(data.inputs.column(judge.vectors, "T"))
-    vectors, actual = judge.vectors[bought], judge.value[bought]
-    if not (actual > 0).any():
-        return None
-    model = _history_only(data, workspace, judge)
-    booster = _booster(data, workspace, data.closed_by(judge.as_of, outcome_days(workspace)))
-    weights = _WEIGHTS if booster is not None else (0.0,)
-    by_weight = {w: replace(model, booster=booster, weight=w).value(vectors) for w in weights}
-    naive = data.inputs.column(vectors, "spend_365d")
-    return Backtest(actual, by_weight, naive, _choose(actual, by_weight))
+def _judged(model: ValueModel, taught: Sequence[_Taught], workspace: Workspace) -> ValueModel:
+    """With the curve and the spread of what boosters of earlier cutoffs say of the later ones.
+
+    The earlier ones are those whose windows had closed by the latest cutoff; where none had, all before the latest.
+    """
+    ages = [(taught[-1].as_of - one.as_of).days for one in taught]
+    early = sum(age >= model.taught_horizon for age in ages) or len(taught) - 1
+    boosters = _boosters(model.inputs, taught[:early], ("spend", "buys"), workspace.training.seed)
+    judged = replace(model, boosters=boosters)
+    score = np.concatenate([judged.score(one.design, one.outlook) for one in taught[early:]])
+    actual = np.concatenate([one.target("spend") for one in taught[early:]])
+    curve = Curve.of(score, actual)
+    return replace(model, curve=curve, spread=Spread.of(curve(score), actual, workspace.lifetime_value.interval))
 
 
-def _choose(actual: Floats, by_weight: dict[float, Floats]) -> float:
-    scores = {weight: metrics.ngini(actual, predicted) for weight, predicted in by_weight.items()}
-    best = max(scores, key=lambda weight: scores[weight])
-    return 0.5 if 0.5 in scores and scores[best] - scores[0.5] <= _NOISE else best
+def _leveled(model: ValueModel, taught: Sequence[_Taught], now: _Taught, current: Cutoff) -> ValueModel:
+    """With the coming window's totals over those that the boosters say of one that goes as histories expect."""
+    said = {
+        "value": model.relative(now.design, now.outlook).mean(),
+        "purchases": predicted(model.boosters["purchases"], now.design).mean(),
+    }
+    by_history = {"value": now.outlook.value.mean(), "purchases": now.outlook.expected_purchases.mean()}
+
+    def level(name: str, shop: ShopDays) -> float:
+        windows = [one.window(name, shop, model.taught_horizon) for one in taught]
+        seasonal = seasonal_level(windows, shop, model.taught_horizon, now.expected[name])
+        found = recent_level(windows, model.taught_horizon) if seasonal is None else seasonal
+        return float(found * by_history[name] / said[name])
+
+    return replace(
+        model,
+        level=level("value", current.shop_value),
+        purchases_level=level("purchases", current.shop_purchases),
+        seasons=_seasons(current.shop_value),
+    )
 
 
-def _drawn_spread(model: ValueModel, cutoff: Cutoff, seed: int) -> Spread:
-    """The scatter that the history model itself implies, where nothing has yet happened to measure it on."""
-    rng = np.random.default_rng(seed)
+def _seasons(shop: ShopDays) -> tuple[float, ...]:
+    """What the shop sold a year ago in the first 1, 2, ... months from here, over an even share of that year."""
+    start, year = shop.as_of - timedelta(days=YEAR), shop.total(shop.as_of - timedelta(days=YEAR), YEAR)
+    if len(shop.sold) < YEAR or year <= 0:
+        return ()
+    months = range(MONTH, YEAR + 1, MONTH)
+    return tuple(shop.total(start, days) / days * YEAR / year for days in months)
+
+
+def _drawn_spread(model: ValueModel, cutoff: Cutoff, workspace: Workspace, rng: np.random.Generator) -> Spread:
+    """The scatter that the history model itself implies, where nothing has happened to measure it on.
+
+    Its draws are moved, customer by customer, from the value that it expects to the model's.
+    """
     bought = np.flatnonzero(~np.isnan(model.inputs.column(cutoff.vectors, "T")))
     drawn = rng.choice(bought, min(len(bought), _DRAWN_CUSTOMERS), replace=False)
     vectors = cutoff.vectors[drawn]
-    actual = model.history_model.draw_value(model.inputs.history(vectors), model.horizon, rng)
-    return Spread.of(model.value(vectors), actual)
+    history = model.inputs.history(vectors)
+    value, expected = model.value(vectors), model.history_model.outlook(history, model.horizon).value
+    outcome = model.history_model.draw_value(history, model.horizon, rng) * value / np.maximum(expected, 1e-9)
+    return Spread.of(value / model.level, outcome / model.level, workspace.lifetime_value.interval)

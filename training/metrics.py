@@ -9,7 +9,7 @@ values, labels other than 0 and 1, too few rows for ten bins) raises ValueError.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -135,27 +135,46 @@ def expected_profit(
 Baskets = Sequence[Sequence[Hashable]]
 
 
+def recalls_at(baskets: Baskets, ranked: Baskets, k: int) -> Floats:
+    """For each customer: the share of the true basket's distinct items found among the first `k` ranked items."""
+    return np.array([sum(hits) / size for hits, size in _hits(baskets, ranked, k)])
+
+
 def recall_at(baskets: Baskets, ranked: Baskets, k: int) -> float:
-    """Mean over customers of the share of the true basket's distinct items found among the first `k` ranked items."""
-    return float(np.mean([sum(hits) / size for hits, size in _hits(baskets, ranked, k)]))
+    """Mean of `recalls_at` over customers."""
+    return float(recalls_at(baskets, ranked, k).mean())
+
+
+def hits_at(baskets: Baskets, ranked: Baskets, k: int) -> Floats:
+    """For each customer: 1 with at least one item of the true basket among the first `k` ranked items, else 0."""
+    return np.array([float(any(hits)) for hits, _ in _hits(baskets, ranked, k)])
 
 
 def hit_at(baskets: Baskets, ranked: Baskets, k: int) -> float:
-    """Share of customers with at least one item of the true basket among the first `k` ranked items."""
-    return float(np.mean([any(hits) for hits, _ in _hits(baskets, ranked, k)]))
+    """Mean of `hits_at` over customers."""
+    return float(hits_at(baskets, ranked, k).mean())
 
 
-def ndcg_at(baskets: Baskets, ranked: Baskets, k: int, ideal: Literal["basket", "top_k"] = "basket") -> float:
-    """Mean over customers of the first `k` items' discounted gain, 1 / log2(1 + rank) per hit, over the ideal one.
+Ideal = Literal["basket", "top_k"]
+
+
+def ndcgs_at(baskets: Baskets, ranked: Baskets, k: int, ideal: Ideal = "basket") -> Floats:
+    """For each customer: the first `k` items' discounted gain, 1 / log2(1 + rank) per hit, over the ideal one.
 
     The ideal sums over the whole true basket ("basket", as in the next-basket literature: with more than `k` items in
-    it nobody can reach 1) or over min(k, basket) items ("top_k", as in scikit-learn's `ndcg_score`).
+    it nobody can reach 1) or over min(k, basket) items ("top_k", as in scikit-learn's `ndcg_score`; Jarvelin,
+    Kekalainen, 'Cumulated Gain-Based Evaluation of IR Techniques', ACM TOIS 20, 2002).
     """
     gains = []
     for hits, size in _hits(baskets, ranked, k):
         best = size if ideal == "basket" else min(k, size)
         gains.append((_discounts(len(hits)) @ np.array(hits, dtype=float)) / _discounts(best).sum())
-    return float(np.mean(gains))
+    return np.array(gains)
+
+
+def ndcg_at(baskets: Baskets, ranked: Baskets, k: int, ideal: Ideal = "basket") -> float:
+    """Mean of `ndcgs_at` over customers."""
+    return float(ndcgs_at(baskets, ranked, k, ideal).mean())
 
 
 def _discounts(ranks: int) -> Floats:
@@ -173,6 +192,38 @@ def _hits(baskets: Baskets, ranked: Baskets, k: int) -> list[tuple[list[bool], i
             raise ValueError(f"customer in row {row}: the basket is empty, or the ranking repeats an item: {top[:5]}")
         result.append(([item in wanted for item in top], len(wanted)))
     return result
+
+
+def coverage(actual: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
+    """Share of rows whose actual value lies within its own bounds, both ends included.
+
+    Bounds for the middle 80 % hold 0.8; more where so many spend nothing that the lower bound is 0 for them.
+    """
+    return float(_within(actual, low, high).mean())
+
+
+def decile_coverage(actual: ArrayLike, predicted: ArrayLike, low: ArrayLike, high: ArrayLike) -> Floats:
+    """`coverage` of each tenth of the rows by prediction, the lowest first: right overall can be wrong in every one.
+
+    Rows with equal predictions are spread as their mean. Raises ValueError with fewer than ten rows.
+    """
+    return decile_table(_within(actual, low, high), predicted).actual
+
+
+def _within(actual: ArrayLike, low: ArrayLike, high: ArrayLike) -> Floats:
+    actual_, low_ = _columns(actual, low)
+    _, high_ = _columns(actual, high)
+    crossed = low_ > high_
+    if crossed.any():
+        raise ValueError(f"the lower bound exceeds the upper one in {int(crossed.sum())} of {crossed.size} rows")
+    return ((actual_ >= low_) & (actual_ <= high_)).astype(float)
+
+
+def count_correlation(actual: ArrayLike, expected: ArrayLike) -> float:
+    """Pearson correlation of the customers' numbers of purchases with the expected ones; NaN if either is constant."""
+    first, second = _columns(actual, expected)
+    first, second = first - first.mean(), second - second.mean()
+    return _ratio(float(first @ second), math.sqrt(float((first @ first) * (second @ second))))
 
 
 class Interval(NamedTuple):
@@ -194,12 +245,31 @@ def bootstrap_interval(
         raise ValueError(f"columns have {[len(column) for column in columns]} rows; expected one number above 0")
     generator = np.random.default_rng(seed)
     draws = (generator.integers(rows, size=rows) for _ in range(n))
-    values = np.array([metric(*(_take(column, draw) for column in columns)) for draw in draws])
+    return percentile_interval([metric(*(_take(column, draw) for column in columns)) for draw in draws], level)
+
+
+def percentile_interval(drawn: ArrayLike, level: float = 0.95) -> Interval:
+    """The middle `level` of values computed on resamples; both ends NaN where none is defined."""
+    values = np.asarray(drawn, dtype=float)
     values = values[~np.isnan(values)]
     if values.size == 0:
         return Interval(math.nan, math.nan)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+def customer_draws(customer_ids: Sequence[ArrayLike], n: int, seed: int) -> Iterator[list[NDArray[np.int64]]]:
+    """`n` resamples of the customers of several cutoffs: for each cutoff the rows to take, with repetitions.
+
+    Whoever is drawn twice is there twice at every cutoff, so that what is alike between cutoffs, and between models
+    judged on the same draw, stays alike (the cluster bootstrap: Field, Welsh, JRSS B 69, 2007).
+    """
+    names, codes = np.unique(np.concatenate([np.asarray(ids) for ids in customer_ids]), return_inverse=True)
+    of_cutoff = np.split(codes, np.cumsum([len(np.asarray(ids)) for ids in customer_ids])[:-1])
+    generator = np.random.default_rng(seed)
+    for _ in range(n):
+        times = np.bincount(generator.integers(names.size, size=names.size), minlength=names.size)
+        yield [np.repeat(np.arange(rows.size), times[rows]) for rows in of_cutoff]
 
 
 def _take(column: Sequence, rows: NDArray[np.int64]) -> Sequence | NDArray:

@@ -6,13 +6,12 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features import online, snapshot
 from perennial.registry import KINDS
 from perennial.settings import Workspace
-from training import churn, cross_sell, datasets, lifetime_value, plots, tracking
+from training import backtest, churn, cross_sell, datasets, evaluation, lifetime_value, offer_backtest, tracking
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 
 def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
     """Every as_of whose snapshot the trainings at `as_of` need, `as_of` itself last."""
-    of_churn = {*datasets.cutoffs(workspace, as_of), *datasets.shorter_cutoffs(workspace, as_of)}
-    learnt_from = {*of_churn, *cross_sell.cutoffs(workspace, as_of)}
+    learnt_from = {*datasets.cutoffs(workspace, as_of), *cross_sell.cutoffs(workspace, as_of)}
     return [*sorted(learnt_from), as_of]
 
 
@@ -59,68 +57,60 @@ def train(
             progress(f"cross_sell: {problem}")
             continue
         versions[kind] = tracking.record(tracker, workspace, training, model, keys[kind])
-        figures = ", ".join(f"{name} {value:.3f}" for name, value in list(training.figures.items())[:6])
-        progress(f"{kind}: version {versions[kind].version}; {figures or training.notes}")
-        if figures and training.notes:
-            progress(f"{kind}: {training.notes}")
+        progress(f"{kind}: version {versions[kind].version}, grade {training.grade.letter}: {training.grade.reason}")
+        for remark in training.remarks:
+            progress(f"{kind}: {remark}")
     return versions
 
 
 _Dataset = Callable[[], datasets.Dataset]
-_NO_BACKTEST = "no labelled window to judge it on: learnt from purchase histories alone"
+_Trained = tuple[tracking.Savable, tracking.Training]
 
 
-def _train_churn(
-    store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset
-) -> tuple[tracking.Savable, tracking.Training]:
-    model, backtest = churn.train(dataset(), workspace)
-
-    def draw(folder: Path) -> None:
-        if backtest is not None:
-            plots.calibration(backtest.actual, backtest.predicted, folder / "calibration.png", "churn")
-            plots.lift(backtest.actual, backtest.predicted, folder / "lift.png", "churn")
-
-    training = _training(workspace, "churn", as_of, dataset(), backtest.figures() if backtest else {}, draw)
-    return model, replace(training, notes="; ".join(filter(None, (training.notes, *model.remarks))))
+def _train_churn(store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset) -> _Trained:
+    data = dataset()
+    model = churn.train(data, workspace)
+    found = evaluation.of_churn(model, *_to_judge(store, workspace, data))
+    training = _training(workspace, found, as_of, _dates(data), online.expected_hash(workspace))
+    return model, replace(training, remarks=model.remarks)
 
 
-def _train_lifetime_value(
-    store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset
-) -> tuple[tracking.Savable, tracking.Training]:
-    model, backtest = lifetime_value.train(dataset(), workspace)
-
-    def draw(folder: Path) -> None:
-        if backtest is not None:
-            plots.deciles(backtest.actual, backtest.predicted, folder / "deciles.png", workspace.currency)
-            plots.lift(backtest.actual, backtest.predicted, folder / "lift.png", "spend")
-
-    return model, _training(workspace, "lifetime_value", as_of, dataset(), backtest.figures() if backtest else {}, draw)
+def _train_lifetime_value(store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset) -> _Trained:
+    data = dataset()
+    model = lifetime_value.fit(data, workspace, data.closed, data.current)
+    found = evaluation.of_value(model, *_to_judge(store, workspace, data))
+    return model, _training(workspace, found, as_of, _dates(data), online.expected_hash(workspace))
 
 
-def _train_cross_sell(
-    store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset
-) -> tuple[tracking.Savable, tracking.Training]:
-    model, backtest = cross_sell.train(store, workspace, as_of)
+def _train_cross_sell(store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset) -> _Trained:
+    """Judged only where the snapshots that it learns from are enough: `perennial backtest` computes further ones."""
+    model = cross_sell.train(store, workspace, as_of)
+    closed = cross_sell.cutoffs(workspace, as_of)
+    dates = offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs, among=closed)
+    found = evaluation.of_offers(store, workspace, as_of, dates)
+    return model, _training(workspace, found, as_of, closed, snapshot.features_hash(model.names))
 
-    def draw(folder: Path) -> None:
-        if backtest is not None:
-            plots.calibration(backtest.bought, backtest.predicted, folder / "calibration.png", "a purchase")
-            plots.lift(backtest.bought, backtest.predicted, folder / "lift.png", "purchases")
 
-    return model, tracking.Training(
-        "cross_sell", as_of, cross_sell.cutoffs(workspace, as_of), snapshot.features_hash(model.names),
-        snapshot.fingerprint(workspace), backtest.figures() if backtest else {}, draw,
-        "" if backtest else "no second closed window to judge it on",
-    )  # fmt: skip
+def _dates(data: datasets.Dataset) -> list[date]:
+    return [cutoff.as_of for cutoff in data.closed]
+
+
+def _to_judge(
+    store: FeatureStore, workspace: Workspace, data: datasets.Dataset
+) -> tuple[datasets.Dataset, Workspace, list[date]]:
+    """What a training is judged on: the cutoffs that it has, and of many customers a sample."""
+    most, closed = workspace.training.backtest_customers, _dates(data)
+    if len(data.current.customer_ids) > most:
+        data = datasets.load(store, workspace, data.current.as_of, most=most)
+    return data, workspace, backtest.judged_dates(workspace, closed, workspace.training.backtest_cutoffs)
 
 
 def _training(
-    workspace: Workspace, kind: str, as_of: date, data: datasets.Dataset, figures: dict[str, float],
-    draw: Callable[[Path], None],
-) -> tracking.Training:  # fmt: skip
+    workspace: Workspace, found: evaluation.Evaluation, as_of: date, closed: Sequence[date], features_hash: str
+) -> tracking.Training:
     return tracking.Training(
-        kind, as_of, [cutoff.as_of for cutoff in data.closed], online.expected_hash(workspace),
-        snapshot.fingerprint(workspace), figures, draw, "" if figures else _NO_BACKTEST,
+        found.kind, as_of, closed, features_hash, snapshot.fingerprint(workspace), found.figures(),
+        lambda folder: found.draw(folder, workspace.currency), found.grade,
     )  # fmt: skip
 
 

@@ -1,79 +1,173 @@
-"""Pictures of a backtest, for where people look rather than read."""
+"""Pictures of a backtest, for where people look rather than read: files of a run, and the backtest's page."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from training.metrics import decile_table, reliability_table
-from training.sensitivity import Sensitivity
-
-matplotlib.use("Agg")  # no screen is needed, and none is looked for
-
-from matplotlib import pyplot as plt
+from training.backtest import Judged
+from training.metrics import decile_coverage, decile_table, reliability_table
+from training.offer_backtest import JudgedOffers
+from training.sensitivity import FOLLOW_UP, Sensitivity
 
 Floats = NDArray[np.floating]
-_SIZE = (5.5, 4.2)
+
+NOMINAL = 0.8
+_SIZE = (5.2, 3.7)
+_OURS, _ACTUAL, _RIVAL, _GREY = "#1f5fa8", "#e08a1e", "#7a8794", "#b8c1ca"
+_BY_CUTOFF = ("#9ec5ea", "#4f93d2", "#123f73", "#5fb3a1", "#2c7a6b", "#8a6bbf")
+_STYLE: Any = {
+    "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#8f9aa5",
+    "axes.labelcolor": "#3c4650", "xtick.color": "#56616d", "ytick.color": "#56616d", "axes.grid": True,
+    "grid.color": "#e6eaee", "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "perennial",
+}  # fmt: skip
 
 
-def calibration(actual: Floats, predicted: Floats, path: Path, what: str) -> None:
-    """Actual rate against predicted probability, in ten bins of equally many."""
-    table = reliability_table(actual, predicted)
-    figure, axes = plt.subplots(figsize=_SIZE, layout="constrained")
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="perfectly calibrated")
-    axes.plot(table.predicted, table.actual, marker="o", label="tenths of the customers")
-    axes.set(xlabel=f"predicted probability of {what}", ylabel="what happened", title="Calibration on the backtest")
+def of(kind: str, judged: Sequence[Judged | JudgedOffers], currency: str) -> dict[str, Figure]:
+    """The pictures of one kind of model by name; none where nothing was judged."""
+    if not judged:
+        return {}
+    with rc_context(_STYLE):
+        if kind == "lifetime_value":
+            values = [cutoff for cutoff in judged if isinstance(cutoff, Judged)]
+            return {
+                "totals": _totals(values, currency), "deciles": _deciles(values, currency),
+                "lift": _lift(judged, "spend"), "coverage": _coverage(values),
+            }  # fmt: skip
+        what = "purchase" if kind == "cross_sell" else "leaving"
+        return {
+            "calibration": _calibration(judged, what),
+            "lift": _lift(judged, f"{what}s".replace("leavings", "leavers")),
+        }
+
+
+def _axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    return figure, axes
+
+
+def _colour(place: int, count: int) -> str:
+    """The latest cutoff is the darkest of the blues."""
+    return _BY_CUTOFF[place + 3 - count] if count <= 3 else _BY_CUTOFF[place % len(_BY_CUTOFF)]
+
+
+def _calibration(judged: Sequence[Judged | JudgedOffers], what: str) -> Figure:
+    """What happened against what was predicted, a line per cutoff, each point a tenth of the rows with its interval."""
+    figure, axes = _axes(f"predicted probability of {what}", "share that did")
+    highest = 0.0
+    for place, cutoff in enumerate(judged):
+        table, colour = reliability_table(cutoff.actual, cutoff.answers[0].predicted), _colour(place, len(judged))
+        axes.vlines(table.predicted, table.low, table.high, color=colour, linewidth=1, alpha=0.6)
+        axes.plot(table.predicted, table.actual, marker="o", markersize=4, color=colour, label=str(cutoff.as_of))
+        highest = max(highest, *table.predicted, *table.high)
+    axes.plot([0, highest], [0, highest], color=_RIVAL, linewidth=1, linestyle="--", label="perfect")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure
 
 
-def lift(actual: Floats, predicted: Floats, path: Path, what: str) -> None:
-    """Share of all that happened which the best-ranked customers hold."""
+def _lift(judged: Sequence[Judged | JudgedOffers], what: str) -> Figure:
+    """The share of all that happened which the best-ranked hold: ours, the first naive rule, perfect; all cutoffs."""
+    figure, axes = _axes("customers, best ranked first", f"share of all {what}")
+    share = np.linspace(0, 1, 201)
+    naive = next(answer.name for answer in judged[0].answers if answer.kind == "naive")
+    for name, style in ((judged[0].answers[0].name, {"color": _OURS, "linewidth": 2.2}), (naive, {"color": _ACTUAL})):
+        curves = [_reached(c.actual, next(a.predicted for a in c.answers if a.name == name), share) for c in judged]
+        axes.plot(share, np.mean(curves, axis=0), label=name, **style)
+    perfect = np.mean([_reached(c.actual, c.actual, share) for c in judged], axis=0)
+    axes.plot(share, perfect, color=_GREY, linewidth=1, label="perfect order")
+    axes.plot([0, 1], [0, 1], color=_RIVAL, linewidth=1, linestyle="--", label="by chance")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _reached(actual: Floats, predicted: Floats, share: Floats) -> Floats:
     order = np.argsort(-predicted, kind="stable")
-    reached = np.concatenate([[0], np.cumsum(actual[order]) / max(actual.sum(), 1e-12)])
-    figure, axes = plt.subplots(figsize=_SIZE, layout="constrained")
-    share = np.linspace(0, 1, len(reached))
-    axes.plot(share, reached, label="ranked by the model")
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="ranked by chance")
-    axes.set(
-        xlabel="share of customers, best ranked first", ylabel=f"share of all {what}", title="Lift on the backtest"
-    )
+    held = np.concatenate([[0.0], np.cumsum(np.maximum(actual[order], 0))])
+    return np.interp(share, np.linspace(0, 1, len(held)), held / max(held[-1], 1e-12))
+
+
+def _totals(judged: Sequence[Judged], currency: str) -> Figure:
+    """Expected beside actual total of each cutoff."""
+    figure, axes = _axes("", f"spend of all customers, {currency}")
+    place = np.arange(len(judged))
+    expected, actual = ([float(np.sum(values)) for values in columns] for columns in (
+        [cutoff.answers[0].predicted for cutoff in judged], [cutoff.actual for cutoff in judged]))  # fmt: skip
+    for left, values, colour, label in ((-0.2, expected, _OURS, "expected"), (0.2, actual, _ACTUAL, "actual")):
+        bars = axes.bar(place + left, values, width=0.38, color=colour, label=label)
+        axes.bar_label(bars, fmt=EngFormatter(places=2, sep=""), fontsize=9, color="#3c4650")
+    _name_cutoffs(axes, [cutoff.as_of for cutoff in judged])
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.margins(y=0.15)
+    axes.grid(visible=False, axis="x")
+    axes.legend(loc="upper left", ncols=2)
+    return figure
+
+
+def _name_cutoffs(axes: Axes, dates: Sequence[date]) -> None:
+    axes.set_xticks(np.arange(len(dates)), [f"from\n{day}" for day in dates])
+
+
+def _deciles(judged: Sequence[Judged], currency: str) -> Figure:
+    """Mean predicted beside mean actual value of each tenth of the customers, lowest predicted first; all cutoffs."""
+    figure, axes = _axes("tenths of the customers, highest predicted last", f"mean spend, {currency}")
+    tables = [decile_table(cutoff.actual, cutoff.answers[0].predicted) for cutoff in judged]
+    tenth = np.arange(1, 11)
+    axes.bar(tenth - 0.2, np.mean([t.predicted for t in tables], axis=0), width=0.38, color=_OURS, label="expected")
+    axes.bar(tenth + 0.2, np.mean([t.actual for t in tables], axis=0), width=0.38, color=_ACTUAL, label="actual")
+    axes.set_xticks(tenth)
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(visible=False, axis="x")
     axes.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure
 
 
-def deciles(actual: Floats, predicted: Floats, path: Path, what: str) -> None:
-    """Mean predicted beside mean actual, by tenth of the prediction."""
-    table = decile_table(actual, predicted)
-    tenth = np.arange(1, len(table.predicted) + 1)
-    figure, axes = plt.subplots(figsize=_SIZE, layout="constrained")
-    axes.bar(tenth - 0.2, table.predicted, width=0.4, label="predicted")
-    axes.bar(tenth + 0.2, table.actual, width=0.4, label="actual")
-    axes.set(
-        xlabel="tenth of customers, highest predicted first", ylabel=f"mean {what}", title="Tenths on the backtest"
-    )
-    axes.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
-def sensitivity(found: Sensitivity, path: Path) -> None:
-    """Who would have left by horizon, cutoff after cutoff; beside it who of them came back."""
-    figure, (over_time, back) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    for definition in found.definitions:
-        over_time.plot(
-            list(definition.rates), list(definition.rates.values()), marker="o", label=f"{definition.horizon} days"
+def _coverage(judged: Sequence[Judged]) -> Figure:
+    """Share of the customers of each tenth whose spend lay within its bounds, a line per cutoff."""
+    figure, axes = _axes("tenths of the customers, highest predicted last", "spent within their bounds")
+    for place, cutoff in enumerate(judged):
+        if cutoff.bounds is None:
+            continue
+        held = decile_coverage(cutoff.actual, cutoff.answers[0].predicted, cutoff.bounds.low, cutoff.bounds.high)
+        axes.plot(
+            range(1, 11), held, marker="o", markersize=4, color=_colour(place, len(judged)), label=str(cutoff.as_of)
         )
-    over_time.set(ylabel="share of active customers who left", title="By cutoff", ylim=(0, 1))
-    over_time.tick_params(axis="x", rotation=45)
-    over_time.legend(title="no purchase in")
-    known = [definition for definition in found.definitions if definition.came_back is not None]
-    back.bar([f"{d.horizon}" for d in known], [d.came_back or 0.0 for d in known])
-    back.set(xlabel="days without a purchase", ylabel="share who bought in the 90 days after", title="Came back")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    axes.axhline(NOMINAL, color=_RIVAL, linewidth=1, linestyle="--", label="as stated, 80 %")
+    axes.set_ylim(0, 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="lower left")
+    return figure
+
+
+def sensitivity(found: Sensitivity) -> Figure:
+    """Who would have left by horizon, cutoff after cutoff; beside it who of them came back."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(2 * _SIZE[0], _SIZE[1]), layout="constrained")
+        over_time, back = figure.subplots(1, 2)
+        for place, definition in enumerate(found.definitions):
+            days, rates = list(definition.rates), list(definition.rates.values())
+            colour = _BY_CUTOFF[place % len(_BY_CUTOFF)]
+            over_time.plot(days, rates, marker="o", markersize=4, color=colour, label=f"{definition.horizon} days")
+        over_time.set(ylabel="active customers who left", ylim=(0, 1))
+        over_time.tick_params(axis="x", rotation=45)
+        over_time.legend(title="no purchase in")
+        known = [definition for definition in found.definitions if definition.came_back is not None]
+        back.bar([str(d.horizon) for d in known], [d.came_back or 0.0 for d in known], color=_OURS)
+        back.set(xlabel="days without a purchase", ylabel=f"came back in the {FOLLOW_UP} days after")
+        for axes in (over_time, back):
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+    return figure

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from perennial.registry import model_name
 from perennial.settings import Workspace
+from training.grade import Grade
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +29,10 @@ class Savable(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """What one run records, beside its model: `settings` and `figures` by name, `draw` writes plots into a folder."""
+    """What one run records, beside its model: `figures` by name, the grade, `draw` writes plots into a folder.
+
+    `remarks` are sentences of the training about itself: a season corrected, a leak let through.
+    """
 
     kind: str
     as_of: date
@@ -37,7 +41,8 @@ class Training:
     data: str
     figures: Mapping[str, float]
     draw: Callable[[Path], None]
-    notes: str = ""
+    grade: Grade
+    remarks: Sequence[str] = ()
 
 
 def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str:
@@ -60,16 +65,16 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
     import mlflow
 
     name = model_name(workspace, training.kind)
-    experiment = mlflow.get_experiment_by_name(workspace.name)
-    experiment_id = experiment.experiment_id if experiment else _create_experiment(workspace.name)
+    experiment_id = _experiment(workspace.name)
     _close_killed(tracker, experiment_id, key)
+    grade = {"grade": training.grade.letter, "grade_reason": training.grade.reason}
     title = f"{training.kind} {training.as_of}"
     with (
         mlflow.start_run(experiment_id=experiment_id, run_name=title, tags={"training_key": key}) as run,
         tempfile.TemporaryDirectory() as scratch,
     ):
         mlflow.log_params(_parameters(workspace, training))
-        mlflow.set_tags({"git_commit": _commit(), "notes": training.notes})
+        mlflow.set_tags({"git_commit": _commit(), "remarks": ". ".join(training.remarks)} | grade)
         mlflow.log_metrics({name: value for name, value in training.figures.items() if value == value})
         mlflow.log_dict(workspace.model_dump(mode="json"), "settings.json")
         plots, stored = Path(scratch) / "plots", Path(scratch) / "model"
@@ -82,8 +87,33 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         )
     if not tracker.search_registered_models(f"name = '{name}'"):
         tracker.create_registered_model(name)
-    tags = {"training_key": key, "as_of": str(training.as_of), "features_hash": training.features_hash}
+    tags = {"training_key": key, "as_of": str(training.as_of), "features_hash": training.features_hash} | grade
     return tracker.create_model_version(name, logged.model_uri, run.info.run_id, tags=tags, model_id=logged.model_id)
+
+
+def record_backtest(
+    workspace: Workspace, as_of: date, tags: Mapping[str, str], figures: Mapping[date, Mapping[str, float]],
+    draw: Callable[[Path], None], files: Sequence[Path],
+) -> str:  # fmt: skip
+    """Logs a backtest as a run of its own and returns the run's id; a figure's step is its day, counted from 1970."""
+    import mlflow
+
+    experiment_id, title = _experiment(workspace.name), f"backtest {as_of}"
+    with (
+        mlflow.start_run(experiment_id=experiment_id, run_name=title, tags=dict(tags)) as run,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        mlflow.log_params({"as_of": str(as_of), "seed": workspace.training.seed})
+        mlflow.set_tags({"git_commit": _commit()})
+        for day, found in figures.items():
+            known = {name: value for name, value in found.items() if value == value}
+            mlflow.log_metrics(known, step=(day - date(1970, 1, 1)).days)
+        mlflow.log_dict(workspace.model_dump(mode="json"), "settings.json")
+        draw(Path(scratch))
+        mlflow.log_artifacts(scratch, "plots")
+        for file in files:
+            mlflow.log_artifact(str(file))
+    return str(run.info.run_id)
 
 
 def _close_killed(tracker: MlflowClient, experiment_id: str, key: str) -> None:
@@ -93,9 +123,11 @@ def _close_killed(tracker: MlflowClient, experiment_id: str, key: str) -> None:
         tracker.set_terminated(run.info.run_id, "KILLED")
 
 
-def _create_experiment(name: str) -> str:
+def _experiment(name: str) -> str:
     import mlflow
 
+    if (experiment := mlflow.get_experiment_by_name(name)) is not None:
+        return str(experiment.experiment_id)
     uri = mlflow.get_tracking_uri()
     location = None
     if uri.startswith("sqlite:///"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +22,11 @@ import typer
 from builders import make_transactions, write_workspace
 from workspaces import small_workspace
 
-from perennial import cli
+from perennial import cli, registry
 
 COMMANDS = [
-    "check", "demo", "export", "ingest", "list churn-risk", "monitor", "promote", "publish", "run", "score", "serve",
-    "simulate", "snapshot", "train",
+    "backtest", "check", "demo", "export", "ingest", "list churn-risk", "monitor", "promote", "publish", "run", "score",
+    "serve", "simulate", "snapshot", "train",
 ]  # fmt: skip
 HEAVY = {"bentoml", "evidently", "feast", "ibis", "lightgbm", "matplotlib", "mlflow", "pandas", "scipy", "sklearn"}
 
@@ -223,3 +226,56 @@ def test_a_file_that_cannot_be_written_is_named(shop: Path, tmp_path: Path, pere
     done = perennial(f"ingest -c {shop} --home {tmp_path / 'file'}")
     assert done.code == 1
     assert f"error: File exists: {tmp_path / 'file'}; nothing was left half-written" in done.stderr
+
+
+def test_backtest_shows_the_same_figures_everywhere(
+    perennial: Callable[[str], Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a small shop: a table, a JSON file, a page that needs nothing else, and a run with a step per judged date."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    small_workspace(tmp_path)
+    where = f"-c {tmp_path}/workspace.yaml --home {tmp_path}/home"
+    assert perennial(f"ingest {where}").code == 0
+    done = perennial(f"backtest {where} --as-of 2023-07-01 --cutoffs 2")
+    assert done.code == 0, done.stderr
+    folder = tmp_path / "home" / "reports"
+    models = json.loads((folder / "backtest-2023-07-01.json").read_text())["models"]
+    page = (folder / "backtest-2023-07-01.html").read_text()
+    assert list(models) == ["churn", "lifetime_value", "cross_sell"]
+    for kind, found in models.items():
+        assert f"{kind.replace('_', ' ')}: grade {found['grade']}" in done.stdout
+        assert html.escape(found["grade_reason"][1:]) in page
+        assert len(found["cutoffs"]) == 2
+        for name, contender in found["contenders"].items():
+            assert html.escape(name) in page
+            first = next(iter(contender["figures"].values()))
+            assert f"{first['mean']:.3f}" in page
+            assert f"{first['mean']:.3f} ({first['worst']:.3f})" in done.stdout
+    for cutoff in models["lifetime_value"]["cutoffs"]:
+        assert f"{cutoff['expected_total']:,.0f}" in page
+        assert f"{cutoff['actual_total']:,.0f}" in page
+    assert not re.search(r"(src|href)=.(?!data:)", page)
+    assert "<script" not in page
+    tracker = registry.client()
+    [run] = tracker.search_runs([tracker.get_experiment_by_name("small").experiment_id])
+    history = tracker.get_metric_history(run.info.run_id, "churn/auc")
+    each = models["churn"]["contenders"]["Perennial"]["figures"]["auc"]["each"]
+    assert sorted(m.value for m in history) == pytest.approx(sorted(each))
+    days = [date.fromisoformat(cutoff["as_of"]).toordinal() for cutoff in models["churn"]["cutoffs"]]
+    assert sorted(m.step for m in history) == [day - date(1970, 1, 1).toordinal() for day in days]
+    assert run.data.tags["grade.churn"] == models["churn"]["grade"]
+    assert {f.path for f in tracker.list_artifacts(run.info.run_id)} >= {"plots", "settings.json", page_name(folder)}
+
+
+def page_name(folder: Path) -> str:
+    return next(path.name for path in folder.glob("*.html"))
+
+
+def test_a_backtest_without_a_closed_window_says_so(perennial: Callable[[str], Done], tmp_path: Path) -> None:
+    """Too short a history ends with exit code 1 and what would have been needed."""
+    small_workspace(tmp_path)
+    where = f"-c {tmp_path}/workspace.yaml --home {tmp_path}/home"
+    assert perennial(f"ingest {where}").code == 0
+    done = perennial(f"backtest {where} --as-of 2022-04-15")
+    assert done.code == 1
+    assert "no window of 60 days has closed by 2022-04-15 with 90 days of history before it" in done.stderr

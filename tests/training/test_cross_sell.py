@@ -31,9 +31,10 @@ def without_products(workspace: Workspace) -> Workspace:
 
 @pytest.fixture(scope="module")
 def trained(world: World) -> tuple[OfferModel, Backtest]:
-    model, backtest = cross_sell.train(world.store, world.workspace, TRAINED_AT)
-    assert backtest is not None
-    return model, backtest
+    """The model of today, and offers of the latest closed cutoff, learnt from the two before it."""
+    *earlier, judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)
+    backtest = cross_sell.judged_at(world.store, world.workspace, judged, earlier, TRAINED_AT)
+    return cross_sell.train(world.store, world.workspace, TRAINED_AT), backtest
 
 
 def test_windows_do_not_overlap(world: World) -> None:
@@ -73,13 +74,10 @@ def test_pairs_are_every_category_of_every_active_customer(world: World, trained
 
 
 def test_the_backtest_ranks_and_is_calibrated(trained: tuple[OfferModel, Backtest]) -> None:
-    """Better than chance by far, near the naive rule or above it, and with probabilities that add up."""
+    """Better than chance by far, and with probabilities that add up."""
     _, backtest = trained
-    figures = backtest.figures()
-    assert figures["auc"] > 0.75
-    assert figures["ndcg5"] > figures["naive_ndcg5"] - 0.03
+    assert metrics.auc(backtest.bought, backtest.predicted) > 0.75
     assert backtest.predicted.sum() == pytest.approx(backtest.bought.sum(), rel=0.15)
-    assert {"recall5_repeat", "recall5_new", "naive_recall5_new"} <= figures.keys()
 
 
 def test_the_judged_window_taught_nothing_to_the_model_it_judges(
@@ -89,7 +87,7 @@ def test_the_judged_window_taught_nothing_to_the_model_it_judges(
     *earlier, judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)
     model, backtest = trained
     taught = cross_sell._fit(
-        world.workspace, [cross_sell._pairs(world.store, world.workspace, cutoff, TRAINED_AT) for cutoff in earlier]
+        world.workspace, [cross_sell._pairs(world.store, world.workspace, cutoff, judged) for cutoff in earlier]
     )
     customers = retrieval.customer_rows(world.store, world.workspace, [judged])
     rows = candidates.design(world.store, world.workspace, backtest.keys, customers)
@@ -136,9 +134,9 @@ def test_items_can_be_ranked_without_a_products_table(world: World, tmp_path_fac
     ingest.ingest(items, datetime(2026, 1, 1, tzinfo=UTC))
     cutoffs = cross_sell.cutoffs(items, TRAINED_AT)
     snapshot.snapshot(items, cutoffs)
-    model, backtest = cross_sell.train(retrieval.apply(items), items, TRAINED_AT)
-    assert model.level == "item"
-    assert backtest is not None
+    store = retrieval.apply(items)
+    backtest = cross_sell.judged_at(store, items, cutoffs[-1], cutoffs[:-1], TRAINED_AT)
+    assert cross_sell.train(store, items, TRAINED_AT).level == "item"
     assert backtest.keys["item"].str.startswith("P").all()
     assert metrics.auc(backtest.bought, backtest.predicted) > 0.7
 

@@ -149,8 +149,8 @@ def test_the_line_of_lifetime_value_is_the_trainings_too(shop: Shop, monkeypatch
     for minimum, answer in ((buyers, "sufficient"), (buyers + 1, "history only")):
         monkeypatch.setattr(lifetime_value, "MIN_BUYERS", minimum)
         assert verdict(looked_at(shop.workspace), "lifetime_value").answer == answer
-        taught = lifetime_value._booster(shop.data, shop.workspace, shop.data.closed) is not None
-        assert taught == (answer == "sufficient")
+        model = lifetime_value.fit(shop.data, shop.workspace, shop.data.closed, shop.data.current)
+        assert bool(model.boosters) == (answer == "sufficient")
 
 
 def test_a_shop_too_small_is_told_what_is_missing(tmp_path: Path) -> None:

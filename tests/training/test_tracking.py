@@ -18,15 +18,19 @@ from perennial import registry, settings
 from perennial.registry import KINDS
 from perennial.settings import Workspace
 from training import churn, cross_sell, lifetime_value, pipelines, tracking
+from training.grade import Grade
 from training.models.churn_model import ChurnModel
 
 from .conftest import TRAINED_AT, World
 
 PLOTS = {
     "churn": {"calibration.png", "lift.png"},
-    "lifetime_value": {"deciles.png", "lift.png"},
+    "lifetime_value": {"totals.png", "deciles.png", "lift.png", "coverage.png"},
     "cross_sell": {"calibration.png", "lift.png"},
 }
+
+
+ORDER = {"churn": "auc", "lifetime_value": "ngini", "cross_sell": "ndcg5"}
 
 
 def run_of(world: World, kind: str) -> Any:
@@ -61,14 +65,15 @@ def test_the_feature_hash_is_that_of_the_packed_vector(world: World) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_holds_settings_figures_and_pictures(kind: str, world: World) -> None:
-    """All settings as resolved, the backtest's figures with the naive rule's among them, and its plots as images."""
+    """All settings as resolved, the backtest's mean and worst figures, the naive rule's, and plots as images."""
     folder, run = artifacts(world, kind), run_of(world, kind)
     kept = settings.parse(yaml.safe_load((folder / "settings.json").read_text()), "settings.json")
     assert kept == world.workspace
     plots = {path.name: path.read_bytes() for path in (folder / "plots").iterdir()}
     assert plots.keys() == PLOTS[kind]
     assert all(content.startswith(b"\x89PNG") and len(content) > 5_000 for content in plots.values())
-    assert any(name.startswith("naive_") for name in run.data.metrics)
+    assert {"judged_cutoffs", f"{ORDER[kind]}_worst", f"naive_{ORDER[kind]}"} <= run.data.metrics.keys()
+    assert run.data.metrics["judged_cutoffs"] >= 1
     assert all(np.isfinite(value) for value in run.data.metrics.values())
     assert run.info.status == "FINISHED"
 
@@ -81,12 +86,15 @@ def churn_rows(world: World) -> np.ndarray:
 def retrained(world: World, kind: str) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
     """A model of this kind as it was before it was stored, and rows for it."""
     if kind == "churn":
-        return churn.train(world.data, world.workspace)[0].probability, churn_rows(world)
+        return churn.fit(world.data, world.workspace, world.data.closed, world.data.current).probability, churn_rows(
+            world
+        )
     if kind == "lifetime_value":
-        return lifetime_value.train(world.data, world.workspace)[0].value, churn_rows(world)
-    model, _ = cross_sell.train(world.store, world.workspace, TRAINED_AT)
+        model = lifetime_value.fit(world.data, world.workspace, world.data.closed, world.data.current)
+        return model.value, churn_rows(world)
+    offers = cross_sell.train(world.store, world.workspace, TRAINED_AT)
     random = np.random.default_rng(1)
-    return model.probability, random.gamma(1.0, 20.0, (500, len(model.names))).astype(np.float32)
+    return offers.probability, random.gamma(1.0, 20.0, (500, len(offers.names))).astype(np.float32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,7 +111,8 @@ def test_a_model_is_stored_as_data(kind: str, world: World) -> None:
     """JSON and LightGBM's text beside MLflow's YAML; nothing that would run on being opened."""
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/world.{kind}@champion"))
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert {"model.json", "booster.txt", "MLmodel"} <= {path.name for path in files}
+    assert {"model.json", "MLmodel"} <= {path.name for path in files}
+    assert ".txt" in {path.suffix for path in files}
     assert not {path.suffix for path in files} - {".json", ".txt", ".yaml", ".yml", ""}
     for path in files:
         path.read_text(encoding="utf-8")
@@ -163,8 +172,9 @@ def test_no_secret_gets_into_a_run(world: World, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SHOP_DATABASE", "postgresql://shop:hunter2@db/shop")
     lines = {"database": "${SHOP_DATABASE}", "table": "lines"}
     workspace = settings.parse({"name": "secretive", "tables": {"transactions": lines}}, "the tests")
-    model, _ = churn.train(world.data, world.workspace)
-    training = tracking.Training("churn", TRAINED_AT, [], "hash", "data", {"auc": float("nan")}, lambda folder: None)
+    model = churn.fit(world.data, world.workspace, (), world.data.current)
+    grade, nan = Grade("none", "a test"), float("nan")
+    training = tracking.Training("churn", TRAINED_AT, [], "hash", "data", {"auc": nan}, lambda folder: None, grade)
     version = tracking.record(world.tracker, workspace, training, model, "key")
     run = world.tracker.get_run(version.run_id)
     folder = Path(mlflow.artifacts.download_artifacts(run_id=version.run_id))
@@ -174,13 +184,28 @@ def test_no_secret_gets_into_a_run(world: World, monkeypatch: pytest.MonkeyPatch
     assert run.data.metrics == {}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_version_carries_its_grade_and_why(kind: str, world: World) -> None:
+    """The service and the promotion read both from the version; the run has the same."""
+    version, run = world.versions[kind], run_of(world, kind)
+    assert version.tags["grade"] in {"A", "B", "C", "none"}
+    assert f"{ORDER[kind]} {run.data.metrics[ORDER[kind]]:.3f}" in version.tags["grade_reason"]
+    assert {name: run.data.tags[name] for name in ("grade", "grade_reason")} == {
+        name: version.tags[name] for name in ("grade", "grade_reason")
+    }
+
+
 def test_a_model_without_outcomes_says_so(world: World) -> None:
-    """A run that nothing could judge has no figures and no pictures, and a note why."""
+    """A run that nothing could judge has no figures and no pictures; its grade is none, and the reason says why."""
     early = date(2023, 1, 10)
     snapshot.snapshot(world.workspace, [early])
-    version = pipelines.train(world.store, world.workspace, world.tracker, early, ["churn"])["churn"]
+    said: list[str] = []
+    version = pipelines.train(world.store, world.workspace, world.tracker, early, ["churn"], said.append)["churn"]
     run = world.tracker.get_run(version.run_id)
-    assert run.data.tags["notes"] == "no labelled window to judge it on: learnt from purchase histories alone"
+    assert version.tags["grade"] == "none"
+    assert "no earlier date could be judged; learnt from purchase histories alone" in version.tags["grade_reason"]
+    assert "no window of 65 days has closed with 200 days of history before it" in version.tags["grade_reason"]
+    assert any("grade none: no earlier date" in line for line in said)
     assert run.data.metrics == {}
     assert run.data.params["cutoffs"] == ""
     assert ChurnModel.load(registry.model_folder(version)).booster is None

@@ -204,7 +204,7 @@ class ChurnModel:
             "leaving": self.leaving.to_json(), "learnt": self.learnt, "longest": self.longest, "slope": self.slope,
             "intercept": self.intercept, "season": asdict(self.season), "remarks": self.remarks,
         }  # fmt: skip
-        Stored(parameters, self.booster).write(folder)
+        Stored(parameters, {} if self.booster is None else {"booster": self.booster}).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -213,8 +213,8 @@ class ChurnModel:
         history = p["history_model"] and BuyTillYouDie.from_json(p["history_model"])
         return cls(
             Inputs(tuple(p["packed"]), tuple(p["used"])), history,
-            Leaving(**p["leaving"]), p["learnt"], p["longest"], stored.booster, p["slope"], p["intercept"],
-            Season(**p["season"]), tuple(p["remarks"]),
+            Leaving(**p["leaving"]), p["learnt"], p["longest"], stored.boosters.get("booster"), p["slope"],
+            p["intercept"], Season(**p["season"]), tuple(p["remarks"]),
         )  # fmt: skip
 
 

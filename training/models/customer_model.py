@@ -71,22 +71,21 @@ def sigmoid(score: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Stored:
-    """A model as data: `booster.txt` in LightGBM's own text, everything else in `model.json`."""
+    """A model as data: each booster in LightGBM's own text under its name, everything else in `model.json`."""
 
     parameters: dict[str, Any]
-    booster: lgb.Booster | None
+    boosters: dict[str, lgb.Booster]
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        booster = folder / "booster.txt"
-        found = lgb.Booster(model_file=booster) if booster.exists() else None
-        return cls(json.loads((folder / "model.json").read_text(encoding="utf-8")), found)
+        boosters = {path.stem: lgb.Booster(model_file=path) for path in sorted(folder.glob("*.txt"))}
+        return cls(json.loads((folder / "model.json").read_text(encoding="utf-8")), boosters)
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.json").write_text(json.dumps(self.parameters, indent=1, sort_keys=True), encoding="utf-8")
-        if self.booster is not None:
-            self.booster.save_model(folder / "booster.txt")
+        for name, booster in self.boosters.items():
+            booster.save_model(folder / f"{name}.txt")
 
 
 class PyFunc:

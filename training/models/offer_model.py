@@ -35,14 +35,14 @@ class OfferModel:
         return predicted(self.booster, rows)
 
     def save(self, folder: Path) -> None:
-        Stored({"names": self.names, "horizon": self.horizon, "level": self.level}, self.booster).write(folder)
+        parameters = {"names": self.names, "horizon": self.horizon, "level": self.level}
+        Stored(parameters, {"booster": self.booster}).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = Stored.read(folder)
-        assert stored.booster is not None
         p = stored.parameters
-        return cls(tuple(p["names"]), p["horizon"], p["level"], stored.booster)
+        return cls(tuple(p["names"]), p["horizon"], p["level"], stored.boosters["booster"])
 
 
 def fit(

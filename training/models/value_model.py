@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from training.models.buy_till_you_die import BuyTillYouDie, Outlook
-from training.models.customer_model import Inputs, PyFunc, Stored, boosted, predicted
+from training.models.customer_model import Inputs, PyFunc, Stored, boosted, logit, predicted, sigmoid
 
 Floats = NDArray[np.floating]
 
-PARAMETERS: dict[str, Any] = {
-    "objective": "tweedie", "tweedie_variance_power": 1.3, "learning_rate": 0.03, "num_leaves": 7,
-    "min_child_samples": 100, "feature_fraction": 0.3, "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0,
+_TREES: dict[str, Any] = {
+    "learning_rate": 0.03, "num_leaves": 7, "min_child_samples": 100, "feature_fraction": 0.3,
+    "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0,
 }  # fmt: skip
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "spend": {"objective": "tweedie", "tweedie_variance_power": 1.3},
+    "buys": {"objective": "binary"},
+    "purchases": {"objective": "poisson"},
+}
 ROUNDS = 300
-BOUNDS = (0.1, 0.9)
-_BINS = 20
+_EDGES = (*np.linspace(0, 0.95, 20), 0.975, 0.99, 1.0)
+"""Quantiles between which outcomes are averaged; few customers bring much of the total, so the top is cut finer."""
+_FEWEST = 40
+_SMALL = 1e-6
+_HISTORY_WEIGHT = 0.25
+"""Of the history's own value in the spend: trees cannot say more than they have seen, a growing history can."""
 
 
 class Forecast(NamedTuple):
-    """One row per customer; nan for who never bought. `low` and `high` bound the middle 80 % of outcomes."""
+    """One row per customer; nan for who never bought. `low` and `high` bound the stated share of outcomes."""
 
     p_alive: Floats
     expected_purchases: Floats
@@ -34,22 +44,63 @@ class Forecast(NamedTuple):
     high: Floats
 
 
+def _bins(column: Floats) -> list[NDArray[np.intp]]:
+    """Rows by ascending `column`, cut at `_EDGES`, each bin with at least `_FEWEST` rows (all in one where too few)."""
+    order, found, begin = np.argsort(column, kind="stable"), [], 0
+    for end in (round(edge * len(column)) for edge in _EDGES[1:]):
+        if end - begin >= _FEWEST and (len(column) - end >= _FEWEST or end == len(column)):
+            found.append(order[begin:end])
+            begin = end
+    return found or [order]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A rising line through knots: straight between them, beyond both ends in proportion to the end's knot."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    @classmethod
+    def of(cls, score: Floats, actual: Floats) -> Self:
+        """Mean outcome by score, made to rise: bins that would fall are one (isotonic regression)."""
+        bins = _bins(score)
+        count = np.array([len(rows) for rows in bins], dtype=float)
+        means = np.array([actual[rows].mean() for rows in bins])
+        fit = isotonic_regression(means, weights=count)
+        middle = np.array([score[rows].mean() for rows in bins])
+        blocks = list(zip(fit.blocks[:-1], fit.blocks[1:], strict=True))
+        x = [float(np.average(middle[a:b], weights=count[a:b])) for a, b in blocks]
+        y = [max(float(fit.x[a]), _SMALL * (1 + number)) for number, (a, _) in enumerate(blocks)]
+        return cls(tuple(x), tuple(y))
+
+    def __call__(self, score: Floats) -> Floats:
+        ends = np.where(score < self.x[0], score / self.x[0], np.where(score > self.x[-1], score / self.x[-1], 1.0))
+        return np.interp(score, self.x, self.y) * ends
+
+
 @dataclass(frozen=True)
 class Spread:
-    """How outcomes scatter about predictions: quantiles of the outcome at increasing predicted values."""
+    """How outcomes scatter about predictions: bounds of the outcome at rising predicted values, all over the level."""
 
     predicted: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
 
     @classmethod
-    def of(cls, predicted: Floats, actual: Floats) -> Self:
-        """From pairs of a backtest: the outcome's quantiles in bins of equally many predictions, made to rise."""
-        order = np.argsort(predicted, kind="stable")
-        bins = [rows for rows in np.array_split(order, min(_BINS, max(1, len(order) // 20))) if len(rows)]
-        middle = np.array([predicted[rows].mean() for rows in bins])
-        low, high = (np.array([np.quantile(actual[rows], q) for rows in bins]) for q in BOUNDS)
-        return cls(*(tuple(np.maximum.accumulate(column).tolist()) for column in (middle, low, high)))
+    def of(cls, predicted: Floats, actual: Floats, interval: float) -> Self:
+        """From pairs of predictions and outcomes at later cutoffs, in bins of predictions.
+
+        Split conformal within each bin (Lei, G'Sell, Rinaldo, Tibshirani, Wasserman 2018): quantiles of n outcomes at
+        (n + 1) times the level. The lower one leaves out half of what the interval may; where more customers than that
+        bring the least there is (mostly nothing), the upper one is lowered so that the interval holds no more than
+        stated.
+        """
+        bins = _bins(predicted)
+        bounds = np.array([_bounds(actual[rows], interval) for rows in bins])
+        middle = [float(predicted[rows].mean()) for rows in bins]
+        low, high = np.maximum.accumulate(bounds, axis=0).T
+        return cls(tuple(middle), tuple(low.tolist()), tuple(high.tolist()))
 
     def bounds(self, value: Floats) -> tuple[Floats, Floats]:
         """Between the bins in proportion, outside them as at the nearest; the value always lies within."""
@@ -58,63 +109,156 @@ class Spread:
         return np.minimum(low, value), np.maximum(high, value)
 
 
+def _bounds(actual: Floats, interval: float) -> tuple[float, float]:
+    ordered, n = np.sort(actual), len(actual)
+    low = ordered[max(int(np.floor((n + 1) * (1 - interval) / 2)) - 1, 0)]
+    below = np.searchsorted(ordered, low, side="left") / n
+    top = min(int(np.ceil((n + 1) * (below + interval))), n)
+    return float(low), float(ordered[top - 1])
+
+
 @dataclass(frozen=True)
 class ValueModel:
-    """The history's own value and a Tweedie booster, blended: `weight` is the booster's part."""
+    """Three boosters over the history's own outlook, put in order by what came, and set to the coming season's level.
+
+    boosters: `spend` (Tweedie), `buys` (whether at all) and `purchases` (Poisson), each of a window of `taught_horizon`
+    days that goes as histories expect; none where the history stands alone. curve: from `spend` times the chance to buy
+    to the spend to be expected; none where no later cutoff could show it. level, purchases_level: the coming window's
+    totals over those of such a window. seasons: the shop's sales a year ago over the first 1, 2, ... months from here,
+    over their even share; empty without a year to look back on. worth: of a unit of spend where the history stands
+    alone (the margin in it).
+    """
 
     inputs: Inputs
     history_model: BuyTillYouDie
     horizon: int
     discount_rate: float
+    taught_horizon: int
+    boosters: dict[str, lgb.Booster]
+    curve: Curve | None = None
     spread: Spread | None = None
-    booster: lgb.Booster | None = None
-    weight: float = 0.0
+    level: float = 1.0
+    purchases_level: float = 1.0
+    seasons: tuple[float, ...] = ()
+    worth: float = 1.0
 
-    def value(self, vectors: NDArray[np.float32], outlook: Outlook | None = None) -> Floats:
-        """Expected discounted spend over the horizon; nan for who never bought."""
-        outlook = outlook or self.outlook(vectors)
-        by_history = outlook.value * self._mean_discount()
-        if self.booster is None or self.weight == 0:
-            return by_history
-        boosted_value = predicted(self.booster, self.inputs.design(vectors, outlook))
-        return (1 - self.weight) * by_history + self.weight * boosted_value
+    def value(self, vectors: NDArray[np.float32], horizon: int | None = None) -> Floats:
+        """Expected discounted spend over the horizon, or over another one; nan for who never bought."""
+        return self.forecast(vectors, horizon).value
 
-    def outlook(self, vectors: NDArray[np.float32]) -> Outlook:
-        return self.history_model.outlook(self.inputs.history(vectors), self.horizon)
+    def forecast(self, vectors: NDArray[np.float32], horizon: int | None = None) -> Forecast:
+        """Over `horizon` days, those that were trained for if absent."""
+        days = horizon or self.horizon
+        outlook = self.outlook(vectors, days)
+        purchases: Floats
+        value: Floats
+        if self.boosters:
+            taught = self.outlook(vectors, self.taught_horizon)
+            design, longer = self.inputs.design(vectors, taught), self._carried(outlook, taught, days)
+            purchases = predicted(self.boosters["purchases"], design) * longer * self.purchases_level
+            discount = self._mean_discount(days) / self._mean_discount(self.taught_horizon)
+            value = self.relative(design, taught) * longer * self.level * discount
+        else:
+            purchases = outlook.expected_purchases
+            value = outlook.value * self._mean_discount(days) * self.worth
+        known = ~np.isnan(outlook.p_alive)
+        columns = (purchases, value, *self._bounds(value, days))
+        return Forecast(outlook.p_alive, *(np.where(known, column, np.nan) for column in columns))
 
-    def forecast(self, vectors: NDArray[np.float32]) -> Forecast:
-        outlook = self.outlook(vectors)
-        value = self.value(vectors, outlook)
-        low, high = self.spread.bounds(value) if self.spread else (np.full_like(value, np.nan),) * 2
-        return Forecast(outlook.p_alive, outlook.expected_purchases, value, low, high)
+    def outlook(self, vectors: NDArray[np.float32], horizon: int) -> Outlook:
+        return self.history_model.outlook(self.inputs.history(vectors), horizon)
 
-    def _mean_discount(self) -> float:
-        """The mean of (1 + rate)^-years over the horizon, purchases being spread evenly over it."""
-        force = np.log1p(self.discount_rate) * self.horizon / 365
+    def relative(self, design: Floats, taught: Outlook) -> Floats:
+        """Spend in a window of `taught_horizon` days that goes as histories expect."""
+        score = self.score(design, taught)
+        return score if self.curve is None else self.curve(score)
+
+    def score(self, design: Floats, taught: Outlook) -> Floats:
+        """What customers are ordered by: spend times the chance to buy at all, of booster and history averaged.
+
+        The product ranks the many who will mostly not buy better than spend alone (docs/decisions/0006). Without a
+        later cutoff to say what the product is worth, spend alone.
+        """
+        spend = predicted(self.boosters["spend"], design)
+        spend = (1 - _HISTORY_WEIGHT) * spend + _HISTORY_WEIGHT * taught.value
+        if "buys" not in self.boosters:
+            return spend
+        return spend * sigmoid((logit(predicted(self.boosters["buys"], design)) - logit(taught.no_purchase)) / 2)
+
+    def contributions(self, vectors: NDArray[np.float32]) -> tuple[tuple[str, ...], Floats]:
+        """Names and SHAP values of every used feature for each row, in the logarithm of spend; zeros without booster.
+
+        What is taken from the history's outlook counts for the spend of the last year, which it stands for.
+        """
+        used = self.inputs.used
+        if not self.boosters:
+            return used, np.zeros((len(vectors), len(used)))
+        design = self.inputs.design(vectors, self.outlook(vectors, self.taught_horizon))
+        shap = predicted(self.boosters["spend"], design, pred_contrib=True)
+        own = shap[:, : len(used)]
+        own[:, used.index("spend_365d")] += shap[:, len(used) : -1].sum(axis=1)
+        return used, own
+
+    def _bounds(self, value: Floats, days: int) -> tuple[Floats, Floats]:
+        """Those of the trained horizon; of another one in proportion to its length."""
+        if self.spread is None:
+            return np.full_like(value, np.nan), np.full_like(value, np.nan)
+        unit = self.level * days / self.horizon
+        low, high = self.spread.bounds(value / unit)
+        return low * unit, high * unit
+
+    def _carried(self, outlook: Outlook, taught: Outlook, days: int) -> Floats:
+        """From the taught window to `days`, as each history has it, and as the shop's calendar had it a year ago."""
+        if days == self.taught_horizon:
+            return np.ones(len(outlook.p_alive))
+        even = np.full(len(outlook.p_alive), days / self.taught_horizon)
+        usable = taught.expected_purchases > 1e-9
+        longer = np.divide(outlook.expected_purchases, taught.expected_purchases, out=even, where=usable)
+        return longer * self._season(days) / self._season(self.taught_horizon)
+
+    def _season(self, days: int) -> float:
+        months = np.arange(1, len(self.seasons) + 1) * MONTH
+        return float(np.interp(days, months, self.seasons)) if self.seasons else 1.0
+
+    def _mean_discount(self, days: int) -> float:
+        """The mean of (1 + rate)^-years over the window, purchases being spread evenly over it."""
+        force = np.log1p(self.discount_rate) * days / 365
         return float(-np.expm1(-force) / force) if force else 1.0
 
     def save(self, folder: Path) -> None:
         parameters = {
             "packed": self.inputs.packed, "used": self.inputs.used, "history_model": self.history_model.to_json(),
-            "horizon": self.horizon, "discount_rate": self.discount_rate, "weight": self.weight,
-            "spread": self.spread.__dict__ if self.spread else None,
+            "horizon": self.horizon, "discount_rate": self.discount_rate, "taught_horizon": self.taught_horizon,
+            "curve": asdict(self.curve) if self.curve else None, "spread": asdict(self.spread) if self.spread else None,
+            "level": self.level, "purchases_level": self.purchases_level, "seasons": self.seasons, "worth": self.worth,
         }  # fmt: skip
-        Stored(parameters, self.booster).write(folder)
+        Stored(parameters, self.boosters).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = Stored.read(folder)
         p = stored.parameters
-        spread = Spread(**{name: tuple(column) for name, column in p["spread"].items()}) if p["spread"] else None
+        curve = Curve(**_tuples(p["curve"])) if p["curve"] else None
+        spread = Spread(**_tuples(p["spread"])) if p["spread"] else None
         return cls(
-            Inputs(tuple(p["packed"]), tuple(p["used"])), BuyTillYouDie.from_json(p["history_model"]),
-            p["horizon"], p["discount_rate"], spread, stored.booster, p["weight"],
+            Inputs(tuple(p["packed"]), tuple(p["used"])), BuyTillYouDie.from_json(p["history_model"]), p["horizon"],
+            p["discount_rate"], p["taught_horizon"], stored.boosters, curve, spread, p["level"], p["purchases_level"],
+            tuple(p["seasons"]), p["worth"],
         )  # fmt: skip
 
 
-def fit_booster(inputs: Inputs, design: Floats, value: Floats, seed: int) -> lgb.Booster:
-    """The booster on rows of several cutoffs; a net return counts as nothing spent, as Tweedie has no negatives."""
-    return boosted(design, np.maximum(value, 0), inputs.booster_names, PARAMETERS, ROUNDS, seed, inputs.coded)
+MONTH = 30
+
+
+def _tuples(columns: dict[str, list[float]]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(column) for name, column in columns.items()}
+
+
+def fit_booster(kind: str, inputs: Inputs, design: Floats, target: Floats, seed: int) -> lgb.Booster:
+    """One of the `OBJECTIVES` on rows of several cutoffs; a net return counts as nothing spent (Tweedie)."""
+    return boosted(
+        design, np.maximum(target, 0), inputs.booster_names, _TREES | OBJECTIVES[kind], ROUNDS, seed, inputs.coded
+    )
 
 
 def _load_pyfunc(path: str) -> PyFunc:

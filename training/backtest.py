@@ -1,0 +1,195 @@
+"""How good the models would have been: trained at earlier dates on what was known then, held against what followed.
+
+A judged cutoff is an earlier as_of whose outcome window has closed. Its models learn only from windows that had closed
+by it, with labels as they were recorded by it, and are asked about the customers known at it, beside naive rules and
+the field's purchase-history models on the very same rows.
+
+Segments, by what was known at the cutoff (the top decile overlaps the others):
+
+- `new`: first bought less than 90 days before it;
+- `one-time`: bought on one day only, 90 days or longer before it;
+- `repeat`: bought on two days or more, the first 90 days or longer before it;
+- `top decile`: the tenth of the customers who spent most in the 365 days before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perennial.settings import Workspace
+from perennial.storage import CheckFailed
+from training import churn, datasets, lifetime_value, metrics, scoreboard
+from training.datasets import Cutoff, Dataset
+from training.models.customer_model import Inputs
+from training.peers import Answer, Histories, naive_churn, naive_value
+
+Floats = NDArray[np.floating]
+Rows = NDArray[np.bool_]
+
+OURS = "Perennial"
+SEGMENTS = ("new", "one-time", "repeat", "top decile")
+_NEW_DAYS = 90
+# Closed before a judged cutoff: as many as wished for, else at least so many, before one is judged without any.
+_ENOUGH = (4, 2, 1, 0)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Of each row's value, as the model gave them."""
+
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One model at one judged cutoff: a row per customer in every array.
+
+    learnt_from: the cutoffs that taught it, none where purchase histories alone did; answers: ours first; refused:
+    models that the data did not identify; n_purchases: how many days each customer bought on, and how many we had
+    expected (with bounds: lifetime value only).
+    """
+
+    as_of: date
+    learnt_from: tuple[date, ...]
+    customer_ids: NDArray[np.object_]
+    actual: Floats
+    answers: tuple[Answer, ...]
+    segments: Mapping[str, Rows]
+    refused: tuple[str, ...] = ()
+    bounds: Bounds | None = None
+    n_purchases: tuple[Floats, Floats] | None = None
+
+    def figures(self, answer: Answer, at: NDArray[np.int64], among: Iterable[str] | None = None) -> dict[str, float]:
+        """Of churn or, where there are bounds, of value; over the customers at `at`."""
+        functions = scoreboard.CHURN if self.bounds is None else scoreboard.VALUE
+        found = scoreboard.customer_figures(functions, self.actual, answer, at, among)
+        if answer.kind == "ours" and self.bounds and self.n_purchases and among is None and len(at):
+            found["coverage"] = metrics.coverage(self.actual[at], self.bounds.low[at], self.bounds.high[at])
+            found["count_correlation"] = metrics.count_correlation(*(column[at] for column in self.n_purchases))
+        return found
+
+
+def cutoffs(workspace: Workspace, as_of: date, count: int) -> list[date]:
+    """The closed cutoffs of a backtest with `count` judged ones, oldest first; each needs a snapshot.
+
+    So many that the oldest judged one, its window apart from the next one's, has as many before it as a training.
+    """
+    apart, waiting = _spacings(workspace), _spacings(workspace)
+    return datasets.cutoffs(workspace, as_of, workspace.training.cutoffs + waiting + apart * (count - 1))
+
+
+def _spacings(workspace: Workspace) -> int:
+    """Cutoffs from one to the first whose window does not overlap its own."""
+    return math.ceil(datasets.outcome_days(workspace) / workspace.training.spacing)
+
+
+def judged_dates(workspace: Workspace, closed: Sequence[date], count: int) -> list[date]:
+    """Which of the `closed` cutoffs, oldest first, to judge at: `count` of them, or as many as there can be.
+
+    The latest and others before it, as far apart as leaves each enough closed cutoffs to learn from, but no further
+    than that their windows just do not overlap.
+    """
+    days = datasets.outcome_days(workspace)
+    for enough in (workspace.training.cutoffs, *_ENOUGH):
+        able = [day for day in closed if sum((day - c).days >= days for c in closed) >= enough][::-1]
+        if len(able) >= count or (able and enough <= 2):
+            stride = min(_spacings(workspace), max(1, (len(able) - 1) // max(1, count - 1)))
+            return able[::stride][:count][::-1]
+    return []
+
+
+def judge_churn(
+    data: Dataset, workspace: Workspace, dates: Sequence[date], progress: Callable[[str], None] = lambda _: None
+) -> list[Judged]:
+    """Churn at each date at which it could have been learnt, among the customers who could leave."""
+    return list(_judge(data, workspace, dates, _judge_churn, progress))
+
+
+def judge_value(
+    data: Dataset, workspace: Workspace, dates: Sequence[date], progress: Callable[[str], None] = lambda _: None
+) -> list[Judged]:
+    """Lifetime value at each date at which it could have been learnt, of everyone who had bought."""
+    return list(_judge(data, workspace, dates, _judge_value, progress))
+
+
+_JudgeOne = Callable[[Dataset, Workspace, Cutoff, Histories], Judged]
+
+
+def _judge(
+    data: Dataset, workspace: Workspace, dates: Sequence[date], judge_one: _JudgeOne, progress: Callable[[str], None]
+) -> Iterator[Judged]:
+    if datasets.outcome_days(data.taught) != datasets.outcome_days(workspace):
+        progress("not judged: no window as long as the horizon has closed after enough history")
+        return
+    for cutoff in data.closed:
+        if cutoff.as_of not in dates:
+            continue
+        seen = datasets.seen_at(data, workspace, cutoff.as_of)
+        then = replace(data, closed=seen, current=_unlabelled(cutoff))
+        try:
+            judged = judge_one(then, workspace, cutoff, Histories.fit(data.inputs, cutoff))
+        except CheckFailed as problem:
+            progress(f"{cutoff.as_of}: not judged: {problem}")
+            continue
+        progress(f"{cutoff.as_of}: learnt from {len(judged.learnt_from)} cutoffs, {len(judged.actual):,} customers")
+        yield judged
+
+
+def _unlabelled(cutoff: Cutoff) -> Cutoff:
+    """As it was on its day: nobody knew what would follow."""
+    unknown = np.full(len(cutoff.customer_ids), np.nan)
+    return replace(cutoff, churned=unknown, value=unknown, n_purchases=unknown)
+
+
+def _judge_churn(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories) -> Judged:
+    settings, inputs = workspace.churn, then.inputs
+    model = churn.fit(then, workspace, then.closed, then.current)
+    rows = ~np.isnan(cutoff.churned)
+    vectors = cutoff.vectors[rows]
+    answers = [
+        Answer(OURS, "ours", model.probability(vectors)),
+        *naive_churn(inputs, vectors, then.closed),
+        *(histories.churn(vectors, settings.horizon, settings.gap) if settings.kind == "inactivity" else []),
+    ]
+    return Judged(
+        cutoff.as_of, _dates(then.closed), cutoff.customer_ids[rows], cutoff.churned[rows], tuple(answers),
+        segments(inputs, vectors), histories.refused,
+    )  # fmt: skip
+
+
+def _judge_value(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories) -> Judged:
+    model = lifetime_value.fit(then, workspace, then.closed, then.current)
+    rows = ~np.isnan(then.inputs.column(cutoff.vectors, "T"))
+    vectors = cutoff.vectors[rows]
+    forecast = model.forecast(vectors)
+    answers = [
+        Answer(OURS, "ours", forecast.value),
+        *naive_value(then.inputs, vectors, workspace),
+        *histories.value(vectors, workspace.lifetime_value.horizon),
+    ]
+    return Judged(
+        cutoff.as_of, _dates(then.closed), cutoff.customer_ids[rows], cutoff.value[rows], tuple(answers),
+        segments(then.inputs, vectors), histories.refused, Bounds(forecast.low, forecast.high),
+        (cutoff.n_purchases[rows], forecast.expected_purchases),
+    )  # fmt: skip
+
+
+def _dates(closed: Sequence[Cutoff]) -> tuple[date, ...]:
+    return tuple(cutoff.as_of for cutoff in closed)
+
+
+def segments(inputs: Inputs, vectors: NDArray[np.float32]) -> dict[str, Rows]:
+    """Which rows belong to each of `SEGMENTS`, by what was known at the cutoff; who never bought, to none."""
+    age, repeats, spent = (inputs.column(vectors, name) for name in ("T", "frequency", "spend_365d"))
+    new, known = age < _NEW_DAYS, age >= _NEW_DAYS
+    highest = np.argsort(-np.nan_to_num(spent), kind="stable")[: max(1, round(len(spent) / 10))]
+    top = np.zeros(len(spent), dtype=bool)
+    top[highest] = True
+    return dict(zip(SEGMENTS, (new, known & (repeats == 0), known & (repeats > 0), top & ~np.isnan(age)), strict=True))

@@ -1,0 +1,282 @@
+"""The rolling backtest of a whole workspace: run it, as text for the terminal, as plain data, into MLflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from features import retrieval, snapshot
+from perennial.registry import KINDS
+from perennial.settings import Workspace
+from perennial.storage import CheckFailed
+from training import backtest, churn, datasets, evaluation, lifetime_value, offer_backtest, tracking
+from training.backtest import Judged
+from training.evaluation import Evaluation
+from training.metrics import decile_coverage, decile_table, reliability_table
+from training.offer_backtest import JudgedOffers
+from training.scoreboard import Contender, Spread
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every model's backtest, in the order of `KINDS`; those that the workspace cannot learn, with the reason."""
+
+    name: str
+    as_of: date
+    currency: str
+    models: tuple[Evaluation, ...]
+
+
+def run(workspace: Workspace, as_of: date, count: int, progress: Progress = lambda _: None) -> Report:
+    """Judges each model at up to `count` closed cutoffs before `as_of`, computing the snapshots that are missing.
+
+    Raises:
+        CheckFailed: there is nothing at `as_of` to learn from, nor to judge.
+    """
+    closed, offers = backtest.cutoffs(workspace, as_of, count), offer_backtest.cutoffs(workspace, as_of, count)
+    if not closed:
+        raise CheckFailed(
+            f"no window of {datasets.outcome_days(workspace)} days has closed by {as_of} with"
+            f" {workspace.training.min_history} days of history before it, {datasets.HORIZONS} horizons in all;"
+            " nothing can be judged yet"
+        )
+    needed = {*closed, *offers, as_of}.union(*offers.values())
+    snapshot.snapshot(workspace, sorted(needed), progress)
+    store = retrieval.apply(workspace)
+    data = datasets.load(store, workspace, as_of, closed, workspace.training.backtest_customers)
+    dates = backtest.judged_dates(workspace, closed, count)
+    progress(f"{len(data.current.customer_ids):,} customers; judged at {', '.join(map(str, dates))}")
+    return Report(workspace.name, as_of, workspace.currency, tuple(
+        _evaluated(kind, store, workspace, data, dates, offers, progress) for kind in KINDS
+    ))  # fmt: skip
+
+
+def _evaluated(
+    kind: str, store: FeatureStore, workspace: Workspace, data: datasets.Dataset, dates: Sequence[date],
+    offers: Mapping[date, Sequence[date]], progress: Progress,
+) -> Evaluation:  # fmt: skip
+    seed, as_of = workspace.training.seed, data.current.as_of
+    seen = datasets.seen_at(data, workspace, as_of)
+
+    def say(message: str) -> None:
+        progress(f"{kind} at {message}")
+
+    try:
+        if kind == "churn":
+            model = churn.fit(data, workspace, seen, data.current)
+            return evaluation.of_churn(model, data, workspace, dates, seed, say)
+        if kind == "lifetime_value":
+            valued = lifetime_value.fit(data, workspace, seen, data.current)
+            return evaluation.of_value(valued, data, workspace, dates, seed, say)
+        return evaluation.of_offers(store, workspace, as_of, offers, seed, say)
+    except CheckFailed as problem:
+        return evaluation.refused(kind, getattr(workspace, kind).horizon, problem)
+
+
+@dataclass(frozen=True)
+class Total:
+    """Of one judged cutoff, or of a segment over all of them: leavers or money, expected and actual."""
+
+    name: str
+    customers: int
+    expected: float
+    actual: float
+
+    @property
+    def off(self) -> float:
+        """Expected over actual, minus 1; nan where nothing happened."""
+        return self.expected / self.actual - 1 if self.actual else math.nan
+
+
+def totals(found: Evaluation) -> list[Total]:
+    """One per judged cutoff."""
+    return [
+        Total(str(cutoff.as_of), len(cutoff.customer_ids), float(cutoff.answers[0].predicted.sum()),
+              float(cutoff.actual.sum())) for cutoff in found.judged
+    ]  # fmt: skip
+
+
+def segment_totals(found: Evaluation) -> list[Total]:
+    """One per segment, over all judged cutoffs; none of offers, whose rows are not customers."""
+    judged = [cutoff for cutoff in found.judged if isinstance(cutoff, Judged)]
+    return [_segment_total(name, judged) for name in (judged[0].segments if judged else ())]
+
+
+def _segment_total(name: str, judged: Sequence[Judged]) -> Total:
+    parts = [(cutoff, cutoff.segments[name]) for cutoff in judged]
+    return Total(
+        name, sum(int(rows.sum()) for _, rows in parts),
+        sum(float(cutoff.answers[0].predicted[rows].sum()) for cutoff, rows in parts),
+        sum(float(cutoff.actual[rows].sum()) for cutoff, rows in parts),
+    )  # fmt: skip
+
+
+def as_data(report: Report) -> dict[str, Any]:
+    """What JSON holds; a figure that is not defined is null."""
+    return {
+        "name": report.name, "as_of": str(report.as_of), "currency": report.currency,
+        "models": {found.kind: _model(found) for found in report.models},
+    }  # fmt: skip
+
+
+def _model(found: Evaluation) -> dict[str, Any]:
+    head = {"horizon": found.horizon, "grade": found.grade.letter, "grade_reason": found.grade.reason}
+    board = found.board
+    if board is None:
+        return head | {"cutoffs": [], "contenders": {}, "segments": {}, "not_everywhere": []}
+    of_segments = {total.name: {"expected_total": total.expected, "actual_total": total.actual}
+                   for total in segment_totals(found)}  # fmt: skip
+    return head | {
+        "cutoffs": [_cutoff(total, cutoff) for total, cutoff in zip(totals(found), found.judged, strict=True)],
+        "contenders": _contenders(board.contenders),
+        "segments": {
+            name: {"customers": board.segment_customers[name], "contenders": _contenders(contenders)}
+            | of_segments.get(name, {})
+            for name, contenders in board.segments.items()
+        },
+        "not_everywhere": board.missing,
+    }
+
+
+def _cutoff(total: Total, cutoff: Judged | JudgedOffers) -> dict[str, Any]:
+    """Totals and tenths of one judged cutoff; those of value with coverage, those of probabilities with intervals."""
+    ours = cutoff.answers[0].predicted
+    found = {
+        "as_of": total.name, "learnt_from": list(map(str, cutoff.learnt_from)), "customers": total.customers,
+        "expected_total": total.expected, "actual_total": total.actual,
+    }  # fmt: skip
+    if not isinstance(cutoff, Judged) or cutoff.bounds is None:
+        table = reliability_table(cutoff.actual, ours)
+        return found | {"tenths": _rows(
+            count=table.count, predicted=table.predicted, actual=table.actual, low=table.low, high=table.high
+        )}  # fmt: skip
+    tenths, bounds = decile_table(cutoff.actual, ours), cutoff.bounds
+    held = decile_coverage(cutoff.actual, ours, bounds.low, bounds.high)
+    return found | {"tenths": _rows(
+        count=tenths.count, predicted=tenths.predicted, actual=tenths.actual, within_bounds=held
+    )}  # fmt: skip
+
+
+def _rows(**columns: Any) -> list[dict[str, float]]:
+    return [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _contenders(contenders: Sequence[Contender]) -> dict[str, Any]:
+    return {
+        c.name: {
+            "kind": c.kind,
+            "figures": {metric: _spread(spread) for metric, spread in c.figures.items()},
+            "ours_minus_this": {metric: _spread(spread) for metric, spread in c.ahead.items()},
+        }
+        for c in contenders
+    }
+
+
+def _spread(spread: Spread) -> dict[str, Any]:
+    return {
+        "mean": _known(spread.mean), "sd": _known(spread.sd), "worst": _known(spread.worst),
+        "low": _known(spread.low), "high": _known(spread.high), "each": [_known(value) for value in spread.each],
+    }  # fmt: skip
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+SHOWN = {
+    "churn": ("auc", "average_precision", "lift10", "brier", "log_loss", "ece"),
+    "lifetime_value": ("ngini", "spearman", "top_decile_capture", "decile_wape", "bias", "coverage"),
+}
+"""The figures of the terminal's table and of the page's; JSON has all."""
+
+
+def shown(found: Evaluation) -> tuple[str, ...]:
+    """Of offers, whose figures carry the length of the list, the first three of all, of repeats and of new items."""
+    if found.kind in SHOWN:
+        return SHOWN[found.kind]
+    figures = found.board.ours.figures if found.board else {}
+    return tuple(name for name in figures if "basket" not in name and name.startswith(("ndcg", "recall", "hit")))
+
+
+def as_text(report: Report) -> str:
+    """Each model's grade, then a table: a contender's mean over the cutoffs, the worst in brackets."""
+    blocks = [f"Backtest of {report.name}, known before {report.as_of}: mean over the judged cutoffs (worst)"]
+    blocks += ["\n".join(_lines(found)) for found in report.models]
+    return "\n\n".join(blocks)
+
+
+def _lines(found: Evaluation) -> Iterator[str]:
+    yield f"{found.kind.replace('_', ' ')}: grade {found.grade.letter}"
+    yield f"  {found.grade.reason}"
+    board, metrics = found.board, shown(found)
+    if board is None:
+        return
+    yield "  judged at " + ", ".join(
+        f"{day} ({customers:,} customers)" for day, customers in zip(board.as_of, board.customers, strict=True)
+    )
+    rows = [["", *metrics]]
+    rows += [[c.name, *(_cell(c.figures.get(metric)) for metric in metrics)] for c in board.contenders]
+    yield from _aligned(rows)
+    rows = [["ours, by segment", "customers", *metrics]]
+    for name, contenders in board.segments.items():
+        count = f"{np.mean(board.segment_customers[name]):,.0f}"
+        rows.append([name, count, *(_cell(contenders[0].figures.get(metric)) for metric in metrics)])
+    yield from _aligned(rows)
+    if board.missing:
+        yield f"  not identified at every cutoff, so not compared: {', '.join(board.missing)}"
+
+
+def _cell(spread: Spread | None) -> str:
+    if spread is None or math.isnan(spread.mean):
+        return "-"
+    return f"{spread.mean:.3f} ({spread.worst:.3f})"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return [f"  {line}".rstrip() for line in lines]
+
+
+def figures_by_day(report: Report) -> dict[date, dict[str, float]]:
+    """Every figure of every contender at every judged cutoff: `churn/auc` is ours, `churn/auc/silence` a rival's."""
+    by_day: dict[date, dict[str, float]] = {}
+    for found in report.models:
+        for place, cutoff in enumerate(found.judged):
+            for contender in found.board.contenders if found.board else ():
+                rival = "" if contender.kind == "ours" else f"/{_plain(contender.name)}"
+                by_day.setdefault(cutoff.as_of, {}).update(
+                    {
+                        f"{found.kind}/{metric}{rival}": spread.each[place]
+                        for metric, spread in contender.figures.items()
+                    }
+                )
+    return by_day
+
+
+def _plain(name: str) -> str:
+    """MLflow allows letters, digits, underscores, dashes, periods, spaces and slashes."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def record(workspace: Workspace, report: Report, files: Sequence[Path]) -> str:
+    """A run in MLflow: the figures by day, the grades as tags, the files and plots; returns its id."""
+
+    def draw(folder: Path) -> None:
+        for found in report.models:
+            (folder / found.kind).mkdir()
+            found.draw(folder / found.kind, report.currency)
+
+    tags = {f"grade.{found.kind}": found.grade.letter for found in report.models}
+    return tracking.record_backtest(workspace, report.as_of, tags, figures_by_day(report), draw, files)

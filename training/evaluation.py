@@ -1,0 +1,134 @@
+"""A model's backtest and what it comes to: judged cutoffs, scoreboard, grade, figures to record, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perennial.settings import Workspace
+from perennial.storage import CheckFailed
+from training import backtest, churn, datasets, labels, lifetime_value, offer_backtest, plots
+from training.backtest import Judged
+from training.datasets import Dataset
+from training.grade import Grade, Outcomes, graded
+from training.models.churn_model import ChurnModel
+from training.models.value_model import ValueModel
+from training.offer_backtest import JudgedOffers
+from training.peers import dropout_doubt
+from training.scoreboard import Scoreboard, scoreboard
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Of one kind of model; `board` is null, and `judged` empty, where no cutoff could be judged."""
+
+    kind: str
+    horizon: int
+    judged: tuple[Judged | JudgedOffers, ...]
+    board: Scoreboard | None
+    grade: Grade
+
+    def figures(self) -> dict[str, float]:
+        """By metric: ours, `_worst` over the cutoffs, `naive_` and `btyd_` the best of either kind, all but the worst
+        means over the cutoffs; and `judged_cutoffs`."""
+        if self.board is None:
+            return {}
+        found = {"judged_cutoffs": float(len(self.judged))}
+        for metric, spread in self.board.ours.figures.items():
+            found |= {metric: spread.mean, f"{metric}_worst": spread.worst}
+            for kind in ("naive", "btyd"):
+                rival = self.board.best(kind, metric)
+                found |= {f"{kind}_{metric}": rival.mean} if rival else {}
+        return found
+
+    def draw(self, folder: Path, currency: str) -> None:
+        """Writes the pictures of this kind of model."""
+        for name, figure in plots.of(self.kind, self.judged, currency).items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
+
+
+def of_churn(
+    model: ChurnModel, data: Dataset, workspace: Workspace, dates: Sequence[date], seed: int | None = None,
+    progress: Progress = lambda _: None,
+) -> Evaluation:  # fmt: skip
+    """Judged at `dates`; `model` is the one for `data.current`, whose grade it is. With a seed, with intervals."""
+    judged = backtest.judge_churn(data, workspace, dates, progress)
+    simpler = _shortage(data, workspace, "churned") if model.booster is None else ""
+    return _evaluation("churn", workspace.churn.horizon, judged, seed, simpler, _doubt(data, workspace))
+
+
+def of_value(
+    model: ValueModel, data: Dataset, workspace: Workspace, dates: Sequence[date], seed: int | None = None,
+    progress: Progress = lambda _: None,
+) -> Evaluation:  # fmt: skip
+    """As `of_churn`."""
+    judged = backtest.judge_value(data, workspace, dates, progress)
+    simpler = _shortage(data, workspace, "value") if not model.boosters else ""
+    return _evaluation(
+        "lifetime_value", workspace.lifetime_value.horizon, judged, seed, simpler, _doubt(data, workspace)
+    )
+
+
+def of_offers(
+    store: FeatureStore, workspace: Workspace, as_of: date, dates: Mapping[date, Sequence[date]],
+    seed: int | None = None, progress: Progress = lambda _: None,
+) -> Evaluation:  # fmt: skip
+    """Offers judged at `dates`, learnt from the cutoffs beside each."""
+    judged = offer_backtest.judge_offers(store, workspace, as_of, dates, progress)
+    return _evaluation("cross_sell", workspace.cross_sell.horizon, judged, seed)
+
+
+def _evaluation(
+    kind: str,
+    horizon: int,
+    judged: Sequence[Judged | JudgedOffers],
+    seed: int | None,
+    simpler: str = "",
+    doubt: str = "",
+) -> Evaluation:
+    board = scoreboard(judged, seed) if judged else None
+    yes = [int((cutoff.actual > 0).sum()) for cutoff in judged]
+    outcomes = Outcomes(sum(yes), sum(len(cutoff.actual) for cutoff in judged) - sum(yes))
+    return Evaluation(kind, horizon, tuple(judged), board, graded(kind, board, outcomes, simpler, doubt))
+
+
+def refused(kind: str, horizon: int, problem: CheckFailed) -> Evaluation:
+    """Of a model that the data cannot teach at all."""
+    return Evaluation(kind, horizon, (), None, Grade("none", str(problem)))
+
+
+def _doubt(data: Dataset, workspace: Workspace) -> str:
+    """For event churn the purchase histories say nothing of leaving in any case."""
+    return dropout_doubt(data.inputs, data.current) if workspace.churn.kind == "inactivity" else ""
+
+
+def _shortage(data: Dataset, workspace: Workspace, target: str) -> str:
+    """Why a model is learnt from purchase histories alone, in plain words."""
+    return f"learnt from purchase histories alone, since {_what_is_short(data, workspace, target)}"
+
+
+def _what_is_short(data: Dataset, workspace: Workspace, target: str) -> str:
+    days, horizon = labels.purchase_days(workspace, data.current.as_of), datasets.outcome_days(workspace)
+    if not data.closed and days is not None:
+        history, least = (data.current.as_of - days[0]).days, datasets.HORIZONS * horizon
+        if history < least:
+            return f"the history of {history} days is shorter than {datasets.HORIZONS} horizons of {horizon}"
+        return f"no window of {horizon} days has closed with {workspace.training.min_history} days of history before it"
+    happened = np.concatenate([np.asarray(getattr(cutoff, target)) for cutoff in data.closed])
+    yes, no = int((happened > 0).sum()), int((happened <= 0).sum())
+    if target == "churned":
+        return (
+            f"{yes:,} left and {no:,} stayed in {len(data.closed)} closed windows, too few: at least"
+            f" {churn.MIN_OUTCOMES} of either kind are needed in those that teach"
+        )
+    return f"{yes:,} customers spent something in closed windows; at least {lifetime_value.MIN_BUYERS} are needed"

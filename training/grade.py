@@ -1,0 +1,213 @@
+"""How far a model may be trusted: A, B, C or none, by rules over every judged cutoff, and why in plain words.
+
+A grade asks for the right order AND the right level, on average AND at the worst cutoff, held against the best naive
+rule and the field's purchase-history models. `RULES` and `ERRORS` are the whole of it; docs/models.md explains them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from training.scoreboard import Scoreboard
+
+Letter = Literal["A", "B", "C", "none"]
+
+MIN_OUTCOMES = 100
+"""Of either kind, at the judged cutoffs together; with fewer, chance decides who looks better."""
+
+
+class Rule(NamedTuple):
+    """What a letter asks for at the least, but for the shortfall.
+
+    order: share of the way from a rival's ranking to a perfect one that ours goes; level: share of a rival's error that
+    ours takes away. Against the best naive rule on average and, for the order, at the worst cutoff; against the best
+    of the field's models on average. shortfall: how many too few may lie within their bounds (value).
+    """
+
+    cutoffs: int
+    order: float
+    worst_order: float
+    level: float
+    btyd_order: float
+    btyd_level: float
+    shortfall: float
+
+
+RULES: dict[Letter, Rule] = {
+    #        cutoffs  order  worst  level  btyd_order  btyd_level  shortfall
+    "A": Rule(3,      0.05,  0.00,  0.00,  -0.01,      -0.05,      0.05),
+    "B": Rule(2,      0.02, -0.01, -0.05,  -0.02,      -0.15,      0.10),
+    "C": Rule(1,      0.00, -0.05, -0.20,  -0.05,      -0.30,      0.15),
+}  # fmt: skip
+
+
+class Errors(NamedTuple):
+    """How far off the level itself may be, on average and at the worst cutoff."""
+
+    mean: float
+    worst: float
+
+
+ERRORS: dict[str, dict[Letter, Errors]] = {
+    "churn": {"A": Errors(0.05, 0.10), "B": Errors(0.08, 0.15), "C": Errors(0.12, 0.20)},
+    "lifetime_value": {"A": Errors(0.10, 0.25), "B": Errors(0.20, 0.40), "C": Errors(0.35, 0.60)},
+    "cross_sell": {"A": Errors(0.15, 0.30), "B": Errors(0.25, 0.50), "C": Errors(0.40, 0.75)},
+}
+_NOMINAL = 0.8
+
+
+class _Measures(NamedTuple):
+    """Which figures stand for order, level and the level's error; the last in words."""
+
+    order: str
+    level: str
+    error: str
+    words: str
+
+
+MEASURES = {
+    "churn": _Measures("auc", "brier", "ece", "probabilities are off by {}"),
+    "lifetime_value": _Measures("ngini", "decile_wape", "bias", "the total is off by {}"),
+    "cross_sell": _Measures("ndcg", "", "relative_ece", "probabilities are off by {} of their mean"),
+}
+
+
+@dataclass(frozen=True)
+class Grade:
+    letter: Letter
+    reason: str
+
+
+class Outcomes(NamedTuple):
+    """Of both kinds, at all judged cutoffs together: left and stayed, bought something and nothing, pairs alike."""
+
+    yes: int
+    no: int
+
+
+def graded(
+    kind: str, board: Scoreboard | None, outcomes: Outcomes, simpler: str = "", dropout_doubt: str = ""
+) -> Grade:
+    """The best letter whose every condition is met; the reason says what held it back from the next better one.
+
+    `simpler` says why the model is the simpler one, learnt from purchase histories alone, "" where it is not. Judged
+    cutoffs that were learnt from histories alone say less than half of a model that is not: C is then the most.
+    `dropout_doubt` says why nothing is known of how customers leave.
+    """
+    because = f"; {simpler}" if simpler else ""
+    because += f"; p_alive says nothing here: {dropout_doubt}" if dropout_doubt else ""
+    if board is None:
+        return Grade("none", f"no earlier date could be judged{because}")
+    if min(outcomes) < MIN_OUTCOMES:
+        counted = f"{min(outcomes):,} of {sum(outcomes):,} outcomes at the judged cutoffs are of one kind"
+        return Grade("none", f"{counted}; at least {MIN_OUTCOMES} of either kind are needed{because}")
+    evidence = _Evidence(kind, board)
+    half = not simpler and not all(board.learnt_from)
+    held_back: list[str] = []
+    for letter in RULES:
+        unmet = list(evidence.unmet(letter))
+        if half and letter != "C":
+            unmet.append("a judged cutoff had to be learnt from purchase histories alone")
+        if not unmet:
+            return Grade(letter, _sentence(evidence, letter, held_back) + because)
+        held_back = unmet
+    return Grade("none", f"{evidence.in_short}; not C: {'; '.join(held_back)}{because}")
+
+
+def _sentence(evidence: _Evidence, letter: Letter, held_back: list[str]) -> str:
+    better = {"B": "A", "C": "B"}.get(letter)
+    return evidence.in_short + (f"; not {better}: {'; '.join(held_back)}" if better else "")
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    kind: str
+    board: Scoreboard
+
+    @property
+    def order(self) -> str:
+        """`ndcg` carries the length of the list in its name."""
+        prefix, figures = MEASURES[self.kind].order, self.board.ours.figures
+        return next(name for name in figures if name.rstrip("0123456789") == prefix)
+
+    @property
+    def errors(self) -> list[float]:
+        return [abs(value) for value in self.board.ours.figures[MEASURES[self.kind].error].each]
+
+    @property
+    def in_short(self) -> str:
+        ours, naive = self.board.ours.figures[self.order], self.board.best("naive", self.order)
+        count = len(self.board.as_of)
+        over = f"on average over {count} cutoffs, {ours.worst:.3f} at the worst" if count > 1 else "at one cutoff"
+        rival = f", where the best naive rule has {naive.mean:.3f}" if naive else ""
+        return (
+            f"{self.order} {ours.mean:.3f} {over}{rival}; {self._off(f'{_mean(self.errors):.1%}')} on average,"
+            f" {max(self.errors):.1%} at the worst"
+        )
+
+    def _off(self, by: str) -> str:
+        return MEASURES[self.kind].words.format(by)
+
+    def unmet(self, letter: Letter) -> Iterator[str]:
+        """In plain words, each condition of a letter that the evidence does not meet; an unknown figure meets none."""
+        rule, limits, errors = RULES[letter], ERRORS[self.kind][letter], self.errors
+        count = len(self.board.as_of)
+        if count < rule.cutoffs:
+            yield f"{rule.cutoffs} judged cutoffs are asked for"
+        yield from self._unmet_order(rule)
+        yield from self._unmet_level(rule)
+        if not _mean(errors) <= limits.mean:
+            yield f"{self._off(f'more than {limits.mean:.0%}')} on average"
+        if not max(errors) <= limits.worst:
+            yield f"{self._off(f'more than {limits.worst:.0%}')} at {self.board.as_of[errors.index(max(errors))]}"
+        coverage = self.board.ours.figures.get("coverage")
+        if coverage is not None and not coverage.mean >= _NOMINAL - rule.shortfall:
+            yield f"{coverage.mean:.1%} of the customers lie within bounds that should hold {_NOMINAL:.0%}"
+
+    def _unmet_order(self, rule: Rule) -> Iterator[str]:
+        ours, naive = self.board.ours.figures[self.order], self.board.best("naive", self.order)
+        btyd = self.board.best("btyd", self.order)
+        if naive is not None:
+            ways = [_way(a, b) for a, b in zip(ours.each, naive.each, strict=True)]
+            if not _mean(ways) >= rule.order:
+                yield (
+                    f"its order is {_mean(ways):.1%} of the way from the best naive rule's to a perfect one, not"
+                    f" {rule.order:.0%}"
+                )
+            if not min(ways) >= rule.worst_order:
+                place = ways.index(min(ways))
+                yield (
+                    f"a naive rule has {self.order} {naive.each[place]:.3f} at {self.board.as_of[place]}, this model"
+                    f" {ours.each[place]:.3f}"
+                )
+        if btyd is not None and not _way(ours.mean, btyd.mean) >= rule.btyd_order:
+            yield f"a purchase-history model has {self.order} {btyd.mean:.3f}"
+
+    def _unmet_level(self, rule: Rule) -> Iterator[str]:
+        name = MEASURES[self.kind].level
+        rivals: tuple[tuple[Literal["naive", "btyd"], float, str], ...] = (
+            ("naive", rule.level, "a naive rule"), ("btyd", rule.btyd_level, "a purchase-history model"),
+        )  # fmt: skip
+        for kind, least, words in rivals:
+            rival = self.board.best(kind, name)
+            if rival is None:
+                continue
+            ours = self.board.ours.figures[name].mean
+            if not _saved(ours, rival.mean) >= least:
+                yield f"{words} has {name} {rival.mean:.3f}, this model {ours:.3f}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _way(ours: float, rival: float) -> float:
+    """Share of the way from the rival to perfection, 1; negative where ours is behind."""
+    return (ours - rival) / (1 - rival) if rival < 1 else ours - rival
+
+
+def _saved(ours: float, rival: float) -> float:
+    """Share of the rival's error that ours takes away."""
+    return 1 - ours / rival if rival else -float(ours > 0)

@@ -1,0 +1,141 @@
+"""The backtest of offers: ranked lists made at earlier dates, against what the customers then bought."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from features import retrieval, snapshot
+from perennial.settings import Workspace
+from perennial.storage import CheckFailed
+from perennial.windows import days_after
+from training import backtest, cross_sell, metrics
+from training.models.customer_model import Inputs
+from training.peers import Answer
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+Floats = NDArray[np.floating]
+
+NAIVE = "personal frequency"
+
+
+@dataclass(frozen=True)
+class JudgedOffers:
+    """Offers at one judged cutoff; a row per (customer, item), `customer_ids` a row per customer who bought one.
+
+    An answer's figures are means over those customers: recall, hit rate and ndcg (with the whole basket and with its
+    first `k` items as the ideal) of the first `k` items, then the same with only repeats, or only new items, in list
+    and basket, over those who bought such.
+    """
+
+    as_of: date
+    learnt_from: tuple[date, ...]
+    customer_ids: NDArray[np.object_]
+    actual: Floats
+    answers: tuple[Answer, ...]
+    segments: Mapping[str, NDArray[np.bool_]]
+    by_customer: Mapping[str, Mapping[str, Floats]]
+    refused: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, found: cross_sell.Backtest, learnt_from: Sequence[date], as_of: date, k: int) -> Self:
+        """Without segments yet; they need the customers' features."""
+        buyers = np.unique(found.keys["customer_id"].to_numpy(dtype=object)[found.bought > 0])
+        answers = (Answer(backtest.OURS, "ours", found.predicted), Answer(NAIVE, "naive", found.naive, False))
+        by_customer = {answer.name: _by_customer(found, answer.predicted, buyers, k) for answer in answers}
+        return cls(as_of, tuple(learnt_from), buyers, found.bought, answers, {}, by_customer)
+
+    def figures(self, answer: Answer, at: NDArray[np.int64], among: Iterable[str] | None = None) -> dict[str, float]:
+        """Means over the customers at `at`; over all pairs, ours also has `auc`, `ece` and `relative_ece`."""
+        means = {name: _mean(values[at]) for name, values in self.by_customer[answer.name].items()}
+        if answer.kind == "ours" and among is None and len(at) == len(self.customer_ids):
+            error = metrics.ece(self.actual, answer.predicted)
+            means |= {"auc": metrics.auc(self.actual, answer.predicted), "ece": error}
+            means["relative_ece"] = error / float(self.actual.mean())
+        return means
+
+
+def cutoffs(
+    workspace: Workspace, as_of: date, count: int, among: Sequence[date] | None = None
+) -> dict[date, list[date]]:
+    """The latest `count` dates, oldest first, at which offers can be judged, each with the dates to learn from.
+
+    Their windows just do not overlap. `among` are the only dates that there are snapshots of; all if absent.
+    """
+    found: dict[date, list[date]] = {}
+    judge = days_after(as_of, -workspace.cross_sell.horizon)
+    while len(found) < count:
+        learnt_from = [day for day in cross_sell.cutoffs(workspace, judge) if among is None or day in among]
+        if not learnt_from or (among is not None and judge not in among):
+            break
+        found[judge] = learnt_from
+        judge = days_after(judge, -workspace.cross_sell.horizon)
+    return dict(sorted(found.items()))
+
+
+def judge_offers(
+    store: FeatureStore, workspace: Workspace, as_of: date, dates: Mapping[date, Sequence[date]],
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[JudgedOffers]:  # fmt: skip
+    """Offers at each date, learnt from its cutoffs, against what is known at `as_of` to have been bought."""
+    found = []
+    for judge, learnt_from in dates.items():
+        try:
+            answered = cross_sell.judged_at(store, workspace, judge, learnt_from, as_of)
+        except CheckFailed as problem:
+            progress(f"{judge}: not judged: {problem}")
+            continue
+        judged = JudgedOffers.of(answered, learnt_from, judge, workspace.cross_sell.top)
+        found.append(_with_segments(judged, store, workspace))
+        progress(f"{judge}: learnt from {len(learnt_from)} cutoffs, {len(judged.customer_ids):,} customers")
+    return found
+
+
+def _with_segments(judged: JudgedOffers, store: FeatureStore, workspace: Workspace) -> JudgedOffers:
+    rows = retrieval.customer_rows(store, workspace, [judged.as_of]).set_index("customer_id")
+    packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
+    vectors = retrieval.matrix(rows, packed)
+    places = rows.index.get_indexer(pd.Index(judged.customer_ids))
+    whole = backtest.segments(Inputs(packed, packed), vectors)
+    return JudgedOffers(**(judged.__dict__ | {"segments": {name: part[places] for name, part in whole.items()}}))
+
+
+def _by_customer(found: cross_sell.Backtest, score: Floats, buyers: NDArray[np.object_], k: int) -> dict[str, Floats]:
+    """Each ranking metric of each buyer; nan for who bought nothing of the kind."""
+    columns: dict[str, Floats] = {}
+    for kind, among in (("", np.ones_like(found.owned)), ("_repeat", found.owned), ("_new", ~found.owned)):
+        baskets = _lists(found, among & (found.bought > 0), found.bought)
+        ranked = _lists(found, among, score)
+        asked = [str(buyer) for buyer in buyers if buyer in baskets]
+        if not asked:
+            continue
+        places = np.isin(buyers, asked)
+        pair = [baskets[customer_id] for customer_id in asked], [ranked[customer_id] for customer_id in asked]
+        for name, values in (
+            (f"ndcg{k}", metrics.ndcgs_at(*pair, k, "top_k")), (f"ndcg{k}_basket", metrics.ndcgs_at(*pair, k)),
+            (f"recall{k}", metrics.recalls_at(*pair, k)), (f"hit{k}", metrics.hits_at(*pair, k)),
+        ):  # fmt: skip
+            columns[f"{name}{kind}"] = np.full(len(buyers), np.nan)
+            columns[f"{name}{kind}"][places] = values
+    return columns
+
+
+def _lists(found: cross_sell.Backtest, among: NDArray[np.bool_], score: Floats) -> dict[str, list[str]]:
+    """Items by customer, highest score first, ties by name."""
+    rows = found.keys[among].assign(score=score[among])
+    rows = rows.sort_values(["customer_id", "score", "item"], ascending=[True, False, True])
+    return {str(customer_id): list(items) for customer_id, items in rows.groupby("customer_id")["item"]}
+
+
+def _mean(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan

@@ -1,0 +1,199 @@
+"""What a backtest found: every contender's figures at every judged cutoff, their mean and spread, by segment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training import metrics
+from training.peers import Answer
+
+Floats = NDArray[np.floating]
+Better = Literal["high", "low", "zero"]
+
+CHURN: dict[str, Callable[[Floats, Floats], float]] = {
+    "auc": metrics.auc, "average_precision": metrics.average_precision, "lift10": metrics.lift_at,
+    "lift_100": lambda actual, predicted: metrics.lift_at_capacity(actual, predicted, 100),
+    "brier": metrics.brier, "log_loss": metrics.log_loss, "ece": metrics.ece,
+}  # fmt: skip
+VALUE: dict[str, Callable[[Floats, Floats], float]] = {
+    "ngini": metrics.ngini, "spearman": metrics.spearman, "top_decile_capture": metrics.top_decile_capture,
+    "decile_wape": metrics.decile_wape, "bias": metrics.bias,
+}  # fmt: skip
+OF_LEVEL = frozenset(("brier", "log_loss", "ece", "decile_wape", "bias"))
+"""Figures that only a probability or an amount has; the others need no more than an order."""
+_SMALL = {"brier", "log_loss", "ece", "decile_wape"}
+_DRAWN = {"auc", "average_precision", "brier", "ece", "ngini", "spearman", "decile_wape", "bias"}
+_FEWEST_ROWS = 20
+_DRAWS = 200
+
+
+def better(metric: str) -> Better:
+    """Which way a figure is good: high, low, or near zero."""
+    if metric == "bias":
+        return "zero"
+    return "low" if metric in _SMALL else "high"
+
+
+class JudgedCutoff(Protocol):
+    """One model at one judged cutoff; `figures` of an answer are over the customers at the given places."""
+
+    @property
+    def as_of(self) -> date: ...
+    @property
+    def learnt_from(self) -> tuple[date, ...]: ...
+    @property
+    def customer_ids(self) -> NDArray[np.object_]: ...
+    @property
+    def answers(self) -> tuple[Answer, ...]: ...
+    @property
+    def segments(self) -> Mapping[str, NDArray[np.bool_]]: ...
+    @property
+    def refused(self) -> tuple[str, ...]: ...
+    def figures(
+        self, answer: Answer, at: NDArray[np.int64], among: Iterable[str] | None = None
+    ) -> dict[str, float]: ...
+
+
+def customer_figures(
+    functions: Mapping[str, Callable[[Floats, Floats], float]], actual: Floats, answer: Answer,
+    at: NDArray[np.int64], among: Iterable[str] | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """Each metric over the customers at `at`; those of a level where the answer has one; nan for a handful."""
+    wanted = [name for name in among or functions if name in functions and (answer.is_level or name not in OF_LEVEL)]
+    if len(at) < _FEWEST_ROWS:
+        return dict.fromkeys(wanted, math.nan)
+    return {name: functions[name](actual[at], answer.predicted[at]) for name in wanted}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the judged cutoffs: mean, standard deviation (0 for one), the worst, one per cutoff.
+
+    low, high: 95 % bootstrap interval of the mean, over customers; nan where it was not drawn.
+    """
+
+    mean: float
+    sd: float
+    worst: float
+    each: tuple[float, ...]
+    low: float = math.nan
+    high: float = math.nan
+
+    @classmethod
+    def of(cls, metric: str, each: Sequence[float], drawn: Sequence[float] = ()) -> Spread:
+        known = np.array([value for value in each if not math.isnan(value)])
+        if known.size == 0:
+            return cls(math.nan, math.nan, math.nan, tuple(each))
+        way = better(metric)
+        worst = known.min() if way == "high" else known.max() if way == "low" else known[np.argmax(np.abs(known))]
+        sd = float(known.std(ddof=1)) if known.size > 1 else 0.0
+        return cls(float(known.mean()), sd, float(worst), tuple(each), *metrics.percentile_interval(drawn))
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Its figures by metric; `ahead`: ours minus its own, on the same customers."""
+
+    name: str
+    kind: Literal["ours", "naive", "btyd"]
+    figures: Mapping[str, Spread]
+    ahead: Mapping[str, Spread]
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """One model's backtest. Contenders that could not answer at every cutoff are in `missing`, with nothing else.
+
+    customers: how many were judged at each cutoff; segments: the contenders again, on a part of the customers each.
+    """
+
+    as_of: tuple[date, ...]
+    learnt_from: tuple[tuple[date, ...], ...]
+    customers: tuple[int, ...]
+    contenders: tuple[Contender, ...]
+    missing: tuple[str, ...]
+    segments: Mapping[str, tuple[Contender, ...]]
+    segment_customers: Mapping[str, tuple[int, ...]]
+
+    @property
+    def ours(self) -> Contender:
+        return self.contenders[0]
+
+    def best(self, kind: Literal["naive", "btyd"], metric: str) -> Spread | None:
+        """At each cutoff the best that any contender of a kind reaches; none where there is no such figure."""
+        rivals = [c.figures[metric].each for c in self.contenders if c.kind == kind and metric in c.figures]
+        if not rivals:
+            return None
+        worth = {"high": float, "low": lambda value: -value, "zero": lambda value: -abs(value)}[better(metric)]
+        return Spread.of(metric, [max(values, key=worth) for values in zip(*rivals, strict=True)])
+
+
+def scoreboard(judged: Sequence[JudgedCutoff], seed: int | None = None) -> Scoreboard:
+    """Of at least one judged cutoff; with a seed, intervals are drawn."""
+    names = [answer.name for answer in judged[0].answers]
+    everywhere = [name for name in names if all(name in {a.name for a in cutoff.answers} for cutoff in judged)]
+    missing = {a.name for cutoff in judged for a in cutoff.answers} - set(everywhere)
+    missing |= {name for cutoff in judged for name in cutoff.refused}
+    drawn = _drawn(judged, everywhere, seed) if seed is not None else {}
+    parts = {name: [np.flatnonzero(cutoff.segments[name]) for cutoff in judged] for name in judged[0].segments}
+    return Scoreboard(
+        tuple(cutoff.as_of for cutoff in judged),
+        tuple(cutoff.learnt_from for cutoff in judged),
+        tuple(len(cutoff.customer_ids) for cutoff in judged),
+        _contenders(judged, everywhere, [np.arange(len(cutoff.customer_ids)) for cutoff in judged], drawn),
+        tuple(sorted(missing)),
+        {name: _contenders(judged, everywhere, at, {}) for name, at in parts.items()},
+        {name: tuple(map(len, at)) for name, at in parts.items()},
+    )
+
+
+_Drawn = dict[str, dict[str, list[float]]]  # contender, metric: the mean over cutoffs, one per draw
+
+
+def _contenders(
+    judged: Sequence[JudgedCutoff], names: Sequence[str], at: Sequence[NDArray[np.int64]], drawn: _Drawn
+) -> tuple[Contender, ...]:
+    each = {name: _each(judged, name, at) for name in names}
+    ours, found = each[names[0]], []
+    for name in names:
+        answer = _answer(judged[0], name)
+        figures = {m: Spread.of(m, values, drawn.get(name, {}).get(m, ())) for m, values in each[name].items()}
+        ahead = {} if name == names[0] else {
+            m: Spread.of(m, _minus(ours[m], values), _minus(*(drawn.get(n, {}).get(m, ()) for n in (names[0], name))))
+            for m, values in each[name].items()
+        }  # fmt: skip
+        found.append(Contender(name, answer.kind, figures, ahead))
+    return tuple(found)
+
+
+def _each(
+    judged: Sequence[JudgedCutoff], name: str, at: Sequence[NDArray[np.int64]], among: Iterable[str] | None = None
+) -> dict[str, list[float]]:
+    """By metric, the figures of one contender at each cutoff."""
+    found = [cutoff.figures(_answer(cutoff, name), rows, among) for cutoff, rows in zip(judged, at, strict=True)]
+    return {metric: [figures[metric] for figures in found] for metric in found[0]}
+
+
+def _answer(cutoff: JudgedCutoff, name: str) -> Answer:
+    return next(answer for answer in cutoff.answers if answer.name == name)
+
+
+def _minus(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(first, second, strict=True)]
+
+
+def _drawn(judged: Sequence[JudgedCutoff], names: Sequence[str], seed: int) -> _Drawn:
+    """The same customers for all contenders and cutoffs, so that differences have intervals of their own."""
+    found: _Drawn = {name: {} for name in names}
+    for at in metrics.customer_draws([cutoff.customer_ids for cutoff in judged], _DRAWS, seed):
+        for name in names:
+            for metric, values in _each(judged, name, at, _DRAWN).items():
+                found[name].setdefault(metric, []).append(float(np.mean(values)))
+    return found
