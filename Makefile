@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy bench-features bench-ablation bench-join bench-online
+.PHONY: setup demo test lock bench-accuracy bench-features bench-ablation bench-join bench-online bench-churn
 
 setup: .venv/.ready
 
@@ -43,6 +43,9 @@ lock:
 
 bench-accuracy: setup
 	$(BIN)/python -m benchmarks.accuracy
+
+bench-churn: setup
+	$(BIN)/python -W ignore -m benchmarks.churn
 
 # make bench-online CUSTOMERS=1000000
 CUSTOMERS ?= 100000

@@ -108,8 +108,7 @@ class Tables(_Model):
 class Churn(_Model):
     kind: Literal["inactivity", "event"] = Field(
         default="inactivity",
-        description="`inactivity`: no purchase in the horizon; `event`: a `cancellation` interaction, or the customer's"
-        " `contract_ends_at`",
+        description="`inactivity`: no purchase in the horizon; `event`: a `cancellation` interaction",
     )
     inactivity: Literal["fixed", "personal"] = Field(
         default="fixed",
