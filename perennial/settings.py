@@ -108,7 +108,8 @@ class Tables(_Model):
 class Churn(_Model):
     kind: Literal["inactivity", "event"] = Field(
         default="inactivity",
-        description="`inactivity`: no purchase in the horizon; `event`: a `cancellation` interaction",
+        description="`inactivity`: no purchase in the horizon; `event`: a `cancellation` interaction, or the customer's"
+        " `contract_ends_at`",
     )
     inactivity: Literal["fixed", "personal"] = Field(
         default="fixed",

@@ -95,10 +95,10 @@ def _too_little(closed: Sequence[Cutoff], leaving: Leaving) -> str | None:
     left, stayed = int(churned.sum()), int((1 - churned).sum())
     if min(left, stayed) >= MIN_OUTCOMES:
         return None
-    what = "cancelled" if leaving.is_event else "left"
+    gone = "cancellations" if leaving.is_event else "customers who left"
     return (
-        f"{left:,} customers {what} and {stayed:,} stayed in the closed windows that teach; at least {MIN_OUTCOMES} of"
-        f" each are needed"
+        f"{left:,} {gone} and {stayed:,} customers who stayed in the closed windows that teach; with fewer than"
+        f" {MIN_OUTCOMES} of either nothing can be learnt"
     )
 
 

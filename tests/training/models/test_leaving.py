@@ -10,13 +10,15 @@ from perennial.settings import Churn
 from training.models.customer_model import Inputs
 from training.models.leaving import SHORTEST, Leaving
 
-NAMES = ("n_purchases", "days_since_last_purchase", "gap_mean", "days_since_cancellation")
+NAMES = ("n_purchases", "days_since_last_purchase", "gap_mean", "days_since_cancellation", "days_since_contract_end")
 INPUTS = Inputs(NAMES, NAMES)
 NEVER = np.nan
 
 
-def customer(purchases: float, silence: float, gap: float = NEVER, cancelled: float = NEVER) -> NDArray[np.float32]:
-    return np.array([[purchases, silence, gap, cancelled]], dtype=np.float32)
+def customer(
+    purchases: float, silence: float, gap: float = NEVER, cancelled: float = NEVER, ended: float = NEVER
+) -> NDArray[np.float32]:
+    return np.array([[purchases, silence, gap, cancelled, ended]], dtype=np.float32)
 
 
 def refusal(churn: Churn, vector: NDArray[np.float32]) -> str | None:
@@ -43,6 +45,7 @@ PERSONAL = Churn(inactivity="personal", patience=3, horizon=90)
         (PERSONAL, customer(9, 366, 200), "already churned: silent for over 3 times the usual gap"),
         (Churn(kind="event"), customer(9, 400, 20), None),
         (Churn(kind="event"), customer(9, 4, 20, cancelled=3), "already churned: cancelled"),
+        (Churn(kind="event"), customer(9, 4, 20, ended=3), "already churned: cancelled"),
         # Cancelled before the first purchase: gone all the same, and never scored.
         (Churn(kind="event"), customer(1, 2, cancelled=30), "already churned: cancelled"),
     ],
