@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online
+.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn
 
 setup: .venv/.ready
 
@@ -53,6 +53,9 @@ bench-scale: setup
 # Makes environments of its own for lifetimes and pymc-marketing, under var/environments.
 bench-purchase-models: setup
 	$(BIN)/python -m benchmarks.purchase_models
+
+bench-churn: setup
+	$(BIN)/python -W ignore -m benchmarks.churn
 
 # make bench-online CUSTOMERS=1000000
 CUSTOMERS ?= 100000

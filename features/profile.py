@@ -16,11 +16,20 @@ from features.known import Tables, at
 CONSENTS = (
     Feature("profiling_consent", "code", "1 given, 0 refused or not recorded", null="the shop keeps no consents"),
 )
+CONTRACT = (
+    Feature(
+        "days_since_contract_end",
+        "days",
+        "as_of minus the end of the contract",
+        null="no contract, or one that has not ended",
+    ),
+)
 FEATURES = (
     Feature("tenure_days", "days", "as_of minus sign-up, or first transaction where that is earlier or all there is"),
     Feature("days_to_first_transaction", "days", "first transaction minus sign-up, zero if it came first",
             null="no transaction, or no sign-up recorded"),
     *CONSENTS,
+    *CONTRACT,
 )  # fmt: skip
 
 
@@ -56,6 +65,9 @@ def profile(
         tenure_days=ibis.greatest(since_sign_up.fill_null(known.first_age), known.first_age.fill_null(since_sign_up)),
         days_to_first_transaction=ibis.ifelse(waited < 0, 0, waited),
         profiling_consent=granted,
+        days_since_contract_end=ibis.ifelse(
+            known.contract_ends_day < day, day.delta(known.contract_ends_day, unit="day"), ibis.null()
+        ),
         **{
             f"attribute_{name}": ibis.ifelse(described, _coded(known[name], codes.get(name)), ibis.null("float64"))
             for name in attributes

@@ -25,7 +25,7 @@ from features import days
 from features.known import Tables
 from perennial import storage
 from perennial.settings import Workspace
-from perennial.tables import CONTRACTS, Contract
+from perennial.tables import CONTRACTS, DATED, Contract
 
 _IBIS_TYPE = {"VARCHAR": "string", "TIMESTAMPTZ": "timestamp('UTC')", "DOUBLE": "float64", "BOOLEAN": "boolean"}
 _EVENTS = ("transactions", "interactions")
@@ -182,7 +182,7 @@ def canonical(
         return read(paths)
     schema = {column.name: _IBIS_TYPE[column.type] for column in contract.columns}
     derived = ("day", "known_day") if contract.is_event else ()
-    derived = (*derived, *(f"{n[:-3]}_day" for n in contract.names if n in ("resolved_at", "signed_up_at")))
+    derived = (*derived, *(f"{n[:-3]}_day" for n in contract.names if n in DATED))
     return ibis.memtable([], schema=ibis.schema(schema | dict.fromkeys(derived, "date")))
 
 

@@ -54,8 +54,8 @@ KEYS = dict.fromkeys(CUSTOMER_FAMILIES, ("customer_id",)) | {
     "co_purchase": ("item", "other"),
 }
 ITEM_FAMILIES = ("product_affinity", "popularity", "co_purchase")
-# Which features must not predict: what the marketer did, and what the customer allowed.
-NOT_FOR_MODELS = frozenset(feature.name for feature in (*engagement.TREATMENT, *profile.CONSENTS))
+# Which features must not predict: what the marketer did, what the customer allowed, and who has left already.
+NOT_FOR_MODELS = frozenset(f.name for f in (*engagement.TREATMENT, *profile.CONSENTS, *profile.CONTRACT))
 
 
 def features_of(family: str, workspace: Workspace) -> tuple[Feature, ...]:

@@ -165,7 +165,8 @@ def _rows(workspace: Workspace, as_of: date) -> pd.DataFrame:
     shown = [f'"{f.name}"' for f in customer_features(workspace) if f.name not in NOT_FOR_MODELS]
     churn = workspace.churn
     active = f"days_since_last_purchase <= {churn.active_window}"
-    predicted = "days_since_cancellation IS NULL" if churn.kind == "event" else active
+    stayed = "days_since_cancellation IS NULL AND days_since_contract_end IS NULL"
+    predicted = stayed if churn.kind == "event" else active
     query = f"""
         SELECT {", ".join(shown)} FROM {everyone} {joins} WHERE {predicted}
         ORDER BY md5(concat(customer_id, {workspace.training.seed})) LIMIT {workspace.monitoring.sample}"""

@@ -32,6 +32,8 @@ app = typer.Typer(
 )  # fmt: skip
 list_app = typer.Typer(no_args_is_help=True, help="Lists to act on.")
 app.add_typer(list_app, name="list")
+churn_app = typer.Typer(no_args_is_help=True, help="What leaving means, and who is about to.")
+app.add_typer(churn_app, name="churn")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="Workspace file, e.g. configs/online_retail.yaml.")]
 Set = Annotated[list[str], typer.Option("--set", help="key.path=value over the file; may be repeated.")]
@@ -338,6 +340,48 @@ def _format_of(out: Path) -> Format:
         return Format(out.suffix[1:])
     except ValueError:
         raise SettingsError(f"--out {out}: end the name in .csv, .xlsx or .json, or name a --format") from None
+
+
+@churn_app.command("sensitivity")
+def churn_sensitivity(
+    config: Config, plot: Annotated[Path | None, typer.Option(help="PNG file for the picture.")] = None,
+    overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """What 30, 60, 90, 120 or 180 days without a purchase would mean, before anyone commits to a horizon.
+
+    Needs the ingested tables, no model. Example: perennial churn sensitivity -c configs/demo.yaml --plot horizons.png
+    """
+    from training import plots
+    from training.sensitivity import as_text, sensitivity
+
+    workspace = _open(config, overrides, home)
+    found = sensitivity(workspace, _day(workspace, as_of))
+    typer.echo(as_text(found))
+    if plot is not None:
+        with storage.replacing(plot) as draft:
+            plots.sensitivity(found).savefig(draft, format="png", dpi=120)
+        typer.echo(f"\nthe picture: {plot}")
+
+
+@churn_app.command("segments")
+def churn_segments(
+    config: Config, band: Annotated[Band | None, typer.Option(help="Only this band.")] = None,
+    out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Who the customers at risk are: groups in words, each with its customers, risk and value.
+
+    Of a scored as_of, the latest if absent. Example: perennial churn segments -c configs/demo.yaml
+    """
+    from serving import lists, risk_groups
+
+    workspace = _open(config, overrides, home)
+    groups = risk_groups.risk_groups(_predictor(workspace), as_of.date() if as_of else None, band)
+    if out is None:
+        typer.echo(risk_groups.as_text(groups))
+    else:
+        with storage.replacing(out) as draft:
+            draft.write_bytes(lists.encode(groups, _format_of(out).value))
+        typer.echo(f"{len(groups):,} groups in {out}")
 
 
 @app.command()

@@ -108,11 +108,24 @@ class Tables(_Model):
 class Churn(_Model):
     kind: Literal["inactivity", "event"] = Field(
         default="inactivity",
-        description="`inactivity`: no purchase in the horizon; `event`: a `cancellation` interaction",
+        description="`inactivity`: no purchase in the horizon; `event`: a `cancellation` interaction, or the customer's"
+        " `contract_ends_at`",
+    )
+    inactivity: Literal["fixed", "personal"] = Field(
+        default="fixed",
+        description="`fixed`: the same horizon for all; `personal`: `patience` times the customer's own mean gap,"
+        " at most the horizon",
+    )
+    patience: float = Field(default=3.0, ge=1, description="usual gaps of silence that make a customer gone; personal")
+    min_purchases: int = Field(
+        default=1, ge=1, description="purchases from which a customer is scored; personal inactivity needs 2"
     )
     active_window: int = Field(default=365, ge=1, description="days; who bought in the last this many can still churn")
     gap: int = Field(default=0, ge=0, description="days between as_of and the start of the outcome window")
     horizon: int = Field(default=90, ge=1, description="days of the outcome window")
+    allow_leaks: bool = Field(
+        default=False, description="train although a column gives the outcome away; the run then says so"
+    )
 
 
 class LifetimeValue(_Model):

@@ -75,6 +75,7 @@ CUSTOMERS = Contract(
     (
         Column("customer_id", _ID, required=True),
         Column("signed_up_at", _TIME),
+        Column("contract_ends_at", _TIME),
         Column("marketing_consent", "BOOLEAN"),
         Column("profiling_consent", "BOOLEAN"),
     ),
@@ -107,6 +108,8 @@ CAMPAIGNS = Contract(
 )
 CONTRACTS = {c.name: c for c in (TRANSACTIONS, INTERACTIONS, CUSTOMERS, PRODUCTS, CAMPAIGNS)}
 
+# Times beside `occurred_at` whose days are asked for: ingest writes each as `..._day`.
+DATED = ("resolved_at", "signed_up_at", "contract_ends_at")
 # What the marketer sends is treatment, never the customer's own behaviour; nor is being held back as a control.
 CONTACT_KINDS = ("email_sent", "campaign_contact")
 TREATMENT_KINDS = (*CONTACT_KINDS, "campaign_control")

@@ -16,7 +16,7 @@ import duckdb
 from perennial.rows import Mapped, Rows, identifier, mapped
 from perennial.settings import Table
 from perennial.storage import quoted, reader
-from perennial.tables import ABSURD_AMOUNT, EARLIEST, Contract
+from perennial.tables import ABSURD_AMOUNT, DATED, EARLIEST, Contract
 
 FUTURE = "occurred_at is in the future"
 ELSEWHERE = "already in another source"
@@ -207,7 +207,7 @@ def accepted(contract: Contract, columns: Sequence[str]) -> str:
         day, recorded = "CAST(occurred_at AS DATE)", "CAST(recorded_at AS DATE)"
         days = f", {day} AS day, greatest({day}, coalesce({recorded}, {day})) AS known_day"
         days += ", CAST(hour(occurred_at) AS UTINYINT) AS hour"
-    for name in ("resolved_at", "signed_up_at"):
+    for name in DATED:
         if name in columns:
             days += f", CAST({name} AS DATE) AS {name.removesuffix('_at')}_day"
     return f"SELECT {_names(columns)}{days} FROM checked WHERE reason IS NULL"

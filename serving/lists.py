@@ -32,7 +32,7 @@ def churn_risk(
     """The listed customers of a scored as_of (the latest unless named), highest value at risk first.
 
     Left out: who was not scored, and, where the shop keeps marketing consents, who has not given one. `reasons` are
-    those of the listed rows only, joined by "; "; `offer` is the customer's best item.
+    those of the listed rows only, joined by ". "; `offer` is the customer's best item.
 
     Raises:
         CheckFailed: nothing is scored yet.
@@ -40,8 +40,8 @@ def churn_risk(
     workspace = predictor.workspace
     as_of = as_of or storage.latest_scored(workspace.home_path)
     listed = _listed(workspace, as_of, top, min_value, band)
-    vectors = _vectors(workspace, as_of, listed["customer_id"])
-    listed["reasons"] = ["; ".join(own) for own in reasons(predictor, vectors)]
+    vectors = vectors_of(workspace, as_of, listed["customer_id"])
+    listed["reasons"] = [". ".join(own) for own in reasons(predictor, vectors)]
     return listed[list(COLUMNS)]
 
 
@@ -68,7 +68,7 @@ def _listed(workspace: Workspace, as_of: date, top: int, min_value: float, band:
         ).df()
 
 
-def _vectors(workspace: Workspace, as_of: date, customer_ids: pd.Series) -> NDArray[np.float32]:
+def vectors_of(workspace: Workspace, as_of: date, customer_ids: pd.Series) -> NDArray[np.float32]:
     """The packed vectors of the listed customers, straight from the snapshot that they were scored on."""
     names = [feature.name for feature in customer_features(workspace)]
     joins = " ".join(

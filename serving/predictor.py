@@ -16,6 +16,7 @@ from features.snapshot import customer_features, families, features_hash
 from perennial.registry import KINDS, champion, model_folder
 from perennial.settings import Workspace
 from training.models.churn_model import ChurnModel
+from training.models.leaving import NO_PURCHASE
 from training.models.offer_model import OfferModel
 from training.models.value_model import ValueModel
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating]
 
 NO_CONSENT = "no consent to profiling"
-NO_PURCHASE = "no purchase yet"
 
 SCORE_COLUMNS = (
     "customer_id", "as_of", "churn_probability", "churn_percentile", "churn_band", "p_alive", "expected_purchases",
@@ -118,23 +118,27 @@ class Predictor:
         }
         return {name: columns[name] for name in SCORE_COLUMNS}
 
-    def _churn(self, vectors: NDArray[np.float32]) -> Floats:
+    def churn_within(self, vectors: NDArray[np.float32], horizon: int) -> Floats:
+        """The churn probability within another number of days than the workspace's; null as in `score`.
+
+        Raises:
+            ValueError: the horizon is less than a day, or longer than the history that was learnt from.
+        """
+        return self._churn(vectors, horizon)
+
+    def _churn(self, vectors: NDArray[np.float32], horizon: int | None = None) -> Floats:
         """Null for who cannot leave, never bought, or may not be asked about."""
         inputs = self.churn.inputs
         asked = ~np.isnan(inputs.column(vectors, "T")) & (inputs.column(vectors, "profiling_consent") != 0)
         open_to_it = asked & self.churn.can_churn(vectors)
         probability = np.full(len(vectors), np.nan)
         if open_to_it.any():
-            probability[open_to_it] = self.churn.probability(vectors[open_to_it])
+            probability[open_to_it] = self.churn.probability(vectors[open_to_it], horizon)
         return probability
 
     def _reasons(self, vectors: NDArray[np.float32]) -> NDArray[np.object_]:
-        inputs, churn = self.churn.inputs, self.churn
-        gone = "already churned: cancelled"
-        if churn.active_window is not None:
-            gone = f"already churned: no purchase in the last {churn.active_window} days"
-        reasons = np.full(len(vectors), None, dtype=object)
-        reasons[~churn.can_churn(vectors)] = gone
+        inputs = self.churn.inputs
+        reasons = self.churn.leaving.refusals(inputs, vectors)
         reasons[np.isnan(inputs.column(vectors, "T"))] = NO_PURCHASE
         reasons[inputs.column(vectors, "profiling_consent") == 0] = NO_CONSENT
         return reasons

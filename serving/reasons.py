@@ -1,8 +1,9 @@
-"""Why a customer is at risk, in a marketer's words and with the customer's own numbers."""
+"""Why a customer is at risk, as a colleague would say it: what happened, with the customer's own numbers."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,64 +14,183 @@ from perennial.settings import Workspace
 from serving.predictor import Predictor
 
 MOST = 3
-# What to say where there is no booster to ask: the silence itself, against the customer's own rhythm.
-_OF_HISTORY = ("days_since_last_purchase", "gap_mean", "n_purchases_365d")
+# A theme's part in the log-odds counts in steps: what tiny changes of the input move is not what is told.
+_STEP = 0.1
+
+Say = Callable[["Facts"], str | None]
+
+
+class Facts:
+    """One customer's feature values by name; null where unknown. `money` and `attribute` put them into words."""
+
+    def __init__(self, values: Mapping[str, float], currency: str, names: Mapping[str, Mapping[int, str]]) -> None:
+        self.values, self.currency, self.names = values, currency, names
+
+    def __getitem__(self, name: str) -> float | None:
+        value = self.values.get(name, np.nan)
+        return None if np.isnan(value) else value
+
+    def days(self, name: str) -> str | None:
+        value = self[name]
+        return None if value is None else _counted(value, "day")
+
+    def money(self, value: float) -> str:
+        return f"{value:,.0f} {self.currency}" if abs(value) >= 100 else f"{value:,.2f} {self.currency}"
+
+    def attribute(self, name: str) -> str | None:
+        value = self[name]
+        if value is None:
+            return None
+        said = self.names[name].get(int(value)) if name in self.names else f"{value:,.10g}"
+        return said and f"{name.removeprefix('attribute_').replace('_', ' ')} is {said}"
+
+
+def _counted(value: float, thing: str) -> str:
+    return f"{value:,.0f} {thing}{'' if round(value) == 1 else 's'}"
+
+
+def _silence(facts: Facts) -> str | None:
+    silent, usual = facts.days("days_since_last_purchase"), facts["gap_mean"]
+    if silent is None:
+        return None
+    if usual is None:
+        return f"has been silent {silent} since the only purchase"
+    return f"has been silent {silent}; usually returns after {usual:,.0f}"
+
+
+def _frequency(facts: Facts) -> str | None:
+    recent, half_year, year = (facts[f"n_purchases_{days}d"] for days in (90, 180, 365))
+    if recent is None or half_year is None or year is None:
+        return None
+    before = half_year - recent
+    if before > recent:
+        return f"buys less often: {_counted(recent, 'purchase')} in the last 90 days, {before:,.0f} in the 90 before"
+    return f"bought on only {_counted(year, 'day')} of the last year"
+
+
+def _spend(facts: Facts) -> str | None:
+    recent, half_year = facts["spend_90d"], facts["spend_180d"]
+    if recent is None or half_year is None:
+        return None
+    before = half_year - recent
+    if before > recent:
+        return f"spends less: {facts.money(recent)} in the last 90 days, {facts.money(before)} in the 90 before"
+    typical = facts["spend_mean"]
+    return None if typical is None else f"spends {facts.money(typical)} per purchase"
+
+
+def _season(facts: Facts) -> str | None:
+    then = facts["n_purchases_next_90d_last_year"]
+    return None if then is None else f"bought {_counted(then, 'time')} in the same 90 days of last year"
+
+
+def _visits(facts: Facts) -> str | None:
+    visits, last = facts["n_visit_30d"], facts.days("days_since_visit")
+    if visits is None or last is None:
+        return None
+    return f"{_counted(visits, 'visit')} in the last 30 days, the last {last} ago"
+
+
+def _complaints(facts: Facts) -> str | None:
+    still_open, last = facts["n_open_complaints"], facts.days("days_since_complaint")
+    if last is None:
+        return None
+    return f"complained {last} ago" + (f", {still_open:,.0f} still open" if still_open else "")
+
+
+def _rating(facts: Facts) -> str | None:
+    last = facts["satisfaction_last"]
+    return None if last is None else f"last rating was {last:.1f}"
+
+
+def _returns(facts: Facts) -> str | None:
+    share = facts["return_share_365d"]
+    return f"returned {share:.0%} of what was bought in the last year" if share else None
+
+
+def _discount(facts: Facts) -> str | None:
+    share = facts["discount_share_365d"]
+    return f"{share:.0%} of the last year's price was discount" if share else None
+
+
+def _breadth(facts: Facts) -> str | None:
+    kinds = facts["n_categories_365d"]
+    return None if kinds is None else f"bought from {kinds:,.0f} categor{'y' if kinds == 1 else 'ies'} in the last year"
+
+
+def _relation(facts: Facts) -> str | None:
+    tenure = facts.days("tenure_days")
+    return None if tenure is None else f"has been a customer for {tenure}"
+
+
+# Which features a sentence speaks for: their parts in the risk are added up, so that not one split of one tree decides
+# what is said. A feature of none is told by itself, if its family has words for it.
+_THEMES: tuple[tuple[str, Say], ...] = (
+    (r"days_since_last_purchase|silence_.*|recency|recency_share|gap_.*|n_active_months_365d", _silence),
+    (
+        r"n_purchases(_\d+d|_decayed_\d+d|_change.*|_acceler.*)?|frequency|repurchase_frequency|loyalty_index",
+        _frequency,
+    ),
+    (r"spend(_\d+d|_decayed_\d+d|_mean|_last|_first|_max|_std|_change.*|_90d_share.*)?|monetary_value", _spend),
+    (r"(n_purchases|spend|spend_share)_next_\d+d_last_year", _season),
+    (r"n_(visit|search|cart)_\d+d|days_since_(visit|interaction)", _visits),
+    (r"n_complaint_\d+d|n_open_complaints|days_since_complaint|days_to_resolve_365d", _complaints),
+    (r"satisfaction_.*", _rating),
+    (r"return_share_365d|n_return_days_\d+d", _returns),
+    (r"discount_share_\d+d", _discount),
+    (r"n_categories_\d+d|category_entropy_365d|top_category_share_365d", _breadth),
+    (r"tenure_days|T", _relation),
+)
 
 
 def reasons(predictor: Predictor, vectors: NDArray[np.float32]) -> list[list[str]]:
-    """Up to three reasons per packed vector, strongest first: what raises the risk most by its SHAP contribution.
+    """Up to three reasons per packed vector, strongest first: what raises the risk most by its SHAP contributions.
 
-    Only features that a person can check are told, one of each kind (not the 30, 90 and 365 days of the same count),
-    and never one whose value is unknown.
+    Each says what happened in the customer's own numbers; never one whose value is unknown. Where nothing raises the
+    risk, or there is no booster to ask, the silence is told.
     """
     if not len(vectors):
         return []
     names, contributions = predictor.churn.contributions(vectors)
-    features = {feature.name: feature for feature in customer_features(predictor.workspace)}
-    told = [index for index, name in enumerate(names) if features[name].says]
-    values = vectors[:, [predictor.churn.inputs.packed.index(names[index]) for index in told]]
-    say = _Words(predictor.workspace)
-    return [
-        _strongest([features[names[index]] for index in told], row, own, say)
-        for row, own in zip(contributions[:, told], values, strict=True)
-    ]
+    themes = _themes(names, predictor.workspace)
+    weights = np.column_stack([contributions[:, [names.index(n) for n in of]].sum(axis=1) for of, _ in themes])
+    packed, codes = predictor.churn.inputs.packed, _attribute_names(predictor.workspace)
+    told = []
+    for row, own in zip(np.round(weights / _STEP), vectors.astype(float), strict=True):
+        facts = Facts(dict(zip(packed, own, strict=True)), predictor.workspace.currency, codes)
+        told.append(_strongest([say for _, say in themes], row, facts))
+    return told
 
 
-def _strongest(features: list[Feature], contributions: NDArray, values: NDArray, say: _Words) -> list[str]:
-    if not contributions.any():
-        order = [i for name in _OF_HISTORY for i, feature in enumerate(features) if feature.name == name]
-    else:
-        order = [int(i) for i in np.argsort(-contributions, kind="stable") if contributions[i] > 0]
-    found: dict[str, str] = {}
-    for index in order:
-        kind = re.sub(r"_(\d+d|ever)", "", features[index].name)
-        if kind not in found and not np.isnan(values[index]):
-            found[kind] = say(features[index], float(values[index]))
-        if len(found) == MOST:
-            break
-    return list(found.values())
+def _themes(names: tuple[str, ...], workspace: Workspace) -> list[tuple[list[str], Say]]:
+    """The themes that any of these features belong to; what belongs to none but can be said is one of its own."""
+    found = [([name for name in names if re.fullmatch(pattern, name)], say) for pattern, say in _THEMES]
+    spoken = {name for of, _ in found for name in of}
+    alone = [f for f in customer_features(workspace) if f.says and f.name in names and f.name not in spoken]
+    found += [([feature.name], _by_itself(feature)) for feature in alone]
+    return [(of, say) for of, say in found if of]
 
 
-class _Words:
-    """A feature's sentence with the customer's value in it, in the workspace's currency and attribute names."""
+def _by_itself(feature: Feature) -> Say:
+    def say(facts: Facts) -> str | None:
+        value = facts[feature.name]
+        if feature.name.startswith("attribute_"):
+            return facts.attribute(feature.name)
+        digits = 1 if feature.unit in ("ratio", "score") else 0
+        return None if value is None else feature.says.format(f"{value:,.{digits}f}")
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.currency = workspace.currency
-        codes = attribute_codes(workspace) if workspace.attributes else {}
-        self.names = {f"attribute_{name}": {code: value for value, code in own.items()} for name, own in codes.items()}
+    return say
 
-    def __call__(self, feature: Feature, value: float) -> str:
-        return feature.says.format(self._value(feature, value))
 
-    def _value(self, feature: Feature, value: float) -> str:
-        if feature.name in self.names:
-            return self.names[feature.name].get(int(value), "unknown")
-        match feature.unit:
-            case "money":
-                return f"{value:,.0f} {self.currency}" if abs(value) >= 100 else f"{value:,.2f} {self.currency}"
-            case "share":
-                return f"{value:.0%}"
-            case "ratio" | "score":
-                return f"{value:.1f}"
-            case _:
-                return f"{value:,.0f}"
+def _strongest(says: list[Say], weights: NDArray[np.floating], facts: Facts) -> list[str]:
+    order = [int(i) for i in np.argsort(-weights, kind="stable") if weights[i] > 0]
+    told = [sentence for index in order if (sentence := says[index](facts))]
+    if not told:
+        told = [sentence for say in (_silence, _frequency) if (sentence := say(facts))]
+    return told[:MOST]
+
+
+def _attribute_names(workspace: Workspace) -> dict[str, dict[int, str]]:
+    """The values of every text attribute by code."""
+    codes = attribute_codes(workspace) if workspace.attributes else {}
+    return {f"attribute_{name}": {code: value for value, code in own.items()} for name, own in codes.items()}

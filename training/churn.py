@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
-from training.datasets import Cutoff, Dataset, stacked
+from training.datasets import Cutoff, Dataset
+from training.leaks import givens_away
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
-from training.models.churn_model import ChurnModel, fit_booster
+from training.models.churn_model import ChurnModel, Season, design, fit_booster, inputs_of, silence
+from training.models.customer_model import logit, sigmoid
+from training.models.leaving import Leaving
+from training.season import YEAR
 
 Floats = NDArray[np.floating]
 
@@ -19,44 +26,121 @@ MIN_OUTCOMES = 100
 """Of either kind; with fewer, a booster learns the accidents of the sample."""
 
 
+def train(data: Dataset, workspace: Workspace) -> ChurnModel:
+    """The model for `data.current`, once no column gives the outcome away.
+
+    Raises:
+        CheckFailed: such a column, by its name, or as in `fit`.
+    """
+    told = _leaks(data, workspace)
+    model = fit(data, workspace, data.closed, data.current)
+    return replace(model, remarks=(*told, *model.remarks))
+
+
+def _leaks(data: Dataset, workspace: Workspace) -> tuple[str, ...]:
+    """What the run says of columns that give the outcome away, where `churn.allow_leaks` lets it go on."""
+    found = givens_away(data, workspace)
+    if found and not workspace.churn.allow_leaks:
+        raise CheckFailed(
+            f"churn is not trained at {data.current.as_of}: {'. '.join(found)}. If you know better, set"
+            " churn.allow_leaks: true"
+        )
+    return tuple(f"trained although {sentence}" for sentence in found)
+
+
 def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> ChurnModel:
     """The model for `current`, from `closed` cutoffs alone; the latest of them calibrates, the earlier ones teach.
 
-    The booster is then taught again by all of them, under the line that the calibration found.
+    The booster is then taught again by all of them, under the line that the calibration found, and the base rate is
+    moved half way to last year's. Windows shorter than the horizon teach too: the history carries what they taught.
 
     Raises:
         CheckFailed: neither a labelled window nor enough returning customers to learn from.
     """
-    churn = workspace.churn
-    if current.history_model is None:
+    leaving, learnt = Leaving.of(workspace.churn), data.taught.churn.horizon
+    plain = _without_booster(data, leaving, learnt, current)
+    refused = _too_little(closed, leaving)
+    if refused is not None:
+        if leaving.is_event:
+            raise CheckFailed(f"event churn cannot be learnt at {current.as_of}: {refused}")
+        return replace(plain, remarks=(f"learnt from purchase histories alone: {refused}",))
+    seed = workspace.training.seed
+    *teaching, latest = closed
+    judged = ~np.isnan(latest.churned)
+    line = replace(plain, booster=_booster(plain, teaching, seed)).calibrated(
+        latest.vectors[judged], latest.churned[judged], latest.history_model
+    )
+    model = replace(line, booster=_booster(plain, closed, seed))
+    season = _season(model, closed, current, workspace.training.spacing)
+    short = (f"learnt on windows of {learnt} days, carried to {leaving.horizon}",) if learnt != leaving.horizon else ()
+    return replace(model, season=season, remarks=(*short, str(season)))
+
+
+def _without_booster(data: Dataset, leaving: Leaving, learnt: int, current: Cutoff) -> ChurnModel:
+    if current.history_model is None and not leaving.is_event:
         raise CheckFailed(
             f"churn cannot be learnt at {current.as_of}: too few customers came back for a second purchase"
             f" (at least {MINIMUM_REPEAT_BUYERS} are needed); collect a longer history"
         )
-    active_window = None if churn.kind == "event" else churn.active_window
-    plain = ChurnModel(data.inputs, current.history_model, churn.horizon, churn.gap, active_window)
-    if data.taught.churn.horizon != churn.horizon:
-        closed = ()  # windows of another length say something else
-    teaching, calibrating = (closed[:-1], closed[-1]) if closed else ((), current)
-    design, churned = stacked(data.inputs, teaching, churn.horizon, churn.gap, "churned")
-    if not closed or min(churned.sum(), (1 - churned).sum()) < MIN_OUTCOMES or calibrating.history_model is None:
-        if active_window is None:
-            raise CheckFailed(f"event churn needs {MIN_OUTCOMES} cancellations in closed windows; there are fewer")
-        return plain
-    judged = ~np.isnan(calibrating.churned)
-    first = ChurnModel(
-        data.inputs, calibrating.history_model, churn.horizon, churn.gap, active_window,
-        fit_booster(data.inputs, design, churned, workspace.training.seed),
-    ).calibrated(calibrating.vectors[judged], calibrating.churned[judged])  # fmt: skip
-    design, churned = stacked(data.inputs, closed, churn.horizon, churn.gap, "churned")
-    booster = fit_booster(data.inputs, design, churned, workspace.training.seed)
-    return ChurnModel(
-        data.inputs,
-        current.history_model,
-        churn.horizon,
-        churn.gap,
-        active_window,
-        booster,
-        first.slope,
-        first.intercept,
+    inputs = inputs_of(data.inputs, leaving)
+    longest = int(np.nanmax(inputs.column(current.vectors, "T"), initial=0))
+    return ChurnModel(inputs, current.history_model, leaving, learnt, max(longest, leaving.horizon))
+
+
+def _too_little(closed: Sequence[Cutoff], leaving: Leaving) -> str | None:
+    """Why a booster cannot be taught, in words; null where it can."""
+    if len(closed) < 2 or (closed[-1].history_model is None and not leaving.is_event):
+        return "there are not two cutoffs with closed windows, one to teach and one to calibrate"
+    churned = np.concatenate([cutoff.churned[~np.isnan(cutoff.churned)] for cutoff in closed[:-1]])
+    left, stayed = int(churned.sum()), int((1 - churned).sum())
+    if min(left, stayed) >= MIN_OUTCOMES:
+        return None
+    gone = "cancellations" if leaving.is_event else "customers who left"
+    return (
+        f"{left:,} {gone} and {stayed:,} customers who stayed in the closed windows that teach; with fewer than"
+        f" {MIN_OUTCOMES} of either nothing can be learnt"
     )
+
+
+def _booster(model: ChurnModel, cutoffs: Sequence[Cutoff], seed: int) -> lgb.Booster:
+    rows, churned = labelled(model, cutoffs)
+    return fit_booster(model.inputs, rows, churned, model.leaving, seed)
+
+
+def labelled(model: ChurnModel, cutoffs: Sequence[Cutoff]) -> tuple[Floats, Floats]:
+    """Design and outcome of all labelled rows, each with the outlook of its own cutoff's history model."""
+    rows, outcomes = [], []
+    for cutoff in cutoffs:
+        judged = ~np.isnan(cutoff.churned)
+        if (cutoff.history_model is not None or model.leaving.is_event) and judged.any():
+            vectors = cutoff.vectors[judged]
+            rows.append(design(model.inputs, vectors, model.outlook_by(cutoff.history_model, vectors)))
+            outcomes.append(cutoff.churned[judged])
+    return np.concatenate(rows), np.concatenate(outcomes)
+
+
+def _season(model: ChurnModel, closed: Sequence[Cutoff], current: Cutoff, spacing: int) -> Season:
+    """Half of what lay, last year, between the coming window and how the calibrating one turned out.
+
+    Half, since the calibrating window is the latest news of the shop and last year's the only news of the season: on
+    the made-up shops that was nearer than either alone, and no worse where there is no season.
+    """
+    able = model.can_churn(current.vectors)
+    before = float(np.mean(model.probability(current.vectors[able]))) if able.any() else float("nan")
+    then = min(closed, key=lambda cutoff: abs((current.as_of - cutoff.as_of).days - YEAR))
+    if abs((current.as_of - then.as_of).days - YEAR) > spacing / 2 or then is closed[-1]:
+        return Season(before=before, after=before)
+    offsets = [_offset(model, cutoff) for cutoff in (then, closed[-1])]
+    log_odds = (offsets[0] - offsets[1]) / 2
+    moved = replace(model, season=Season(log_odds)).probability(current.vectors[able])
+    return Season(log_odds, before, float(np.mean(moved)))
+
+
+def _offset(model: ChurnModel, cutoff: Cutoff) -> float:
+    """Log-odds to add to what the histories of a cutoff said, to get the rate that followed; of events, that rate."""
+    judged = ~np.isnan(cutoff.churned)
+    vectors, rate = cutoff.vectors[judged], float(np.clip(cutoff.churned[judged].mean(), 1e-3, 1 - 1e-3))
+    if model.leaving.is_event or cutoff.history_model is None:
+        return float(logit(np.array(rate)))
+    said = silence(model.outlook_by(cutoff.history_model, vectors))
+    return float(brentq(lambda shift: float(np.mean(sigmoid(said + shift))) - rate, -30, 30))

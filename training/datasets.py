@@ -19,6 +19,7 @@ from training import labels
 from training.models.bg_nbd import NotIdentified
 from training.models.buy_till_you_die import BuyTillYouDie
 from training.models.customer_model import Inputs
+from training.models.leaving import Leaving
 from training.season import ShopDays
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ def load(
     rows = retrieval.customer_rows(store, workspace, [*closed, as_of], share)
     packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
     used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
-    inputs = Inputs(packed, used)
+    coded = tuple(f"attribute_{name}" for name in snapshot.attribute_codes(workspace)) if workspace.attributes else ()
+    inputs = Inputs(packed, used, coded)
     short = taught(workspace, as_of)
     happened = labels.outcomes(short, closed, known_by=as_of)
     sold = labels.shop_days(workspace, known_by=as_of)
@@ -224,12 +226,13 @@ def _labelled(inputs: Inputs, workspace: Workspace, cutoff: Cutoff, happened: pd
 
 def _churned(inputs: Inputs, workspace: Workspace, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:
     """1 who left, 0 who stayed, nan for who could not leave any more."""
-    if workspace.churn.kind == "event":
-        cancelled = happened["cancelled"].eq(True).to_numpy().astype(float)
-        return np.where(np.isnan(inputs.column(vectors, "days_since_cancellation")), cancelled, np.nan)
-    silent = 1.0 - happened["bought"].eq(True).to_numpy().astype(float)
-    active = inputs.column(vectors, "days_since_last_purchase") <= workspace.churn.active_window
-    return np.where(active, silent, np.nan)
+    leaving = Leaving.of(workspace.churn)
+    if leaving.is_event:
+        left = happened["cancelled"].eq(True).to_numpy()
+    else:
+        waited = happened["returned_after"].astype("float64").fillna(np.inf).to_numpy()
+        left = ~(waited < leaving.gap + leaving.days(inputs, vectors))
+    return np.where(leaving.can_leave(inputs, vectors), left.astype(float), np.nan)
 
 
 def stacked(inputs: Inputs, among: Sequence[Cutoff], horizon: int, gap: int, target: str) -> tuple[Floats, Floats]:

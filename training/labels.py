@@ -25,8 +25,8 @@ def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) 
     """Who did what in the outcome windows of `as_of_dates`; a customer who did nothing has no row.
 
     Columns: customer_id, as_of, `n_purchases` and `value` (discounted, net of returns, of what
-    `lifetime_value.measure` says) in the lifetime-value window, `bought` and, for event churn, `cancelled` in the
-    churn window.
+    `lifetime_value.measure` says) in the lifetime-value window, `bought` in the churn window, `returned_after` (days
+    from as_of to the first purchase in it, null without one) and, for event churn, `cancelled` in it.
 
     Raises:
         ValueError: a window had not closed by `known_by`; its outcome does not exist yet.
@@ -42,7 +42,9 @@ def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) 
                    count(DISTINCT day) FILTER (amount >= 0 AND day < as_of + {value.horizon}) AS n_purchases,
                    coalesce(round(sum(worth * {rate}) FILTER (day < as_of + {value.horizon}), 6), 0) AS value,
                    coalesce(bool_or(amount >= 0 AND day >= as_of + {churn.gap}
-                                    AND day < as_of + {churn.gap + churn.horizon}), false) AS bought
+                                    AND day < as_of + {churn.gap + churn.horizon}), false) AS bought,
+                   min(day - as_of) FILTER (amount >= 0 AND day >= as_of + {churn.gap}
+                                    AND day < as_of + {churn.gap + churn.horizon}) AS returned_after
             FROM {_worth(workspace, known_by)} JOIN cutoffs ON day >= as_of
              AND day < as_of + {max(churn.gap + churn.horizon, value.horizon)}
             GROUP BY ALL""").df()
@@ -95,15 +97,32 @@ def _worth(workspace: Workspace, known_by: date) -> str:
 def _cancellations(connection: duckdb.DuckDBPyConnection, workspace: Workspace, known_by: date) -> pd.DataFrame:
     """Per (customer_id, as_of): whether there is a cancellation in the churn window; only for event churn."""
     churn = workspace.churn
-    if churn.kind != "event" or workspace.tables.interactions is None:
+    if churn.kind != "event":
         return pd.DataFrame({"customer_id": [], "as_of": [], "cancelled": []}).astype(
             {"customer_id": object, "as_of": "datetime64[us]", "cancelled": bool}
         )
     return connection.execute(f"""
         SELECT customer_id, as_of, true AS cancelled
-        FROM {_known("interactions", workspace, known_by)} JOIN cutoffs
+        FROM {cancellations(workspace, known_by)} JOIN cutoffs
           ON day >= as_of + {churn.gap} AND day < as_of + {churn.gap + churn.horizon}
-        WHERE kind = 'cancellation' GROUP BY ALL""").df()
+        GROUP BY ALL""").df()
+
+
+def cancellations(workspace: Workspace, known_by: date) -> str:
+    """SQL: customer_id, day and known_day of every cancellation known by then, and of every contract's end before then.
+
+    Several of one customer (overlapping contracts, a cancellation before the contract ends) stay apart: whoever asks
+    takes the first.
+    """
+    found = ["SELECT NULL::VARCHAR AS customer_id, NULL::DATE AS day, NULL::DATE AS known_day LIMIT 0"]
+    if workspace.tables.interactions is not None:
+        rows = _known("interactions", workspace, known_by)
+        found.append(f"SELECT customer_id, day, known_day FROM {rows} WHERE kind = 'cancellation'")
+    if workspace.tables.customers is not None:
+        rows = storage.rows_of(workspace.home_path, "customers")
+        ended = f"contract_ends_day < DATE '{known_by}'"
+        found.append(f"SELECT customer_id, contract_ends_day, contract_ends_day FROM {rows} WHERE {ended}")
+    return f"({' UNION ALL '.join(f'({query})' for query in found)})"
 
 
 def items_bought(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) -> pd.DataFrame:

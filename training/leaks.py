@@ -1,8 +1,8 @@
-"""Attributes that look like leaks: they know what happened after the cutoff, and will not know it when it counts.
+"""Columns that look like leaks: they know what happened after the cutoff, and will not know it when it counts.
 
 An attribute is a column of `customers` as it is today. One that was filled in after a customer left (`closed_at`) or
 is updated with every order (`last_order_date`) makes a model look perfect on the past and useless on the future. Here
-each attribute is held against who left after the latest closed cutoff.
+each attribute is held against who left after the latest closed cutoff; before a training every feature is, too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from perennial import storage
 from perennial.settings import Workspace
+from training.datasets import Cutoff, Dataset
+from training.models.customer_model import Inputs
 
 Floats = NDArray[np.floating]
 
@@ -89,6 +91,55 @@ class Leaks:
     @property
     def suspects(self) -> tuple[Attribute, ...]:
         return tuple(attribute for attribute in self.attributes if attribute.suspicion is not None)
+
+
+def givens_away(data: Dataset, workspace: Workspace) -> list[str]:
+    """Sentences about the attributes and features that give away who left at the latest closed cutoff of a training.
+
+    Columns that merely identify customers are not among them.
+    """
+    if not data.closed:
+        return []
+    latest = data.closed[-1]
+    outcomes = pd.DataFrame({
+        "customer_id": latest.customer_ids,
+        "churned_0": pd.Series(latest.churned).astype("Int8"),
+        "last_0": pd.Timestamp(latest.as_of)
+        - pd.to_timedelta(data.inputs.column(latest.vectors, "days_since_last_purchase"), unit="D"),
+    })  # fmt: skip
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        connection.register("given", outcomes)
+        connection.execute("CREATE TEMP TABLE outcomes AS SELECT * REPLACE (last_0::DATE AS last_0) FROM given")
+        found = leaks(connection, workspace, [latest.as_of])
+    suspects = [a for a in found.suspects if a.suspicion != _IDENTIFIES] if found else []
+    sentences = [f"attribute `{a.name}` is {a.suspicion}: {a.figure}; {a.remedy}" if a.suspicion == _RECORDED_AFTER
+                 else f"attribute `{a.name}` {a.suspicion}: {a.figure}; {a.remedy}" for a in suspects]  # fmt: skip
+    named = {f"attribute_{name}" for name in workspace.attributes}
+    return sentences + _telling_features(data.inputs, latest, named)
+
+
+def _telling_features(inputs: Inputs, cutoff: Cutoff, left_out: set[str]) -> list[str]:
+    """Features other than attributes that separate almost alone, in sentences."""
+    judged = ~np.isnan(cutoff.churned)
+    churned, vectors = cutoff.churned[judged], cutoff.vectors[judged]
+    if min(churned.sum(), (1 - churned).sum()) < MIN_JUDGED:
+        return []
+    silence = pd.Series(inputs.column(vectors, "days_since_last_purchase")).rank(pct=True, na_option="bottom")
+    stratum = np.ceil(silence.to_numpy() * _STRATA).astype(int)
+    found = []
+    for name in inputs.used:
+        values = inputs.column(vectors, name)
+        groups = pd.DataFrame({"stratum": stratum, "n": 1.0, "n_left": churned})
+        scores = np.where(np.isnan(values), np.nanmin(values, initial=0) - 1, values)
+        auc = _auc(groups, scores)
+        scores = scores if auc is None or auc >= 0.5 else -scores
+        auc = None if auc is None else max(auc, 1 - auc)
+        if auc is not None and auc >= LEAK_AUC and name not in left_out:
+            like_auc = _auc_within(groups, scores)
+            if like_auc is not None and like_auc >= UNEXPLAINED_AUC:
+                found.append(f"feature `{name}` {_ALMOST_ALONE}: AUC {auc:.2f} alone, {like_auc:.2f} among customers"
+                             f" equally long silent; leave out the interactions or columns it is made of")  # fmt: skip
+    return found
 
 
 def leaks(connection: duckdb.DuckDBPyConnection, workspace: Workspace, closed: Sequence[date]) -> Leaks | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ def train(
             continue
         versions[kind] = tracking.record(tracker, workspace, training, model, keys[kind])
         progress(f"{kind}: version {versions[kind].version}, grade {training.grade.letter}: {training.grade.reason}")
+        for remark in training.remarks:
+            progress(f"{kind}: {remark}")
     return versions
 
 
@@ -66,9 +69,10 @@ _Trained = tuple[tracking.Savable, tracking.Training]
 
 def _train_churn(store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset) -> _Trained:
     data = dataset()
-    model = churn.fit(data, workspace, data.closed, data.current)
+    model = churn.train(data, workspace)
     found = evaluation.of_churn(model, *_to_judge(store, workspace, data))
-    return model, _training(workspace, found, as_of, _dates(data), online.expected_hash(workspace))
+    training = _training(workspace, found, as_of, _dates(data), online.expected_hash(workspace))
+    return model, replace(training, remarks=model.remarks)
 
 
 def _train_lifetime_value(store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset) -> _Trained:

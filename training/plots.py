@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from training.backtest import Judged
 from training.metrics import decile_coverage, decile_table, reliability_table
 from training.offer_backtest import JudgedOffers
+from training.sensitivity import FOLLOW_UP, Sensitivity
 
 Floats = NDArray[np.floating]
 
@@ -149,4 +150,24 @@ def _coverage(judged: Sequence[Judged]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(loc="lower left")
+    return figure
+
+
+def sensitivity(found: Sensitivity) -> Figure:
+    """Who would have left by horizon, cutoff after cutoff; beside it who of them came back."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(2 * _SIZE[0], _SIZE[1]), layout="constrained")
+        over_time, back = figure.subplots(1, 2)
+        for place, definition in enumerate(found.definitions):
+            days, rates = list(definition.rates), list(definition.rates.values())
+            colour = _BY_CUTOFF[place % len(_BY_CUTOFF)]
+            over_time.plot(days, rates, marker="o", markersize=4, color=colour, label=f"{definition.horizon} days")
+        over_time.set(ylabel="active customers who left", ylim=(0, 1))
+        over_time.tick_params(axis="x", rotation=45)
+        over_time.legend(title="no purchase in")
+        known = [definition for definition in found.definitions if definition.came_back is not None]
+        back.bar([str(d.horizon) for d in known], [d.came_back or 0.0 for d in known], color=_OURS)
+        back.set(xlabel="days without a purchase", ylabel=f"came back in the {FOLLOW_UP} days after")
+        for axes in (over_time, back):
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
     return figure

@@ -158,10 +158,9 @@ def _signed_up(workspace: Workspace) -> str:
 
 
 def _cancellations(workspace: Workspace, as_of: date) -> str:
-    if workspace.churn.kind != "event" or workspace.tables.interactions is None:
+    if workspace.churn.kind != "event":
         return "(SELECT NULL::VARCHAR AS customer_id, NULL::DATE AS day, NULL::DATE AS known_day LIMIT 0)"
-    rows = storage.rows_of(workspace.home_path, "interactions")
-    return f"(SELECT * FROM {rows} WHERE kind = 'cancellation' AND known_day < DATE '{as_of}')"
+    return labels.cancellations(workspace, as_of)
 
 
 def cohorts(

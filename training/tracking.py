@@ -29,7 +29,10 @@ class Savable(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """What one run records, beside its model: `figures` by name, the grade, `draw` writes plots into a folder."""
+    """What one run records, beside its model: `figures` by name, the grade, `draw` writes plots into a folder.
+
+    `remarks` are sentences of the training about itself: a season corrected, a leak let through.
+    """
 
     kind: str
     as_of: date
@@ -39,6 +42,7 @@ class Training:
     figures: Mapping[str, float]
     draw: Callable[[Path], None]
     grade: Grade
+    remarks: Sequence[str] = ()
 
 
 def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str:
@@ -70,7 +74,7 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         tempfile.TemporaryDirectory() as scratch,
     ):
         mlflow.log_params(_parameters(workspace, training))
-        mlflow.set_tags({"git_commit": _commit()} | grade)
+        mlflow.set_tags({"git_commit": _commit(), "remarks": ". ".join(training.remarks)} | grade)
         mlflow.log_metrics({name: value for name, value in training.figures.items() if value == value})
         mlflow.log_dict(workspace.model_dump(mode="json"), "settings.json")
         plots, stored = Path(scratch) / "plots", Path(scratch) / "model"

@@ -214,6 +214,8 @@ def _profile() -> dict[str, str]:
         "tenure_days": f"max(coalesce({signed_up}, {first}), coalesce({first}, {signed_up}))",
         "days_to_first_transaction": f"max({signed_up} - {first}, 0)",
         "profiling_consent": f"coalesce((SELECT profiling_consent FROM {row}), 0)",
+        "days_since_contract_end": f"""(SELECT julianday(:as_of) - julianday(date(contract_ends_at)) FROM {row}
+            AND contract_ends_at < :as_of)""",
         "attribute_city": """(SELECT CASE WHEN city IS NOT NULL THEN
             (SELECT count(DISTINCT city) FROM customers AS other WHERE other.city < mine.city) END
             FROM customers AS mine WHERE customer_id = k.customer_id AND coalesce(signed_up_at, '') < :as_of)""",

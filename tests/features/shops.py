@@ -131,6 +131,7 @@ def _random_customers(random: np.random.Generator, n: int = 45) -> pd.DataFrame:
             "profiling_consent": random.choice(np.array([True, False, None], dtype=object), n),
             "city": random.choice(np.array(["Aachen", "Bonn", "Celle", None], dtype=object), n),
             "birth_year": pd.Series(random.integers(1940, 2005, n) * 1.0).mask(random.random(n) < 0.3),
+            "contract_ends_at": pd.Series(_times(random, n)).mask(random.random(n) < 0.5),
         }
     ).iloc[3:]
 

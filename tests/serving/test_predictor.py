@@ -141,7 +141,8 @@ def test_for_event_churn_only_customers_who_bought_are_ranked(
     """Who never bought gets no number, so is no yardstick for others either; who cancelled is not scored."""
     changed = vectors.copy()
     changed[:5, predictor.churn.inputs.packed.index("days_since_cancellation")] = 9
-    event = replace(predictor, churn=replace(predictor.churn, active_window=None)).ranking_among(changed)
+    leaving = replace(predictor.churn.leaving, kind="event")
+    event = replace(predictor, churn=replace(predictor.churn, leaving=leaving)).ranking_among(changed)
     found = scored(event, customers, changed)
     assert found["not_scored_reason"].iloc[:5].tolist() == ["already churned: cancelled"] * 5
     assert (found["not_scored_reason"] == "no purchase yet").sum() == 10

@@ -70,14 +70,15 @@ class BuyTillYouDie:
         mean_spend = float(np.nanmean(spend_last[bought]))
         return cls(purchases, _fit_spend(history), mean_spend, doubt)
 
-    def outlook(self, history: History, horizon: float, gap: float = 0.0) -> Outlook:
-        """Over `[as_of + gap, as_of + gap + horizon)`, in days."""
+    def outlook(self, history: History, horizon: float | Floats, gap: float = 0.0) -> Outlook:
+        """Over `[as_of + gap, as_of + gap + horizon)`, in days; one horizon for all, or one per row."""
         bought = ~np.isnan(history.frequency)
+        days = np.broadcast_to(np.asarray(horizon, dtype=float), bought.shape)[bought]
         known = History(*(column[bought] for column in history))
         columns = np.full((4, len(bought)), np.nan)
         columns[0, bought] = self.purchases.p_alive(*known[:3])
-        columns[1, bought] = self.purchases.expected_purchases(*known[:3], horizon, gap)
-        columns[2, bought] = self.purchases.probability_of_no_purchase(*known[:3], horizon, gap)
+        columns[1, bought] = self.purchases.expected_purchases(*known[:3], days, gap)
+        columns[2, bought] = self.purchases.probability_of_no_purchase(*known[:3], days, gap)
         columns[3, bought] = self._expected_spend(known)
         return Outlook(*columns)
 

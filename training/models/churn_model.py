@@ -1,8 +1,9 @@
-"""The probability that a customer buys nothing (or cancels) in the outcome window."""
+"""The probability that a customer buys nothing (or cancels) in the outcome window, or within any other horizon."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,54 +14,157 @@ from scipy.optimize import minimize
 
 from training.models.buy_till_you_die import BuyTillYouDie, Outlook
 from training.models.customer_model import Inputs, PyFunc, Stored, boosted, logit, predicted, sigmoid
+from training.models.leaving import Leaving
 
 Floats = NDArray[np.floating]
+Vectors = NDArray[np.float32]
 
 # Small trees on few columns at a time: a shop has thousands of customers and a hundred correlated features.
 PARAMETERS: dict[str, Any] = {
     "objective": "binary", "learning_rate": 0.03, "num_leaves": 7, "min_child_samples": 100, "feature_fraction": 0.3,
     "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0,
 }  # fmt: skip
-ROUNDS = 300
+ROUNDS = 200
+
+_OUTLOOK_NAMES = ("btyd_log_p_alive", "btyd_log_expected_purchases", "btyd_no_purchase_logit", "btyd_log_spend")
+_SILENCE = ("days_since_last_purchase", "days_since_interaction", "days_since_visit", "btyd_no_purchase_logit")
+_ACTIVITY = re.compile(
+    r"n_purchases|spend|frequency|recency_share|repurchase_frequency|loyalty_index|n_active_months_365d"
+    r"|n_categories_(90|365)d|btyd_log_(p_alive|expected_purchases)"
+    r"|(n_purchases|spend)_(\d+d|decayed_\d+d|(share_)?next_\d+d_last_year)|spend_share_next_\d+d_last_year"
+    r"|n_(visit|search|cart|email_open|email_click|coupon_redeemed)_\d+d"
+)
+# They move both ways while a customer is only silent: with them a longer silence could lower the risk. What they add is
+# in others that do not: `recency` stays while T grows, the counts by window only fall.
+MOVES_BOTH_WAYS = frozenset({
+    "T", "tenure_days", "n_purchases_change_90d", "n_purchases_acceleration_90d", "spend_change_90d",
+    "spend_change_365d", "spend_90d_share_of_year", "discount_share_90d", "price_change_90d",
+    "category_similarity_90d", "n_return_days_90d",
+})  # fmt: skip
+
+
+def inputs_of(inputs: Inputs, leaving: Leaving) -> Inputs:
+    """What the booster is shown: all that models may see, and for inactivity nothing that silence moves both ways."""
+    if leaving.is_event:
+        return inputs
+    return replace(inputs, used=tuple(name for name in inputs.used if name not in MOVES_BOTH_WAYS))
+
+
+def direction(name: str) -> int:
+    """How risk may move with a feature, all else equal: 1 never down (silence), -1 never up (activity), 0 both ways."""
+    if name in _SILENCE or name.startswith("silence_"):
+        return 1
+    return -1 if _ACTIVITY.fullmatch(name) else 0
+
+
+@dataclass(frozen=True)
+class Season:
+    """How the coming window differs from those calibrated on, by last year's: in log-odds, and in the mean probability.
+
+    `before` and `after` are the mean probability of those who can leave without and with it; equal where there is no
+    last year.
+    """
+
+    log_odds: float = 0.0
+    before: float = float("nan")
+    after: float = float("nan")
+
+    def __str__(self) -> str:
+        if not self.log_odds:
+            return "season: no cutoff a year ago to correct the base rate by"
+        return (
+            f"season: by last year's, {self.log_odds:+.2f} in log-odds against the windows calibrated on;"
+            f" mean probability {self.before:.3f} -> {self.after:.3f}"
+        )
 
 
 @dataclass(frozen=True)
 class ChurnModel:
-    """A booster and the history's own outlook, averaged in log-odds and calibrated by a line.
+    """A booster and the history's own silence, averaged in log-odds, calibrated by a line and moved by the season.
 
-    `active_window` is null for event churn, where the history says nothing of cancelling and only the booster counts.
     Averaging the two ranks better than either on every earlier cutoff of the real sets, and than weights fitted on one
-    calibration date (see docs/decisions/models.md). Without a booster (no labelled window) the outlook stands alone.
+    calibration date (see docs/decisions). For event churn the history says nothing of cancelling, and only the booster
+    counts, `history_model` being null where too few came back. Without a booster (no labelled window) the history
+    stands alone. `learnt` are the days of the windows that taught it, `longest` those that a probability may be asked
+    for; `remarks` what the training says of itself.
     """
 
     inputs: Inputs
-    history_model: BuyTillYouDie
-    horizon: int
-    gap: int
-    active_window: int | None
+    history_model: BuyTillYouDie | None
+    leaving: Leaving
+    learnt: int
+    longest: int
     booster: lgb.Booster | None = None
     slope: float = 1.0
     intercept: float = 0.0
+    season: Season = Season()
+    remarks: tuple[str, ...] = ()
 
-    def can_churn(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Who has not left already: bought within the active window, or for event churn never cancelled."""
-        if self.active_window is None:
-            return np.isnan(self.inputs.column(vectors, "days_since_cancellation"))
-        return self.inputs.column(vectors, "days_since_last_purchase") <= self.active_window
+    @property
+    def horizon(self) -> int:
+        return self.leaving.horizon
 
-    def probability(self, vectors: NDArray[np.float32]) -> Floats:
-        """Per row of packed feature vectors; nan for who never bought."""
-        outlook = self.history_model.outlook(self.inputs.history(vectors), self.horizon, self.gap)
+    def can_churn(self, vectors: Vectors) -> NDArray[np.bool_]:
+        """Who has not left already, and has bought often enough to be asked about."""
+        return self.leaving.can_leave(self.inputs, vectors)
+
+    def probability(self, vectors: Vectors, horizon: int | None = None) -> Floats:
+        """Of leaving, per row of packed feature vectors; nan for who never bought (event churn asks about them too).
+
+        Of inactivity it is P(no purchase within the horizon), which never rises with the horizon; of an event
+        P(cancelled within the horizon), which never falls. Without `horizon` it is that of the workspace.
+
+        Raises:
+            ValueError: the horizon is less than a day, or longer than the history that was learnt from.
+        """
+        asked = self._asked(vectors, horizon)
+        outlook = self.outlook_by(self.history_model, vectors)
         if self.booster is None:
-            return outlook.no_purchase
-        return sigmoid(self.slope * self._score(vectors, outlook) + self.intercept)
+            learnt = np.exp(-hazard(outlook))
+        else:
+            learnt = sigmoid(self.slope * self.score(vectors, outlook) + self.intercept + self.season.log_odds)
+        taught = self.leaving.within(self.learnt).days(self.inputs, vectors)
+        return (
+            learnt if np.array_equal(asked, taught, equal_nan=True) else self._carried(vectors, learnt, taught, asked)
+        )
 
-    def _score(self, vectors: NDArray[np.float32], outlook: Outlook) -> Floats:
+    def _asked(self, vectors: Vectors, horizon: int | None) -> Floats:
+        if horizon is None:
+            return self.leaving.days(self.inputs, vectors)
+        if not 1 <= horizon <= self.longest:
+            raise ValueError(
+                f"a horizon of {horizon} days cannot be answered: the model knows {self.longest} days of history;"
+                f" ask for 1 to {self.longest}"
+            )
+        return np.full(len(vectors), float(horizon))
+
+    def _carried(self, vectors: Vectors, learnt: Floats, taught: Floats, asked: Floats) -> Floats:
+        """The probability within `asked` days of whom the booster gives `learnt` within `taught` days.
+
+        Hazards stay in proportion: the history's cumulated hazard of a purchase, or for an event the same hazard every
+        day, is multiplied for each customer by what gives `learnt`.
+        """
+        if self.leaving.is_event:
+            return -np.expm1(asked / taught * np.log1p(-learnt))
+        assert self.history_model is not None
+        history = self.inputs.history(vectors)
+        by_days = [hazard(self.history_model.outlook(history, days, self.leaving.gap)) for days in (asked, taught)]
+        return learnt ** (np.maximum(by_days[0], 1e-12) / np.maximum(by_days[1], 1e-12))
+
+    def outlook_by(self, history_model: BuyTillYouDie | None, vectors: Vectors) -> Outlook:
+        """What the histories say of the learnt windows, by the model of any cutoff; nan where it has none."""
+        if history_model is None:
+            return Outlook(*np.full((4, len(vectors)), np.nan))
+        days = self.leaving.within(self.learnt).days(self.inputs, vectors)
+        return history_model.outlook(self.inputs.history(vectors), days, self.leaving.gap)
+
+    def score(self, vectors: Vectors, outlook: Outlook) -> Floats:
+        """Log-odds before the line, given the outlook over the learnt window."""
         assert self.booster is not None
-        raw = predicted(self.booster, self.inputs.design(vectors, outlook), raw_score=True)
-        return raw if self.active_window is None else (raw + logit(outlook.no_purchase)) / 2
+        raw = predicted(self.booster, design(self.inputs, vectors, outlook), raw_score=True)
+        return raw if self.leaving.is_event else (raw + silence(outlook)) / 2
 
-    def contributions(self, vectors: NDArray[np.float32]) -> tuple[tuple[str, ...], Floats]:
+    def contributions(self, vectors: Vectors) -> tuple[tuple[str, ...], Floats]:
         """Names and SHAP values, in the booster's log-odds, of every used feature for each row; zeros without booster.
 
         What the booster takes from the history's outlook is silence measured by the customer's own rhythm: it counts
@@ -69,18 +173,17 @@ class ChurnModel:
         used = self.inputs.used
         if self.booster is None:
             return used, np.zeros((len(vectors), len(used)))
-        outlook = self.history_model.outlook(self.inputs.history(vectors), self.horizon, self.gap)
-        shap = predicted(self.booster, self.inputs.design(vectors, outlook), pred_contrib=True)
+        outlook = self.outlook_by(self.history_model, vectors)
+        shap = predicted(self.booster, design(self.inputs, vectors, outlook), pred_contrib=True)
         own, by_outlook = shap[:, : len(used)], shap[:, len(used) : -1].sum(axis=1)
         rhythm = ~np.isnan(self.inputs.column(vectors, "silence_vs_gap"))
         own[:, used.index("silence_vs_gap")] += np.where(rhythm, by_outlook, 0)
         own[:, used.index("days_since_last_purchase")] += np.where(rhythm, 0, by_outlook)
         return used, own
 
-    def calibrated(self, vectors: NDArray[np.float32], churned: Floats) -> Self:
+    def calibrated(self, vectors: Vectors, churned: Floats, history_model: BuyTillYouDie | None) -> Self:
         """The same model with slope and intercept fitted on a later cutoff (Platt 1999, with his smoothed targets)."""
-        outlook = self.history_model.outlook(self.inputs.history(vectors), self.horizon, self.gap)
-        score = self._score(vectors, outlook)
+        score = self.score(vectors, self.outlook_by(history_model, vectors))
         positive, negative = churned.sum(), (1 - churned).sum()
         target = np.where(churned > 0, (positive + 1) / (positive + 2), 1 / (negative + 2))
 
@@ -89,14 +192,17 @@ class ChurnModel:
             error = sigmoid(z) - target
             return float(np.mean(np.logaddexp(0, z) - target * z)), np.array([np.mean(error * score), np.mean(error)])
 
-        slope, intercept = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x
+        # A falling line would turn the order round, and with it what silence means.
+        bounds = [(1e-3, None), (None, None)]
+        slope, intercept = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds).x
         return replace(self, slope=float(slope), intercept=float(intercept))
 
     def save(self, folder: Path) -> None:
+        history = self.history_model and self.history_model.to_json()
         parameters = {
-            "packed": self.inputs.packed, "used": self.inputs.used, "history_model": self.history_model.to_json(),
-            "horizon": self.horizon, "gap": self.gap, "active_window": self.active_window,
-            "slope": self.slope, "intercept": self.intercept,
+            "packed": self.inputs.packed, "used": self.inputs.used, "history_model": history,
+            "leaving": self.leaving.to_json(), "learnt": self.learnt, "longest": self.longest, "slope": self.slope,
+            "intercept": self.intercept, "season": asdict(self.season), "remarks": self.remarks,
         }  # fmt: skip
         Stored(parameters, {} if self.booster is None else {"booster": self.booster}).write(folder)
 
@@ -104,15 +210,44 @@ class ChurnModel:
     def load(cls, folder: Path) -> Self:
         stored = Stored.read(folder)
         p = stored.parameters
+        history = p["history_model"] and BuyTillYouDie.from_json(p["history_model"])
         return cls(
-            Inputs(tuple(p["packed"]), tuple(p["used"])), BuyTillYouDie.from_json(p["history_model"]),
-            p["horizon"], p["gap"], p["active_window"], stored.boosters.get("booster"), p["slope"], p["intercept"],
+            Inputs(tuple(p["packed"]), tuple(p["used"])), history,
+            Leaving(**p["leaving"]), p["learnt"], p["longest"], stored.boosters.get("booster"), p["slope"],
+            p["intercept"], Season(**p["season"]), tuple(p["remarks"]),
         )  # fmt: skip
 
 
-def fit_booster(inputs: Inputs, design: Floats, churned: Floats, seed: int) -> lgb.Booster:
-    """The booster on rows of several cutoffs, each with the outlook of the history model of its own cutoff."""
-    return boosted(design, churned, inputs.booster_names, PARAMETERS, ROUNDS, seed)
+def hazard(outlook: Outlook) -> Floats:
+    """The history's cumulated hazard of a purchase, -log of the probability of none; never falls with the horizon.
+
+    Half way between that of the model's own probability of no purchase and the expected purchases: the former is
+    calibrated, the latter, which leaves out how uncertain a customer's pace is, ranks better where most bought once.
+    """
+    return (outlook.expected_purchases - np.log(np.clip(outlook.no_purchase, 1e-9, 1.0))) / 2
+
+
+def silence(outlook: Outlook) -> Floats:
+    """Log-odds of no purchase, by the history alone."""
+    return logit(np.exp(-hazard(outlook)))
+
+
+def design(inputs: Inputs, vectors: Vectors, outlook: Outlook) -> Floats:
+    """The booster's input: the used features beside what the history alone predicts, counts and money as logarithms."""
+    chosen = vectors[:, [inputs.packed.index(name) for name in inputs.used]]
+    logs = (np.log(np.maximum(column, 1e-9)) for column in (outlook.p_alive, outlook.expected_purchases))
+    spend = np.log(np.maximum(outlook.expected_spend, 1e-9))
+    return np.column_stack([chosen, *logs, logit(outlook.no_purchase), spend])
+
+
+def fit_booster(inputs: Inputs, rows: Floats, churned: Floats, leaving: Leaving, seed: int) -> lgb.Booster:
+    """The booster on rows of several cutoffs, each with the outlook of the history model of its own cutoff.
+
+    Of inactivity, silence never lowers the risk and activity never raises it; of an event neither direction is known.
+    """
+    names = (*inputs.used, *_OUTLOOK_NAMES)
+    limits = {} if leaving.is_event else {"monotone_constraints": [direction(name) for name in names]}
+    return boosted(rows, churned, names, PARAMETERS | limits, ROUNDS, seed, categorical=inputs.coded)
 
 
 def _load_pyfunc(path: str) -> PyFunc:

@@ -28,10 +28,14 @@ _FEW_ROWS = 2_000
 
 @dataclass(frozen=True)
 class Inputs:
-    """The packed vector's feature names, in order, and which of them the booster sees."""
+    """The packed vector's feature names, in order, and which of them the booster sees.
+
+    `coded` are those whose numbers are codes of texts; only a fit needs to know.
+    """
 
     packed: tuple[str, ...]
     used: tuple[str, ...]
+    coded: tuple[str, ...] = ()
 
     @property
     def booster_names(self) -> tuple[str, ...]:
@@ -100,10 +104,11 @@ def predicted(booster: lgb.Booster, rows: Floats, **options: bool) -> Floats:
 
 
 def boosted(
-    design: Floats, target: Floats, names: Sequence[str], parameters: dict[str, Any], rounds: int, seed: int
-) -> lgb.Booster:
-    """A LightGBM fit that two runs on the same machine repeat exactly."""
-    categorical = [index for index, name in enumerate(names) if name.startswith("attribute_")]
-    data = lgb.Dataset(design, target, feature_name=list(names), categorical_feature=categorical, free_raw_data=True)
+    design: Floats, target: Floats, names: Sequence[str], parameters: dict[str, Any], rounds: int, seed: int,
+    categorical: Sequence[str] = (),
+) -> lgb.Booster:  # fmt: skip
+    """A LightGBM fit that two runs on the same machine repeat exactly; `categorical` names hold codes of texts."""
+    coded = [index for index, name in enumerate(names) if name in categorical]
+    data = lgb.Dataset(design, target, feature_name=list(names), categorical_feature=coded, free_raw_data=True)
     fixed = {"seed": seed, "deterministic": True, "force_col_wise": True, "verbose": -1}
     return lgb.train(parameters | fixed, data, rounds)

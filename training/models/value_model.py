@@ -256,7 +256,9 @@ def _tuples(columns: dict[str, list[float]]) -> dict[str, tuple[float, ...]]:
 
 def fit_booster(kind: str, inputs: Inputs, design: Floats, target: Floats, seed: int) -> lgb.Booster:
     """One of the `OBJECTIVES` on rows of several cutoffs; a net return counts as nothing spent (Tweedie)."""
-    return boosted(design, np.maximum(target, 0), inputs.booster_names, _TREES | OBJECTIVES[kind], ROUNDS, seed)
+    return boosted(
+        design, np.maximum(target, 0), inputs.booster_names, _TREES | OBJECTIVES[kind], ROUNDS, seed, inputs.coded
+    )
 
 
 def _load_pyfunc(path: str) -> PyFunc:

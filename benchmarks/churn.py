@@ -1,0 +1,212 @@
+"""Churn on real shops at rolling cutoffs, and on contracts by folds, beside the peers fitted in the same run.
+
+    python -m benchmarks.churn                        # the three shops, then the telephone company
+    python -m benchmarks.churn online_retail          # one of them
+
+Every shop is answered by the same configuration, its windows aside, and no model sees anything after the cutoff. The
+figures of a mean over cutoffs have 95 % intervals from a bootstrap over customers. The telephone company has no dates:
+there our learner is taught by four fifths of the customers, of which a fifth calibrates, and judged on the last fifth.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import lightgbm as lgb
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
+
+from benchmarks.accuracy import _PLAIN, _RFM
+from features import retrieval, snapshot
+from perennial import ingest, settings
+from perennial.settings import Workspace
+from perennial.storage import CheckFailed
+from training import backtest, churn, datasets, labels, metrics
+from training.backtest import Judged
+from training.datasets import Cutoff, Dataset
+from training.peers import Answer, Histories
+from training.scoreboard import Contender, scoreboard
+
+Floats = NDArray[np.floating]
+
+RESULTS = Path("benchmarks/results")
+SHOPS = {
+    "online_retail": ("2010-11-29", "2011-03-01", "2011-06-01"),
+    "complete_journey": ("2017-08-01", "2017-09-01", "2017-10-01"),
+    "cdnow": ("1997-10-01",),
+}
+CONTRACTS, CONTRACTS_AT = "ibm_telco", date(2019, 10, 1)
+LEAKING = ("churn_label", "churn_score", "churn_reason", "cltv")
+_FIGURES = ("auc", "average_precision", "brier", "ece")
+_LONG_AFTER = date(2100, 1, 1)
+_SEED = 7
+
+
+def main() -> None:
+    asked = sys.argv[1:] or [*SHOPS, CONTRACTS]
+    found = {name: _contracts() if name == CONTRACTS else _shop(name) for name in asked}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "churn.json").write_text(json.dumps(found, indent=1))
+
+
+def _shop(name: str) -> dict[str, object]:
+    """One shop at its cutoffs: prints and returns the table, and how the last cutoff's other horizons came out."""
+    with tempfile.TemporaryDirectory() as home:
+        workspace = _taken_in(name, home)
+        judged, horizons = [], pd.DataFrame()
+        for as_of in map(date.fromisoformat, SHOPS[name]):
+            data = _loaded(workspace, as_of)
+            judged.append(_judged(workspace, data))
+            horizons = _horizons(workspace, data)
+    board = scoreboard(judged, seed=_SEED)
+    print(f"\n{name}, {workspace.churn.horizon} days")
+    for place, as_of in enumerate(board.as_of):
+        rate = judged[place].actual.mean()
+        print(
+            f"at {as_of}: {board.customers[place]:,} can leave, {rate:.3f} did; {len(board.learnt_from[place])} cutoffs"
+        )
+        print(_printed({c.name: _at(c, place) for c in board.contenders}))
+    if len(judged) > 1:
+        print("mean of the cutoffs, and its 95 % interval")
+        print(pd.DataFrame({c.name: _mean(c) for c in board.contenders}).T.to_string(na_rep=""))
+    print(f"other horizons at {board.as_of[-1]}, without training again")
+    print(_printed(horizons.to_dict("index")), flush=True)
+    tables = {str(day): {c.name: _at(c, place) for c in board.contenders} for place, day in enumerate(board.as_of)}
+    return {"cutoffs": tables, "mean": {c.name: _mean(c) for c in board.contenders}, "missing": board.missing}
+
+
+def _taken_in(name: str, home: str) -> Workspace:
+    workspace = settings.read(Path(f"configs/{name}.yaml"), home=Path(home))
+    ingest.ingest(workspace, datetime.now(UTC))
+    return workspace
+
+
+def _loaded(workspace: Workspace, as_of: date) -> Dataset:
+    """What a training at `as_of` learns from; the outcomes of `as_of` itself, to be judged by, are with `current`."""
+    snapshot.snapshot(workspace, [*datasets.cutoffs(workspace, as_of), as_of])
+    data = datasets.load(retrieval.apply(workspace), workspace, as_of)
+    happened = labels.outcomes(workspace, [as_of], _LONG_AFTER)
+    return replace(data, current=datasets._labelled(data.inputs, workspace, data.current, happened))
+
+
+def _judged(workspace: Workspace, data: Dataset) -> Judged:
+    """Ours, silence, the field's models and plain boosting on the customers who could leave."""
+    then = replace(data, current=backtest._unlabelled(data.current))
+    judged = backtest._judge_churn(then, workspace, data.current, Histories.fit(data.inputs, data.current))
+    return replace(judged, answers=(*judged.answers, *_plain_boosting(workspace, data)))
+
+
+def _plain_boosting(workspace: Workspace, data: Dataset) -> list[Answer]:
+    """What a good afternoon's work gives: LightGBM, 17 RFM features, the four latest closed cutoffs, no calibration."""
+    if data.taught.churn.horizon != workspace.churn.horizon:
+        return []
+    columns = [data.inputs.packed.index(name) for name in _RFM]
+    taught = [cutoff for cutoff in data.closed[-4:] if not np.isnan(cutoff.churned).all()]
+    rows = np.concatenate([cutoff.vectors[~np.isnan(cutoff.churned)][:, columns] for cutoff in taught])
+    left = np.concatenate([cutoff.churned[~np.isnan(cutoff.churned)] for cutoff in taught])
+    asked = data.current.vectors[~np.isnan(data.current.churned)][:, columns]
+    return [Answer("plain LightGBM", "naive", _boosted(rows, left, asked))]
+
+
+def _boosted(rows: Floats, left: Floats, asked: Floats) -> Floats:
+    model = lgb.train({**_PLAIN, "objective": "binary"}, lgb.Dataset(rows, left), 150)
+    return np.asarray(model.predict(asked))
+
+
+def _horizons(workspace: Workspace, data: Dataset) -> pd.DataFrame:
+    """Said and happened within other horizons, of the customers who could leave; as far as the data go on."""
+    model = churn.fit(data, workspace, data.closed, data.current)
+    able = model.can_churn(data.current.vectors)
+    days = labels.purchase_days(workspace, _LONG_AFTER)
+    known = 0 if days is None else (days[1] - data.current.as_of).days + 1
+    rows = {}
+    for horizon in sorted({30, 60, workspace.churn.horizon, 120, 180}):
+        if horizon > min(known, model.longest):
+            continue
+        other = workspace.model_copy(update={"churn": workspace.churn.model_copy(update={"horizon": horizon})})
+        happened = labels.outcomes(other, [data.current.as_of], _LONG_AFTER).set_index("customer_id")
+        bought = happened["bought"].reindex(data.current.customer_ids[able]).eq(True).to_numpy(dtype=float)
+        said = model.probability(data.current.vectors[able], days)
+        rows[f"{days} days"] = {"left": float(1 - bought.mean()), "said": float(said.mean())} | _figures(
+            1 - bought, said
+        )
+    return pd.DataFrame(rows).T
+
+
+def _figures(left: Floats, said: Floats) -> dict[str, float]:
+    return {name: float(getattr(metrics, name)(left, said)) for name in _FIGURES}
+
+
+def _at(contender: Contender, place: int) -> dict[str, float]:
+    return {name: contender.figures[name].each[place] for name in _FIGURES if name in contender.figures}
+
+
+def _mean(contender: Contender) -> dict[str, str]:
+    found = {name: contender.figures[name] for name in _FIGURES if name in contender.figures}
+    return {name: f"{one.mean:.4f} ({one.low:.4f} to {one.high:.4f})" for name, one in found.items()}
+
+
+def _printed(rows: Mapping[str, Mapping[str, float]]) -> str:
+    return pd.DataFrame(rows).T.to_string(float_format=lambda figure: f"{figure:.4f}", na_rep="")
+
+
+def _contracts() -> dict[str, object]:
+    """The telephone company: which columns training refuses, then five stratified folds."""
+    with tempfile.TemporaryDirectory() as home:
+        workspace = _taken_in(CONTRACTS, f"{home}/leaking")
+        _refused(workspace.model_copy(update={"attributes": (*workspace.attributes, *LEAKING)}))
+        workspace = _taken_in(CONTRACTS, f"{home}/clean")
+        data = _loaded(workspace, CONTRACTS_AT)
+        folds = [_fold(workspace, data, *places) for places in _split(data.closed[-1].churned)]
+    rows = {name: pd.DataFrame([fold[name] for fold in folds]).mean().to_dict() for name in folds[0]}
+    print(f"\n{CONTRACTS}: {len(data.closed[-1].churned):,} contracts, five stratified folds, mean")
+    print(_printed(rows), flush=True)
+    return {"mean": rows, "folds": folds}
+
+
+def _refused(workspace: Workspace) -> None:
+    ingest.ingest(workspace, datetime.now(UTC))
+    try:
+        churn.train(_loaded(workspace, CONTRACTS_AT), workspace)
+    except CheckFailed as problem:
+        named = [name for name in LEAKING if f"`{name}` " in str(problem)]
+        print(f"\n{CONTRACTS} with {', '.join(LEAKING)}: training refuses {', '.join(named)}")
+
+
+def _split(churned: Floats) -> Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    folds = StratifiedKFold(5, shuffle=True, random_state=_SEED)
+    return list(folds.split(churned, churned))
+
+
+def _fold(
+    workspace: Workspace, data: Dataset, learnt: NDArray[np.intp], judged: NDArray[np.intp]
+) -> dict[str, dict[str, float]]:
+    """Ours and plain boosting on the attributes, on one fold; a fifth of the rest takes the later cutoff's place."""
+    everyone = data.closed[-1]
+    teaching, calibrating = _split(everyone.churned[learnt])[0]
+    closed = (_among(everyone, learnt[teaching]), _among(everyone, learnt[calibrating]))
+    model = churn.fit(data, workspace, closed, _among(everyone, judged))
+    seen = [place for place, name in enumerate(data.inputs.packed) if name.startswith("attribute_")]
+    plain = _boosted(everyone.vectors[learnt][:, seen], everyone.churned[learnt], everyone.vectors[judged][:, seen])
+    left = everyone.churned[judged]
+    return {
+        "plain LightGBM": _figures(left, plain),
+        "Perennial": _figures(left, model.probability(everyone.vectors[judged])),
+    }
+
+
+def _among(cutoff: Cutoff, places: NDArray[np.intp]) -> Cutoff:
+    columns = ("customer_ids", "vectors", "churned", "value", "n_purchases")
+    return replace(cutoff, **{name: getattr(cutoff, name)[places] for name in columns})
+
+
+if __name__ == "__main__":
+    main()
