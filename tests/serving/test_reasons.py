@@ -122,9 +122,12 @@ def test_a_sentence_speaks_for_all_its_features_strongest_first(predictor: Predi
 
 
 def test_tiny_changes_of_the_input_hardly_change_what_is_told(predictor: Predictor, vectors: Vectors) -> None:
-    """With every figure a thousandth larger, the same sentences for 19 of 20 customers."""
+    """With every figure but the count of purchases a thousandth larger, the same sentences for 19 of 20 customers."""
+    larger = vectors * np.float32(1.001)
+    frequency = predictor.churn.inputs.packed.index("frequency")
+    larger[:, frequency] = vectors[:, frequency]
     kinds, moved = (
-        [{read(reason)[0] for reason in own} for own in reasons(predictor, rows)] for rows in (vectors, vectors * 1.001)
+        [{read(reason)[0] for reason in own} for own in reasons(predictor, rows)] for rows in (vectors, larger)
     )
     assert np.mean([one == other for one, other in zip(kinds, moved, strict=True)]) > 0.95
 
