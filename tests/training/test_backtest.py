@@ -54,7 +54,7 @@ def test_nothing_that_happened_or_was_recorded_later_teaches(
         assert mine.customer_ids.tolist() == theirs.customer_ids.tolist()
         assert len(mine.learnt_from) == 2
         for one, other in zip(mine.answers, theirs.answers, strict=True):
-            # Sums of money differ in the last digit with the order of rows, which moves a booster's split by a customer.
+            # Sums of money differ in the last digit with the order of rows; it moves a booster's split by a customer.
             close = 0.05 if one.kind == "ours" else 1e-6
             np.testing.assert_allclose(one.predicted, other.predicted, rtol=close, err_msg=one.name)
         assert not np.array_equal(mine.actual, theirs.actual)
