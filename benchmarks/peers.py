@@ -139,6 +139,8 @@ def _history(workspace: Workspace, rows: pd.DataFrame, model: type[BGNBD] | type
 
 def _plain_boosting(workspace: Workspace, as_of: date, rows: pd.DataFrame) -> list[Answer]:
     """What a good afternoon's work gives: LightGBM, 17 RFM features, the four latest closed cutoffs, no calibration."""
+    if datasets.taught(workspace, as_of) != workspace:
+        return []  # no window as long as the horizon has closed
     closed = datasets.cutoffs(workspace, as_of)[-4:]
     if not closed:
         return []
