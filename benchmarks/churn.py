@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from benchmarks.accuracy import _PLAIN, _RFM
+from benchmarks.peers import PLAIN, RFM
 from features import retrieval, snapshot
 from perennial import ingest, settings
 from perennial.settings import Workspace
@@ -108,7 +108,7 @@ def _plain_boosting(workspace: Workspace, data: Dataset) -> list[Answer]:
     """What a good afternoon's work gives: LightGBM, 17 RFM features, the four latest closed cutoffs, no calibration."""
     if data.taught.churn.horizon != workspace.churn.horizon:
         return []
-    columns = [data.inputs.packed.index(name) for name in _RFM]
+    columns = [data.inputs.packed.index(name) for name in RFM]
     taught = [cutoff for cutoff in data.closed[-4:] if not np.isnan(cutoff.churned).all()]
     rows = np.concatenate([cutoff.vectors[~np.isnan(cutoff.churned)][:, columns] for cutoff in taught])
     left = np.concatenate([cutoff.churned[~np.isnan(cutoff.churned)] for cutoff in taught])
@@ -117,7 +117,7 @@ def _plain_boosting(workspace: Workspace, data: Dataset) -> list[Answer]:
 
 
 def _boosted(rows: Floats, left: Floats, asked: Floats) -> Floats:
-    model = lgb.train({**_PLAIN, "objective": "binary"}, lgb.Dataset(rows, left), 150)
+    model = lgb.train({**PLAIN, "objective": "binary"}, lgb.Dataset(rows, left), 150)
     return np.asarray(model.predict(asked))
 
 

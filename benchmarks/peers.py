@@ -34,13 +34,13 @@ Floats = NDArray[np.floating]
 
 RESULTS = Path("benchmarks/results")
 _LONG_AFTER = date(2100, 1, 1)
-_RFM = (
+RFM = (
     "frequency", "recency", "T", "monetary_value", "days_since_last_purchase", "n_purchases_30d", "n_purchases_90d",
     "n_purchases_180d", "n_purchases_365d", "n_purchases", "spend_30d", "spend_90d", "spend_180d", "spend_365d",
     "spend",
     "gap_mean", "spend_mean",
 )  # fmt: skip
-_PLAIN = {"learning_rate": 0.05, "num_leaves": 31, "verbose": -1, "seed": 7, "deterministic": True}
+PLAIN = {"learning_rate": 0.05, "num_leaves": 31, "verbose": -1, "seed": 7, "deterministic": True}
 _ROUNDS = 150
 
 
@@ -160,6 +160,6 @@ def _plain_boosting(workspace: Workspace, as_of: date, rows: pd.DataFrame) -> li
 
 
 def _boosted(past: pd.DataFrame, target: pd.Series, objective: str, rows: pd.DataFrame) -> Floats:
-    columns = list(_RFM)
-    model = lgb.train({**_PLAIN, "objective": objective}, lgb.Dataset(past[columns], target), _ROUNDS)
+    columns = list(RFM)
+    model = lgb.train({**PLAIN, "objective": objective}, lgb.Dataset(past[columns], target), _ROUNDS)
     return np.asarray(model.predict(rows[columns]))
