@@ -31,7 +31,7 @@ _DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().paren
 
 # Settings that are addresses, with their schemes. They may need a password, so they are kept as they are written, and
 # filled in only where they are opened: what is stored of the settings never holds a secret.
-_ADDRESSES = {"online": "redis|rediss", "registry": "postgresql|postgres"}
+_ADDRESSES = {"online": "redis|rediss", "registry": "postgresql|postgres", "events": "postgresql|postgres"}
 
 
 class SettingsError(ValueError):
@@ -153,6 +153,25 @@ class Service(_Model):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=3000, ge=1, le=65535, description="port to listen on")
     max_ids: int = Field(default=1000, ge=1, description="customers in one request, at most")
+    max_body: int = Field(default=2_000_000, ge=1000, description="bytes of a request's body, at most")
+    max_requests: int = Field(
+        default=64, ge=1, description="requests that a worker has under way, at most; further ones get a 503 at once"
+    )
+    timeout: float = Field(default=10.0, gt=0, description="seconds until a request that has no answer yet gets a 503")
+    workers: int = Field(default=1, ge=1, le=64, description="processes that answer; one for each core, less one")
+    when_down: Literal["stale", "refuse"] = Field(
+        default="stale",
+        description="while the online store is out of reach: `stale` answers with what the last batch wrote, marked so;"
+        " `refuse` with a 503",
+    )
+    certificate: str | None = Field(default=None, description="PEM file of the TLS certificate; plain HTTP if absent")
+    certificate_key: str | None = Field(default=None, description="PEM file of its private key")
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Service:
+        if (self.certificate is None) != (self.certificate_key is None):
+            raise ValueError("`certificate` and `certificate_key` go together")
+        return self
 
 
 class Workspace(_Model):
@@ -193,6 +212,11 @@ class Workspace(_Model):
         default="sqlite",
         description="where Feast keeps its definitions: `sqlite`, in the home, or `postgresql://host/name`; with a"
         " password, name a variable: `${FEAST_REGISTRY}`",
+    )
+    events: str = Field(
+        default="sqlite",
+        description="where the service keeps the events it accepts: `sqlite`, in the home, or `postgresql://host/name`;"
+        " with a password, name a variable: `${EVENTS_URL}`",
     )
 
     @field_validator("timezone")

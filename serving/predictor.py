@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,17 @@ from features.online import FeatureMismatch
 from features.snapshot import customer_features, families, features_hash
 from perennial.registry import KINDS, champion, model_folder
 from perennial.settings import Workspace
+from training.models.buy_till_you_die import Outlook
 from training.models.churn_model import ChurnModel
 from training.models.offer_model import OfferModel
 from training.models.value_model import ValueModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 Floats = NDArray[np.floating]
+Names = tuple[str, ...]
 
 NO_CONSENT = "no consent to profiling"
 NO_PURCHASE = "no purchase yet"
@@ -38,6 +42,21 @@ class NoChampion(RuntimeError):
     """Nothing was promoted for this workspace yet: there is no model to answer with."""
 
 
+class Registered(NamedTuple):
+    """What MLflow's registry says of a version; `grade` is the backtest's, `trained_at` in seconds since 1970."""
+
+    name: str
+    version: str
+    grade: str | None
+    trained_at: float
+    trained_as_of: str | None
+
+    @classmethod
+    def of(cls, version: ModelVersion) -> Registered:
+        tags, at = version.tags, version.creation_timestamp / 1000
+        return cls(version.name, str(version.version), tags.get("grade"), at, tags.get("as_of"))
+
+
 @dataclass(frozen=True)
 class Predictor:
     """The champions of a workspace. `percentile_edges`: churn probabilities at the 0th, 0.1th ... 100th percentile."""
@@ -48,6 +67,7 @@ class Predictor:
     offers: OfferModel | None
     versions: Mapping[str, str]
     percentile_edges: Floats | None = None
+    registered: Mapping[str, Registered] = field(default_factory=dict)
 
     @classmethod
     def load(cls, workspace: Workspace, tracker: MlflowClient) -> Predictor:
@@ -79,8 +99,9 @@ class Predictor:
             )
         if offers is not None and offers.names != candidates.names(workspace):
             raise FeatureMismatch("the cross_sell champion was trained on other features than these: train again")
-        versions = {kind: f"{v.name}/{v.version}" for kind, v in found.items() if v is not None}
-        return cls(workspace, churn, value, offers, versions)
+        registered = {kind: Registered.of(version) for kind, version in found.items() if version is not None}
+        versions = {kind: f"{of_kind.name}/{of_kind.version}" for kind, of_kind in registered.items()}
+        return cls(workspace, churn, value, offers, versions, registered=registered)
 
     def ranking_among(self, vectors: NDArray[np.float32]) -> Predictor:
         """The same predictor with percentiles that rank a customer among these."""
@@ -89,18 +110,29 @@ class Predictor:
         edges = np.quantile(probability, np.linspace(0, 1, 1001)) if len(probability) else None
         return replace(self, percentile_edges=edges)
 
-    def score(self, customer_ids: Sequence[str], as_of: date, vectors: NDArray[np.float32]) -> dict[str, Any]:
+    def score(
+        self,
+        customer_ids: Sequence[str],
+        as_of: date | NDArray[np.object_],
+        vectors: NDArray[np.float32],
+        horizon: int | None = None,
+        outlook: Outlook | None = None,
+    ) -> dict[str, Any]:
         """The FIXED columns of `scores`, an array or a constant each, in the order of `customer_ids`.
+
+        `horizon` is that of the models unless told; over another one nobody can be ranked by percentile. `outlook` is
+        that of `outlook`, where it is known already.
 
         `value_at_risk` is churn_probability x lifetime_value. Who has already left keeps p_alive and a lifetime value
         (what winning back is worth) beside the reason; who never bought or refused profiling gets no number at all.
         """
-        forecast = self.value.forecast(vectors)
-        probability, reasons = self._churn(vectors), self._reasons(vectors)
+        outlook = outlook or self.outlook(vectors)
+        forecast = self.value.forecast(vectors, horizon, outlook)
+        probability, reasons = self._churn(vectors, horizon, outlook), self._reasons(vectors)
         silent = np.isin(reasons, (NO_CONSENT, NO_PURCHASE))
         numbers = {
             "churn_probability": probability,
-            "churn_percentile": self._percentile(probability),
+            "churn_percentile": self._percentile(probability if horizon is None else np.full_like(probability, np.nan)),
             "p_alive": forecast.p_alive,
             "expected_purchases": forecast.expected_purchases,
             "lifetime_value": forecast.value,
@@ -118,14 +150,33 @@ class Predictor:
         }
         return {name: columns[name] for name in SCORE_COLUMNS}
 
-    def _churn(self, vectors: NDArray[np.float32]) -> Floats:
+    def outlook(self, vectors: NDArray[np.float32]) -> Outlook:
+        """What the history alone says of each row, over the value model's horizon."""
+        return self.value.outlook(vectors)
+
+    @cached_property
+    def _churn_looks_alike(self) -> bool:
+        """Whether the churn model's own outlook is the same, as in a workspace with one horizon it is."""
+        churn, value = self.churn, self.value
+        same = (churn.horizon, churn.gap) == (value.horizon, 0)
+        return same and churn.history_model == value.history_model and churn.inputs.packed == value.inputs.packed
+
+    def contributions(self, vectors: NDArray[np.float32], outlook: Outlook | None = None) -> tuple[Names, Floats]:
+        """`ChurnModel.contributions` of the champion."""
+        return self.churn.contributions(vectors, outlook if self._churn_looks_alike else None)
+
+    def _churn(
+        self, vectors: NDArray[np.float32], horizon: int | None = None, outlook: Outlook | None = None
+    ) -> Floats:
         """Null for who cannot leave, never bought, or may not be asked about."""
         inputs = self.churn.inputs
         asked = ~np.isnan(inputs.column(vectors, "T")) & (inputs.column(vectors, "profiling_consent") != 0)
         open_to_it = asked & self.churn.can_churn(vectors)
         probability = np.full(len(vectors), np.nan)
         if open_to_it.any():
-            probability[open_to_it] = self.churn.probability(vectors[open_to_it])
+            alike = outlook if self._churn_looks_alike else None
+            own = alike and Outlook(*(column[open_to_it] for column in alike))
+            probability[open_to_it] = self.churn.probability(vectors[open_to_it], horizon, own)
         return probability
 
     def _reasons(self, vectors: NDArray[np.float32]) -> NDArray[np.object_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from features.catalogue import Feature
 from features.snapshot import attribute_codes, customer_features
 from perennial.settings import Workspace
 from serving.predictor import Predictor
+from training.models.buy_till_you_die import Outlook
 
 MOST = 3
 # What to say where there is no booster to ask: the silence itself, against the customer's own rhythm.
@@ -18,22 +20,40 @@ _OF_HISTORY = ("days_since_last_purchase", "gap_mean", "n_purchases_365d")
 
 
 def reasons(predictor: Predictor, vectors: NDArray[np.float32]) -> list[list[str]]:
-    """Up to three reasons per packed vector, strongest first: what raises the risk most by its SHAP contribution.
+    """Up to three reasons per packed vector, strongest first: what raises the risk most by its SHAP contribution."""
+    return Explainer(predictor)(vectors)
+
+
+class Explainer:
+    """Tells reasons for the risk that a predictor sees; what it knows of the features is looked up once.
 
     Only features that a person can check are told, one of each kind (not the 30, 90 and 365 days of the same count),
     and never one whose value is unknown.
     """
-    if not len(vectors):
-        return []
-    names, contributions = predictor.churn.contributions(vectors)
-    features = {feature.name: feature for feature in customer_features(predictor.workspace)}
-    told = [index for index, name in enumerate(names) if features[name].says]
-    values = vectors[:, [predictor.churn.inputs.packed.index(names[index]) for index in told]]
-    say = _Words(predictor.workspace)
-    return [
-        _strongest([features[names[index]] for index in told], row, own, say)
-        for row, own in zip(contributions[:, told], values, strict=True)
-    ]
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        features = {feature.name: feature for feature in customer_features(predictor.workspace)}
+        names = predictor.churn.inputs.used
+        self.told = [place for place, name in enumerate(names) if features[name].says]
+        self.features = [features[names[place]] for place in self.told]
+        self.places = [predictor.churn.inputs.places[feature.name] for feature in self.features]
+        self.say = _Words(predictor.workspace)
+
+    @property
+    def attribute_names(self) -> Mapping[str, Mapping[int, str]]:
+        """The values of each text attribute's feature, by code."""
+        return self.say.names
+
+    def __call__(self, vectors: NDArray[np.float32], outlook: Outlook | None = None) -> list[list[str]]:
+        """Per packed vector, strongest first; `outlook` is the predictor's, where it is known already."""
+        if not len(vectors):
+            return []
+        _, contributions = self.predictor.contributions(vectors, outlook)
+        return [
+            _strongest(self.features, row, own, self.say)
+            for row, own in zip(contributions[:, self.told], vectors[:, self.places], strict=True)
+        ]
 
 
 def _strongest(features: list[Feature], contributions: NDArray, values: NDArray, say: _Words) -> list[str]:

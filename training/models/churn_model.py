@@ -48,19 +48,36 @@ class ChurnModel:
             return np.isnan(self.inputs.column(vectors, "days_since_cancellation"))
         return self.inputs.column(vectors, "days_since_last_purchase") <= self.active_window
 
-    def probability(self, vectors: NDArray[np.float32]) -> Floats:
-        """Per row of packed feature vectors; nan for who never bought."""
-        outlook = self.history_model.outlook(self.inputs.history(vectors), self.horizon, self.gap)
-        if self.booster is None:
-            return outlook.no_purchase
-        return sigmoid(self.slope * self._score(vectors, outlook) + self.intercept)
+    def probability(
+        self, vectors: NDArray[np.float32], horizon: int | None = None, outlook: Outlook | None = None
+    ) -> Floats:
+        """Per row of packed feature vectors, over the model's own horizon unless told; nan for who never bought.
+
+        Another horizon moves the log-odds as far as it moves those of the history's outlook; where that says nothing
+        of leaving, cancelling has the same chance every day. `outlook` is the model's own, where it is known already.
+        """
+        outlook = outlook or self.outlook(vectors)
+        own = outlook.no_purchase
+        if self.booster is not None:
+            own = sigmoid(self.slope * self._score(vectors, outlook) + self.intercept)
+        if horizon is None or horizon == self.horizon:
+            return own
+        if self.active_window is None:
+            return 1 - (1 - own) ** (horizon / self.horizon)
+        other = self.history_model.outlook(self.inputs.history(vectors), horizon, self.gap)
+        return sigmoid(logit(own) + logit(other.no_purchase) - logit(outlook.no_purchase))
+
+    def outlook(self, vectors: NDArray[np.float32]) -> Outlook:
+        return self.history_model.outlook(self.inputs.history(vectors), self.horizon, self.gap)
 
     def _score(self, vectors: NDArray[np.float32], outlook: Outlook) -> Floats:
         assert self.booster is not None
         raw = predicted(self.booster, self.inputs.design(vectors, outlook), raw_score=True)
         return raw if self.active_window is None else (raw + logit(outlook.no_purchase)) / 2
 
-    def contributions(self, vectors: NDArray[np.float32]) -> tuple[tuple[str, ...], Floats]:
+    def contributions(
+        self, vectors: NDArray[np.float32], outlook: Outlook | None = None
+    ) -> tuple[tuple[str, ...], Floats]:
         """Names and SHAP values, in the booster's log-odds, of every used feature for each row; zeros without booster.
 
         What the booster takes from the history's outlook is silence measured by the customer's own rhythm: it counts
@@ -69,8 +86,8 @@ class ChurnModel:
         used = self.inputs.used
         if self.booster is None:
             return used, np.zeros((len(vectors), len(used)))
-        outlook = self.history_model.outlook(self.inputs.history(vectors), self.horizon, self.gap)
-        shap = predicted(self.booster, self.inputs.design(vectors, outlook), pred_contrib=True)
+        design = self.inputs.design(vectors, outlook or self.outlook(vectors))
+        shap = predicted(self.booster, design, pred_contrib=True)
         own, by_outlook = shap[:, : len(used)], shap[:, len(used) : -1].sum(axis=1)
         rhythm = ~np.isnan(self.inputs.column(vectors, "silence_vs_gap"))
         own[:, used.index("silence_vs_gap")] += np.where(rhythm, by_outlook, 0)

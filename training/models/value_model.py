@@ -82,11 +82,21 @@ class ValueModel:
     def outlook(self, vectors: NDArray[np.float32]) -> Outlook:
         return self.history_model.outlook(self.inputs.history(vectors), self.horizon)
 
-    def forecast(self, vectors: NDArray[np.float32]) -> Forecast:
-        outlook = self.outlook(vectors)
+    def forecast(
+        self, vectors: NDArray[np.float32], horizon: int | None = None, outlook: Outlook | None = None
+    ) -> Forecast:
+        """Over the model's own horizon unless told; `outlook` is the model's own, where it is known already.
+
+        Over another horizon the value and its bounds change in proportion to what the history alone expects.
+        """
+        outlook = outlook or self.outlook(vectors)
         value = self.value(vectors, outlook)
         low, high = self.spread.bounds(value) if self.spread else (np.full_like(value, np.nan),) * 2
-        return Forecast(outlook.p_alive, outlook.expected_purchases, value, low, high)
+        if horizon is None or horizon == self.horizon:
+            return Forecast(outlook.p_alive, outlook.expected_purchases, value, low, high)
+        other = self.history_model.outlook(self.inputs.history(vectors), horizon)
+        share = other.value / np.maximum(outlook.value, 1e-12)
+        return Forecast(other.p_alive, other.expected_purchases, value * share, low * share, high * share)
 
     def _mean_discount(self) -> float:
         """The mean of (1 + rate)^-years over the horizon, purchases being spread evenly over it."""
