@@ -67,7 +67,9 @@ def engagement(tables: Tables, as_of: date) -> ir.Table:
     found = found.cross_join(_shop(at(tables.everybody.opinions, as_of), as_of))
     return found.mutate(
         # A shop that has resolved no complaint does not keep track of it; its complaints are not all open.
-        n_open_complaints=ibis.ifelse(found.tracks_complaints, found.n_open_complaints.fill_null(0), ibis.null("int64")),
+        n_open_complaints=ibis.ifelse(
+            found.tracks_complaints, found.n_open_complaints.fill_null(0), ibis.null("int64")
+        ),
         satisfaction_change=found.satisfaction_last - found.satisfaction_365d,
     )
 

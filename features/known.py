@@ -19,8 +19,8 @@ NOTHING = 1e-6
 class Tables:
     """The inputs of every feature family, as `features.days` describes them; what a workspace lacks has no rows.
 
-    customers: the canonical table; categories: the `category` of every item that has one. Where these are the rows of some
-    customers only, `shop` holds everybody's, for what a feature says of the shop as a whole.
+    customers: the canonical table; categories: the `category` of every item that has one. Where these are the rows of
+    some customers only, `shop` holds everybody's, for what a feature says of the shop as a whole.
     """
 
     item_days: ir.Table

@@ -181,9 +181,7 @@ def push_source(publication: Publication) -> str:
     return f"{publication.view}_push"
 
 
-def push(
-    store: FeatureStore, workspace: Workspace, publication: Publication, rows: Mapping[str, Row]
-) -> None:
+def push(store: FeatureStore, workspace: Workspace, publication: Publication, rows: Mapping[str, Row]) -> None:
     """Puts rows over those that the publication has of these customers, or beside them where it has none.
 
     Raises:

@@ -71,7 +71,9 @@ def days_files(workspace: Workspace) -> tuple[dict[str, list[Path]], dict[str, i
         raise storage.CheckFailed(f"the days of {workspace.name} are not those of its tables; run `perennial snapshot`")
     files = {kind: [folder / segment.name / f"{kind}.parquet" for segment in segments] for kind in KINDS}
     of_events = {name: {str(file) for file in events.files(workspace.home_path, name)} for name in _EVENTS}
-    seen = {name: [origin for part in held[name] if (origin := origins[name][part]) in of_events[name]] for name in _EVENTS}
+    seen = {
+        name: [origin for part in held[name] if (origin := origins[name][part]) in of_events[name]] for name in _EVENTS
+    }
     return files, {name: max(map(events.last_in, seen[name]), default=0) for name in _EVENTS}
 
 

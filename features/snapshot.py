@@ -162,7 +162,7 @@ class _Snapshot:
 def customer_family(
     family: str, workspace: Workspace, tables: Tables, as_of: date, affinity: Callable[[], ir.Table]
 ) -> ir.Table:
-    """The rows of a family of customers; `affinity` is asked for the `product_affinity` of the same tables and as_of."""
+    """The rows of a family of customers; `affinity` gives the `product_affinity` of the same tables and as_of."""
     match family:
         case "profile":
             codes, consents = attribute_codes(workspace), has_consent(workspace, "profiling")

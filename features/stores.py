@@ -37,9 +37,7 @@ _FOR_FEAST = """\
 """
 
 
-def feast_settings(
-    workspace: Workspace, passwords: bool = True, patience: float | None = None
-) -> dict[str, Any]:
+def feast_settings(workspace: Workspace, passwords: bool = True, patience: float | None = None) -> dict[str, Any]:
     """Feast's configuration of the workspace; without `passwords`, variables stand in their places.
 
     `patience` is how many seconds Redis may take, where a caller waits for the answer.

@@ -1,8 +1,8 @@
 """Events that came over HTTP: durable once they are accepted, and handed over to the next ingest as Parquet files.
 
-A store numbers its events in the order in which they were committed, so whoever has seen number n has seen all before it.
-It never forgets an id: an event that comes again is known, be it after a year. Embedded, it is a SQLite file in the home;
-in production a PostgreSQL database that several machines write to.
+A store numbers its events in the order in which they were committed, so whoever has seen number n has seen all before.
+It never forgets an id: an event that comes again is known, be it after a year. Embedded, it is a SQLite file in the
+home; in production a PostgreSQL database that several machines write to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ class EventStore:
     def __init__(self, engine: Engine, workspace: str) -> None:
         self.engine, self.workspace = engine, workspace
 
-    def add(self, events: Sequence[Event]) -> int:
+    def add(self, events: Sequence[Event], at: datetime) -> int:
         """Accepts the events, all of them or none; returns how many are new. When it returns they outlive a power cut.
 
         Raises:
@@ -72,20 +72,39 @@ class EventStore:
         different = {event.event_id for event in events if event.rows != wanted[event.table, event.event_id].rows}
         with self._begun() as connection:
             known = self._bodies(connection, wanted)
-            different |= {event_id for (table, event_id), body in known.items() if body != _body(wanted[table, event_id])}
+            different |= {
+                event_id for (table, event_id), body in known.items() if body != _body(wanted[table, event_id])
+            }
             if different:
                 raise Conflict(sorted(different)[:5])
-            new = [self._columns(event) for key, event in wanted.items() if key not in known]
+            new = [self._columns(event, at) for key, event in wanted.items() if key not in known]
             if new:
                 connection.execute(_text(_INSERT), new)
         return len(new)
+
+    def waiting_since(self, after: int) -> datetime | None:
+        """When the first event behind number `after` was accepted; none where there is none."""
+        query = "SELECT min(accepted_at) FROM {events} WHERE workspace = :workspace AND number > :after"
+        first = self._rows(query, after=after)[0][0]
+        return None if first is None else datetime.fromtimestamp(first, UTC)
+
+    def latest_days(self, customer_ids: Iterable[str]) -> dict[str, date]:
+        """The last day on which something became known of each of these customers, by id."""
+        names = {f"c{place}": customer_id for place, customer_id in enumerate(sorted(set(customer_ids)))}
+        if not names:
+            return {}
+        query = (
+            "SELECT customer_id, max(known_day) FROM {events} WHERE workspace = :workspace"
+            f" AND customer_id IN ({', '.join(f':{name}' for name in names)}) GROUP BY customer_id"
+        )
+        return {customer_id: date.fromisoformat(day) for customer_id, day in self._rows(query, **names)}
 
     def last_number(self) -> int:
         """The number of the last event; 0 before the first."""
         return int(self._rows("SELECT coalesce(max(number), 0) FROM {events} WHERE workspace = :workspace")[0][0])
 
     def read(self, where: str, **values: Any) -> list[Event]:
-        """The events that a SQL condition over table_name, customer_id, known_day and number selects, in their order."""
+        """The events that a SQL condition over table_name, customer_id, known_day and number selects, in order."""
         query = (
             "SELECT table_name, event_id, customer_id, known_day, body, number FROM {events}"
             f" WHERE workspace = :workspace AND ({where}) ORDER BY number"
@@ -94,14 +113,6 @@ class EventStore:
             Event(table, event_id, customer_id, date.fromisoformat(day), tuple(json.loads(body)), number)
             for table, event_id, customer_id, day, body, number in self._rows(query, **values)
         ]
-
-    def of_customers(self, customer_ids: Iterable[str], after: int) -> list[Event]:
-        """What is known of some customers from events behind number `after`."""
-        names = {f"c{place}": customer_id for place, customer_id in enumerate(sorted(set(customer_ids)))}
-        if not names:
-            return []
-        among = ", ".join(f":{name}" for name in names)
-        return self.read(f"number > :after AND customer_id IN ({among})", after=after, **names)
 
     def customers(self) -> set[str]:
         """Everybody of whom an event is held."""
@@ -122,14 +133,15 @@ class EventStore:
     def close(self) -> None:
         self.engine.dispose()
 
-    def _columns(self, event: Event) -> dict[str, Any]:
+    def _columns(self, event: Event, at: datetime) -> dict[str, Any]:
         return {
             "workspace": self.workspace, "table_name": event.table, "event_id": event.event_id,
-            "customer_id": event.customer_id, "known_day": str(event.known_day), "body": _body(event),
+            "customer_id": event.customer_id, "known_day": str(event.known_day), "accepted_at": at.timestamp(),
+            "body": _body(event),
         }  # fmt: skip
 
     def _bodies(self, connection: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        found = {}
+        found: dict[tuple[str, str], str] = {}
         for table in TABLES:
             names = {f"e{place}": event_id for place, (name, event_id) in enumerate(wanted) if name == table}
             if names:
@@ -158,7 +170,8 @@ class EventStore:
         except DBAPIError as problem:
             reason = str(problem.orig).splitlines()[0]
             raise CheckFailed(
-                f"the store of events ({self.engine.dialect.name}) does not answer: {reason}; start it, or mend `events`"
+                f"the store of events ({self.engine.dialect.name}) does not answer: {reason}; start it, or mend the"
+                " setting `events`"
             ) from problem
 
 
@@ -212,7 +225,8 @@ def _postgresql(address: str) -> Engine:
 
 _COLUMNS = (
     "workspace TEXT NOT NULL, table_name TEXT NOT NULL, event_id TEXT NOT NULL, customer_id TEXT NOT NULL,"
-    " known_day TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (workspace, table_name, event_id)"
+    " known_day TEXT NOT NULL, accepted_at DOUBLE PRECISION NOT NULL, body TEXT NOT NULL,"
+    " UNIQUE (workspace, table_name, event_id)"
 )
 _NUMBER = {"sqlite": "INTEGER PRIMARY KEY AUTOINCREMENT", "postgresql": "BIGSERIAL PRIMARY KEY"}
 _SCHEMA = {
@@ -225,8 +239,8 @@ _SCHEMA = {
     for dialect, number in _NUMBER.items()
 }
 _INSERT = (
-    "INSERT INTO {events} (workspace, table_name, event_id, customer_id, known_day, body)"
-    " VALUES (:workspace, :table_name, :event_id, :customer_id, :known_day, :body)"
+    "INSERT INTO {events} (workspace, table_name, event_id, customer_id, known_day, accepted_at, body)"
+    " VALUES (:workspace, :table_name, :event_id, :customer_id, :known_day, :accepted_at, :body)"
 )
 
 
@@ -299,9 +313,7 @@ def hand_over(workspace: Workspace) -> None:
 def as_table(contract: Contract, events: Iterable[Event]) -> pa.Table:
     """The rows of a canonical table that these events hold, in their order."""
     rows = [row for event in events if event.table == contract.name for row in event.rows]
-    columns = {
-        column.name: [_value(row.get(column.name), column.type) for row in rows] for column in contract.columns
-    }
+    columns = {column.name: [_value(row.get(column.name), column.type) for row in rows] for column in contract.columns}
     schema = pa.schema([(column.name, _ARROW[column.type]) for column in contract.columns])
     return pa.table(columns, schema=schema)
 

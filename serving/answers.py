@@ -1,4 +1,4 @@
-"""The answers of the service: what was published last, loaded once, and asked for customers, cards, lists and models."""
+"""The answers of the service, from what was published last: scores, cards, offers, lists and which models they are of."""
 
 from __future__ import annotations
 
@@ -118,10 +118,9 @@ class Answers:
         raise Refused(self._found)
 
     async def watch(self) -> None:
-        """Looks for a newer publication, or for one at all, as long as the service runs; requests do not wait for it."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            await asyncio.to_thread(self.keep_up)
+        """Waits a moment and looks for a newer publication, or for one at all; requests do not wait for it."""
+        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.to_thread(self.keep_up)
 
     def keep_up(self) -> None:
         """Loads what was published since, if anything."""
@@ -141,7 +140,9 @@ class Answers:
         self._seen = _changed_at(self.home)
         before, self._found = self._found, self._find()
         self._look_again = time.monotonic() + RETRY_SECONDS
-        metrics.tell_models(*(of.predictor.versions if isinstance(of, Published) else {} for of in (before, self._found)))
+        metrics.tell_models(
+            *(of.predictor.versions if isinstance(of, Published) else {} for of in (before, self._found))
+        )
 
     def _find(self) -> Published | Refusal:
         try:

@@ -1,4 +1,4 @@
-"""What goes in and out over HTTP: the bodies of requests and answers, with the examples that their description shows."""
+"""What goes in and out over HTTP: the bodies of requests and answers, with the examples in their description."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ def card(
 
 
 def _known(value: np.float32) -> float | None:
-    return None if np.isnan(value) else float(value)
+    """Without the digits that float32 does not have."""
+    return None if np.isnan(value) else float(f"{value:.6g}")
 
 
 def _whole(value: float | None) -> int | None:

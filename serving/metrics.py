@@ -1,4 +1,4 @@
-"""What `/metrics` says beside BentoML's own counts and times by route: how old, how far behind, which model, why not."""
+"""What `/metrics` says beside BentoML's counts and times by route: how old, how far behind, which model, why not."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ EVENT_DELAY = Histogram(
     buckets=(0.5, 1, 2, 3, 5, 10, 30, 60, 300),
 )  # fmt: skip
 EVENTS = Counter("perennial_events", "events by what became of them", ["outcome"])
-MODEL = Gauge(
-    "perennial_model", "1 for the versions that answer", ["kind", "version"], multiprocess_mode="livemax"
-)
+MODEL = Gauge("perennial_model", "1 for the versions that answer", ["kind", "version"], multiprocess_mode="livemax")
 NOT_SCORED = Counter("perennial_not_scored", "customers in answers who had no churn probability, by reason", ["reason"])
 STALE = Counter("perennial_stale", "customers answered for from the last batch's files")
 REFUSED = Counter("perennial_refused", "requests turned away before they were looked at", ["code"])
