@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -287,6 +288,18 @@ def read(path: Path, overrides: Sequence[str] = (), home: Path | None = None) ->
     if home is not None:
         raw["home"] = str(home)
     return parse(raw, str(path))
+
+
+def of_home(home: Path) -> Workspace:
+    """The settings that a workspace was last run with, wherever its home has been moved to.
+
+    Raises:
+        SettingsError: nothing was run there.
+    """
+    path = home / "workspace.json"
+    if not path.exists():
+        raise SettingsError(f"{path} does not exist: run `perennial run -c FILE --as-of DATE` before serving")
+    return parse({**json.loads(path.read_text(encoding="utf-8")), "home": str(home)}, str(path))
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Workspace:

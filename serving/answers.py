@@ -1,4 +1,4 @@
-"""The answers of the service, from what was published last: scores, cards, offers, lists and which models they are of."""
+"""The answers of the service, from what was published last: scores, cards, offers, lists, which models they are of."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 from features import online, retrieval
 from features.online import FeatureMismatch, Publication, Row
 from perennial import registry, settings, storage
-from perennial.settings import SettingsError, Workspace
+from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import midnight
 from serving import card, lists, metrics
@@ -100,7 +100,7 @@ class Answers:
     """
 
     def __init__(self, home: Path, clock: Callable[[], datetime]) -> None:
-        self.home, self.workspace, self.clock = home, workspace_in(home), clock
+        self.home, self.workspace, self.clock = home, settings.of_home(home), clock
         self._looking = threading.Lock()
         self._store_down_until = 0.0
         self._found: Published | Refusal | None = None
@@ -140,13 +140,12 @@ class Answers:
         self._seen = _changed_at(self.home)
         before, self._found = self._found, self._find()
         self._look_again = time.monotonic() + RETRY_SECONDS
-        metrics.tell_models(
-            *(of.predictor.versions if isinstance(of, Published) else {} for of in (before, self._found))
-        )
+        versions = (of.predictor.versions if isinstance(of, Published) else {} for of in (before, self._found))
+        metrics.tell_models(*versions)
 
     def _find(self) -> Published | Refusal:
         try:
-            self.workspace = workspace_in(self.home)
+            self.workspace = settings.of_home(self.home)
             return Published.of(self.workspace)
         except (FeatureMismatch, CheckFailed) as problem:
             return _not_online(problem)
@@ -283,18 +282,6 @@ class Answers:
             return await asyncio.to_thread(read, of)
         except CheckFailed as problem:
             raise Refused(_unavailable("not_scored", str(problem))) from problem
-
-
-def workspace_in(home: Path) -> Workspace:
-    """The settings that the workspace was last run with, wherever its home has been moved to.
-
-    Raises:
-        SettingsError: nothing was run there.
-    """
-    path = home / "workspace.json"
-    if not path.exists():
-        raise SettingsError(f"{path} does not exist: run `perennial run -c FILE --as-of DATE` before serving")
-    return settings.parse({**storage.read_json(path), "home": str(home)}, str(path))
 
 
 def _changed_at(home: Path) -> int | None:

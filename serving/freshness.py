@@ -19,12 +19,11 @@ import duckdb
 from features import online, retrieval
 from features.fresh import FreshFeatures
 from features.online import Publication, Row
-from perennial import events
+from perennial import events, settings
 from perennial.events import Event
 from perennial.storage import CheckFailed
 from perennial.windows import days_after
 from serving import metrics
-from serving.answers import workspace_in
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -80,7 +79,7 @@ class Freshness:
 
     def _open(self, publication: Publication) -> None:
         """Opens what belongs to a publication; its first query is put together before an event waits for it."""
-        workspace = workspace_in(self.home)
+        workspace = settings.of_home(self.home)
         self.workspace, self.events = workspace, events.open_store(workspace)
         self.store: FeatureStore = retrieval.open_store(workspace, _STORE_PATIENCE)
         self.fresh = FreshFeatures(workspace, self.events)

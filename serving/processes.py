@@ -20,10 +20,17 @@ from datetime import datetime
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from perennial import settings
 from perennial.settings import Service, SettingsError
 from perennial.storage import CheckFailed
 from serving.access import required_key
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from serving.freshness import Freshness
 
 _log = logging.getLogger("bentoml.perennial")
 _SHUTDOWN_SECONDS = 5
@@ -52,25 +59,27 @@ def serve(home: Path, service: Service, clock: Clock) -> None:
     """
     home = home.resolve()
     required_key()
-    listener = bound(service.host, service.port)
-    _set_environment(home, service.port)
-    # Only now, since what counts for /metrics looks at the environment when it is imported; and once for all processes.
+    settings.of_home(home)
+    with bound(service.host, service.port) as listener:
+        _set_environment(home, service.port)
+        _Keeper(_targets(home, service, clock, listener)).run()
+
+
+def _targets(home: Path, service: Service, clock: Clock, listener: socket.socket) -> dict[str, Callable[[], None]]:
+    """What each process does; everything is imported here, once for all of them."""
+    # Only now, since what counts for /metrics looks at the environment when it is imported.
     import feast  # noqa: F401
     import mlflow  # noqa: F401
 
-    from serving import answers, freshness
+    from serving.freshness import Freshness
     from serving.service import application
 
-    answers.workspace_in(home)
     _log_as_json()
     _log.info("starting on %s://%s:%d", "https" if service.certificate else "http", service.host, service.port)
-    targets: dict[str, Callable[[], None]] = {"freshness": lambda: _keep_fresh(freshness.Freshness(home, clock))}
+    targets: dict[str, Callable[[], None]] = {"freshness": lambda: _keep_fresh(Freshness(home, clock))}
     for number in range(service.workers):
         targets[f"answers-{number}"] = lambda: _answer(application(clock), listener, service)
-    try:
-        _Keeper(targets).run()
-    finally:
-        listener.close()
+    return targets
 
 
 class _Keeper:
@@ -124,11 +133,11 @@ def _end(processes: list[BaseProcess]) -> None:
             process.kill()
 
 
-def _answer(app: object, listener: socket.socket, service: Service) -> None:
+def _answer(app: ASGIApp, listener: socket.socket, service: Service) -> None:
     import uvicorn
 
     config = uvicorn.Config(
-        app, lifespan="on", log_config=None, access_log=False, server_header=False,  # type: ignore[arg-type]
+        app, lifespan="on", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS, ssl_certfile=service.certificate,
         ssl_keyfile=service.certificate_key, h11_max_incomplete_event_size=65_536,
     )  # fmt: skip
@@ -139,13 +148,13 @@ def _answer(app: object, listener: socket.socket, service: Service) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _keep_fresh(freshness: object) -> None:
+def _keep_fresh(freshness: Freshness) -> None:
     stopping: list[bool] = []
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: stopping.append(True))
     _die_with_parent()
     parent = os.getppid()
-    freshness.run(lambda: bool(stopping) or os.getppid() != parent)  # type: ignore[attr-defined]
+    freshness.run(lambda: bool(stopping) or os.getppid() != parent)
 
 
 def _die_with_parent() -> None:

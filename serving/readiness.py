@@ -7,12 +7,11 @@ from pathlib import Path
 
 from features import online, retrieval
 from features.online import FeatureMismatch
-from perennial import events, registry, storage
+from perennial import events, registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from serving import processes
 from serving.access import required_key
-from serving.answers import workspace_in
 from serving.predictor import NoChampion, Predictor
 
 _Check = Callable[[Workspace], str]
@@ -34,7 +33,7 @@ def _key(_: Workspace) -> str:
 
 
 def _run(workspace: Workspace) -> str:
-    workspace_in(workspace.home_path)
+    settings.of_home(workspace.home_path)
     return f"{workspace.home_path}"
 
 
