@@ -70,9 +70,10 @@ class Gate:
             await self._refuse(refusal, scope, receive, answer)
             return
         self.under_way += 1
+        place = self.under_way
         try:
             await asyncio.sleep(0)  # all that have arrived are counted before the first of them is worked on
-            if self.under_way > limits.max_requests and scope["path"] not in _PROBES:
+            if place > limits.max_requests and scope["path"] not in _PROBES:
                 await self._refuse(_OVERLOADED, scope, receive, answer)
             else:
                 await self._answered(scope, _replayed(body, receive), answer, limits.timeout)
@@ -86,6 +87,7 @@ class Gate:
                 answer.on_start = lambda: limit.reschedule(None)
                 await self.app(scope, receive, answer.send)
         except TimeoutError:
+            answer.on_start = lambda: None
             await self._refuse(_TIMEOUT, scope, receive, answer)
 
     async def _refuse(self, refusal: Refusal, scope: Scope, receive: Receive, answer: _Answer) -> None:
