@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy bench-features bench-ablation bench-join bench-online
+.PHONY: setup demo test lock bench-accuracy bench-features bench-ablation bench-join bench-online bench-service bench-faults
 
 setup: .venv/.ready
 
@@ -57,3 +57,10 @@ bench-ablation: setup
 
 bench-join: setup
 	$(BIN)/python -m benchmarks.training_join
+
+# Needs wrk and redis-server: apt-get install wrk redis-server
+bench-service: setup
+	$(BIN)/python -W ignore -m benchmarks.service --customers $(CUSTOMERS)
+
+bench-faults: setup
+	$(BIN)/python -W ignore -m benchmarks.faults

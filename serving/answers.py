@@ -18,7 +18,7 @@ import numpy as np
 from features import online, retrieval
 from features.online import FeatureMismatch, Publication, Row
 from perennial import registry, settings, storage
-from perennial.settings import Workspace
+from perennial.settings import Service, Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import midnight
 from serving import card, lists, metrics
@@ -70,8 +70,8 @@ class Published:
         return Filed(self.workspace, self.as_of)
 
     @classmethod
-    def of(cls, workspace: Workspace) -> Published:
-        """What was published last.
+    def of(cls, workspace: Workspace, when_down: str) -> Published:
+        """What was published last; where stale answers will do, the online store may be out of reach.
 
         Raises:
             NoChampion, NotPublished: there is none yet.
@@ -86,7 +86,7 @@ class Published:
         try:
             online.check(store, workspace, publication, online.expected_hash(workspace))
         except CheckFailed:
-            if workspace.service.when_down == "refuse":
+            if when_down == "refuse":
                 raise
         edges = storage.read_json(storage.percentiles_path(workspace.home_path, publication.as_of))
         return cls(replace(predictor, percentile_edges=np.array(edges) if edges else None), publication, store)
@@ -99,8 +99,9 @@ class Answers:
     the scores file are still its predecessor's, and its answers would equal none of them.
     """
 
-    def __init__(self, home: Path, clock: Callable[[], datetime]) -> None:
-        self.home, self.workspace, self.clock = home, settings.of_home(home), clock
+    def __init__(self, home: Path, clock: Callable[[], datetime], service: Service) -> None:
+        self.home, self.clock, self.service = home, clock, service
+        self.workspace = settings.of_home(home)
         self._looking = threading.Lock()
         self._store_down_until = 0.0
         self._found: Published | Refusal | None = None
@@ -146,7 +147,7 @@ class Answers:
     def _find(self) -> Published | Refusal:
         try:
             self.workspace = settings.of_home(self.home)
-            return Published.of(self.workspace)
+            return Published.of(self.workspace, self.service.when_down)
         except (FeatureMismatch, CheckFailed) as problem:
             return _not_online(problem)
         except NoChampion as problem:
@@ -262,7 +263,7 @@ class Answers:
 
         A store that did not answer is not asked again for a while: every request would wait for it in vain.
         """
-        stale_instead = published.workspace.service.when_down == "stale"
+        stale_instead = self.service.when_down == "stale"
         if stale_instead and time.monotonic() < self._store_down_until:
             return None
         try:

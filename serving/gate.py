@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from perennial import settings
+from perennial.settings import Service
 from serving import metrics
 from serving.access import Refusal
 
@@ -38,7 +38,7 @@ class Gate:
     A body is read here, whole and bounded, before it counts as a request under way. `route` names a path without ids.
     """
 
-    def __init__(self, app: ASGIApp, limits: Callable[[], settings.Service], route: Callable[[str], str]) -> None:
+    def __init__(self, app: ASGIApp, limits: Service, route: Callable[[str], str]) -> None:
         self.app, self.limits, self.route = app, limits, route
         self.under_way = 0
 
@@ -57,7 +57,7 @@ class Gate:
             }})  # fmt: skip
 
     async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        limits = self.limits()
+        limits = self.limits
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 body = await _body(scope, receive, limits.max_body)

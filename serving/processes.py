@@ -78,7 +78,7 @@ def _targets(home: Path, service: Service, clock: Clock, listener: socket.socket
     _log.info("starting on %s://%s:%d", "https" if service.certificate else "http", service.host, service.port)
     targets: dict[str, Callable[[], None]] = {"freshness": lambda: _keep_fresh(Freshness(home, clock))}
     for number in range(service.workers):
-        targets[f"answers-{number}"] = lambda: _answer(application(clock), listener, service)
+        targets[f"answers-{number}"] = lambda: _answer(application(clock, service), listener, service)
     return targets
 
 

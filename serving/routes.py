@@ -139,7 +139,7 @@ def _inbox() -> Inbox:
 async def scores(asked: ScoresRequest) -> Response:
     """The scores of some customers, in the order asked; an unknown one is marked, or a 404 where it is the only one."""
     answers = _answers()
-    if len(asked.customer_ids) > (most := answers.workspace.service.max_ids):
+    if len(asked.customer_ids) > (most := answers.service.max_ids):
         raise Refused(Refusal(
             413, "too_many_ids", f"{len(asked.customer_ids):,} customer_ids in one request; at most {most:,} can be",
             {"asked": len(asked.customer_ids), "most": most},

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from perennial.settings import SettingsError
+from perennial.settings import Service, SettingsError
 from serving.access import AsAsked, BearerKey, ByRoute, Refused, required_key
 from serving.answers import Answers
 from serving.events import Inbox
@@ -57,12 +57,14 @@ class Perennial:
     """Answers for one workspace, whose home is PERENNIAL_HOME; callers send the key in PERENNIAL_API_KEY."""
 
     clock: Callable[[], datetime]
+    settings: Service
 
     def __init__(self) -> None:
         required_key()
         if HOME_VARIABLE not in os.environ:
             raise SettingsError(f"{HOME_VARIABLE} is not set; start the service with `perennial serve -c FILE`")
-        self.answers = Answers(Path(os.environ[HOME_VARIABLE]).resolve(), type(self).clock)
+        home = Path(os.environ[HOME_VARIABLE]).resolve()
+        self.answers = Answers(home, type(self).clock, self.settings)
         self.inbox = Inbox(self.answers.workspace, self.answers.known)
 
     @bentoml.on_startup
@@ -92,9 +94,9 @@ _bento_service.add_asgi_middleware(BearerKey)
 NAME: str = _bento_service.name
 
 
-def application(clock: Callable[[], datetime]) -> ASGIApp:
+def application(clock: Callable[[], datetime], settings: Service) -> ASGIApp:
     """The ASGI app of the service; its lifespan opens the workspace in PERENNIAL_HOME. `clock` says what time it is."""
-    _bento_service.inner.clock = staticmethod(clock)
+    _bento_service.inner.clock, _bento_service.inner.settings = staticmethod(clock), settings
     paths = (f"/v1{route.path}" for route in api.routes if isinstance(route, APIRoute))
     by_route = ByRoute(_bento_service.to_asgi(), (*paths, *_BENTOML_PATHS))
-    return Gate(by_route, lambda: bentoml.get_current_service().answers.workspace.service, by_route.route)
+    return Gate(by_route, settings, by_route.route)

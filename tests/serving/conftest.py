@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from workspaces import run_line, small_workspace
 
-from perennial.settings import Workspace
+from perennial.settings import Service, Workspace
 
 KEY = "a-secret"
 # What the service takes for the time: some hours into the day that was published.
@@ -51,4 +51,4 @@ def app() -> Any:
     """The service's ASGI app. One for all: BentoML registers its metrics once in a process."""
     from serving import service
 
-    return service.application(lambda: NOW)
+    return service.application(lambda: NOW, Service())

@@ -18,7 +18,7 @@ from workspaces import AS_OF, NO_PROFILING
 
 from features import online, retrieval, snapshot
 from perennial import ingest, registry, settings, storage
-from perennial.settings import Workspace
+from perennial.settings import Service, Workspace
 from serving import scoring
 from serving.answers import Answers
 from serving.events import Inbox
@@ -40,7 +40,7 @@ def workspace(shop: Any, environment: pytest.MonkeyPatch, tmp_path_factory: pyte
 def client(app: Any, workspace: Workspace) -> Iterator[TestClient]:
     with TestClient(app, headers={"Authorization": f"Bearer {KEY}"}) as client:
         running = bentoml.get_current_service()
-        running.answers = Answers(workspace.home_path, lambda: NOW)
+        running.answers = Answers(workspace.home_path, lambda: NOW, Service())
         running.inbox = Inbox(workspace, running.answers.known)
         yield client
 

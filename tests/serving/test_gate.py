@@ -45,7 +45,7 @@ def through(app: Any, ask: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any
     """What `ask` gets from an app behind the gate."""
 
     async def asked() -> Any:
-        transport = httpx.ASGITransport(Gate(app, lambda: LIMITS, lambda path: "/named"))
+        transport = httpx.ASGITransport(Gate(app, LIMITS, lambda path: "/named"))
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             return await ask(client)
 

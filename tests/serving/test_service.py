@@ -26,6 +26,7 @@ import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
+from redis_server import redis_of_its_own
 from starlette.testclient import TestClient
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, ODD_IDS
 
@@ -56,10 +57,10 @@ def home(shop: Any, environment: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def answering_from(home: Path) -> Iterator[None]:
-    """The running service as if it had been started on `home`."""
+def answering_from(home: Path, **settings: Any) -> Iterator[None]:
+    """The running service as if it had been started on `home`, with these settings of `service`."""
     running = bentoml.get_current_service()
-    before, running.answers = running.answers, Answers(home, lambda: NOW)
+    before, running.answers = running.answers, Answers(home, lambda: NOW, Service(**settings))
     try:
         yield
     finally:
@@ -323,13 +324,39 @@ def test_features_that_the_store_has_lost_are_refused(client: TestClient, home: 
 
 
 def test_an_online_store_that_is_down_is_unavailable(client: TestClient, home: Path) -> None:
-    """No Redis is a 503 that says where it should be and when to come back."""
-    edited(home / "workspace.json", online="redis://127.0.0.1:1/0", service={"when_down": "refuse"})
+    """Where `when_down` is refuse, no Redis is a 503 that says where it should be and when to come back."""
+    edited(home / "workspace.json", online="redis://127.0.0.1:1/0")
     edited(home / "published.json", store="redis://127.0.0.1:1/0")
-    with answering_from(home):
+    with answering_from(home, when_down="refuse"):
         answer = ask(client, KNOWN)
     assert "Redis at 127.0.0.1:1, does not answer" in refused(answer, 503, "no_online_store")["message"]
     assert answer.headers["retry-after"] == str(RETRY_SECONDS)
+
+
+def test_while_redis_is_down_the_last_scores_answer_marked_stale(
+    client: TestClient, home: Path, shop: Any, tmp_path: Path
+) -> None:
+    """A Redis that is killed leaves what the last batch wrote, reasons aside; once it is back, so are fresh answers."""
+    address = f"redis://127.0.0.1:{_free_port()}/0"
+    edited(home / "workspace.json", online=address)
+    workspace = settings.of_home(home)
+    expected = scores_file(shop.workspace)
+    asked = expected["customer_id"].tolist()[:50]
+    with redis_of_its_own(address, tmp_path) as redis:
+        online.publish(retrieval.apply(workspace), workspace, AS_OF)
+        with answering_from(home):
+            assert not ask(client, KNOWN).json()["scores"][0]["stale"]
+            redis.stop()
+            rows = ask(client, *asked, "nobody", explain=True, offers=True).json()["scores"]
+            card = client.get(f"/v1/customers/{KNOWN}").json()
+            listed = client.get("/v1/lists/churn-risk?top=3")
+            redis.start()
+            eventually(lambda: not ask(client, KNOWN).json()["scores"][0]["stale"])
+    assert_equal_to_file(rows[:-1], expected.head(50))
+    assert {row["stale"] for row in rows[:-1]} == {True}
+    assert rows[-1]["error"]["code"] == "unknown_customer"
+    assert (card["stale"], card["history"], card["scores"]["as_of"]) == (True, None, str(AS_OF))
+    assert len(listed.json()) == 3
 
 
 def test_a_broken_registry_is_unavailable_not_fatal(client: TestClient, home: Path) -> None:
