@@ -28,6 +28,10 @@ _OVERLOADED = Refusal(
     headers={"Retry-After": "1"},
 )
 _SLOW_BODY = Refusal(408, "slow_body", f"the body was not there within {_BODY_SECONDS} s")
+_ODD_PATH = Refusal(
+    400, "malformed", "path: control characters are not part of an id",
+    {"problems": [{"where": "path", "problem": "control characters are not part of an id"}]},
+)  # fmt: skip
 _TIMEOUT = Refusal(503, "timeout", "no answer in time; come again", headers={"Retry-After": "1"})
 _PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
 
@@ -58,6 +62,9 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         limits = self.limits
+        if re.search(r"[\x00-\x1f\x7f]", scope["path"]):
+            await self._refuse(_ODD_PATH, scope, receive, answer)
+            return
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 body = await _body(scope, receive, limits.max_body)
