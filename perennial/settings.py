@@ -153,6 +153,10 @@ class Monitoring(_Model):
 class Service(_Model):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=3000, ge=1, le=65535, description="port to listen on")
+    tls_certificate: str | None = Field(
+        default=None, description="file of the certificate chain (PEM); with `tls_key` the service speaks HTTPS only"
+    )
+    tls_key: str | None = Field(default=None, description="file of the certificate's private key (PEM)")
     max_ids: int = Field(default=1000, ge=1, description="customers in one request, at most")
     max_body: int = Field(default=2_000_000, ge=1000, description="bytes of a request's body, at most")
     max_requests: int = Field(
@@ -165,13 +169,11 @@ class Service(_Model):
         description="while the online store is out of reach: `stale` answers with what the last batch wrote, marked so;"
         " `refuse` with a 503",
     )
-    certificate: str | None = Field(default=None, description="PEM file of the TLS certificate; plain HTTP if absent")
-    certificate_key: str | None = Field(default=None, description="PEM file of its private key")
 
     @model_validator(mode="after")
-    def _certificate_and_key(self) -> Service:
-        if (self.certificate is None) != (self.certificate_key is None):
-            raise ValueError("`certificate` and `certificate_key` go together")
+    def _certificate_has_a_key(self) -> Service:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("`tls_certificate` and `tls_key` go together")
         return self
 
 

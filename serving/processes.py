@@ -75,7 +75,7 @@ def _targets(home: Path, service: Service, clock: Clock, listener: socket.socket
     from serving.service import application
 
     _log_as_json()
-    _log.info("starting on %s://%s:%d", "https" if service.certificate else "http", service.host, service.port)
+    _log.info("starting on %s://%s:%d", "https" if service.tls_certificate else "http", service.host, service.port)
     targets: dict[str, Callable[[], None]] = {"freshness": lambda: _keep_fresh(Freshness(home, clock))}
     for number in range(service.workers):
         targets[f"answers-{number}"] = lambda: _answer(application(clock, service), listener, service)
@@ -138,8 +138,8 @@ def _answer(app: ASGIApp, listener: socket.socket, service: Service) -> None:
 
     config = uvicorn.Config(
         app, lifespan="on", log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS, ssl_certfile=service.certificate,
-        ssl_keyfile=service.certificate_key, h11_max_incomplete_event_size=65_536,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS, ssl_certfile=service.tls_certificate,
+        ssl_keyfile=service.tls_key, h11_max_incomplete_event_size=65_536,
     )  # fmt: skip
     # uvicorn raises the signal that stopped it once more when it is done; that would end the process as if killed.
     for stop in (signal.SIGINT, signal.SIGTERM):
@@ -188,7 +188,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def _log_as_json() -> None:
-    from serving.gate import JsonLines
+    from serving.limits import JsonLines
 
     to_terminal = logging.StreamHandler()
     to_terminal.setFormatter(JsonLines())

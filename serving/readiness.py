@@ -44,11 +44,11 @@ def _address(workspace: Workspace) -> str:
 
 def _certificate(workspace: Workspace) -> str:
     service = workspace.service
-    if service.certificate is None or service.certificate_key is None:
+    if service.tls_certificate is None or service.tls_key is None:
         return "none: plain HTTP"
-    for file in (service.certificate, service.certificate_key):
+    for file in (service.tls_certificate, service.tls_key):
         Path(file).read_bytes()
-    return service.certificate
+    return service.tls_certificate
 
 
 def _champions(workspace: Workspace) -> str:

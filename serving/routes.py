@@ -114,7 +114,7 @@ _bearer = HTTPBearer(auto_error=False, description="the key that the service was
 api = FastAPI(title="Perennial", docs_url=None, redoc_url=None, openapi_url=None)
 
 
-def needs(role: str) -> Any:
+def allowed(role: str) -> Any:
     """What a route says about who may ask it."""
     return Security(_bearer, scopes=[role])
 
@@ -134,7 +134,7 @@ def _inbox() -> Inbox:
     "/scores",
     response_model=ScoresAnswer,
     responses=_REFUSALS | _NOT_FOUND,
-    dependencies=[needs("crm")],
+    dependencies=[allowed("crm")],
 )
 async def scores(asked: ScoresRequest) -> Response:
     """The scores of some customers, in the order asked; an unknown one is marked, or a 404 where it is the only one."""
@@ -155,7 +155,7 @@ async def scores(asked: ScoresRequest) -> Response:
     status_code=202,
     response_model=EventsAnswer,
     responses=_REFUSALS,
-    dependencies=[needs("crm")],
+    dependencies=[allowed("crm")],
 )
 async def events(asked: EventsRequest) -> Response:
     """Takes in purchases and interactions; scores show them within seconds, and the next batch ingests them."""
@@ -163,7 +163,7 @@ async def events(asked: EventsRequest) -> Response:
     return JSONResponse(await asyncio.to_thread(inbox.accept, asked, now), 202)
 
 
-@api.get("/lists/churn-risk", responses=_REFUSALS | _LIST, dependencies=[needs("marketing")])
+@api.get("/lists/churn-risk", responses=_REFUSALS | _LIST, dependencies=[allowed("marketing")])
 async def churn_risk(asked: Annotated[ListQuery, Query()], request: Request) -> Response:
     """Who is about to leave, highest value at risk first: whom to contact, why, and what to offer."""
     page, pieces = await asyncio.to_thread(_begun, asked)
@@ -183,7 +183,7 @@ def _begun(asked: ListQuery) -> tuple[lists.Page, Any]:
     return page, chain([next(pieces)], pieces)
 
 
-@api.get("/model", response_model=ModelAnswer, responses=_REFUSALS, dependencies=[needs("crm")])
+@api.get("/model", response_model=ModelAnswer, responses=_REFUSALS, dependencies=[allowed("crm")])
 async def model() -> Response:
     """Which versions answer, as of when, how good they are, and what their numbers mean."""
     return JSONResponse(_answers().model())
@@ -193,7 +193,7 @@ async def model() -> Response:
     "/offers/{customer_id:path}",
     response_model=OffersAnswer,
     responses=_REFUSALS | _NOT_FOUND,
-    dependencies=[needs("crm")],
+    dependencies=[allowed("crm")],
 )
 async def offers(customer_id: CustomerId) -> Response:
     """What one customer will most likely buy next, as the last batch ranked it."""
@@ -207,7 +207,7 @@ async def offers(customer_id: CustomerId) -> Response:
     "/customers/{customer_id:path}",
     response_model=Card,
     responses=_REFUSALS | _NOT_FOUND,
-    dependencies=[needs("crm")],
+    dependencies=[allowed("crm")],
 )
 async def customer(customer_id: CustomerId) -> Response:
     """The card of one customer: profile, habits, history in figures, scores with reasons, offers and consents."""

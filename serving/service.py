@@ -21,7 +21,7 @@ from perennial.settings import Service, SettingsError
 from serving.access import AsAsked, BearerKey, ByRoute, Refused, required_key
 from serving.answers import Answers
 from serving.events import Inbox
-from serving.gate import Gate
+from serving.limits import Limits
 from serving.routes import api, described
 
 if TYPE_CHECKING:
@@ -99,4 +99,4 @@ def application(clock: Callable[[], datetime], settings: Service) -> ASGIApp:
     _bento_service.inner.clock, _bento_service.inner.settings = staticmethod(clock), settings
     paths = (f"/v1{route.path}" for route in api.routes if isinstance(route, APIRoute))
     by_route = ByRoute(_bento_service.to_asgi(), (*paths, *_BENTOML_PATHS))
-    return Gate(by_route, settings, by_route.route)
+    return Limits(by_route, settings, by_route.route)

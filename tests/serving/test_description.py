@@ -10,6 +10,7 @@ from urllib.parse import quote
 import hypothesis
 import pytest
 import schemathesis
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
 from serving.bodies import LONGEST_ID
@@ -63,7 +64,8 @@ def test_every_answer_is_one_that_is_described(client: TestClient, case: schemat
     }
     answer = client.request(headers=headers, **sent)
     assert answer.status_code < 500, answer.text
-    case.validate_response(answer)
+    # A schema cannot say which attributes, products and cursors there are.
+    case.validate_response(answer, excluded_checks=[positive_data_acceptance])
 
 
 @pytest.mark.parametrize("odd", ODD)

@@ -1,4 +1,4 @@
-"""The gate in front of everything: how large, how many, how long; an id for each request and a line in the log."""
+"""Limits in front of everything: how large, how many, how long; an id for each request and a line in the log."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _TIMEOUT = Refusal(503, "timeout", "no answer in time; come again", headers={"Re
 _PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
 
 
-class Gate:
+class Limits:
     """ASGI middleware around everything else.
 
     A body is read here, whole and bounded, before it counts as a request under way. `route` names a path without ids.
     """
 
-    def __init__(self, app: ASGIApp, limits: Service, route: Callable[[str], str]) -> None:
-        self.app, self.limits, self.route = app, limits, route
+    def __init__(self, app: ASGIApp, settings: Service, route: Callable[[str], str]) -> None:
+        self.app, self.settings, self.route = app, settings, route
         self.under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +61,7 @@ class Gate:
             }})  # fmt: skip
 
     async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        limits = self.limits
+        limits = self.settings
         if re.search(r"[\x00-\x1f\x7f]", scope["path"]):
             await self._refuse(_ODD_PATH, scope, receive, answer)
             return

@@ -1,4 +1,4 @@
-"""What is turned away at the gate, by a service that is too busy, too slow or asked for too much."""
+"""What is turned away at the door, by a service that is too busy, too slow or asked for too much."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from perennial.settings import Service
-from serving.gate import Gate, JsonLines
+from serving.limits import JsonLines, Limits
 
 LIMITS = Service(max_body=1000, max_requests=3, timeout=0.3)
 
@@ -42,10 +42,10 @@ async def _long(scope: Any, receive: Any, send: Any) -> None:
 
 
 def through(app: Any, ask: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
-    """What `ask` gets from an app behind the gate."""
+    """What `ask` gets from an app behind the limits."""
 
     async def asked() -> Any:
-        transport = httpx.ASGITransport(Gate(app, LIMITS, lambda path: "/named"))
+        transport = httpx.ASGITransport(Limits(app, LIMITS, lambda path: "/named"))
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             return await ask(client)
 
