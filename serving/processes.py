@@ -177,7 +177,7 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
         SettingsError: the address cannot be had.
     """
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))

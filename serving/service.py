@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable
 from datetime import datetime
@@ -69,6 +70,8 @@ class Perennial:
 
     @bentoml.on_startup
     async def watch(self) -> None:
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: looking through it again and again would hold answers up
         self.watching = asyncio.create_task(self._watch())
 
     @bentoml.on_shutdown
