@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("bentoml.perennial")
 _SHUTDOWN_SECONDS = 5
-# A process that dies sooner than this after its start, so often in a row, will not do better the next time.
+# A process that ends sooner than this after its start, so often in a row, will not do better the next time. One that
+# was killed, by hand or by a system without memory, may.
 _SOON, _OFTEN = 10.0, 3
 Clock = Callable[[], datetime]
 
@@ -106,8 +107,8 @@ class _Keeper:
         self.stopping = True
 
     def _start_again(self, one: _Kept) -> None:
-        soon = time.monotonic() - one.started < _SOON
-        one.failures = one.failures + 1 if soon else 1
+        soon, killed = time.monotonic() - one.started < _SOON, one.process.exitcode == -signal.SIGKILL
+        one.failures = 0 if killed else one.failures + 1 if soon else 1
         _log.error("%s ended with code %s", one.name, one.process.exitcode)
         if one.failures >= _OFTEN:
             raise CheckFailed(f"{one.name} ended {one.failures} times in a row; the log above says why")
