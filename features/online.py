@@ -131,6 +131,7 @@ def publish(
             if count - told >= _TOLD_EVERY:
                 progress(f"{count:,} of {wanted.customers:,} customers are online")
                 told = count
+        events.show_again(workspace)
     if published(home) == wanted:
         progress(f"features of {as_of} are online already")
         return wanted.customers

@@ -123,11 +123,15 @@ class EventStore:
         query = "SELECT number FROM {applied} WHERE workspace = :workspace AND view_name = :view"
         return next((int(row[0]) for row in self._rows(query, view=view)), None)
 
+    def forget_applied(self) -> None:
+        with self._begun() as connection:
+            connection.execute(_text(_FORGET), {"workspace": self.workspace})
+
     def note_applied(self, view: str, number: int) -> None:
         """Notes it, and forgets about former publications."""
         with self._begun() as connection:
             values = {"workspace": self.workspace, "view": view, "number": number}
-            connection.execute(_text("DELETE FROM {applied} WHERE workspace = :workspace"), values)
+            connection.execute(_text(_FORGET), values)
             connection.execute(_text("INSERT INTO {applied} VALUES (:workspace, :view, :number)"), values)
 
     def close(self) -> None:
@@ -238,6 +242,7 @@ _SCHEMA = {
     )
     for dialect, number in _NUMBER.items()
 }
+_FORGET = "DELETE FROM {applied} WHERE workspace = :workspace"
 _INSERT = (
     "INSERT INTO {events} (workspace, table_name, event_id, customer_id, known_day, accepted_at, body)"
     " VALUES (:workspace, :table_name, :event_id, :customer_id, :known_day, :accepted_at, :body)"
@@ -274,6 +279,17 @@ def held_customers(workspace: Workspace) -> set[str]:
     store = open_store(workspace)
     try:
         return store.customers()
+    finally:
+        store.close()
+
+
+def show_again(workspace: Workspace) -> None:
+    """Forgets which events are shown: what is online was written anew, without them."""
+    if not _is_there(workspace):
+        return
+    store = open_store(workspace)
+    try:
+        store.forget_applied()
     finally:
         store.close()
 

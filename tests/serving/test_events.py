@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -106,6 +108,22 @@ def test_a_new_publication_keeps_showing_events(client: TestClient, freshness: F
     again = score(client, OTHER)
     assert again["as_of"] == shown["as_of"]
     assert again["churn_probability"] == pytest.approx(shown["churn_probability"], abs=1e-6)
+
+
+def test_an_online_store_that_was_emptied_shows_events_again(
+    client: TestClient, freshness: Freshness, workspace: Workspace
+) -> None:
+    """Written anew after it lost everything, a publication shows the events that it showed before."""
+    send(client, purchase("e5", "c0204"))
+    freshness.catch_up()
+    shown, published = score(client, "c0204"), online.published(workspace.home_path)
+    assert published is not None
+    with closing(sqlite3.connect(workspace.home_path / "feast" / "online.db")) as connection, connection:
+        connection.execute(f"DELETE FROM small_{published.view}")
+    online.publish(retrieval.apply(workspace), workspace, AS_OF)
+    assert score(client, "c0204")["as_of"] == str(AS_OF)
+    freshness.catch_up()
+    assert score(client, "c0204") == shown
 
 
 def test_killed_before_it_noted_what_it_showed_nothing_counts_twice(
