@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn
+.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-service bench-faults
 
 setup: .venv/.ready
 
@@ -70,3 +70,10 @@ bench-ablation: setup
 
 bench-join: setup
 	$(BIN)/python -m benchmarks.training_join
+
+# Needs wrk and redis-server: apt-get install wrk redis-server
+bench-service: setup
+	$(BIN)/python -W ignore -m benchmarks.service --customers $(CUSTOMERS)
+
+bench-faults: setup
+	$(BIN)/python -W ignore -m benchmarks.faults

@@ -99,7 +99,7 @@ def _packed(store: FeatureStore, workspace: Workspace) -> tuple[float, Callable[
     seconds = time.perf_counter() - start
     publication = online.published(workspace.home_path)
     assert publication is not None
-    return seconds, lambda ids: online.online_vectors(store, publication, ids)
+    return seconds, lambda ids: online.online_rows(store, workspace, publication, ids)
 
 
 def _columns(store: FeatureStore, workspace: Workspace) -> tuple[float, Callable[[list[str]], object]]:

@@ -64,10 +64,12 @@ def engagement(tables: Tables, as_of: date) -> ir.Table:
     counts = _counts(at(tables.interaction_days, as_of))
     more = _opinions(at(tables.opinions, as_of), as_of)
     found = counts.left_join(more, "customer_id").drop("customer_id_right")
-    tracked = found.tracks_complaints.max().over(ibis.window())
+    found = found.cross_join(_shop(at(tables.everybody.opinions, as_of), as_of))
     return found.mutate(
         # A shop that has resolved no complaint does not keep track of it; its complaints are not all open.
-        n_open_complaints=ibis.ifelse(tracked, found.n_open_complaints.fill_null(0), ibis.null("int64")),
+        n_open_complaints=ibis.ifelse(
+            found.tracks_complaints, found.n_open_complaints.fill_null(0), ibis.null("int64")
+        ),
         satisfaction_change=found.satisfaction_last - found.satisfaction_365d,
     )
 
@@ -100,16 +102,23 @@ def _counts(days: ir.Table) -> ir.Table:
     )
 
 
+def _shop(opinions: ir.Table, as_of: date) -> ir.Table:
+    """One row: whether the shop has ever recorded that a complaint was resolved."""
+    return opinions.agg(tracks_complaints=_resolved(opinions, as_of).any())
+
+
+def _resolved(opinions: ir.Table, as_of: date) -> ir.BooleanValue:
+    return ((opinions.kind == "complaint") & (opinions.resolved_day < ibis.literal(as_of))).fill_null(False)
+
+
 def _opinions(events: ir.Table, as_of: date) -> ir.Table:
     """Per customer who complained or rated: what became of it and how content they are."""
-    complaint = events.kind == "complaint"
-    resolved = (complaint & (events.resolved_day < ibis.literal(as_of))).fill_null(False)
+    complaint, resolved = events.kind == "complaint", _resolved(events, as_of)
     rating = ibis.ifelse(complaint, ibis.null("float64"), events.value)
     # Of several at one time the one with the largest id is the last.
     order = ibis.struct({"at": events.occurred_at, "id": events.interaction_id})
     return events.group_by("customer_id").agg(
         n_open_complaints=events.count(where=complaint & ~resolved),
-        tracks_complaints=resolved.any(),
         days_to_resolve_365d=events.resolved_day.delta(events.day, unit="day").mean(
             where=resolved & (events.age <= 365)
         ),

@@ -19,7 +19,8 @@ NOTHING = 1e-6
 class Tables:
     """The inputs of every feature family, as `features.days` describes them; what a workspace lacks has no rows.
 
-    customers: the canonical table; categories: the `category` of every item that has one.
+    customers: the canonical table; categories: the `category` of every item that has one. Where these are the rows of
+    some customers only, `shop` holds everybody's, for what a feature says of the shop as a whole.
     """
 
     item_days: ir.Table
@@ -28,6 +29,11 @@ class Tables:
     opinions: ir.Table
     customers: ir.Table
     categories: ir.Table
+    shop: Tables | None = None
+
+    @property
+    def everybody(self) -> Tables:
+        return self.shop or self
 
 
 def at(rows: ir.Table, as_of: date) -> ir.Table:

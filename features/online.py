@@ -5,6 +5,7 @@ has a Feast view of its own, named after all of that, so a vector can be read on
 catalogue or a half-written publication puts no other columns under the numbers, and who is no longer known has no row.
 `published.json` names the publication that answers, and changes in one step when the next one is whole; until then the
 old one answers. The one before stays in the store until a further one is begun, since a service may be reading it.
+Events push rows of a later as_of over those of the publication.
 
 Stale is a publication that the store does not hold (it was emptied, or is another one now), or that is older than the
 scores of its as_of: what it answers would not be what the files say. Age alone is not: yesterday's answer is worth
@@ -17,12 +18,13 @@ import hashlib
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,7 +32,7 @@ from numpy.typing import NDArray
 
 from features import stores
 from features.snapshot import CUSTOMER_FAMILIES, customer_features, features_hash, stamp_of
-from perennial import storage
+from perennial import events, storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import midnight
@@ -129,6 +131,7 @@ def publish(
             if count - told >= _TOLD_EVERY:
                 progress(f"{count:,} of {wanted.customers:,} customers are online")
                 told = count
+        events.show_again(workspace)
     if published(home) == wanted:
         progress(f"features of {as_of} are online already")
         return wanted.customers
@@ -160,17 +163,48 @@ def check(store: FeatureStore, workspace: Workspace, publication: Publication, e
         raise StaleFeatures(
             f"{publication.as_of} was scored again after its features were published: run `perennial publish`"
         )
-    online_vectors(store, publication, [publication.last_customer, ""])
+    online_rows(store, workspace, publication, [publication.last_customer, ""])
     if (tag := _view(store, publication.view).tags.get("features_hash")) != expected:
         raise FeatureMismatch(
             f"the online view has hash {tag}, the champions expect {expected}: run `perennial publish`"
         )
 
 
-def online_vectors(
-    store: FeatureStore, publication: Publication, customer_ids: Sequence[str]
-) -> dict[str, NDArray[np.float32]]:
-    """The packed vector of each customer of the publication; who was not known at its as_of is absent.
+class Row(NamedTuple):
+    """A customer's packed vector and its as_of: the publication's, or a later one where an event came since."""
+
+    vector: NDArray[np.float32]
+    as_of: date
+
+
+def push_source(publication: Publication) -> str:
+    """Feast's name of the source that fresh vectors of a publication are pushed to."""
+    return f"{publication.view}_push"
+
+
+def push(store: FeatureStore, workspace: Workspace, publication: Publication, rows: Mapping[str, Row]) -> None:
+    """Puts rows over those that the publication has of these customers, or beside them where it has none.
+
+    Raises:
+        CheckFailed: the online store does not answer.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        {
+            "customer_id": list(rows),
+            "as_of": [pd.Timestamp(midnight(row.as_of, workspace.timezone)) for row in rows.values()],
+            "vector": [row.vector.tolist() for row in rows.values()],
+        }
+    )
+    with stores.reached(store):
+        store.push(push_source(publication), frame)
+
+
+def online_rows(
+    store: FeatureStore, workspace: Workspace, publication: Publication, customer_ids: Sequence[str]
+) -> dict[str, Row]:
+    """The row of each customer whom the publication or an event knows; others are absent.
 
     Raises:
         StaleFeatures: the store does not hold the publication (any more).
@@ -182,7 +216,13 @@ def online_vectors(
         found = _read(store, publication, asked)
         if len(found) < len(asked) and not _read(store, publication, [publication.last_customer]):
             raise _gone(publication)
-    return found
+    zone = workspace.timezone
+    return {customer_id: Row(vector, _day(instant, zone)) for customer_id, (vector, instant) in found.items()}
+
+
+@lru_cache(maxsize=64)
+def _day(instant: datetime, timezone: str) -> date:
+    return instant.astimezone(ZoneInfo(timezone)).date()
 
 
 def expected_hash(workspace: Workspace) -> str:
@@ -190,7 +230,9 @@ def expected_hash(workspace: Workspace) -> str:
     return features_hash(feature.name for feature in customer_features(workspace))
 
 
-def _read(store: FeatureStore, publication: Publication, customer_ids: list[str]) -> dict[str, NDArray[np.float32]]:
+def _read(
+    store: FeatureStore, publication: Publication, customer_ids: list[str]
+) -> dict[str, tuple[NDArray[np.float32], datetime]]:
     """Through Feast's provider: `get_online_features` makes the same call, and takes thrice as long around it."""
     view, keys = _view(store, publication.view), [_key(customer_id) for customer_id in customer_ids]
     try:
@@ -200,11 +242,12 @@ def _read(store: FeatureStore, publication: Publication, customer_ids: list[str]
             raise _gone(publication) from problem
         raise
     found = {
-        customer_id: np.array(row["vector"].float_list_val.val, dtype=np.float32)
-        for customer_id, (_, row) in zip(customer_ids, rows, strict=True)
-        if row is not None and row["vector"].HasField("float_list_val")  # SQLite says None, Redis an empty value
+        customer_id: (np.array(row["vector"].float_list_val.val, dtype=np.float32), instant)
+        for customer_id, (instant, row) in zip(customer_ids, rows, strict=True)
+        # SQLite says None, Redis an empty value
+        if row is not None and instant is not None and row["vector"].HasField("float_list_val")
     }
-    if any(len(vector) != len(publication.features) for vector in found.values()):
+    if any(len(vector) != len(publication.features) for vector, _ in found.values()):
         raise FeatureMismatch(
             f"a vector in {publication.view} has not {len(publication.features)} features: run `perennial publish`"
         )
@@ -319,22 +362,26 @@ def _remove(publication: Publication, store: FeatureStore, workspace: Workspace)
     is_ours = publication.store == stores.online_address(workspace)  # another one may be out of reach
     if is_ours and store.config.online_store.type == "redis":
         with stores.reached(store):
-            _remove_from_redis(publication, store, packed_path(workspace.home_path, publication.view))
+            pushed = events.held_customers(workspace)
+            _remove_from_redis(publication, store, packed_path(workspace.home_path, publication.view), pushed)
     if publication.view in {view.name for view in store.list_feature_views()}:
         view: Any = store.get_feature_view(publication.view)
         store.apply([], objects_to_delete=[view, view.batch_source], partial=False)
 
 
-def _remove_from_redis(publication: Publication, store: FeatureStore, packed: Path) -> None:
+def _remove_from_redis(
+    publication: Publication, store: FeatureStore, packed: Path, more_customers: Iterable[str]
+) -> None:
     """Customer by customer, in blocks: Feast 0.67 would list every key of every workspace, in one piece."""
     from feast.infra.online_stores.helpers import _mmh3, _redis_key
 
     online: Any = store._get_provider().online_store
     client = online._get_client(store.config.online_store)
     fields = (f"_ts:{publication.view}", _mmh3(f"{publication.view}:vector"))
-    for block in _blocks(packed, 0):
+    packed_ids = (block.column("customer_id").to_pylist() for block in _blocks(packed, 0))
+    for customer_ids in (*packed_ids, more_customers):
         with client.pipeline(transaction=False) as pipe:
-            for customer_id in block.column("customer_id").to_pylist():
+            for customer_id in customer_ids:
                 pipe.hdel(_redis_key(store.project, _key(customer_id)), *fields)
             pipe.execute()
 

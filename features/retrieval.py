@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 
-def open_store(workspace: Workspace) -> FeatureStore:
-    """The workspace's Feast store, as its settings and `features/repo/feature_store.yaml` describe it."""
+def open_store(workspace: Workspace, patience: float | None = None) -> FeatureStore:
+    """The workspace's Feast store, as its settings and `features/repo/feature_store.yaml` describe it.
+
+    `patience` is how many seconds a read of Redis may take; as long as a batch can wait if absent.
+    """
     from feast import FeatureStore, RepoConfig
 
     (workspace.home_path / "feast").mkdir(parents=True, exist_ok=True)
     with stores.opened(workspace):
-        store = FeatureStore(config=RepoConfig(**stores.feast_settings(workspace)))
+        store = FeatureStore(config=RepoConfig(**stores.feast_settings(workspace, patience=patience)))
         store.refresh_registry()  # Feast would only notice at the first question that it is not there
     return store
 

@@ -23,12 +23,13 @@ from ibis.backends import BaseBackend
 
 from features import days
 from features.known import Tables
-from perennial import storage
+from perennial import events, storage
 from perennial.settings import Workspace
 from perennial.tables import CONTRACTS, DATED, Contract
 
 _IBIS_TYPE = {"VARCHAR": "string", "TIMESTAMPTZ": "timestamp('UTC')", "DOUBLE": "float64", "BOOLEAN": "boolean"}
 _EVENTS = ("transactions", "interactions")
+KINDS = ("item_days", "customer_days", "interaction_days", "opinions")
 # Together the later segments may hold this share of the first one's rows.
 _GROWN = 0.25
 
@@ -50,6 +51,30 @@ def read(
     # ibis 12 sets the session to UTC; hours are the workspace's.
     connection.execute("SET TimeZone = ?", [workspace.timezone])
     return _Segments(connection, backend, workspace, progress).read()
+
+
+def days_files(workspace: Workspace) -> tuple[dict[str, list[Path]], dict[str, int]]:
+    """The files of each kind of days as they lie there, and up to which number they hold the events of each table.
+
+    Raises:
+        CheckFailed: there are none, or the tables have been replaced since: a batch is about to build them anew.
+    """
+    folder = workspace.home_path / "days"
+    noted = storage.read_json(folder / "segments.json") if (folder / "segments.json").exists() else {"segments": []}
+    segments = [_Segment(**segment) for segment in noted["segments"]]
+    origins = {
+        name: {e["part"]: e["origin"] for e in storage.sources_of(storage.tables_folder(workspace.home_path, name))}
+        for name in _EVENTS
+    }
+    held = {name: [part for segment in segments for part in segment.parts[name]] for name in _EVENTS}
+    if not segments or any(part not in origins[name] for name in _EVENTS for part in held[name]):
+        raise storage.CheckFailed(f"the days of {workspace.name} are not those of its tables; run `perennial snapshot`")
+    files = {kind: [folder / segment.name / f"{kind}.parquet" for segment in segments] for kind in KINDS}
+    of_events = {name: {str(file) for file in events.files(workspace.home_path, name)} for name in _EVENTS}
+    seen = {
+        name: [origin for part in held[name] if (origin := origins[name][part]) in of_events[name]] for name in _EVENTS
+    }
+    return files, {name: max(map(events.last_in, seen[name]), default=0) for name in _EVENTS}
 
 
 class _Segments:
@@ -122,7 +147,7 @@ class _Segments:
         rows = self._rows(parts)
         self.progress(f"summing {rows:,} rows by customer and day")
         name = hashlib.sha256(json.dumps([parts, [s.name for s in self.segments]]).encode()).hexdigest()[:16]
-        lines, events = (
+        lines, interactions = (
             canonical(self._read, self.workspace, CONTRACTS[table], self._files(table, parts[table]))
             for table in _EVENTS
         )
@@ -130,8 +155,8 @@ class _Segments:
         described = priced(lines, self.products, item_column(self.workspace))
         self._write_days(name, "item_days", days.item_days(described), ["customer_id", "item", "day"])
         self._write_days(name, "customer_days", days.customer_days(described), ["customer_id", "day"])
-        self._write(name, "interaction_days", days.interaction_days(events), "customer_id")
-        self._write(name, "opinions", days.opinions(events), "customer_id")
+        self._write(name, "interaction_days", days.interaction_days(interactions), "customer_id")
+        self._write(name, "opinions", days.opinions(interactions), "customer_id")
         return _Segment(name, parts, rows)
 
     def _write_days(self, segment: str, what: str, rows: ir.Table, key: list[str]) -> None:
@@ -160,8 +185,7 @@ class _Segments:
         categories = item_categories(self.products, item_column(self.workspace))
         if not self.segments:
             self.segments.append(self._build({name: [] for name in _EVENTS}))
-        kinds = ("item_days", "customer_days", "interaction_days", "opinions")
-        return Tables(**{kind: self._union(kind) for kind in kinds}, customers=customers, categories=categories)
+        return Tables(**{kind: self._union(kind) for kind in KINDS}, customers=customers, categories=categories)
 
     def _sweep(self) -> None:
         """Removes the folders of segments that are no longer in use, or that a killed run has left behind."""

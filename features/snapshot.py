@@ -27,6 +27,7 @@ from features import (
     segments,
 )
 from features.catalogue import Feature
+from features.known import Tables
 from features.on_duckdb import OnDuckDB
 from features.on_spark import OnSpark
 from perennial import storage
@@ -124,23 +125,20 @@ class _Snapshot:
 
     def _rows(self, family: str) -> ir.Table:
         """The family's rows by its keys: of a customer family one for everybody known, null where it knows nothing."""
-        workspace = self.workspace
         match family:
             case "profile":
-                codes, consents = attribute_codes(workspace), has_consent(workspace, "profiling")
-                return profile.profile(self.tables, self.as_of, codes, workspace.attributes, consents)
-            case "purchases":
-                return self._of_everybody(purchases.purchases(self.tables, self.as_of))
-            case "basket":
-                return self._of_everybody(basket.basket(self.tables, self.affinity, self.as_of))
-            case "engagement":
-                return self._of_everybody(engagement.engagement(self.tables, self.as_of))
+                return self._of_customers(family)
+            case "purchases" | "basket" | "engagement":
+                return self._of_everybody(self._of_customers(family))
             case "product_affinity":
                 return self.affinity
             case "popularity":
                 return product_affinity.popularity(self.affinity)
             case _:
                 return product_affinity.co_purchase(self.affinity)
+
+    def _of_customers(self, family: str) -> ir.Table:
+        return customer_family(family, self.workspace, self.tables, self.as_of, lambda: self.affinity)
 
     def _of_everybody(self, rows: ir.Table) -> ir.Table:
         everybody = self.engine.read(self._part("profile")).select("customer_id")
@@ -159,6 +157,22 @@ class _Snapshot:
             draft.mkdir()
             self.engine.write(rows, KEYS[family], instant, names, draft)
             (draft / _STAMP).write_text(self.stamp, encoding="utf-8")
+
+
+def customer_family(
+    family: str, workspace: Workspace, tables: Tables, as_of: date, affinity: Callable[[], ir.Table]
+) -> ir.Table:
+    """The rows of a family of customers; `affinity` gives the `product_affinity` of the same tables and as_of."""
+    match family:
+        case "profile":
+            codes, consents = attribute_codes(workspace), has_consent(workspace, "profiling")
+            return profile.profile(tables, as_of, codes, workspace.attributes, consents)
+        case "purchases":
+            return purchases.purchases(tables, as_of)
+        case "basket":
+            return basket.basket(tables, affinity(), as_of)
+        case _:
+            return engagement.engagement(tables, as_of)
 
 
 def has_consent(workspace: Workspace, kind: str) -> bool:

@@ -37,8 +37,10 @@ _FOR_FEAST = """\
 """
 
 
-def feast_settings(workspace: Workspace, passwords: bool = True) -> dict[str, Any]:
+def feast_settings(workspace: Workspace, passwords: bool = True, patience: float | None = None) -> dict[str, Any]:
     """Feast's configuration of the workspace; without `passwords`, variables stand in their places.
+
+    `patience` is how many seconds Redis may take, where a caller waits for the answer.
 
     Raises:
         SettingsError: an address's variable is not set, or holds no such address; its driver is not installed.
@@ -53,7 +55,7 @@ def feast_settings(workspace: Workspace, passwords: bool = True) -> dict[str, An
         found["offline_store"] = {"type": "spark", "spark_conf": {"spark.sql.session.timeZone": "UTC"}}
     if online := _address("online", workspace.online, ("redis", "rediss")):
         _need("redis", "online")
-        found["online_store"] = _redis(online, passwords)
+        found["online_store"] = _redis(online, passwords, patience)
     if registry := _address("registry", workspace.registry, ("postgresql", "postgres")):
         _need("psycopg", "registry")
         password = registry.password if passwords else "${PERENNIAL_REGISTRY_PASSWORD}"
@@ -137,9 +139,11 @@ def _need(driver: str, key: str) -> None:
         ) from problem
 
 
-def _redis(address: SplitResult, passwords: bool) -> dict[str, Any]:
+def _redis(address: SplitResult, passwords: bool, patience: float | None) -> dict[str, Any]:
     """Feast's Redis store. Its options are JSON texts between commas, hence a comma within one is escaped."""
     options: dict[str, Any] = {"db": _database(address), **_REDIS_PATIENCE}
+    if patience is not None:
+        options |= {"socket_connect_timeout": patience, "socket_timeout": patience}
     if address.scheme == "rediss":
         options["ssl"] = True
     if address.username:

@@ -158,7 +158,7 @@ def _trial_intake(workspace: Workspace, trial: Workspace, say: Callable[[str], N
     from perennial.ingest import ingest as take_in
 
     try:
-        return take_in(trial, datetime.now(UTC), say)
+        return take_in(trial, _now(), say)
     except CheckFailed as problem:
         kept = f"`perennial ingest` puts them in {workspace.home_path}"
         raise CheckFailed(str(problem).replace(f"They are in {trial.home_path}", kept)) from problem
@@ -174,7 +174,7 @@ def ingest(config: Config, overrides: Set = [], home: Home = None) -> None:
 
     workspace = _open(config, overrides, home)
     with storage.locked(workspace.home_path):
-        take_in(workspace, datetime.now(UTC), typer.echo)
+        take_in(workspace, _now(), typer.echo)
 
 
 @app.command()
@@ -335,6 +335,21 @@ def list_churn_risk(
         typer.echo(f"{len(rows):,} customers in {out}")
 
 
+def _check_readiness(workspace: Workspace) -> None:
+    from serving import readiness
+
+    missing = 0
+    for name, is_there, told in readiness.check(workspace):
+        typer.echo(f"{'ok     ' if is_there else 'MISSING'}  {name:<26} {told}")
+        missing += not is_there
+    if missing:
+        raise CheckFailed(f"{missing} of what the service needs is not there")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 def _format_of(out: Path) -> Format:
     try:
         return Format(out.suffix[1:])
@@ -404,16 +419,23 @@ def export(
 @app.command()
 def serve(
     config: Config, port: Annotated[int | None, typer.Option(help="Over the file's.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say what is missing, and start nothing.")] = False,
     overrides: Set = [], home: Home = None,
 ) -> None:  # fmt: skip
     """Answer over HTTP until stopped; the bearer key is in PERENNIAL_API_KEY.
 
     Example: PERENNIAL_API_KEY=secret perennial serve -c configs/demo.yaml --port 3000
     """
-    from serving import service
-
     workspace = _open(config, overrides, home)
-    service.serve(workspace.home_path, workspace.service.host, port or workspace.service.port)
+    if port is not None:
+        changed = workspace.service.model_copy(update={"port": port})
+        workspace = workspace.model_copy(update={"service": changed})
+    if check:
+        _check_readiness(workspace)
+        return
+    from serving import processes
+
+    processes.serve(workspace.home_path, workspace.service, _now)
 
 
 @app.command()
@@ -521,7 +543,7 @@ def _run(workspace: Workspace, day: date) -> None:
 
     say = _say()
     say(f"[1/7] ingest into {workspace.home_path}")
-    take_in(workspace, datetime.now(UTC), say)
+    take_in(workspace, _now(), say)
     say("[2/7] snapshot")
     _snapshot(workspace, day, say)
     say("[3/7] train")

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import duckdb
 
-from perennial import rows, sources, storage, verdicts
-from perennial.settings import Workspace
+from perennial import events, rows, sources, storage, verdicts
+from perennial.settings import Table, Workspace
 from perennial.sources import Source
 from perennial.storage import CheckFailed, quoted
 from perennial.tables import CONTRACTS, Contract
@@ -37,6 +37,9 @@ _ADVICE = {
     "duplicate line": "if equal lines are real purchases, say `duplicates: keep`",
     "no ": "rows that are not meant to be read are dropped by `where`",
 }
+
+
+_OF_EVENTS = Table(path=("events",), duplicates="keep")
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,15 @@ def ingest(workspace: Workspace, now: datetime, progress: Callable[[str], None] 
 
     A source whose content was taken in before, under any name, is not read again. A new source of an event table adds
     a part, a changed one replaces its own; any change of a describing table rebuilds it, where the last source wins.
-    A table changes as a whole or, if anything fails, not at all.
+    A table changes as a whole or, if anything fails, not at all. Events that came over HTTP are sources too: a purchase
+    that a table and an event both tell of counts once, whichever came first.
 
     Raises:
         SettingsError: a source or a mapping cannot be used.
         CheckFailed: no row of a table, or too small a share of them, can be accepted; the disk is full.
     """
     accounts = []
+    events.hand_over(workspace)
     for name in workspace.tables.given():
         with _disk_explained(name, workspace):
             accounts.append(_Intake(workspace, CONTRACTS[name], now, progress).run())
@@ -142,7 +147,7 @@ class _Intake:
     def run(self) -> Account:
         self.home.mkdir(parents=True, exist_ok=True)
         try:
-            found = sources.find(self.name, self.table, self.scratch)
+            found = [*sources.find(self.name, self.table, self.scratch), *map(sources.handed_over, self._event_files())]
             here = {source.origin for source in found}
             plan = self._plan(self._by_content(found), here)
             if plan.batches or list(plan.kept) != self.entries:
@@ -151,6 +156,13 @@ class _Intake:
             self._sweep()
         self._tell(plan.forgotten, here)
         return self._account()
+
+    def _event_files(self) -> list[Path]:
+        return events.files(self.home, self.name)
+
+    def _table_of(self, source: Source) -> Table:
+        """How the columns of a source map; events come in canonical ones, and each line of theirs is meant."""
+        return _OF_EVENTS if source.file in self._event_files() else self.table
 
     def _rules(self) -> str:
         """A hash of the settings that shape the rows: when they are mended, what was read before is read again."""
@@ -229,7 +241,7 @@ class _Intake:
         """Checks a batch of sources together, against those that stay too, and writes its part."""
         part = self._part_name([content for _, content in batch], [entry.part for entry in others])
         columns, filtered = self._check(connection, [source for source, _ in batch])
-        self._mark_duplicates(connection, columns, others)
+        self._mark_duplicates(connection, columns, others, self._table_of(batch[0][0]))
         bad = verdicts.quarantined([source.origin for source, _ in batch], part, columns)
         entries = []
         for number, ((source, content), dropped) in enumerate(zip(batch, filtered, strict=True)):
@@ -260,8 +272,9 @@ class _Intake:
         """Fills `checked`; returns the canonical columns, and how many rows of each source were filtered."""
         given = []
         for source in batch:
-            opened = rows.opened(connection, source, self.table, self.contract, self.attributes, self.scratch)
-            found = rows.expressions(connection, self.table, self.contract, opened, self.attributes)
+            table = self._table_of(source)
+            opened = rows.opened(connection, source, table, self.contract, self.attributes, self.scratch)
+            found = rows.expressions(connection, table, self.contract, opened, self.attributes)
             given.append((source, opened, found))
         columns = {column.name: column.type for column in self.contract.columns}
         for name in self.attributes:
@@ -270,8 +283,9 @@ class _Intake:
         filtered = []
         for number, (source, opened, found) in enumerate(given):
             with rows.explained(self.name, source):
-                verdicts.add(connection, number, self.table, opened, found, columns, self._judged_by())
-                filtered.append(rows.filtered(connection, self.table, opened))
+                table = self._table_of(source)
+                verdicts.add(connection, number, table, opened, found, columns, self._judged_by())
+                filtered.append(rows.filtered(connection, table, opened))
         return list(columns), filtered
 
     def _judged_by(self) -> verdicts.Rules:
@@ -280,18 +294,26 @@ class _Intake:
         return verdicts.Rules(self.contract, self.now, known)
 
     def _mark_duplicates(
-        self, connection: duckdb.DuckDBPyConnection, columns: Sequence[str], others: Sequence[_Entry]
+        self, connection: duckdb.DuckDBPyConnection, columns: Sequence[str], others: Sequence[_Entry], table: Table
     ) -> None:
         key = self.contract.key or tuple(columns)
-        if self.contract.key or self.table.duplicates == "quarantine":
+        if self.contract.key or table.duplicates == "quarantine":
             verdicts.mark_repeats(connection, key, ", ".join(self.contract.key) or "line")
         if not self.contract.is_event:
             return
         if self.contract.key:
             verdicts.mark_elsewhere(connection, key, "known_keys")
             verdicts.remember(connection, key)
-        elif overlapping := _overlapping(others, *verdicts.times(connection)[:2]):
+            return
+        if told := self._told_twice(others, table):
+            verdicts.mark_taken(connection, "transaction_id", storage.reader(list(map(self._file, told))))
+        if table is self.table and (overlapping := _overlapping(others, *verdicts.times(connection)[:2])):
             verdicts.mark_elsewhere(connection, key, storage.reader(list(map(self._file, overlapping))))
+
+    def _told_twice(self, others: Sequence[_Entry], table: Table) -> list[str]:
+        """The parts that may tell of the same purchases: those of the tables for an event, of events for a table."""
+        of_events = {str(file) for file in self._event_files()}
+        return sorted({entry.part for entry in others if (entry.origin in of_events) != (table is _OF_EVENTS)})
 
     def _remember(self, connection: duckdb.DuckDBPyConnection, entries: Iterable[_Entry]) -> None:
         """A table `known_keys` of what identifies the events that stay; whole lines are looked up in the parts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ _DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().paren
 
 # Settings that are addresses, with their schemes. They may need a password, so they are kept as they are written, and
 # filled in only where they are opened: what is stored of the settings never holds a secret.
-_ADDRESSES = {"online": "redis|rediss", "registry": "postgresql|postgres"}
+_ADDRESSES = {"online": "redis|rediss", "registry": "postgresql|postgres", "events": "postgresql|postgres"}
 
 
 class SettingsError(ValueError):
@@ -178,7 +179,28 @@ class Monitoring(_Model):
 class Service(_Model):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=3000, ge=1, le=65535, description="port to listen on")
+    tls_certificate: str | None = Field(
+        default=None, description="file of the certificate chain (PEM); with `tls_key` the service speaks HTTPS only"
+    )
+    tls_key: str | None = Field(default=None, description="file of the certificate's private key (PEM)")
     max_ids: int = Field(default=1000, ge=1, description="customers in one request, at most")
+    max_body: int = Field(default=2_000_000, ge=1000, description="bytes of a request's body, at most")
+    max_requests: int = Field(
+        default=64, ge=1, description="requests that a worker has under way, at most; further ones get a 503 at once"
+    )
+    timeout: float = Field(default=10.0, gt=0, description="seconds until a request that has no answer yet gets a 503")
+    workers: int = Field(default=1, ge=1, le=64, description="processes that answer; one for each core, less one")
+    when_down: Literal["stale", "refuse"] = Field(
+        default="stale",
+        description="while the online store is out of reach: `stale` answers with what the last batch wrote, marked so;"
+        " `refuse` with a 503",
+    )
+
+    @model_validator(mode="after")
+    def _certificate_has_a_key(self) -> Service:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("`tls_certificate` and `tls_key` go together")
+        return self
 
 
 class Workspace(_Model):
@@ -219,6 +241,11 @@ class Workspace(_Model):
         default="sqlite",
         description="where Feast keeps its definitions: `sqlite`, in the home, or `postgresql://host/name`; with a"
         " password, name a variable: `${FEAST_REGISTRY}`",
+    )
+    events: str = Field(
+        default="sqlite",
+        description="where the service keeps the events it accepts: `sqlite`, in the home, or `postgresql://host/name`;"
+        " with a password, name a variable: `${EVENTS_URL}`",
     )
 
     @field_validator("timezone")
@@ -289,6 +316,18 @@ def read(path: Path, overrides: Sequence[str] = (), home: Path | None = None) ->
     if home is not None:
         raw["home"] = str(home)
     return parse(raw, str(path))
+
+
+def of_home(home: Path) -> Workspace:
+    """The settings that a workspace was last run with, wherever its home has been moved to.
+
+    Raises:
+        SettingsError: nothing was run there.
+    """
+    path = home / "workspace.json"
+    if not path.exists():
+        raise SettingsError(f"{path} does not exist: run `perennial run -c FILE --as-of DATE` before serving")
+    return parse({**json.loads(path.read_text(encoding="utf-8")), "home": str(home)}, str(path))
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Workspace:

@@ -51,6 +51,11 @@ def find(name: str, table: Table, scratch: Path) -> list[Source]:
     return [Source(str(file), file, as_text=_is_csv(file)) for file in dict.fromkeys(files)]
 
 
+def handed_over(file: Path) -> Source:
+    """Events that came over HTTP; they are in Parquet."""
+    return Source(str(file), file, as_text=False)
+
+
 def covers(table: Table, origin: str) -> bool:
     """Whether the table's settings still name a source that was taken in before, be it there or not."""
     if table.database is not None:

@@ -188,6 +188,10 @@ def offers_path(home: Path, as_of: date) -> Path:
     return home / "scores" / str(as_of) / "offers.parquet"
 
 
+def risk_path(home: Path, as_of: date) -> Path:
+    return home / "scores" / str(as_of) / "risk.parquet"
+
+
 def percentiles_path(home: Path, as_of: date) -> Path:
     return home / "scores" / str(as_of) / "percentiles.json"
 

@@ -166,6 +166,14 @@ def mark_elsewhere(connection: duckdb.DuckDBPyConnection, key: Sequence[str], ea
     connection.execute("DROP TABLE shared")
 
 
+def mark_taken(connection: duckdb.DuckDBPyConnection, column: str, elsewhere: str) -> None:
+    """Gives a reason to rows whose `column` is one of those in `elsewhere` (SQL), whatever else they say."""
+    connection.execute(
+        f"UPDATE checked SET reason = {quoted(ELSEWHERE)}"
+        f" WHERE reason IS NULL AND {identifier(column)} IN (SELECT {identifier(column)} FROM {elsewhere})"
+    )
+
+
 def start_known(connection: duckdb.DuckDBPyConnection, key: Sequence[str], parts: Sequence[Path]) -> None:
     """A table `known_keys` of the keys in these parts."""
     types = ", ".join(f"{identifier(name)} VARCHAR" for name in key)
@@ -202,15 +210,20 @@ def times(connection: duckdb.DuckDBPyConnection) -> tuple[int | None, int | None
 
 def accepted(contract: Contract, columns: Sequence[str]) -> str:
     """SQL for the rows without a reason, in the order of their lines, with the days and the hour that features read."""
-    days = ""
+    return f"SELECT {_names(columns)}{days(contract, columns)} FROM checked WHERE reason IS NULL"
+
+
+def days(contract: Contract, columns: Sequence[str]) -> str:
+    """SQL for the columns that features read beside the canonical ones: days and an hour, in the session's timezone."""
+    found = ""
     if contract.is_event:
         day, recorded = "CAST(occurred_at AS DATE)", "CAST(recorded_at AS DATE)"
-        days = f", {day} AS day, greatest({day}, coalesce({recorded}, {day})) AS known_day"
-        days += ", CAST(hour(occurred_at) AS UTINYINT) AS hour"
+        found = f", {day} AS day, greatest({day}, coalesce({recorded}, {day})) AS known_day"
+        found += ", CAST(hour(occurred_at) AS UTINYINT) AS hour"
     for name in DATED:
         if name in columns:
-            days += f", CAST({name} AS DATE) AS {name.removesuffix('_at')}_day"
-    return f"SELECT {_names(columns)}{days} FROM checked WHERE reason IS NULL"
+            found += f", CAST({name} AS DATE) AS {name.removesuffix('_at')}_day"
+    return found
 
 
 def quarantined(origins: Sequence[str], part: str, columns: Sequence[str]) -> str:

@@ -98,12 +98,14 @@ class ByRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope = {**scope, "path": self._route(scope["path"]), _ASKED: scope["path"]}
+            scope = {**scope, "path": self.route(scope["path"]), _ASKED: scope["path"]}
         await self.app(scope, receive, send)
 
-    def _route(self, path: str) -> str:
-        if path.startswith("/v1/customers/"):
-            return "/v1/customers/{customer_id}"
+    def route(self, path: str) -> str:
+        """The path without whom it is about."""
+        for thing in ("customers", "offers"):
+            if path.startswith(f"/v1/{thing}/"):
+                return f"/v1/{thing}/{{customer_id}}"
         return path if path in self.paths else "/{unknown}"
 
 

@@ -2,28 +2,71 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
+import base64
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from features.retrieval import matrix
-from features.snapshot import CUSTOMER_FAMILIES, customer_features, has_consent
+from features.snapshot import CUSTOMER_FAMILIES, customer_features, families, has_consent
 from perennial import storage
+from perennial.rows import identifier
 from perennial.settings import Workspace
 from perennial.storage import quoted
 from serving.predictor import Predictor
-from serving.reasons import reasons
+from serving.reasons import Explainer
+
+if TYPE_CHECKING:
+    from serving.bodies import ListQuery
+
+Format = Literal["csv", "xlsx", "json"]
+Vectors = Callable[[date, Sequence[str]], NDArray[np.float32]]
 
 COLUMNS = (
     "customer_id", "churn_probability", "churn_percentile", "churn_band", "lifetime_value", "lifetime_value_low",
     "lifetime_value_high", "value_at_risk", "reasons", "offer", "offer_kind", "offer_probability", "as_of",
 )  # fmt: skip
 _SPREADSHEET_COMMANDS = ("=", "+", "-", "@", "\t", "\r")
+_BLOCK = 500  # rows told reasons of, and sent, at a time
+_CHUNK = 1 << 16
+# Highest first, and then in a fixed order, so that a page goes on where the last one ended.
+_TIES = {
+    "value_at_risk": ("value_at_risk", "churn_probability"),
+    "churn_probability": ("churn_probability", "value_at_risk"),
+    "lifetime_value": ("lifetime_value", "churn_probability"),
+}
+
+
+class NoSuchFilter(ValueError):
+    """A filter, or a cursor, that this list does not have."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows of a list in blocks, in order; `cursor` is where the next page begins, none after the last."""
+
+    as_of: date
+    blocks: Iterator[pd.DataFrame]
+    cursor: str | None
+
+
+@dataclass(frozen=True)
+class _Where:
+    """SQL conditions over the risk file, and the values in them."""
+
+    conditions: list[str]
+    values: dict[str, Any]
+
+    def add(self, condition: str, **values: Any) -> None:
+        self.conditions.append(condition)
+        self.values.update(values)
 
 
 def churn_risk(
@@ -39,36 +82,135 @@ def churn_risk(
     """
     workspace = predictor.workspace
     as_of = as_of or storage.latest_scored(workspace.home_path)
-    listed = _listed(workspace, as_of, top, min_value, band)
-    vectors = vectors_of(workspace, as_of, listed["customer_id"])
-    listed["reasons"] = [". ".join(own) for own in reasons(predictor, vectors)]
-    return listed[list(COLUMNS)]
+    where = _where(workspace, as_of, min_value, None, band)
+    listed = _listed(workspace, as_of, where, "value_at_risk", top)
+    return _told(Explainer(predictor), listed, lambda day, ids: vectors(workspace, day, ids))
 
 
-def _listed(workspace: Workspace, as_of: date, top: int, min_value: float, band: str | None) -> pd.DataFrame:
-    home = workspace.home_path
-    path = storage.scores_path(home, as_of)
+def page(explainer: Explainer, as_of: date, asked: ListQuery, vectors_of: Vectors) -> Page:
+    """The page of the list that `asked` describes.
+
+    Raises:
+        NoSuchFilter: the cursor is of another list, or the workspace keeps no such attribute or no categories.
+        CheckFailed: `as_of` is not scored.
+    """
+    workspace = explainer.predictor.workspace
+    where = _where(workspace, as_of, asked.min_value, asked.max_value, asked.band)
+    for attribute in asked.attribute:
+        _filter_by_attribute(where, workspace, attribute)
+    if asked.category is not None:
+        _filter_by_category(where, workspace, as_of, asked.category)
+    if asked.cursor is not None:
+        _go_on(where, asked.sort, _decoded(asked.cursor, as_of, asked.sort))
+    rows = _listed(workspace, as_of, where, asked.sort, asked.top + 1)
+    listed, more = rows.head(asked.top), len(rows) > asked.top
+    blocks = (listed.iloc[start : start + _BLOCK] for start in range(0, max(len(listed), 1), _BLOCK))
+    told = (_told(explainer, block, vectors_of) if asked.reasons else block[_untold()] for block in blocks)
+    return Page(as_of, told, _encoded(as_of, asked.sort, listed.iloc[-1]) if more else None)
+
+
+def _untold() -> list[str]:
+    return [name for name in COLUMNS if name != "reasons"]
+
+
+def _told(explainer: Explainer, listed: pd.DataFrame, vectors_of: Vectors) -> pd.DataFrame:
+    if listed.empty:
+        return listed.assign(reasons="")[list(COLUMNS)]
+    own = explainer(vectors_of(listed["as_of"].iloc[0].date(), listed["customer_id"].tolist()))
+    return listed.assign(reasons=[". ".join(told) for told in own])[list(COLUMNS)]
+
+
+def _where(workspace: Workspace, as_of: date, min_value: float, max_value: float | None, band: str | None) -> _Where:
+    where = _Where(["coalesce(lifetime_value, 0) >= $min_value"], {"min_value": min_value})
+    if max_value is not None:
+        where.add("lifetime_value <= $max_value", max_value=max_value)
+    if band is not None:
+        where.add("churn_band = $band", band=band)
+    if has_consent(workspace, "marketing"):
+        customers = storage.rows_of(workspace.home_path, "customers")
+        where.add(f"customer_id IN (SELECT customer_id FROM {customers} WHERE marketing_consent)")
+    return where
+
+
+def _filter_by_attribute(where: _Where, workspace: Workspace, attribute: str) -> None:
+    name, separator, value = attribute.partition(":")
+    if not separator or name not in workspace.attributes:
+        kept = ", ".join(workspace.attributes) or "none"
+        raise NoSuchFilter(f"query.attribute: {attribute!r} is not `name:value` of an attribute; there are: {kept}")
+    customers, key = storage.rows_of(workspace.home_path, "customers"), f"attribute_{len(where.values)}"
+    where.add(
+        f"customer_id IN (SELECT customer_id FROM {customers} WHERE CAST({identifier(name)} AS VARCHAR) = ${key})",
+        **{key: value},
+    )
+
+
+def _filter_by_category(where: _Where, workspace: Workspace, as_of: date, category: str) -> None:
+    if "product_affinity" not in families(workspace):
+        raise NoSuchFilter("query.category: the workspace has no products, so nothing is known of categories")
+    bought = storage.rows_of_part(storage.snapshot_part(workspace.home_path, "product_affinity", as_of))
+    where.add(
+        f"customer_id IN (SELECT customer_id FROM {bought} WHERE item = $category AND item_days_since_last <= 365)",
+        category=category,
+    )
+
+
+def _go_on(where: _Where, sort: str, last: Sequence[Any]) -> None:
+    """Behind the last row of a page, in the order of `_listed`."""
+    first, second = _TIES[sort]
+    where.add(
+        f"({first} < $first OR ({first} = $first AND ({second} < $second"
+        f" OR ({second} = $second AND customer_id > $last_id))))",
+        first=last[0], second=last[1], last_id=last[2],
+    )  # fmt: skip
+
+
+def _encoded(as_of: date, sort: str, last: pd.Series) -> str:
+    first, second = _TIES[sort]
+    place = [str(as_of), sort, float(last[first]), float(last[second]), str(last["customer_id"])]
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
+def _decoded(cursor: str, as_of: date, sort: str) -> Sequence[Any]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        day, by, first, second, customer_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        place = (float(first), float(second), str(customer_id))
+    except (ValueError, TypeError) as problem:
+        raise NoSuchFilter("query.cursor: take it as it stands in the header `Link` of the last page") from problem
+    if (day, by) != (str(as_of), sort):
+        raise NoSuchFilter(f"query.cursor: it is of the list of {day} by {by}; begin anew without one"[:200])
+    return place
+
+
+def _listed(workspace: Workspace, as_of: date, where: _Where, sort: str, top: int) -> pd.DataFrame:
+    path = storage.risk_path(workspace.home_path, as_of)
     if not path.exists():
         raise storage.CheckFailed(f"{workspace.name} has no scores of {as_of}; run `perennial score --as-of {as_of}`")
-    consent = "true"
-    if has_consent(workspace, "marketing"):
-        granted = f"SELECT customer_id FROM {storage.rows_of(home, 'customers')} WHERE marketing_consent"
-        consent = f"customer_id IN ({granted})"
+    first, second = _TIES[sort]
+    query = f"""
+        SELECT * FROM read_parquet({quoted(path)}) WHERE {" AND ".join(where.conditions)}
+        ORDER BY {first} DESC, {second} DESC, customer_id LIMIT {top}"""
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        return connection.execute(query, where.values).df()
+
+
+def write_risk(workspace: Workspace, as_of: date, scores: pd.DataFrame) -> None:
+    """The file that lists are read from: who was scored, with the best offer, highest value at risk first."""
+    home = workspace.home_path
+    columns = ", ".join(f"scores.{name}" for name in _untold() if not name.startswith("offer"))
     with storage.connect(home, workspace.timezone) as connection:
-        return connection.execute(
-            f"""
-            SELECT scores.*, item AS offer, kind AS offer_kind, probability AS offer_probability
-            FROM read_parquet({quoted(path)}) AS scores
-            LEFT JOIN (SELECT * FROM read_parquet({quoted(storage.offers_path(home, as_of))}) WHERE rank = 1)
-              USING (customer_id)
-            WHERE not_scored_reason IS NULL AND {consent}
-              AND coalesce(lifetime_value, 0) >= $min_value AND ($band IS NULL OR churn_band = $band)
-            ORDER BY value_at_risk DESC NULLS LAST, churn_probability DESC, customer_id LIMIT $top""",
-            {"min_value": min_value, "band": band, "top": top},
-        ).df()
+        connection.register("scores", scores[scores["not_scored_reason"].isna()])
+        query = f"""
+            SELECT {columns.replace("scores.as_of", "CAST(scores.as_of AS DATE) AS as_of")},
+                   item AS offer, kind AS offer_kind, probability AS offer_probability
+            FROM scores LEFT JOIN (
+                SELECT * FROM {storage.reader([storage.offers_path(home, as_of)])} WHERE rank = 1) AS offers
+              ON scores.customer_id = offers.customer_id
+            ORDER BY value_at_risk DESC, churn_probability DESC, scores.customer_id"""
+        storage.copy_to(connection, query, storage.risk_path(home, as_of))
 
 
-def vectors_of(workspace: Workspace, as_of: date, customer_ids: pd.Series) -> NDArray[np.float32]:
+def vectors(workspace: Workspace, as_of: date, customer_ids: Sequence[str]) -> NDArray[np.float32]:
     """The packed vectors of the listed customers, straight from the snapshot that they were scored on."""
     names = [feature.name for feature in customer_features(workspace)]
     joins = " ".join(
@@ -77,7 +219,7 @@ def vectors_of(workspace: Workspace, as_of: date, customer_ids: pd.Series) -> ND
         for family in CUSTOMER_FAMILIES
     )
     columns = ", ".join(f'"{name}"' for name in names)
-    wanted = pd.DataFrame({"customer_id": customer_ids.astype(str), "place": range(len(customer_ids))})
+    wanted = pd.DataFrame({"customer_id": pd.Series(customer_ids, dtype=str), "place": range(len(customer_ids))})
     with storage.connect(workspace.home_path) as connection:
         connection.register("wanted", wanted)
         return matrix(connection.execute(f"SELECT {columns} FROM wanted {joins} ORDER BY place").df(), names)
@@ -97,20 +239,41 @@ def as_text(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def encode(rows: pd.DataFrame, format: Literal["csv", "xlsx", "json"]) -> bytes:
+def encode(rows: pd.DataFrame, format: Format) -> bytes:
     """A table as a spreadsheet opens it: CSV in UTF-8 with a byte-order mark, XLSX with typed cells, or JSON records.
 
     A text that a spreadsheet would take for a formula (`=`, `+`, `-`, `@` in front) gets an apostrophe before it.
     """
+    return b"".join(encoded([rows], format))
+
+
+def encoded(blocks: Iterable[pd.DataFrame], format: Format) -> Iterator[bytes]:
+    """The same of a table that comes in blocks, piece by piece; at least one block, be it empty, names the columns."""
     match format:
         case "csv":
-            return _harmless(rows).to_csv(index=False, lineterminator="\r\n").encode("utf-8-sig")
+            return _csv(blocks)
         case "xlsx":
-            return _xlsx(_harmless(_changed(rows, _printable)))
+            return _xlsx(blocks)
         case "json":
-            days = {str(name): rows[name].dt.strftime("%Y-%m-%d") for name in rows.select_dtypes("datetime")}
-            return rows.assign(**days).to_json(orient="records", force_ascii=False).encode()
+            return _json(blocks)
     raise ValueError(f"format {format!r} is not one of csv, xlsx, json")
+
+
+def _csv(blocks: Iterable[pd.DataFrame]) -> Iterator[bytes]:
+    for place, rows in enumerate(blocks):
+        text = _harmless(rows).to_csv(index=False, header=place == 0, lineterminator="\r\n")
+        yield text.encode("utf-8-sig" if place == 0 else "utf-8")
+
+
+def _json(blocks: Iterable[pd.DataFrame]) -> Iterator[bytes]:
+    opened = b"["
+    for rows in blocks:
+        days = {str(name): rows[name].dt.strftime("%Y-%m-%d") for name in rows.select_dtypes("datetime")}
+        text = rows.assign(**days).to_json(orient="records", force_ascii=False).encode()
+        if len(text) > 2:
+            yield opened + text[1:-1]
+            opened = b","
+    yield b"[]" if opened == b"[" else b"]"
 
 
 def _harmless(rows: pd.DataFrame) -> pd.DataFrame:
@@ -138,14 +301,19 @@ def _cell(value: Any) -> Any:
     return value.date() if isinstance(value, pd.Timestamp) else value
 
 
-def _xlsx(rows: pd.DataFrame) -> bytes:
+def _xlsx(blocks: Iterable[pd.DataFrame]) -> Iterator[bytes]:
+    """Written to the disk first, since a workbook's table of contents stands at its end."""
     from openpyxl import Workbook
 
     book = Workbook(write_only=True)
     sheet = book.create_sheet("list")
-    sheet.append(list(rows.columns))
-    for row in rows.astype(object).itertuples(index=False):
-        sheet.append([_cell(value) for value in row])
-    buffer = io.BytesIO()
-    book.save(buffer)
-    return buffer.getvalue()
+    for place, rows in enumerate(blocks):
+        if place == 0:
+            sheet.append(list(rows.columns))
+        for row in _harmless(_changed(rows, _printable)).astype(object).itertuples(index=False):
+            sheet.append([_cell(value) for value in row])
+    with tempfile.TemporaryFile() as written:
+        book.save(written)
+        written.seek(0)
+        while piece := written.read(_CHUNK):
+            yield piece

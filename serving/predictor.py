@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,10 @@ from training.models.value_model import ValueModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 Floats = NDArray[np.floating]
+Names = tuple[str, ...]
 
 NO_CONSENT = "no consent to profiling"
 
@@ -38,6 +40,21 @@ class NoChampion(RuntimeError):
     """Nothing was promoted for this workspace yet: there is no model to answer with."""
 
 
+class Registered(NamedTuple):
+    """What MLflow's registry says of a version; `grade` is the backtest's, `trained_at` in seconds since 1970."""
+
+    name: str
+    version: str
+    grade: str | None
+    trained_at: float
+    trained_as_of: str | None
+
+    @classmethod
+    def of(cls, version: ModelVersion) -> Registered:
+        tags, at = version.tags, version.creation_timestamp / 1000
+        return cls(version.name, str(version.version), tags.get("grade"), at, tags.get("as_of"))
+
+
 @dataclass(frozen=True)
 class Predictor:
     """The champions of a workspace. `percentile_edges`: churn probabilities at the 0th, 0.1th ... 100th percentile."""
@@ -48,6 +65,7 @@ class Predictor:
     offers: OfferModel | None
     versions: Mapping[str, str]
     percentile_edges: Floats | None = None
+    registered: Mapping[str, Registered] = field(default_factory=dict)
 
     @classmethod
     def load(cls, workspace: Workspace, tracker: MlflowClient) -> Predictor:
@@ -79,8 +97,9 @@ class Predictor:
             )
         if offers is not None and offers.names != candidates.names(workspace):
             raise FeatureMismatch("the cross_sell champion was trained on other features than these: train again")
-        versions = {kind: f"{v.name}/{v.version}" for kind, v in found.items() if v is not None}
-        return cls(workspace, churn, value, offers, versions)
+        registered = {kind: Registered.of(version) for kind, version in found.items() if version is not None}
+        versions = {kind: f"{of_kind.name}/{of_kind.version}" for kind, of_kind in registered.items()}
+        return cls(workspace, churn, value, offers, versions, registered=registered)
 
     def ranking_among(self, vectors: NDArray[np.float32]) -> Predictor:
         """The same predictor with percentiles that rank a customer among these."""
@@ -89,18 +108,26 @@ class Predictor:
         edges = np.quantile(probability, np.linspace(0, 1, 1001)) if len(probability) else None
         return replace(self, percentile_edges=edges)
 
-    def score(self, customer_ids: Sequence[str], as_of: date, vectors: NDArray[np.float32]) -> dict[str, Any]:
+    def score(
+        self,
+        customer_ids: Sequence[str],
+        as_of: date | NDArray[np.object_],
+        vectors: NDArray[np.float32],
+        horizon: int | None = None,
+    ) -> dict[str, Any]:
         """The FIXED columns of `scores`, an array or a constant each, in the order of `customer_ids`.
+
+        `horizon` is that of the models unless told; over another one nobody can be ranked by percentile.
 
         `value_at_risk` is churn_probability x lifetime_value. Who has already left keeps p_alive and a lifetime value
         (what winning back is worth) beside the reason; who never bought or refused profiling gets no number at all.
         """
-        forecast = self.value.forecast(vectors)
-        probability, reasons = self._churn(vectors), self._reasons(vectors)
+        forecast = self.value.forecast(vectors, horizon)
+        probability, reasons = self._churn(vectors, horizon), self._reasons(vectors)
         silent = np.isin(reasons, (NO_CONSENT, NO_PURCHASE))
         numbers = {
             "churn_probability": probability,
-            "churn_percentile": self._percentile(probability),
+            "churn_percentile": self._percentile(probability if horizon is None else np.full_like(probability, np.nan)),
             "p_alive": forecast.p_alive,
             "expected_purchases": forecast.expected_purchases,
             "lifetime_value": forecast.value,
@@ -117,14 +144,6 @@ class Predictor:
             **{f"{kind}_model": self.versions.get(kind) for kind in KINDS},
         }
         return {name: columns[name] for name in SCORE_COLUMNS}
-
-    def churn_within(self, vectors: NDArray[np.float32], horizon: int) -> Floats:
-        """The churn probability within another number of days than the workspace's; null as in `score`.
-
-        Raises:
-            ValueError: the horizon is less than a day, or longer than the history that was learnt from.
-        """
-        return self._churn(vectors, horizon)
 
     def _churn(self, vectors: NDArray[np.float32], horizon: int | None = None) -> Floats:
         """Null for who cannot leave, never bought, or may not be asked about."""

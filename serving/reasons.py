@@ -144,22 +144,36 @@ _THEMES: tuple[tuple[str, Say], ...] = (
 
 
 def reasons(predictor: Predictor, vectors: NDArray[np.float32]) -> list[list[str]]:
-    """Up to three reasons per packed vector, strongest first: what raises the risk most by its SHAP contributions.
+    """Up to three reasons per packed vector, strongest first: what raises the risk most by its SHAP contribution."""
+    return Explainer(predictor)(vectors)
+
+
+class Explainer:
+    """Tells reasons for the risk that a predictor sees; what it knows of the features is looked up once.
 
     Each says what happened in the customer's own numbers; never one whose value is unknown. Where nothing raises the
     risk, or there is no booster to ask, the silence is told.
     """
-    if not len(vectors):
-        return []
-    names, contributions = predictor.churn.contributions(vectors)
-    themes = _themes(names, predictor.workspace)
-    weights = np.column_stack([contributions[:, [names.index(n) for n in of]].sum(axis=1) for of, _ in themes])
-    packed, codes = predictor.churn.inputs.packed, _attribute_names(predictor.workspace)
-    told = []
-    for row, own in zip(np.round(weights / _STEP), vectors.astype(float), strict=True):
-        facts = Facts(dict(zip(packed, own, strict=True)), predictor.workspace.currency, codes)
-        told.append(_strongest([say for _, say in themes], row, facts))
-    return told
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.packed, self.currency = predictor.churn.inputs.packed, predictor.workspace.currency
+        self.attribute_names = _attribute_names(predictor.workspace)
+        used = predictor.churn.inputs.used
+        themes = _themes(used, predictor.workspace)
+        self.places, self.says = [[used.index(name) for name in of] for of, _ in themes], [say for _, say in themes]
+
+    def __call__(self, vectors: NDArray[np.float32]) -> list[list[str]]:
+        """Per packed vector, strongest first."""
+        if not len(vectors):
+            return []
+        _, contributions = self.predictor.churn.contributions(vectors)
+        weights = np.column_stack([contributions[:, own].sum(axis=1) for own in self.places])
+        return [self._told(row, own) for row, own in zip(np.round(weights / _STEP), vectors.astype(float), strict=True)]
+
+    def _told(self, weights: NDArray[np.floating], vector: NDArray[np.floating]) -> list[str]:
+        facts = Facts(dict(zip(self.packed, vector, strict=True)), self.currency, self.attribute_names)
+        return _strongest(self.says, weights, facts)
 
 
 def _themes(names: tuple[str, ...], workspace: Workspace) -> list[tuple[list[str], Say]]:

@@ -13,7 +13,7 @@ from features.snapshot import attribute_codes
 from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import quoted
-from serving.lists import vectors_of
+from serving import lists
 from serving.predictor import Predictor
 
 COLUMNS = ("who", "customers", "share", "churn_probability", "lifetime_value", "value_at_risk")
@@ -54,7 +54,7 @@ def risk_groups(predictor: Predictor, as_of: date | None = None, band: str | Non
             f"{len(scores)} customers of {as_of} are scored{f' {band}' if band else ''}; at least"
             f" {2 * _LEAST_CUSTOMERS} are needed to group them"
         )
-    vectors = vectors_of(workspace, as_of, scores["customer_id"])
+    vectors = lists.vectors(workspace, as_of, scores["customer_id"].tolist())
     seen = _seen(workspace, predictor.churn.inputs.packed, vectors)
     least = max(_LEAST_CUSTOMERS, int(_LEAST_SHARE * len(scores)))
     tree = DecisionTreeRegressor(max_leaf_nodes=MOST_GROUPS, max_depth=3, min_samples_leaf=least, random_state=0)

@@ -16,11 +16,14 @@ import pyarrow.parquet as pq
 from features import candidates, retrieval
 from features.snapshot import customer_features, fingerprint
 from perennial import storage
+from serving import lists
 from serving.predictor import Predictor
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+# Rows by which files sorted by customer can be read in parts: a few customers are looked up without the others.
+_ROW_GROUP = 50_000
 _OFFER_BLOCK = 2_000_000  # (customer, item) rows ranked at a time
 _TEXTS = ("customer_id", "churn_band", "not_scored_reason", "churn_model", "lifetime_value_model", "cross_sell_model")
 OFFERS = pa.schema([
@@ -49,21 +52,23 @@ def score(
     progress(f"scored {int(scored.sum()):,} of {len(scores):,} customers")
     offers = _offers(predictor, store, as_of, rows[scored.to_numpy()])
     with storage.replacing(storage.offers_path(workspace.home_path, as_of)) as draft:
-        pq.write_table(offers, draft)
+        pq.write_table(offers, draft, row_group_size=_ROW_GROUP)
     edges = ranked.percentile_edges
     storage.write_json(storage.percentiles_path(workspace.home_path, as_of), [] if edges is None else edges.tolist())
+    lists.write_risk(workspace, as_of, scores)
     with storage.replacing(storage.scores_path(workspace.home_path, as_of)) as draft:
-        pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft)
+        pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft, row_group_size=_ROW_GROUP)
     progress(f"offered {offers.num_rows:,} items")
     return scores
 
 
 def is_current(predictor: Predictor, as_of: date) -> bool:
     """Whether the scores of `as_of` are there, from these champions, tables and settings."""
-    path = storage.scores_path(predictor.workspace.home_path, as_of)
-    return (
-        path.exists() and (pq.read_metadata(path).metadata or {}).get(b"perennial") == _stamp(predictor, as_of).encode()
-    )
+    home = predictor.workspace.home_path
+    path = storage.scores_path(home, as_of)
+    if not path.exists() or not storage.risk_path(home, as_of).exists():
+        return False
+    return (pq.read_metadata(path).metadata or {}).get(b"perennial") == _stamp(predictor, as_of).encode()
 
 
 def _stamp(predictor: Predictor, as_of: date) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +31,42 @@ def redis_for(workspace: str) -> Iterator[str]:
         for key in client.scan_iter(f"*{workspace}"):
             client.delete(key)
         client.close()
+
+
+class OwnRedis:
+    """A Redis that is killed and started at will, and keeps what it held."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.command = ["redis-server", "--port", str(port), "--appendonly", "yes", "--dir", str(folder)]
+        self.port = port
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
+        import redis
+
+        with redis.Redis(port=self.port) as client:
+            for _ in range(200):
+                try:
+                    client.ping()
+                    return
+                except redis.RedisError:
+                    time.sleep(0.05)
+        pytest.fail(f"Redis did not start on port {self.port}")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def redis_of_its_own(address: str, folder: Path) -> Iterator[OwnRedis]:
+    """A server at `address`; without the program the test is skipped, or fails in CI."""
+    if shutil.which("redis-server") is None:
+        message = "redis-server is not installed"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    own = OwnRedis(int(address.rpartition(":")[2].partition("/")[0]), folder)
+    try:
+        yield own
+    finally:
+        own.stop()

@@ -85,7 +85,7 @@ def test_the_command_line_reads_from_redis(workspace: Workspace, tmp_path: Path)
         asked = ["get-online-features", "-f", f"{published.view}:vector", "-e", "customer_id=c05"]
         configuration = str(there.home_path / "feast" / "feature_store.yaml")
         done = CliRunner().invoke(cli, ["-c", str(ROOT / "features" / "repo"), "-f", configuration, *asked])
-        expected = online.online_vectors(store, published, ["c05"])["c05"]
+        expected = online.online_rows(store, there, published, ["c05"])["c05"].vector
     assert done.exit_code == 0, done.output
     np.testing.assert_array_equal(np.float32(json.loads(done.output)["vector"][0]), expected)
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date
@@ -63,7 +63,11 @@ class Shop(NamedTuple):
         online.check(self.store, self.workspace, self.published, online.expected_hash(self.workspace))
 
     def online(self, *customer_ids: str) -> dict[str, NDArray[np.float32]]:
-        return online.online_vectors(self.store, self.published, customer_ids)
+        return self.read(self.published, customer_ids)
+
+    def read(self, publication: Publication, customer_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        rows = online.online_rows(self.store, self.workspace, publication, customer_ids)
+        return {customer_id: row.vector for customer_id, row in rows.items()}
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +199,7 @@ def test_new_figures_of_the_same_day_replace_the_old(shop: Shop) -> None:
     assert shop.publish(WINTER).view != before.view
     new = shop.offline(WINTER)
     assert_same(shop.online(*new), new)
-    assert_same(online.online_vectors(shop.store, before, list(old)), old)
+    assert_same(shop.read(before, list(old)), old)
     assert not np.array_equal(new["c05"], old["c05"])
 
 
@@ -271,7 +275,7 @@ def test_another_order_of_the_features_is_refused_until_it_is_published(
     assert_same(shop.online(*new_vectors), new_vectors)
     assert not np.array_equal(new_vectors["c05"], old_vectors["c05"])
     assert after.features_hash != before.features_hash
-    assert_same(online.online_vectors(shop.store, before, list(old_vectors)), old_vectors)
+    assert_same(shop.read(before, list(old_vectors)), old_vectors)
 
 
 def test_an_unfinished_publication_gives_its_own_vectors_or_none(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,10 +286,10 @@ def test_an_unfinished_publication_gives_its_own_vectors_or_none(shop: Shop, mon
     unfinished = next(found for found in online.publications(shop.home) if found.view != shop.published.view)
     expected = shop.offline(WINTER)
     written, missing = sorted(expected)[:10], sorted(expected)[10:]
-    assert_same(online.online_vectors(shop.store, unfinished, written), {name: expected[name] for name in written})
+    assert_same(shop.read(unfinished, written), {name: expected[name] for name in written})
     for customer_id in missing:
         with pytest.raises(StaleFeatures):
-            online.online_vectors(shop.store, unfinished, [customer_id])
+            shop.read(unfinished, [customer_id])
 
 
 def test_an_emptied_store_is_stale_not_unknown(shop: Shop) -> None:
@@ -308,7 +312,7 @@ def test_a_removed_publication_is_stale(shop: Shop) -> None:
     for as_of in (SUMMER, WINTER):
         shop.publish(as_of)
     with pytest.raises(StaleFeatures, match="run `perennial publish`"):
-        online.online_vectors(shop.store, oldest, ["c05"])
+        shop.read(oldest, ["c05"])
 
 
 # What needs no store of its own
@@ -348,7 +352,7 @@ def test_a_vector_of_another_length_is_refused(embedded: Shop) -> None:
     """A row that has not one number per feature is never served."""
     shorter = replace(embedded.published, features=embedded.published.features[1:])
     with pytest.raises(FeatureMismatch, match=r"a vector in customer_vector_.* has not .* features"):
-        online.online_vectors(embedded.store, shorter, ["c05"])
+        embedded.read(shorter, ["c05"])
 
 
 def test_an_as_of_without_a_snapshot_is_not_published(embedded: Shop) -> None:

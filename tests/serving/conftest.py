@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
 from workspaces import run_line, small_workspace
 
-from perennial.settings import Workspace
+from perennial.settings import Service, Workspace
 
 KEY = "a-secret"
+# What the service takes for the time: some hours into the day that was published.
+NOW = datetime(2023, 7, 1, 18, tzinfo=UTC)
 
 
 class Shop(NamedTuple):
@@ -48,4 +51,4 @@ def app() -> Any:
     """The service's ASGI app. One for all: BentoML registers its metrics once in a process."""
     from serving import service
 
-    return service.application()
+    return service.application(lambda: NOW, Service())

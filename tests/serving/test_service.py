@@ -13,9 +13,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,18 +26,22 @@ import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
+from redis_server import redis_of_its_own
 from starlette.testclient import TestClient
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, ODD_IDS
 
 from features import online, purchases, retrieval, snapshot
 from perennial import registry, settings, storage
-from perennial.settings import SettingsError, Workspace
-from serving import scoring, service
+from perennial.settings import Service, SettingsError, Workspace
+from serving import processes, scoring, service
+from serving.answers import RETRY_SECONDS, Answers
 from serving.predictor import SCORE_COLUMNS, Predictor
 
 KEY = "a-secret"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 KNOWN = "c0200"
+NOW = datetime(2023, 7, 1, 18, tzinfo=UTC)
+AT_ANY_PORT = Service(port=49_151)
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +57,22 @@ def home(shop: Any, environment: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def answering_from(home: Path) -> Iterator[None]:
-    """The running service as if it had been started on `home`."""
+def answering_from(home: Path, **settings: Any) -> Iterator[None]:
+    """The running service as if it had been started on `home`, with these settings of `service`."""
     running = bentoml.get_current_service()
-    before, running.answers = running.answers, service.Answers(home)
+    before, running.answers = running.answers, Answers(home, lambda: NOW, Service(**settings))
     try:
         yield
     finally:
         running.answers = before
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Waits until the service, which looks around twice a second, has seen what changed."""
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "it never came to that"
+        time.sleep(0.1)
 
 
 def ask(client: TestClient, *customer_ids: Any, **more: Any) -> httpx.Response:
@@ -106,10 +118,12 @@ def test_every_customer_scores_as_in_the_file(client: TestClient, shop: Any) -> 
 
 
 def test_one_customer_scores_as_in_the_file(client: TestClient, shop: Any) -> None:
-    """GET /v1/customers gives the bare row, also for an id that a URL must escape."""
+    """The card holds the row of the file, also for an id that a URL must escape."""
     for customer_id in (KNOWN, *ODD_IDS):
         answer = client.get(f"/v1/customers/{quote(customer_id, safe='')}")
-        assert_equal_to_file([answer.json()], scores_file(shop.workspace).query("customer_id == @customer_id"))
+        assert_equal_to_file(
+            [answer.json()["scores"]], scores_file(shop.workspace).query("customer_id == @customer_id")
+        )
 
 
 def test_answers_come_in_the_order_asked(client: TestClient) -> None:
@@ -123,7 +137,7 @@ def test_answers_come_in_the_order_asked(client: TestClient) -> None:
 def test_an_unknown_customer_among_others_is_marked(client: TestClient) -> None:
     """A batch is answered, the unknown one in it with an error of its own."""
     known, unknown = ask(client, KNOWN, "nobody").json()["scores"]
-    assert tuple(known) == SCORE_COLUMNS
+    assert tuple(known) == (*SCORE_COLUMNS, "stale")
     assert unknown["customer_id"] == "nobody"
     assert unknown["error"]["code"] == "unknown_customer"
 
@@ -140,7 +154,9 @@ def test_explain_adds_reasons_where_there_is_a_probability(client: TestClient) -
 def test_model_says_what_answers(client: TestClient, shop: Any) -> None:
     """The versions are those in the scores, the hash that of the workspace's features."""
     said, row = client.get("/v1/model").json(), scores_file(shop.workspace).iloc[0]
-    assert said["models"]["churn"] == row["churn_model"]
+    churn = said["models"]["churn"]
+    assert f"{churn['name']}/{churn['version']}" == row["churn_model"]
+    assert churn["trained_as_of"] == str(AS_OF)
     assert said["as_of"] == str(AS_OF)
     assert said["features_hash"] == online.expected_hash(shop.workspace)
     assert said["settings"]["churn"]["horizon"] == 60
@@ -207,7 +223,7 @@ def test_the_key_is_checked_before_the_body(client: TestClient) -> None:
         (b'{"customer_ids": [200]}', "customer_ids.0: Input should be a valid string"),
         (b'{"customer_ids": ["c0200"], "explain": "yes"}', "explain: Input should be a valid boolean"),
         (b'{"customer_ids": ["c0200"], "expain": true}', "expain: no such key"),
-        (b'{"customer_ids": ["\\ud800"]}', "half of a UTF-16 pair"),
+        (b'{"customer_ids": ["\\ud800"]}', "a unicode string"),
     ],
 )
 def test_a_malformed_body_is_refused(client: TestClient, body: bytes, problem: str) -> None:
@@ -255,12 +271,11 @@ def test_without_a_champion_the_service_waits_for_one(client: TestClient, home: 
         with answering_from(home):
             answer = ask(client, KNOWN)
             refused(answer, 503, "no_champion")
-            assert answer.headers["retry-after"] == str(service.RETRY_SECONDS)
+            assert answer.headers["retry-after"] == str(RETRY_SECONDS)
             assert client.get("/livez").status_code == 200
             assert client.get("/readyz").status_code == 503
             tracker.set_registered_model_alias(name, "champion", version)
-            time.sleep(service.RETRY_SECONDS)
-            assert ask(client, KNOWN).status_code == 200
+            eventually(lambda: ask(client, KNOWN).status_code == 200)
             assert client.get("/readyz").status_code == 200
     finally:
         tracker.set_registered_model_alias(name, "champion", version)
@@ -273,7 +288,7 @@ def test_without_a_publication_the_service_waits_for_one(client: TestClient, hom
         for answer in (ask(client, KNOWN), client.get("/v1/model"), client.get("/v1/lists/churn-risk")):
             refused(answer, 503, "not_published")
         (home / "later.json").rename(home / "published.json")
-        assert ask(client, KNOWN).status_code == 200
+        eventually(lambda: ask(client, KNOWN).status_code == 200)
 
 
 def test_other_features_than_the_models_are_refused(client: TestClient, home: Path) -> None:
@@ -309,13 +324,39 @@ def test_features_that_the_store_has_lost_are_refused(client: TestClient, home: 
 
 
 def test_an_online_store_that_is_down_is_unavailable(client: TestClient, home: Path) -> None:
-    """No Redis is a 503 that says where it should be and when to come back."""
+    """Where `when_down` is refuse, no Redis is a 503 that says where it should be and when to come back."""
     edited(home / "workspace.json", online="redis://127.0.0.1:1/0")
     edited(home / "published.json", store="redis://127.0.0.1:1/0")
-    with answering_from(home):
+    with answering_from(home, when_down="refuse"):
         answer = ask(client, KNOWN)
     assert "Redis at 127.0.0.1:1, does not answer" in refused(answer, 503, "no_online_store")["message"]
-    assert answer.headers["retry-after"] == str(service.RETRY_SECONDS)
+    assert answer.headers["retry-after"] == str(RETRY_SECONDS)
+
+
+def test_while_redis_is_down_the_last_scores_answer_marked_stale(
+    client: TestClient, home: Path, shop: Any, tmp_path: Path
+) -> None:
+    """A Redis that is killed leaves what the last batch wrote, reasons aside; once it is back, so are fresh answers."""
+    address = f"redis://127.0.0.1:{_free_port()}/0"
+    edited(home / "workspace.json", online=address)
+    workspace = settings.of_home(home)
+    expected = scores_file(shop.workspace)
+    asked = expected["customer_id"].tolist()[:50]
+    with redis_of_its_own(address, tmp_path) as redis:
+        online.publish(retrieval.apply(workspace), workspace, AS_OF)
+        with answering_from(home):
+            assert not ask(client, KNOWN).json()["scores"][0]["stale"]
+            redis.stop()
+            rows = ask(client, *asked, "nobody", explain=True, offers=True).json()["scores"]
+            card = client.get(f"/v1/customers/{KNOWN}").json()
+            listed = client.get("/v1/lists/churn-risk?top=3")
+            redis.start()
+            eventually(lambda: not ask(client, KNOWN).json()["scores"][0]["stale"])
+    assert_equal_to_file(rows[:-1], expected.head(50))
+    assert {row["stale"] for row in rows[:-1]} == {True}
+    assert rows[-1]["error"]["code"] == "unknown_customer"
+    assert (card["stale"], card["history"], card["scores"]["as_of"]) == (True, None, str(AS_OF))
+    assert len(listed.json()) == 3
 
 
 def test_a_broken_registry_is_unavailable_not_fatal(client: TestClient, home: Path) -> None:
@@ -326,15 +367,15 @@ def test_a_broken_registry_is_unavailable_not_fatal(client: TestClient, home: Pa
 
 
 def test_a_list_without_scores_is_unavailable(client: TestClient, home: Path) -> None:
-    """A published as_of whose scores are gone answers customers, but has no list."""
-    storage.scores_path(home, AS_OF).unlink()
+    """A published as_of whose list is gone answers customers, but has no list."""
+    storage.risk_path(home, AS_OF).unlink()
     with answering_from(home):
         refused(client.get("/v1/lists/churn-risk"), 503, "not_scored")
         assert ask(client, KNOWN).status_code == 200
 
 
-def test_a_new_publication_is_answered_from_at_once(client: TestClient, home: Path) -> None:
-    """Published a week later, answers are those of the new as_of, percentiles too, without a restart."""
+def test_a_new_publication_is_answered_from(client: TestClient, home: Path) -> None:
+    """Published a week later, answers soon are those of the new as_of, percentiles too, without a restart."""
     workspace = settings.parse({**storage.read_json(home / "workspace.json"), "home": str(home)}, "copy")
     later = AS_OF + timedelta(days=7)
     with answering_from(home):
@@ -343,6 +384,7 @@ def test_a_new_publication_is_answered_from_at_once(client: TestClient, home: Pa
         store = retrieval.apply(workspace)
         scoring.score(Predictor.load(workspace, registry.client()), store, later)
         online.publish(store, workspace, later)
+        eventually(lambda: ask(client, KNOWN).json()["scores"][0]["as_of"] == str(later))
         expected = scores_file(workspace, later)
         rows = ask(client, *expected["customer_id"]).json()["scores"]
     assert before["as_of"] == str(AS_OF)
@@ -367,7 +409,7 @@ def test_the_description_is_true(client: TestClient) -> None:
     schemas = described["components"]["schemas"]
     for name in re.findall(r"#/components/schemas/(\w+)", json.dumps(described)):
         assert name in schemas
-    assert tuple(schemas["Score"]["properties"]) == SCORE_COLUMNS
+    assert tuple(schemas["Score"]["properties"]) == (*SCORE_COLUMNS, "stale")
     assert set(schemas["ModelAnswer"]["properties"]) == set(client.get("/v1/model").json())
 
 
@@ -378,7 +420,7 @@ def test_without_a_key_it_does_not_start(home: Path, monkeypatch: pytest.MonkeyP
     """Neither `serve` nor BentoML starts a service that nobody could be let into."""
     monkeypatch.delenv("PERENNIAL_API_KEY")
     with pytest.raises(SettingsError, match="PERENNIAL_API_KEY is not set"):
-        service.serve(home, "127.0.0.1", 0)
+        processes.serve(home, AT_ANY_PORT, lambda: NOW)
     with pytest.raises(SettingsError, match="PERENNIAL_API_KEY is not set"):
         service.Perennial()
 
@@ -386,13 +428,13 @@ def test_without_a_key_it_does_not_start(home: Path, monkeypatch: pytest.MonkeyP
 def test_without_a_workspace_it_does_not_start(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A home that nothing was run in is named, with the command that fills it."""
     with pytest.raises(SettingsError, match=r"workspace\.json does not exist: run `perennial run"):
-        service.serve(tmp_path, "127.0.0.1", 0)
+        processes.serve(tmp_path, AT_ANY_PORT, lambda: NOW)
 
 
 def test_a_taken_port_is_said_at_once(home: Path) -> None:
     """A port in use is an error before anything is loaded."""
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(SettingsError, match="cannot listen on"):
-        service.serve(home, "127.0.0.1", other.getsockname()[1])
+        processes.serve(home, Service(port=other.getsockname()[1]), lambda: NOW)
 
 
 def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> None:
@@ -402,7 +444,7 @@ def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> No
     port = _free_port()
     with _process(home, port, outside) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         _wait_until_ready(client, process)
-        rows = [client.get(f"/v1/customers/{KNOWN}", headers=BEARER).json()]
+        rows = [client.get(f"/v1/customers/{KNOWN}", headers=BEARER).json()["scores"]]
         assert_equal_to_file(rows, scores_file(shop.workspace).query("customer_id == @KNOWN"))
         assert client.get("/v1/model").status_code == 401
         client.get("/wp-login.php")
@@ -420,8 +462,11 @@ def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> No
 
 _SERVE = """
 import pathlib, sys
-from serving.service import serve
-serve(pathlib.Path(sys.argv[1]), "127.0.0.1", int(sys.argv[2]))
+from datetime import UTC, datetime
+from perennial.settings import Service
+from serving.processes import serve
+now = datetime(2023, 7, 1, 18, tzinfo=UTC)
+serve(pathlib.Path(sys.argv[1]), Service(port=int(sys.argv[2])), lambda: now)
 """
 
 

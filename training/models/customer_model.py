@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,15 +42,24 @@ class Inputs:
     def booster_names(self) -> tuple[str, ...]:
         return (*self.used, *_OUTLOOK_NAMES)
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each feature stands in the packed vector."""
+        return {name: place for place, name in enumerate(self.packed)}
+
+    @cached_property
+    def _used_places(self) -> NDArray[np.intp]:
+        return np.array([self.places[name] for name in self.used], dtype=np.intp)
+
     def column(self, vectors: NDArray[np.float32], name: str) -> Floats:
-        return vectors[:, self.packed.index(name)].astype(np.float64)
+        return vectors[:, self.places[name]].astype(np.float64)
 
     def history(self, vectors: NDArray[np.float32]) -> History:
         return History(*(self.column(vectors, name) for name in History._fields))
 
     def design(self, vectors: NDArray[np.float32], outlook: Outlook) -> Floats:
         """The booster's input: the used features beside what the history alone predicts."""
-        chosen = vectors[:, [self.packed.index(name) for name in self.used]]
+        chosen = vectors[:, self._used_places]
         beside = (
             outlook.p_alive,
             outlook.expected_purchases,

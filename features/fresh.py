@@ -1,0 +1,142 @@
+"""The features of a few customers, computed now by a snapshot's own expressions, from their days and new events.
+
+The days are those that the last batch summed up; events that it has not seen are summed up here in the same way. What a
+feature says of the shop as a whole is taken from everybody's days, which are summed by day once and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+from numpy.typing import NDArray
+
+from features import days, product_affinity, segments
+from features.known import Tables
+from features.snapshot import CUSTOMER_FAMILIES, customer_family, customer_features
+from perennial import events, storage, verdicts
+from perennial.events import Event, EventStore
+from perennial.settings import Workspace
+from perennial.storage import quoted
+from perennial.tables import CONTRACTS
+
+_MEMORY = 1.0  # gigabytes; the service answers beside it
+_KEPT_QUERIES = 8
+_SHOP = {
+    # What `features.purchases` asks of the shop, and `features.engagement`.
+    "customer_days": "SELECT day, known_day, sum(spend) AS spend, sum(n_lines)::INT AS n_lines FROM {} GROUP BY ALL",
+    "opinions": "SELECT DISTINCT kind, day, known_day, resolved_day FROM {}"
+    " WHERE kind = 'complaint' AND resolved_day IS NOT NULL",
+}
+
+
+class FreshFeatures:
+    """Features of single customers of one workspace, from its days and what `events` adds to them."""
+
+    def __init__(self, workspace: Workspace, store: EventStore) -> None:
+        self.workspace, self.home, self.store = workspace, workspace.home_path, store
+        self.connection = storage.connect(self.home, workspace.timezone, _MEMORY)
+        self.backend = ibis.duckdb.from_connection(self.connection)
+        self.connection.execute("SET TimeZone = ?", [workspace.timezone])  # ibis 12 sets it to UTC
+        self.connection.execute("SET threads = 1")
+        self.files: dict[str, list[Path]] = {}
+        self.in_days: dict[str, int] = {}
+        self.seen = 0
+        self.queries: dict[tuple[date, str], str] = {}
+
+    def keep_up(self) -> None:
+        """Takes in the days as they lie there now, and the events that they lack.
+
+        Raises:
+            CheckFailed: a batch is at work on the days, or the store of events does not answer.
+        """
+        files, in_days = segments.days_files(self.workspace)
+        if (files, in_days) != (self.files, self.in_days):
+            for kind, query in _SHOP.items():
+                rows = query.format(storage.reader(files[kind]))
+                self.connection.execute(f"CREATE OR REPLACE TABLE shop_{kind} AS {rows}")
+            self._hold_events([], "CREATE OR REPLACE TABLE {} AS")
+            self.files, self.in_days, self.seen = files, in_days, min(in_days.values())
+        new = self.store.read("number > :seen", seen=self.seen)
+        self._hold_events([event for event in new if event.number > self.in_days[event.table]], "INSERT INTO {}")
+        self.seen = max([event.number for event in new], default=self.seen)
+
+    def vectors(self, customer_ids: Sequence[str], as_of: date) -> dict[str, NDArray[np.float32]]:
+        """The packed vector at `as_of` of each customer who is known then, by id."""
+        among = ", ".join(map(quoted, customer_ids))
+        self.connection.execute(f"CREATE OR REPLACE TABLE wanted AS SELECT unnest([{among}]) AS customer_id")
+        for kind, paths in self.files.items():
+            own = f"SELECT * FROM {storage.reader(paths)} WHERE customer_id IN ({among})"
+            self.connection.execute(f"CREATE OR REPLACE TABLE own_{kind} AS {own}")
+        rows = self.connection.execute(self._query(as_of)).fetchall()
+        return {row[0]: np.array(row[1:], dtype=np.float32) for row in rows}
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _hold_events(self, new: Sequence[Event], into: str) -> None:
+        """Puts events into tables `new_...`, canonical and with the days that ingest would give them."""
+        for name in events.TABLES:
+            contract = CONTRACTS[name]
+            self.connection.register("arrived", events.as_table(contract, new))
+            query = f"SELECT *{verdicts.days(contract, contract.names)} FROM arrived"
+            self.connection.execute(f"{into.format(f'new_{name}')} {query}")
+            self.connection.unregister("arrived")
+
+    def _query(self, as_of: date) -> str:
+        """SQL for a row of each wanted customer; putting it together takes longer than running it, so it is kept."""
+        described = [storage.parts(storage.tables_folder(self.home, name)) for name in ("customers", "products")]
+        key = (as_of, str(described))
+        if key not in self.queries:
+            if len(self.queries) == _KEPT_QUERIES:
+                self.queries.clear()
+            self.queries[key] = self._written(as_of)
+        return self.queries[key]
+
+    def _written(self, as_of: date) -> str:
+        """SQL for a row of each wanted customer who is known at `as_of`: the id, and every feature in order."""
+        names = [feature.name for feature in customer_features(self.workspace)]
+        tables = self._tables()
+        affinity = product_affinity.product_affinity(tables, as_of)
+        profile, *others = (
+            customer_family(family, self.workspace, tables, as_of, lambda: affinity)
+            for family in sorted(CUSTOMER_FAMILIES, key=lambda family: family != "profile")
+        )
+        rows = profile
+        for family in others:
+            rows = rows.left_join(family, "customer_id").drop("customer_id_right")
+        return str(ibis.to_sql(rows.select("customer_id", *(rows[name].cast("float32") for name in names)), "duckdb"))
+
+    def _tables(self) -> Tables:
+        """The wanted customers' tables: their days and those of their events, which are late: they may share a day."""
+        read = self.backend.read_parquet
+        canonical = {
+            name: segments.canonical(lambda files: read([str(file) for file in files]), self.workspace, CONTRACTS[name])
+            for name in ("customers", "products")
+        }
+        item = segments.item_column(self.workspace)
+        lines = segments.priced(self.backend.table("new_transactions"), canonical["products"], item)
+        interactions = self.backend.table("new_interactions")
+        arrived = {
+            "item_days": days.item_days(lines).mutate(late=True),
+            "customer_days": days.customer_days(lines).mutate(late=True),
+            "interaction_days": days.interaction_days(interactions),
+            "opinions": days.opinions(interactions),
+        }
+        wanted = self.backend.table("wanted")
+        own = {kind: _both(self.backend.table(f"own_{kind}"), rows.semi_join(wanted, "customer_id"))
+               for kind, rows in arrived.items()}  # fmt: skip
+        shop = own | {kind: _both(self.backend.table(f"shop_{kind}"), arrived[kind]) for kind in _SHOP}
+        customers = canonical["customers"].semi_join(wanted, "customer_id")
+        categories = segments.item_categories(canonical["products"], item)
+        shop_tables = Tables(**shop, customers=customers, categories=categories)
+        return Tables(**own, customers=customers, categories=categories, shop=shop_tables)
+
+
+def _both(rows: ir.Table, more: ir.Table) -> ir.Table:
+    """The rows of both, in the columns and types of the former."""
+    return rows.union(more.select(**{name: more[name].cast(kind) for name, kind in rows.schema().items()}))

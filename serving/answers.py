@@ -1,0 +1,335 @@
+"""The answers of the service, from what was published last: scores, cards, offers, lists, which models they are of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from features import online, retrieval
+from features.online import FeatureMismatch, Publication, Row
+from perennial import registry, settings, storage
+from perennial.settings import Service, Workspace
+from perennial.storage import CheckFailed
+from perennial.windows import midnight
+from serving import card, lists, metrics
+from serving.access import Refusal, Refused
+from serving.filed import Filed
+from serving.predictor import NoChampion, Predictor
+from serving.reasons import Explainer
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+    from numpy.typing import NDArray
+
+    from serving.bodies import ListQuery, ScoresRequest
+
+_log = logging.getLogger("bentoml.perennial")
+
+# How often a service looks for what it lacks or whether an online store is back, and what it tells callers to wait.
+RETRY_SECONDS = 3
+_LOOK_SECONDS = 0.5
+_STORE_PATIENCE = 1.0  # seconds that Redis may take; the event loop waits with the caller
+
+
+class NotPublished(RuntimeError):
+    """There are champions, but no as_of has been published for them to answer about."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the service answers with: the champions, ranking customers as the batch of the published as_of did."""
+
+    predictor: Predictor
+    publication: Publication
+    store: FeatureStore
+
+    @property
+    def as_of(self) -> date:
+        return self.publication.as_of
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.predictor.workspace
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        return Explainer(self.predictor)
+
+    @cached_property
+    def filed(self) -> Filed:
+        return Filed(self.workspace, self.as_of)
+
+    @classmethod
+    def of(cls, workspace: Workspace, when_down: str) -> Published:
+        """What was published last; where stale answers will do, the online store may be out of reach.
+
+        Raises:
+            NoChampion, NotPublished: there is none yet.
+            FeatureMismatch: the online store holds other features than the champions', or does not hold it any more.
+            CheckFailed: the online store does not answer.
+        """
+        predictor = Predictor.load(workspace, registry.client())
+        publication = online.published(workspace.home_path)
+        if publication is None:
+            raise NotPublished(f"{workspace.name} has published nothing yet; run `perennial publish`")
+        store = retrieval.open_store(workspace, _STORE_PATIENCE)
+        try:
+            online.check(store, workspace, publication, online.expected_hash(workspace))
+        except CheckFailed:
+            if when_down == "refuse":
+                raise
+        edges = storage.read_json(storage.percentiles_path(workspace.home_path, publication.as_of))
+        return cls(replace(predictor, percentile_edges=np.array(edges) if edges else None), publication, store)
+
+
+class Answers:
+    """Answers about the customers of one workspace, from what was published last.
+
+    A newly promoted champion answers from the next publication on: until then the online features, the percentiles and
+    the scores file are still its predecessor's, and its answers would equal none of them.
+    """
+
+    def __init__(self, home: Path, clock: Callable[[], datetime], service: Service) -> None:
+        self.home, self.clock, self.service = home, clock, service
+        self.workspace = settings.of_home(home)
+        self._looking = threading.Lock()
+        self._store_down_until = 0.0
+        self._found: Published | Refusal | None = None
+        self._look()
+
+    def current(self) -> Published:
+        """The last publication that was looked at.
+
+        Raises:
+            Refused: there is nothing to answer with, or its features are not the model's.
+        """
+        if isinstance(self._found, Published):
+            return self._found
+        assert self._found is not None
+        raise Refused(self._found)
+
+    async def watch(self) -> None:
+        """Waits a moment and looks for a newer publication, or for one at all; requests do not wait for it."""
+        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.to_thread(self.keep_up)
+
+    def keep_up(self) -> None:
+        """Loads what was published since, if anything."""
+        with self._looking:
+            if self._outdated():
+                self._look()
+        if isinstance(self._found, Published):
+            start = midnight(self._found.as_of, self.workspace.timezone)
+            metrics.FEATURE_AGE.set((self.clock() - start).total_seconds())
+
+    def _outdated(self) -> bool:
+        if _changed_at(self.home) != self._seen:
+            return True
+        return isinstance(self._found, Refusal) and time.monotonic() >= self._look_again
+
+    def _look(self) -> None:
+        self._seen = _changed_at(self.home)
+        before, self._found = self._found, self._find()
+        self._look_again = time.monotonic() + RETRY_SECONDS
+        versions = (of.predictor.versions if isinstance(of, Published) else {} for of in (before, self._found))
+        metrics.tell_models(*versions)
+
+    def _find(self) -> Published | Refusal:
+        try:
+            self.workspace = settings.of_home(self.home)
+            return Published.of(self.workspace, self.service.when_down)
+        except (FeatureMismatch, CheckFailed) as problem:
+            return _not_online(problem)
+        except NoChampion as problem:
+            return _unavailable("no_champion", str(problem))
+        except NotPublished as problem:
+            return _unavailable("not_published", str(problem))
+        except Exception:  # MLflow or Feast may be back in a moment; a service that ended would not be
+            _log.exception("what %s published cannot be loaded", self.home)
+            return _unavailable("not_loaded", "the published models cannot be loaded; the service's log says why")
+
+    async def scores(self, asked: ScoresRequest) -> dict[str, dict[str, Any]]:
+        """The columns of `scores` of each customer who is known, by id; beside them what was asked for.
+
+        Raises:
+            Refused: there is nothing to answer with, or the online store does not hold it or does not answer.
+        """
+        published = self.current()
+        rows = await self._scored(published, asked.customer_ids, asked.explain, asked.horizon)
+        if asked.offers and rows:
+            offers = await self._filed(published.filed.offers, list(rows))
+            rows = {customer_id: row | {"offers": offers.get(customer_id, [])} for customer_id, row in rows.items()}
+        return rows
+
+    async def card(self, customer_id: str) -> dict[str, Any] | None:
+        """All that is known of a customer, as `bodies.Card` says; none of who is unknown.
+
+        Raises:
+            Refused: as for `scores`.
+        """
+        published = self.current()
+        online_rows = self._online(published, [customer_id])
+        if online_rows is None:
+            scores = await self._filed(published.filed.scores, [customer_id])
+            rows = _stale(scores)
+        else:
+            rows = _rows(published, online_rows, explain=True)
+        if customer_id not in rows:
+            return None
+        offers = await self._filed(published.filed.offers, [customer_id])
+        marketing = await self._filed(published.filed.marketing_consent, customer_id)
+        vector = online_rows[customer_id].vector if online_rows else None
+        return card.card(published.explainer, rows[customer_id], vector, offers.get(customer_id, []), marketing)
+
+    async def offers(self, customer_id: str) -> dict[str, Any] | None:
+        """The offers that the last batch ranked for a customer; none of who is unknown to it.
+
+        Raises:
+            Refused: the published as_of has no offers.
+        """
+        published = self.current()
+        found = await self._filed(published.filed.offers, [customer_id])
+        if not found and customer_id not in await self._filed(published.filed.scores, [customer_id]):
+            return None
+        return {
+            "customer_id": customer_id, "as_of": published.as_of.isoformat(), "offers": found.get(customer_id, [])
+        }  # fmt: skip
+
+    def churn_risk(self, asked: ListQuery) -> lists.Page:
+        """A page of the list of the published as_of.
+
+        Raises:
+            Refused: the published as_of has no scores, the cursor is of another list, an attribute is not kept.
+        """
+        published = self.current()
+        try:
+            return lists.page(published.explainer, published.as_of, asked, self._vectors)
+        except lists.NoSuchFilter as problem:
+            raise Refused(Refusal(400, "malformed", str(problem), {"problems": []})) from problem
+        except CheckFailed as problem:
+            raise Refused(_unavailable("not_scored", str(problem))) from problem
+
+    def _vectors(self, as_of: date, customer_ids: Sequence[str]) -> NDArray[np.float32]:
+        """The packed vectors that a listed as_of was scored on: online, or else out of its snapshot."""
+        published = self.current()
+        found = self._online(published, customer_ids) or {}
+        if all(customer_id in found and found[customer_id].as_of == as_of for customer_id in customer_ids):
+            return np.stack([found[customer_id].vector for customer_id in customer_ids])
+        return lists.vectors(published.workspace, as_of, customer_ids)
+
+    def model(self) -> dict[str, Any]:
+        """Which versions answer, as of when, and what their numbers mean."""
+        published = self.current()
+        workspace = published.workspace
+        models = {
+            kind: version._asdict() | {"trained_at": datetime.fromtimestamp(version.trained_at, UTC).isoformat()}
+            for kind, version in published.predictor.registered.items()
+        }
+        return {
+            "workspace": workspace.name,
+            "as_of": published.as_of.isoformat(),
+            "currency": workspace.currency,
+            "features_hash": published.publication.features_hash,
+            "models": models,
+            "settings": workspace.model_dump(mode="json", include={"churn", "lifetime_value", "cross_sell", "bands"}),
+        }
+
+    def known(self, customer_ids: Sequence[str]) -> set[str]:
+        """Who of these is online; everybody while that cannot be asked."""
+        found = self._online(self.current(), list(customer_ids))
+        return set(customer_ids) if found is None else set(found)
+
+    async def _scored(
+        self, published: Published, customer_ids: Sequence[str], explain: bool, horizon: int | None
+    ) -> dict[str, dict[str, Any]]:
+        found = self._online(published, customer_ids)
+        if found is not None:
+            return _rows(published, found, explain, horizon)
+        rows = _stale(await self._filed(published.filed.scores, customer_ids))
+        return {customer_id: row | {"reasons": []} for customer_id, row in rows.items()} if explain else rows
+
+    def _online(self, published: Published, customer_ids: Sequence[str]) -> dict[str, Row] | None:
+        """What the online store says; None while it is out of reach and the files shall answer.
+
+        A store that did not answer is not asked again for a while: every request would wait for it in vain.
+        """
+        stale_instead = self.service.when_down == "stale"
+        if stale_instead and time.monotonic() < self._store_down_until:
+            return None
+        try:
+            return online.online_rows(published.store, published.workspace, published.publication, customer_ids)
+        except FeatureMismatch as problem:
+            raise Refused(_not_online(problem)) from problem
+        except CheckFailed as problem:
+            self._store_down_until = time.monotonic() + RETRY_SECONDS
+            if stale_instead:
+                _log.warning("answering from the last batch's files: %s", problem)
+                return None
+            raise Refused(_not_online(problem)) from problem
+
+    async def _filed(self, read: Callable[[Any], Any], of: Any) -> Any:
+        """What the files say, read beside the event loop."""
+        try:
+            return await asyncio.to_thread(read, of)
+        except CheckFailed as problem:
+            raise Refused(_unavailable("not_scored", str(problem))) from problem
+
+
+def _changed_at(home: Path) -> int | None:
+    try:
+        return online.published_path(home).stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _not_online(problem: FeatureMismatch | CheckFailed) -> Refusal:
+    if isinstance(problem, FeatureMismatch):
+        return Refusal(409, problem.code, str(problem))
+    return _unavailable("no_online_store", str(problem))
+
+
+def _unavailable(code: str, message: str) -> Refusal:
+    return Refusal(503, code, message, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def _stale(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    metrics.STALE.inc(len(rows))
+    return {customer_id: row | {"stale": True} for customer_id, row in rows.items()}
+
+
+def _rows(
+    published: Published, found: dict[str, Row], explain: bool = False, horizon: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """Who has no churn probability gets no reasons: there is nothing to explain, or no consent to look."""
+    if not found:
+        return {}
+    predictor, vectors = published.predictor, np.stack([row.vector for row in found.values()])
+    as_of = np.array([row.as_of for row in found.values()], dtype=object)
+    columns = predictor.score(list(found), as_of, vectors, horizon)
+    values = zip(*(_json_values(column, len(vectors)) for column in columns.values()), strict=True)
+    rows = [dict(zip((*columns, "stale"), (*row, False), strict=True)) for row in values]
+    metrics.count_not_scored(rows)
+    if explain:
+        scored = ~np.isnan(columns["churn_probability"])
+        told = iter(published.explainer(vectors[scored]))
+        rows = [row | {"reasons": next(told) if is_scored else []} for row, is_scored in zip(rows, scored, strict=True)]
+    return {row["customer_id"]: row for row in rows}
+
+
+def _json_values(column: Any, count: int) -> list[Any]:
+    """A column of `Predictor.score`, an array or a constant, as values that JSON knows; nan is null."""
+    if not isinstance(column, np.ndarray):
+        return [column] * count
+    if len(column) and isinstance(column[0], date):
+        return [day.isoformat() for day in column]
+    return [None if value != value else value for value in column.tolist()]

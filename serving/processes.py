@@ -1,0 +1,213 @@
+"""The processes of `perennial serve`: some that answer, one that keeps features fresh, and the one that starts them.
+
+Without BentoML's supervisor: that imports everything twice before it is ready, starts a worker that cannot start again
+and again, and listens on control ports where every local user may start commands. Here everything is imported once, and
+each process is a fork; one that dies is followed by another within a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perennial import settings
+from perennial.settings import Service, SettingsError
+from perennial.storage import CheckFailed
+from serving.access import required_key
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from serving.freshness import Freshness
+
+_log = logging.getLogger("bentoml.perennial")
+_SHUTDOWN_SECONDS = 5
+# A process that ends sooner than this after its start, so often in a row, will not do better the next time. One that
+# was killed, by hand or by a system without memory, may.
+_SOON, _OFTEN = 10.0, 3
+Clock = Callable[[], datetime]
+
+
+@dataclass
+class _Kept:
+    """A process that is started again when it ends."""
+
+    name: str
+    target: Callable[[], None]
+    process: BaseProcess
+    started: float
+    failures: int = 0
+
+
+def serve(home: Path, service: Service, clock: Clock) -> None:
+    """Runs the service until SIGINT or SIGTERM, then finishes the requests under way and returns.
+
+    Raises:
+        SettingsError: no key, no workspace in `home`, or an address that cannot be listened on.
+        CheckFailed: the workspace cannot be opened, or a process ends again and again.
+    """
+    home = home.resolve()
+    required_key()
+    settings.of_home(home)
+    with bound(service.host, service.port) as listener:
+        _set_environment(home, service.port)
+        _Keeper(_targets(home, service, clock, listener)).run()
+
+
+def _targets(home: Path, service: Service, clock: Clock, listener: socket.socket) -> dict[str, Callable[[], None]]:
+    """What each process does; everything is imported here, once for all of them."""
+    # Only now, since what counts for /metrics looks at the environment when it is imported.
+    import feast  # noqa: F401
+    import mlflow  # noqa: F401
+
+    from serving.freshness import Freshness
+    from serving.service import application
+
+    _log_as_json()
+    _log.info("starting on %s://%s:%d", "https" if service.tls_certificate else "http", service.host, service.port)
+    targets: dict[str, Callable[[], None]] = {"freshness": lambda: _keep_fresh(Freshness(home, clock))}
+    for number in range(service.workers):
+        targets[f"answers-{number}"] = lambda: _answer(application(clock, service), listener, service)
+    return targets
+
+
+class _Keeper:
+    """Starts processes, starts again those that end, and ends all of them on a signal."""
+
+    def __init__(self, targets: dict[str, Callable[[], None]]) -> None:
+        self.targets = targets
+        self.stopping = False
+
+    def run(self) -> None:
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, self._stop)
+        kept = [_Kept(name, target, _started(name, target), time.monotonic()) for name, target in self.targets.items()]
+        try:
+            while not self.stopping:
+                wait([one.process.sentinel for one in kept], timeout=0.5)
+                for one in kept:
+                    if not one.process.is_alive() and not self.stopping:
+                        self._start_again(one)
+        finally:
+            _end([one.process for one in kept])
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def _start_again(self, one: _Kept) -> None:
+        soon, killed = time.monotonic() - one.started < _SOON, one.process.exitcode == -signal.SIGKILL
+        one.failures = 0 if killed else one.failures + 1 if soon else 1
+        _log.error("%s ended with code %s", one.name, one.process.exitcode)
+        if one.failures >= _OFTEN:
+            raise CheckFailed(f"{one.name} ended {one.failures} times in a row; the log above says why")
+        _forget_metrics(one.process.pid)
+        one.process, one.started = _started(one.name, one.target), time.monotonic()
+
+
+def _started(name: str, target: Callable[[], None]) -> BaseProcess:
+    process = multiprocessing.get_context("fork").Process(target=target, name=name)
+    process.start()
+    return process
+
+
+def _end(processes: list[BaseProcess]) -> None:
+    """Lets all finish what they are at; kills who takes too long."""
+    for process in processes:
+        if process.is_alive():
+            process.terminate()
+    until = time.monotonic() + _SHUTDOWN_SECONDS + 2
+    for process in processes:
+        process.join(max(0.1, until - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+
+
+def _answer(app: ASGIApp, listener: socket.socket, service: Service) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, lifespan="on", log_config=None, access_log=False, server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS, ssl_certfile=service.tls_certificate,
+        ssl_keyfile=service.tls_key, h11_max_incomplete_event_size=65_536,
+    )  # fmt: skip
+    # uvicorn raises the signal that stopped it once more when it is done; that would end the process as if killed.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: None)
+    _die_with_parent()
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _keep_fresh(freshness: Freshness) -> None:
+    stopping: list[bool] = []
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: stopping.append(True))
+    _die_with_parent()
+    parent = os.getppid()
+    freshness.run(lambda: bool(stopping) or os.getppid() != parent)
+
+
+def _die_with_parent() -> None:
+    """Asks the kernel for SIGTERM when the process that keeps this one is killed: nobody would start it again."""
+    import ctypes
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def _forget_metrics(pid: int | None) -> None:
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(pid)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that has the address but does not listen yet: callers are turned away until the service is ready.
+
+    Raises:
+        SettingsError: the address cannot be had.
+    """
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as problem:
+        found.close()
+        raise SettingsError(f"cannot listen on {host}, port {port}: {problem}; choose another with --port") from problem
+    return found
+
+
+def _log_as_json() -> None:
+    from serving.limits import JsonLines
+
+    to_terminal = logging.StreamHandler()
+    to_terminal.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[to_terminal], level=logging.WARNING, force=True)
+    for ours in ("bentoml.perennial", "perennial"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+
+
+def _set_environment(home: Path, port: int) -> None:
+    """Where the service finds the workspace, and where BentoML and its metrics may write."""
+    metrics = home / "bentoml" / f"metrics-{port}"
+    shutil.rmtree(metrics, ignore_errors=True)  # counts of a process that is gone
+    metrics.mkdir(parents=True)
+    os.environ |= {
+        "PERENNIAL_HOME": str(home),
+        "BENTOML_HOME": str(home / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "true",
+        # `limits` writes a line for each request, with its id and without whom it is about.
+        "BENTOML_CONFIG_OPTIONS": "api_server.logging.access.enabled=false",
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+    }

@@ -1,0 +1,93 @@
+"""What must be there before the service starts, looked at one by one: `perennial serve --check`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from features import online, retrieval
+from features.online import FeatureMismatch
+from perennial import events, registry, settings, storage
+from perennial.settings import SettingsError, Workspace
+from perennial.storage import CheckFailed
+from serving import processes
+from serving.access import required_key
+from serving.predictor import NoChampion, Predictor
+
+_Check = Callable[[Workspace], str]
+_TROUBLE = (SettingsError, CheckFailed, NoChampion, FeatureMismatch, OSError)
+
+
+def check(workspace: Workspace) -> Iterator[tuple[str, bool, str]]:
+    """What was looked at, whether it is as it must be, and a sentence about it; one after the other."""
+    for name, look in _CHECKS.items():
+        try:
+            yield name, True, look(workspace)
+        except _TROUBLE as problem:
+            yield name, False, str(problem).splitlines()[0]
+
+
+def _key(_: Workspace) -> str:
+    required_key()
+    return "there is one"
+
+
+def _run(workspace: Workspace) -> str:
+    settings.of_home(workspace.home_path)
+    return f"{workspace.home_path}"
+
+
+def _address(workspace: Workspace) -> str:
+    processes.bound(workspace.service.host, workspace.service.port).close()
+    return f"{workspace.service.host}:{workspace.service.port} is free"
+
+
+def _certificate(workspace: Workspace) -> str:
+    service = workspace.service
+    if service.tls_certificate is None or service.tls_key is None:
+        return "none: plain HTTP"
+    for file in (service.tls_certificate, service.tls_key):
+        Path(file).read_bytes()
+    return service.tls_certificate
+
+
+def _champions(workspace: Workspace) -> str:
+    return ", ".join(Predictor.load(workspace, registry.client()).versions.values())
+
+
+def _publication(workspace: Workspace) -> str:
+    publication = online.published(workspace.home_path)
+    if publication is None:
+        raise CheckFailed("nothing is published yet; run `perennial publish`")
+    store = retrieval.open_store(workspace)
+    online.check(store, workspace, publication, online.expected_hash(workspace))
+    return f"{publication.customers:,} customers of {publication.as_of} in {publication.store}"
+
+
+def _scores(workspace: Workspace) -> str:
+    publication = online.published(workspace.home_path)
+    as_of = publication.as_of if publication else storage.latest_scored(workspace.home_path)
+    for path in (storage.scores_path, storage.offers_path, storage.risk_path):
+        if not path(workspace.home_path, as_of).exists():
+            raise CheckFailed(f"{path(workspace.home_path, as_of)} is not there; run `perennial score --as-of {as_of}`")
+    return f"of {as_of}"
+
+
+def _events(workspace: Workspace) -> str:
+    store = events.open_store(workspace)
+    try:
+        return f"{store.last_number():,} accepted so far"
+    finally:
+        store.close()
+
+
+_CHECKS: dict[str, _Check] = {
+    "key": _key,
+    "workspace": _run,
+    "address": _address,
+    "certificate": _certificate,
+    "champions": _champions,
+    "online store and registry": _publication,
+    "scores and lists": _scores,
+    "store of events": _events,
+}

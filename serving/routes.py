@@ -1,0 +1,277 @@
+"""The routes below `/v1`, what they refuse, and their description."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from itertools import chain
+from typing import Annotated, Any, Literal
+
+import bentoml
+from fastapi import FastAPI, Path, Query, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, TypeAdapter
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from serving import lists
+from serving.access import Refusal, Refused
+from serving.answers import Answers
+from serving.bodies import (
+    Band,
+    Card,
+    EventsAnswer,
+    EventsRequest,
+    Failure,
+    Id,
+    ListQuery,
+    ModelAnswer,
+    OffersAnswer,
+    ScoresAnswer,
+    ScoresRequest,
+)
+from serving.events import Inbox
+
+_MEDIA_TYPES = {
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+
+
+class ListRow(BaseModel):
+    customer_id: str
+    churn_probability: float
+    churn_percentile: float
+    churn_band: Band
+    lifetime_value: float
+    lifetime_value_low: float | None
+    lifetime_value_high: float | None
+    value_at_risk: float
+    reasons: str = ""
+    offer: str | None
+    offer_kind: Literal["repeat", "new"] | None
+    offer_probability: float | None
+    as_of: str
+
+
+def _refusal(description: str, code: str, message: str, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    example = Refusal(0, code, message, details or {}).body()
+    content = {"application/json": {"example": example}}
+    return {"model": Failure, "description": description, "content": content}
+
+
+_PROBLEM = {"where": "body.customer_ids", "problem": "Field required"}
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: _refusal(
+        "malformed: the body, the path or the query is not as described here",
+        "malformed", "body.customer_ids: Field required", {"problems": [_PROBLEM]},
+    ),
+    401: _refusal("no bearer key, or a wrong one", "unauthorized", "send the header `Authorization: Bearer <key>`"),
+    408: _refusal("the body came too slowly", "slow_body", "the body was not there within 10 s"),
+    409: _refusal(
+        "the published features are not those of the champions, or are stale; or an event's id has another content",
+        "stale_features", "2025-01-01 was scored again after its features were published: run `perennial publish`",
+    ),
+    413: _refusal(
+        "too many ids or events, or too large a body",
+        "too_many_ids", "1,001 customer_ids in one request; at most 1,000 can be", {"asked": 1001, "most": 1000},
+    ),
+    500: _refusal("a defect of the service", "internal", "the service failed to answer; its log says why"),
+    503: _refusal(
+        "no champion, nothing published, a store that is down, or too many requests: try again after `Retry-After`",
+        "overloaded", "more requests are under way than the service keeps up with; come again",
+    ),
+}  # fmt: skip
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: _refusal(
+        "unknown customer",
+        "unknown_customer", "no customer with this id was known at the published as_of", {"customer_id": "nobody"},
+    )
+}  # fmt: skip
+_ROWS = TypeAdapter(list[ListRow]).json_schema(ref_template="#/components/schemas/{model}")
+_LIST: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "the list in the format asked for, CSV and XLSX as a download; `Link` leads to the next page",
+        "headers": {"Link": {"schema": {"type": "string"}, "description": "the next page, where there is one"}},
+        "content": {
+            _MEDIA_TYPES["json"]: {"schema": {"type": "array", "items": ListRow.model_json_schema()}},
+            "text/csv": {"schema": {"type": "string"}},
+            _MEDIA_TYPES["xlsx"]: {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+}
+_PROBES = {
+    "/livez": "the process is alive",
+    "/readyz": "it can answer: there are champions and a publication",
+    "/metrics": "for Prometheus: counts and times by route, age of features, lag of events, versions",
+}
+
+# Only describes the key in the API's description: BearerKey has checked it before.
+_bearer = HTTPBearer(auto_error=False, description="the key that the service was started with")
+api = FastAPI(title="Perennial", docs_url=None, redoc_url=None, openapi_url=None)
+
+
+def allowed(role: str) -> Any:
+    """What a route says about who may ask it."""
+    return Security(_bearer, scopes=[role])
+
+
+CustomerId = Annotated[Id, Path(description="as the shop writes it, escaped for a URL", examples=["10002"])]
+
+
+def _answers() -> Answers:
+    return bentoml.get_current_service().answers
+
+
+def _inbox() -> Inbox:
+    return bentoml.get_current_service().inbox
+
+
+@api.post(
+    "/scores",
+    response_model=ScoresAnswer,
+    responses=_REFUSALS | _NOT_FOUND,
+    dependencies=[allowed("crm")],
+)
+async def scores(asked: ScoresRequest) -> Response:
+    """The scores of some customers, in the order asked; an unknown one is marked, or a 404 where it is the only one."""
+    answers = _answers()
+    if len(asked.customer_ids) > (most := answers.service.max_ids):
+        raise Refused(Refusal(
+            413, "too_many_ids", f"{len(asked.customer_ids):,} customer_ids in one request; at most {most:,} can be",
+            {"asked": len(asked.customer_ids), "most": most},
+        ))  # fmt: skip
+    found = await answers.scores(asked)
+    if not found and len(asked.customer_ids) == 1:
+        raise Refused(_unknown(asked.customer_ids[0]))
+    return JSONResponse({"scores": [found.get(one) or _marked(one) for one in asked.customer_ids]})
+
+
+@api.post(
+    "/events",
+    status_code=202,
+    response_model=EventsAnswer,
+    responses=_REFUSALS,
+    dependencies=[allowed("crm")],
+)
+async def events(asked: EventsRequest) -> Response:
+    """Takes in purchases and interactions; scores show them within seconds, and the next batch ingests them."""
+    inbox, now = _inbox(), _answers().clock()
+    return JSONResponse(await asyncio.to_thread(inbox.accept, asked, now), 202)
+
+
+@api.get("/lists/churn-risk", responses=_REFUSALS | _LIST, dependencies=[allowed("marketing")])
+async def churn_risk(asked: Annotated[ListQuery, Query()], request: Request) -> Response:
+    """Who is about to leave, highest value at risk first: whom to contact, why, and what to offer."""
+    page, pieces = await asyncio.to_thread(_begun, asked)
+    headers = {}
+    if asked.format != "json":
+        headers["Content-Disposition"] = f'attachment; filename="churn-risk-{page.as_of}.{asked.format}"'
+    if page.cursor is not None:
+        following = request.url.include_query_params(cursor=page.cursor)
+        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return StreamingResponse(pieces, headers=headers, media_type=_MEDIA_TYPES[asked.format])
+
+
+def _begun(asked: ListQuery) -> tuple[lists.Page, Any]:
+    """The page, and its pieces of which the first is there: what cannot be answered is refused, not broken off."""
+    page = _answers().churn_risk(asked)
+    pieces = lists.encoded(page.blocks, asked.format)
+    return page, chain([next(pieces)], pieces)
+
+
+@api.get("/model", response_model=ModelAnswer, responses=_REFUSALS, dependencies=[allowed("crm")])
+async def model() -> Response:
+    """Which versions answer, as of when, how good they are, and what their numbers mean."""
+    return JSONResponse(_answers().model())
+
+
+@api.get(
+    "/offers/{customer_id:path}",
+    response_model=OffersAnswer,
+    responses=_REFUSALS | _NOT_FOUND,
+    dependencies=[allowed("crm")],
+)
+async def offers(customer_id: CustomerId) -> Response:
+    """What one customer will most likely buy next, as the last batch ranked it."""
+    found = await _answers().offers(customer_id)
+    if found is None:
+        raise Refused(_unknown(customer_id))
+    return JSONResponse(found)
+
+
+@api.get(
+    "/customers/{customer_id:path}",
+    response_model=Card,
+    responses=_REFUSALS | _NOT_FOUND,
+    dependencies=[allowed("crm")],
+)
+async def customer(customer_id: CustomerId) -> Response:
+    """The card of one customer: profile, habits, history in figures, scores with reasons, offers and consents."""
+    found = await _answers().card(customer_id)
+    if found is None:
+        raise Refused(_unknown(customer_id))
+    return JSONResponse(found)
+
+
+def _unknown(customer_id: str) -> Refusal:
+    message = "no customer with this id was known at the published as_of"
+    return Refusal(404, "unknown_customer", message, {"customer_id": customer_id})
+
+
+def _marked(customer_id: str) -> dict[str, Any]:
+    return {"customer_id": customer_id, **_unknown(customer_id).body()}
+
+
+@api.exception_handler(Refused)
+async def _on_refused(_: Request, problem: Refused) -> Response:
+    return problem.refusal.response()
+
+
+@api.exception_handler(RequestValidationError)
+async def _on_malformed(_: Request, problem: RequestValidationError) -> Response:
+    wrong = [{"where": ".".join(map(str, e["loc"])), "problem": _in_words(e)} for e in problem.errors()[:5]]
+    message = "; ".join(f"{w['where']}: {w['problem']}" for w in wrong)
+    return Refusal(400, "malformed", message, {"problems": wrong}).response()
+
+
+def _in_words(error: dict[str, Any]) -> str:
+    match error["type"]:
+        case "extra_forbidden":
+            return "no such key"
+        case "json_invalid":
+            return f"not JSON: {error['ctx']['error']}"
+        case "model_attributes_type":  # FastAPI parses only a body that says it is JSON
+            return "a JSON object is expected, with the header `Content-Type: application/json`"
+        case _:
+            return str(error["msg"]).removeprefix("Value error, ")
+
+
+@api.exception_handler(HTTPException)
+async def _on_http(_: Request, problem: HTTPException) -> Response:
+    code = problem.detail.lower().replace(" ", "_")
+    return Refusal(problem.status_code, code, problem.detail, headers=problem.headers or {}).response()
+
+
+@api.exception_handler(Exception)
+async def _on_defect(_: Request, __: Exception) -> Response:
+    return Refusal(500, "internal", "the service failed to answer; its log says why").response()
+
+
+def described(version: str, about: str) -> dict[str, Any]:
+    """The OpenAPI description of everything that can be asked."""
+    found = get_openapi(title="Perennial", version=version, description=about, routes=api.routes)
+    paths = {f"/v1{path}": operations for path, operations in found["paths"].items()}
+    for operations in paths.values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)  # FastAPI's own shape of a 400
+    plain = {"text/plain": {"schema": {"type": "string"}}}
+    for path, meaning in _PROBES.items():
+        answers: dict[str, Any] = {"200": {"description": meaning, "content": plain}}
+        if path == "/readyz":
+            answers["503"] = {"description": "it cannot yet", "content": plain}
+        paths[path] = {"get": {"summary": meaning, "responses": answers}}
+    return found | {"paths": paths}
