@@ -107,6 +107,7 @@ def _world(customers: int) -> Iterator[tuple[Path, Path]]:
         simulate(world, customers, 3, seed=3, ends=WORLD_ENDS)
         folders = {table: {"path": str(world / table)} for table in ("transactions", "interactions")}
         files = {table: {"path": str(world / f"{table}.parquet")} for table in ("customers", "products", "campaigns")}
+        files["customers"]["complete"] = True  # some lines name customers that there are not
         settings = {"name": "world", "tables": folders | files, "lifetime_value": {"horizon": WORLD_HORIZON}}
         config.write_text(yaml.safe_dump(settings | {"attributes": ["region", "age", "acquisition_channel"]}))
         yield world, config
