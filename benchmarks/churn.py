@@ -134,8 +134,8 @@ def _horizons(workspace: Workspace, data: Dataset) -> pd.DataFrame:
         other = workspace.model_copy(update={"churn": workspace.churn.model_copy(update={"horizon": horizon})})
         happened = labels.outcomes(other, [data.current.as_of], _LONG_AFTER).set_index("customer_id")
         bought = happened["bought"].reindex(data.current.customer_ids[able]).eq(True).to_numpy(dtype=float)
-        said = model.probability(data.current.vectors[able], days)
-        rows[f"{days} days"] = {"left": float(1 - bought.mean()), "said": float(said.mean())} | _figures(
+        said = model.probability(data.current.vectors[able], horizon)
+        rows[f"{horizon} days"] = {"left": float(1 - bought.mean()), "said": float(said.mean())} | _figures(
             1 - bought, said
         )
     return pd.DataFrame(rows).T

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from features import retrieval, snapshot
 from perennial import settings, storage
 from perennial.settings import Workspace
+from serving.predictor import NO_CONSENT
 from training import datasets, labels
 from training.models.bg_nbd import BGNBD
 from training.models.gamma_gamma import GammaGamma
@@ -77,6 +78,11 @@ class Finished:
     def ours(self) -> Answer:
         names = ("churn_probability", "lifetime_value", "expected_purchases")
         return Answer("Perennial", *(self.scores[name].to_numpy(dtype=float) for name in names))
+
+    @property
+    def may_be_asked(self) -> NDArray[np.bool_]:
+        """Of whom contenders are compared: about who refused profiling we say nothing."""
+        return (self.scores["not_scored_reason"] != NO_CONSENT).to_numpy()
 
     @property
     def truth(self) -> Truth:

@@ -90,9 +90,10 @@ def _simulated(customers: int) -> dict[str, object]:
         known = truth(world, WORLD_AS_OF, WORLD_HORIZON).set_index("customer_id").loc[run.scores["customer_id"]]
         oracle = Answer("true expected value", None, known["expected_spend"].to_numpy(),
                         known["expected_purchases"].to_numpy())  # fmt: skip
-        best = metrics.ngini(run.truth.value, oracle.value)
+        asked = run.may_be_asked
+        best = metrics.ngini(run.truth.value[asked], oracle.value[asked])
         found = _measured(run, [*peers(run), oracle], {"ngini": best - LEAST_REGRET})
-        regret = best - metrics.ngini(run.truth.value, np.nan_to_num(run.ours.value))
+        regret = best - metrics.ngini(run.truth.value[asked], np.nan_to_num(run.ours.value[asked]))
         print(
             f"regret in ngini against the truth: {regret:.4f}{_mark(regret <= LEAST_REGRET)} (at most {LEAST_REGRET})"
         )
@@ -130,10 +131,11 @@ def _measured(run: Finished, contenders: list[Answer], to_reach: dict[str, float
 
 
 def _figures(run: Finished, answer: Answer) -> dict[str, float]:
-    value = np.nan_to_num(answer.value)
-    found = {name: metric(run.truth.value, value) for name, metric in METRICS.items()}
+    asked, truth = run.may_be_asked, run.truth
+    value = np.nan_to_num(answer.value[asked])
+    found = {name: metric(truth.value[asked], value) for name, metric in METRICS.items()}
     if answer.purchases is not None:
-        found[COUNT] = _correlation(run.truth.purchases, np.nan_to_num(answer.purchases))
+        found[COUNT] = _correlation(truth.purchases[asked], np.nan_to_num(answer.purchases[asked]))
     return found
 
 
@@ -143,10 +145,11 @@ def _correlation(actual: Floats, predicted: Floats) -> float:
 
 def _intervals(run: Finished) -> dict[str, metrics.Interval]:
     """95 % bootstrap intervals of our own figures."""
-    value, purchases = (np.nan_to_num(column) for column in (run.ours.value, run.ours.purchases))
-    found = {name: metrics.bootstrap_interval(metric, run.truth.value, value, seed=7)
+    asked, truth = run.may_be_asked, run.truth
+    value, purchases = (np.nan_to_num(column[asked]) for column in (run.ours.value, run.ours.purchases))
+    found = {name: metrics.bootstrap_interval(metric, truth.value[asked], value, seed=7)
              for name, metric in METRICS.items()}  # fmt: skip
-    return found | {COUNT: metrics.bootstrap_interval(_correlation, run.truth.purchases, purchases, seed=7)}
+    return found | {COUNT: metrics.bootstrap_interval(_correlation, truth.purchases[asked], purchases, seed=7)}
 
 
 def _print_table(
