@@ -25,6 +25,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from perennial.tables import CUSTOMERS
+
 # Where the shipped configurations find the real data sets when the environment does not say.
 _DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().parents[2] / "shared" / "data")}
 
@@ -152,7 +154,20 @@ class Monitoring(_Model):
 class Service(_Model):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=3000, ge=1, le=65535, description="port to listen on")
+    tls_certificate: str | None = Field(
+        default=None, description="file of the certificate chain (PEM); with `tls_key` the service speaks HTTPS only"
+    )
+    tls_key: str | None = Field(default=None, description="file of the certificate's private key (PEM)")
+    rate_limit: float = Field(
+        default=1000.0, gt=0, description="requests per second of one key that each worker answers; more get a 429"
+    )
     max_ids: int = Field(default=1000, ge=1, description="customers in one request, at most")
+
+    @model_validator(mode="after")
+    def _certificate_has_a_key(self) -> Service:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("`tls_certificate` and `tls_key` go together")
+        return self
 
 
 class Workspace(_Model):
@@ -166,6 +181,16 @@ class Workspace(_Model):
     attributes: Annotated[tuple[_Name, ...], BeforeValidator(_one_or_many)] = Field(
         default=(),
         description="columns of `customers` that describe them, usable as features; names in lower case",
+    )
+    pii: Annotated[tuple[_Name, ...], BeforeValidator(_one_or_many)] = Field(
+        default=(),
+        description="columns of `customers` that say how to reach them (`email`): encrypted with the key in"
+        " PERENNIAL_PRIVACY_KEY, shown in lists to who may see them, never a feature",
+    )
+    pseudonyms: bool = Field(
+        default=False,
+        description="whether every customer_id is replaced by a hash of it, keyed with PERENNIAL_PRIVACY_KEY, as it is"
+        " taken in",
     )
     max_quarantined: float = Field(
         default=0.2, ge=0, le=1, description="share of a source's rows that may be quarantined before ingest fails"
@@ -207,6 +232,14 @@ class Workspace(_Model):
     def _attributes_have_a_table(self) -> Workspace:
         if self.attributes and self.tables.customers is None:
             raise ValueError("attributes are columns of `tables.customers`, which is not given")
+        return self
+
+    @model_validator(mode="after")
+    def _pii_is_nothing_else(self) -> Workspace:
+        if self.pii and self.tables.customers is None:
+            raise ValueError("pii are columns of `tables.customers`, which is not given")
+        if used := {*self.attributes, *CUSTOMERS.names} & {*self.pii}:
+            raise ValueError(f"`{min(used)}` is under `pii` and would be used as a feature; name it once")
         return self
 
     @model_validator(mode="after")

@@ -77,6 +77,7 @@ CUSTOMERS = Contract(
         Column("signed_up_at", _TIME),
         Column("marketing_consent", "BOOLEAN"),
         Column("profiling_consent", "BOOLEAN"),
+        Column("consent_recorded_at", _TIME),
     ),
     key=("customer_id",),
 )

@@ -1,0 +1,131 @@
+"""The privacy key, and what is made with it: pseudonyms, marks of customers who were erased, encrypted contact data.
+
+The key is in the environment and nowhere else. One key for each purpose is derived from it, so that a mark says nothing
+about a pseudonym.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perennial import storage
+from perennial.settings import SettingsError, Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+KEY_VARIABLE = "PERENNIAL_PRIVACY_KEY"
+_SHORTEST = 16  # characters; a keyed hash is no better than its key
+_PSEUDONYM = "pseudonym-"
+_LENGTH = 32  # hexadecimal digits of a pseudonym: among 10^15 customers two would not meet
+
+
+class PrivacyKey:
+    """What the key in the environment allows: the same key gives the same answers, on any machine."""
+
+    def __init__(self, secret: str) -> None:
+        from cryptography.fernet import Fernet
+
+        self._secret = secret.encode()
+        self._fernet = Fernet(base64.urlsafe_b64encode(self._derived("pii")))
+
+    @classmethod
+    def of_environment(cls) -> PrivacyKey:
+        """
+        Raises:
+            SettingsError: there is none, or one that can be guessed.
+        """
+        secret = os.environ.get(KEY_VARIABLE, "").strip()
+        if len(secret) < _SHORTEST:
+            state = f"has {len(secret)} characters, at least {_SHORTEST} are needed" if secret else "is not set"
+            raise SettingsError(f"{KEY_VARIABLE} {state}: export {KEY_VARIABLE}=<a secret that this workspace keeps>")
+        return cls(secret)
+
+    def pseudonym(self, customer_id: str) -> str:
+        """What a customer of the source is called where `pseudonyms` is set; a pseudonym stays what it is."""
+        if customer_id.startswith(_PSEUDONYM):
+            return customer_id
+        return _PSEUDONYM + _keyed(self._derived("pseudonym"), customer_id)[:_LENGTH]
+
+    def mark(self, customer_id: str) -> str:
+        """By what a customer is recognised whose id may not be kept; the same for an id and for its pseudonym."""
+        return _keyed(self._derived("mark"), self.pseudonym(customer_id))
+
+    def encrypted(self, text: str) -> str:
+        return self._fernet.encrypt(text.encode()).decode()
+
+    def decrypted(self, text: str) -> str:
+        """
+        Raises:
+            SettingsError: it was encrypted with another key.
+        """
+        from cryptography.fernet import InvalidToken
+
+        try:
+            return self._fernet.decrypt(text.encode()).decode()
+        except InvalidToken:
+            raise SettingsError(f"{KEY_VARIABLE} is not the key that this was encrypted with; set the former") from None
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one key from another, and nothing about it."""
+        return _keyed(self._derived("fingerprint"), "")
+
+    def teach(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Gives DuckDB the same functions: `pseudonym(text)`, `mark(text)` and `encrypted(text)`.
+
+        The keys are variables of the session: no query, and so no error of DuckDB's, holds one. HMAC is written out,
+        since DuckDB 2.0 has SHA-256 but not that.
+        """
+        for purpose in ("pseudonym", "mark"):
+            inner, outer = _pads(self._derived(purpose))
+            connection.execute(f"SET VARIABLE {purpose}_inner = ?::BLOB", [inner])
+            connection.execute(f"SET VARIABLE {purpose}_outer = ?::BLOB", [outer])
+        renamed = f"'{_PSEUDONYM}' || left({_hmac('pseudonym', 'id')}, {_LENGTH})"
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP MACRO pseudonym(id) AS
+                CASE WHEN starts_with(id, '{_PSEUDONYM}') THEN id ELSE {renamed} END;
+            CREATE OR REPLACE TEMP MACRO mark(id) AS {_hmac("mark", "pseudonym(id)")}""")
+        connection.create_function("encrypted", self.encrypted, ["VARCHAR"], "VARCHAR", side_effects=True)  # type: ignore[list-item, arg-type]
+
+    def _derived(self, purpose: str) -> bytes:
+        return hmac.digest(self._secret, purpose.encode(), "sha256")
+
+
+def _keyed(key: bytes, text: str) -> str:
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def _pads(key: bytes) -> tuple[bytes, bytes]:
+    padded = key.ljust(64, b"\0")
+    return bytes(byte ^ 0x36 for byte in padded), bytes(byte ^ 0x5C for byte in padded)
+
+
+def _hmac(purpose: str, text: str) -> str:
+    """RFC 2104 in SQL."""
+    inner, outer = (f"getvariable('{purpose}_{side}')" for side in ("inner", "outer"))
+    return f"sha256({outer} || unhex(sha256({inner} || encode({text}))))"
+
+
+def known_as(workspace: Workspace, customer_id: str) -> str:
+    """What the workspace calls a customer: the id itself, or its pseudonym.
+
+    Raises:
+        SettingsError: it takes the privacy key, and there is none.
+    """
+    return PrivacyKey.of_environment().pseudonym(customer_id) if workspace.pseudonyms else customer_id
+
+
+def erased_path(home: Path) -> Path:
+    return home / "erased.json"
+
+
+def erased(home: Path) -> dict[str, Any]:
+    """What was erased, by the customers' marks: in which places how many rows were found, and whether all are gone."""
+    path = erased_path(home)
+    return dict(storage.read_json(path)) if path.exists() else {}
