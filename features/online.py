@@ -18,6 +18,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import lru_cache
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -36,7 +39,6 @@ from perennial.storage import CheckFailed
 from perennial.windows import midnight
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from feast import FeatureStore, FeatureView
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 
@@ -329,14 +331,87 @@ def _remove_from_redis(publication: Publication, store: FeatureStore, packed: Pa
     """Customer by customer, in blocks: Feast 0.67 would list every key of every workspace, in one piece."""
     from feast.infra.online_stores.helpers import _mmh3, _redis_key
 
-    online: Any = store._get_provider().online_store
-    client = online._get_client(store.config.online_store)
+    client = _redis(store)
     fields = (f"_ts:{publication.view}", _mmh3(f"{publication.view}:vector"))
     for block in _blocks(packed, 0):
         with client.pipeline(transaction=False) as pipe:
             for customer_id in block.column("customer_id").to_pylist():
                 pipe.hdel(_redis_key(store.project, _key(customer_id)), *fields)
             pipe.execute()
+
+
+def held(store: FeatureStore, customer_ids: Sequence[str]) -> dict[str, int]:
+    """How many rows the online store has of each of these customers, in all publications."""
+    if store.config.online_store.type == "redis":
+        client, keys = _redis(store), [_serialized(store, one) for one in customer_ids]
+        with stores.reached(store):
+            return {one: int(client.exists(key)) for one, key in zip(customer_ids, keys, strict=True)}
+    with closing(_sqlite(store)) as connection:
+        tables = _tables_of_vectors(connection)
+        count = " + ".join(f'(SELECT count(*) FROM "{table}" WHERE entity_key = :key)' for table in tables) or "0"
+        return {
+            one: int(connection.execute(f"SELECT {count}", {"key": _serialized(store, one)}).fetchone()[0])
+            for one in customer_ids
+        }
+
+
+def forget(store: FeatureStore, workspace: Workspace, customer_ids: Sequence[str]) -> None:
+    """Takes customers out of every publication, so that those which stay answer as before.
+
+    The notes come first: a store without its `last_customer` would be taken for an empty one. The packed files are
+    left to whoever forgets about the customers in the home.
+    """
+    for note in sorted((workspace.home_path / "online").glob("*/publication.json")):
+        _forget_in_notes(workspace.home_path, _read_note(note), customer_ids)
+    keys = [_serialized(store, customer_id) for customer_id in customer_ids]
+    if store.config.online_store.type == "redis":
+        with stores.reached(store):
+            _redis(store).delete(*keys)
+        return
+    with closing(_sqlite(store)) as connection, connection:
+        for table in _tables_of_vectors(connection):
+            connection.executemany(f'DELETE FROM "{table}" WHERE entity_key = ?', [(key,) for key in keys])
+
+
+def _forget_in_notes(home: Path, publication: Publication, customer_ids: Sequence[str]) -> None:
+    packed = packed_path(home, publication.view)
+    ids = pq.read_table(packed, columns=["customer_id"])["customer_id"]
+    stay = pc.invert(pc.is_in(ids, pa.array(customer_ids, ids.type)))
+    written = packed.with_name("written.json")
+    if written.exists():
+        storage.write_json(written, pc.sum(stay.slice(0, storage.read_json(written)), min_count=0).as_py())
+    changes = {"customers": pc.sum(stay).as_py(), "last_customer": pc.max(ids.filter(stay)).as_py() or ""}
+    storage.write_json(packed.with_name("publication.json"), asdict(replace(publication, **changes)))
+    answering = published(home)
+    if answering is not None and answering.view == publication.view:
+        storage.write_json(published_path(home), asdict(replace(answering, **changes)))
+
+
+def _redis(store: FeatureStore) -> Any:
+    online: Any = store._get_provider().online_store
+    return online._get_client(store.config.online_store)
+
+
+def _sqlite(store: FeatureStore) -> sqlite3.Connection:
+    """What is deleted through it is overwritten, not just unlinked."""
+    connection = sqlite3.connect(store.config.online_store.path)
+    connection.execute("PRAGMA secure_delete = ON")
+    return connection
+
+
+def _tables_of_vectors(connection: sqlite3.Connection) -> list[str]:
+    query = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'entity_key'"
+    return [row[0] for row in connection.execute(query)]
+
+
+def _serialized(store: FeatureStore, customer_id: str) -> bytes:
+    """What the online store calls a customer."""
+    from feast.infra.key_encoding_utils import serialize_entity_key
+    from feast.infra.online_stores.helpers import _redis_key
+
+    if store.config.online_store.type == "redis":
+        return bytes(_redis_key(store.project, _key(customer_id)))
+    return serialize_entity_key(_key(customer_id), store.config.entity_key_serialization_version)
 
 
 def _key(customer_id: str) -> EntityKey:

@@ -121,6 +121,15 @@ def known_as(workspace: Workspace, customer_id: str) -> str:
     return PrivacyKey.of_environment().pseudonym(customer_id) if workspace.pseudonyms else customer_id
 
 
+def refuse_without_key(workspace: Workspace) -> None:
+    """
+    Raises:
+        SettingsError: the workspace has pseudonyms or contact data, and the environment no privacy key.
+    """
+    if workspace.pseudonyms or workspace.pii:
+        PrivacyKey.of_environment()
+
+
 def erased_path(home: Path) -> Path:
     return home / "erased.json"
 

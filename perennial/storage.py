@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import duckdb
 
 # Hidden folders that `replacing` writes drafts in; a killed run leaves them behind.
 _DRAFT = ".draft-"
+_PATIENCE = 5  # seconds that a writer of a database waits for another
 
 
 class CheckFailed(RuntimeError):
@@ -111,6 +113,19 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def database(path: Path, schema: str) -> sqlite3.Connection:
+    """A SQLite database for its owner's eyes, made with `schema` where it is not there.
+
+    A commit outlives a power cut, and what is deleted is overwritten, not just unlinked.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    connection = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False)
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute(schema)
+    return connection
 
 
 def copy_to(

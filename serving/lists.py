@@ -12,10 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.retrieval import matrix
-from features.snapshot import CUSTOMER_FAMILIES, customer_features, has_consent
+from features.snapshot import CUSTOMER_FAMILIES, customer_features
 from perennial import storage
+from perennial.privacy import PrivacyKey
 from perennial.settings import Workspace
 from perennial.storage import quoted
+from serving.consent import may_be_contacted
 from serving.predictor import Predictor
 from serving.reasons import reasons
 
@@ -27,22 +29,37 @@ _SPREADSHEET_COMMANDS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def churn_risk(
-    predictor: Predictor, as_of: date | None = None, *, top: int = 100, min_value: float = 0.0, band: str | None = None
-) -> pd.DataFrame:
+    predictor: Predictor, as_of: date | None = None, *, top: int = 100, min_value: float = 0.0, band: str | None = None,
+    contacts: bool = False,
+) -> pd.DataFrame:  # fmt: skip
     """The listed customers of a scored as_of (the latest unless named), highest value at risk first.
 
     Left out: who was not scored, and, where the shop keeps marketing consents, who has not given one. `reasons` are
-    those of the listed rows only, joined by "; "; `offer` is the customer's best item.
+    those of the listed rows only, joined by "; "; `offer` is the customer's best item. With `contacts` the columns that
+    the setting `pii` names follow.
 
     Raises:
         CheckFailed: nothing is scored yet.
+        SettingsError: contact data are asked for, and the privacy key is not there to read them.
     """
     workspace = predictor.workspace
     as_of = as_of or storage.latest_scored(workspace.home_path)
     listed = _listed(workspace, as_of, top, min_value, band)
     vectors = _vectors(workspace, as_of, listed["customer_id"])
     listed["reasons"] = ["; ".join(own) for own in reasons(predictor, vectors)]
-    return listed[list(COLUMNS)]
+    found = listed[list(COLUMNS)]
+    return found.join(_contacts(workspace, listed["customer_id"])) if contacts and workspace.pii else found
+
+
+def _contacts(workspace: Workspace, customer_ids: pd.Series) -> pd.DataFrame:
+    """The columns of contact data, decrypted, in the order of `customer_ids`; null where none is kept."""
+    key, customers = PrivacyKey.of_environment(), storage.rows_of(workspace.home_path, "customers")
+    query = f"SELECT {', '.join(workspace.pii)} FROM wanted LEFT JOIN {customers} USING (customer_id) ORDER BY place"
+    wanted = pd.DataFrame({"customer_id": customer_ids.astype(str), "place": range(len(customer_ids))})
+    with storage.connect(workspace.home_path) as connection:
+        connection.register("wanted", wanted)
+        hidden = connection.execute(query).df()
+    return hidden.map(lambda text: key.decrypted(text) if isinstance(text, str) else None)
 
 
 def _listed(workspace: Workspace, as_of: date, top: int, min_value: float, band: str | None) -> pd.DataFrame:
@@ -50,10 +67,6 @@ def _listed(workspace: Workspace, as_of: date, top: int, min_value: float, band:
     path = storage.scores_path(home, as_of)
     if not path.exists():
         raise storage.CheckFailed(f"{workspace.name} has no scores of {as_of}; run `perennial score --as-of {as_of}`")
-    consent = "true"
-    if has_consent(workspace, "marketing"):
-        granted = f"SELECT customer_id FROM {storage.rows_of(home, 'customers')} WHERE marketing_consent"
-        consent = f"customer_id IN ({granted})"
     with storage.connect(home, workspace.timezone) as connection:
         return connection.execute(
             f"""
@@ -61,7 +74,7 @@ def _listed(workspace: Workspace, as_of: date, top: int, min_value: float, band:
             FROM read_parquet({quoted(path)}) AS scores
             LEFT JOIN (SELECT * FROM read_parquet({quoted(storage.offers_path(home, as_of))}) WHERE rank = 1)
               USING (customer_id)
-            WHERE not_scored_reason IS NULL AND {consent}
+            WHERE not_scored_reason IS NULL AND {may_be_contacted(workspace)}
               AND coalesce(lifetime_value, 0) >= $min_value AND ($band IS NULL OR churn_band = $band)
             ORDER BY value_at_risk DESC NULLS LAST, churn_probability DESC, customer_id LIMIT $top""",
             {"min_value": min_value, "band": band, "top": top},

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import bentoml
 import numpy as np
+import pandas as pd
 from fastapi import FastAPI, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -30,11 +32,14 @@ from starlette.routing import Route
 
 from features import online, retrieval
 from features.online import FeatureMismatch, Publication
-from perennial import registry, settings, storage
+from perennial import privacy, registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from serving import lists
-from serving.access import AsAsked, BearerKey, ByRoute, Refusal, Refused, required_key
+from serving import privacy as privacy_routes
+from serving.access import AsAsked, ByRoute, Gate, Guard, Refusal, Refused, allowed
+from serving.consent import Consents, apply_profiling
+from serving.keys import Keys
 from serving.predictor import NoChampion, Predictor
 from serving.reasons import reasons
 
@@ -95,6 +100,7 @@ class Answers:
 
     def __init__(self, home: Path) -> None:
         self.home, self.workspace = home, _workspace(home)
+        self.gate, self.consents = Gate(home, self.workspace.service.rate_limit), Consents(home)
         self._looking = threading.Lock()
         self._look()
 
@@ -148,10 +154,14 @@ class Answers:
             vectors = online.online_vectors(published.store, published.publication, customer_ids)
         except (FeatureMismatch, CheckFailed) as problem:
             raise Refused(_not_online(problem)) from problem
-        return _rows(published, vectors, explain) if vectors else {}
+        if not vectors:
+            return {}
+        said, packed = self.consents.of("profiling", list(vectors)), published.publication.features
+        agreed = apply_profiling(said, vectors, packed, np.stack(list(vectors.values())))
+        return _rows(published, dict(zip(vectors, agreed, strict=True)), explain)
 
-    def churn_risk(self, asked: ChurnRiskQuery) -> tuple[bytes, date]:
-        """The encoded list and its as_of.
+    def churn_risk(self, asked: ChurnRiskQuery, contacts: bool) -> tuple[pd.DataFrame, date]:
+        """The list and its as_of.
 
         Raises:
             Refused: the published as_of has no scores.
@@ -159,11 +169,12 @@ class Answers:
         published = self.current()
         try:
             rows = lists.churn_risk(
-                published.predictor, published.as_of, top=asked.top, min_value=asked.min_value, band=asked.band
-            )
+                published.predictor, published.as_of, top=asked.top, min_value=asked.min_value, band=asked.band,
+                contacts=contacts,
+            )  # fmt: skip
         except CheckFailed as problem:
             raise Refused(_unavailable("not_scored", str(problem))) from problem
-        return lists.encode(rows, asked.format), published.as_of
+        return rows, published.as_of
 
 
 def _workspace(home: Path) -> Workspace:
@@ -298,8 +309,10 @@ _MEDIA_TYPES = {
 }
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Failure, "description": "malformed: the body or the query is not as described here"},
-    401: {"model": Failure, "description": "no bearer key, or a wrong one"},
+    401: {"model": Failure, "description": "no bearer key, or a wrong or revoked one"},
+    403: {"model": Failure, "description": "a key of another role"},
     409: {"model": Failure, "description": "the published features are not those of the champions, or are stale"},
+    429: {"model": Failure, "description": "more requests with this key than the service answers; see `Retry-After`"},
     503: {"model": Failure, "description": "no champion, or nothing published yet; try again after `Retry-After`"},
     "default": {"model": Failure, "description": "any other error"},
 }
@@ -311,9 +324,13 @@ _LIST: dict[int | str, dict[str, Any]] = {
 }
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Failure, "description": "unknown customer"}}
 
-# Only describes the key in the API's description: BearerKey has checked it before.
+# Only describes the key in the API's description: Guard has checked it before.
 _key = Security(HTTPBearer(auto_error=False, description="the key that the service was started with"))
 api = FastAPI(title="Perennial", dependencies=[_key], docs_url=None, redoc_url=None, openapi_url=None)
+
+
+# Before the card, whose path would take `.../data` for an id.
+api.include_router(privacy_routes.router, responses=_REFUSALS | _NOT_FOUND)
 
 
 def _answers() -> Answers:
@@ -324,8 +341,9 @@ def _answers() -> Answers:
     "/scores",
     response_model=ScoresAnswer,
     responses=_REFUSALS | _NOT_FOUND | {413: {"model": Failure, "description": "too many ids"}},
+    dependencies=[allowed("crm")],
 )
-def scores(asked: ScoresRequest) -> Response:
+def scores(asked: ScoresRequest, request: Request) -> Response:
     """The scores of some customers, in the order asked; an unknown one is marked, or a 404 where it is the only one."""
     answers = _answers()
     if len(asked.customer_ids) > (most := answers.workspace.service.max_ids):
@@ -333,32 +351,44 @@ def scores(asked: ScoresRequest) -> Response:
             413, "too_many_ids", f"{len(asked.customer_ids):,} customer_ids in one request; at most {most:,} can be",
             {"asked": len(asked.customer_ids), "most": most},
         ))  # fmt: skip
-    found = answers.scores(asked.customer_ids, asked.explain)
-    if not found and len(asked.customer_ids) == 1:
-        raise Refused(_unknown(asked.customer_ids[0]))
-    return JSONResponse({"scores": [found.get(one) or _marked(one) for one in asked.customer_ids]})
+    names = [privacy.known_as(answers.workspace, one) for one in asked.customer_ids]
+    found = answers.scores(names, asked.explain)
+    request.state.read.customers, request.state.read.rows = names, len(found)
+    if not found and len(names) == 1:
+        raise Refused(_unknown(names[0]))
+    return JSONResponse({"scores": [found.get(one) or _marked(one) for one in names]})
 
 
-@api.get("/customers/{customer_id:path}", response_model=Score, responses=_REFUSALS | _NOT_FOUND)
-def customer(customer_id: str) -> Response:
+@api.get(
+    "/customers/{customer_id:path}", response_model=Score, responses=_REFUSALS | _NOT_FOUND,
+    dependencies=[allowed("crm")],
+)  # fmt: skip
+def customer(customer_id: str, request: Request) -> Response:
     """The scores of one customer."""
-    found = _answers().scores([customer_id])
+    answers = _answers()
+    name = privacy.known_as(answers.workspace, customer_id)
+    found = answers.scores([name])
+    request.state.read.rows = len(found)
     if not found:
-        raise Refused(_unknown(customer_id))
-    return JSONResponse(found[customer_id])
+        raise Refused(_unknown(name))
+    return JSONResponse(found[name])
 
 
-@api.get("/lists/churn-risk", responses=_REFUSALS | _LIST)
-def churn_risk(asked: Annotated[ChurnRiskQuery, Query()]) -> Response:
+@api.get("/lists/churn-risk", responses=_REFUSALS | _LIST, dependencies=[allowed("marketing")])
+def churn_risk(asked: Annotated[ChurnRiskQuery, Query()], request: Request) -> Response:
     """Who is about to leave, highest value at risk first: whom to contact, why, and what to offer."""
-    content, as_of = _answers().churn_risk(asked)
+    contacts = request.state.caller.sees_contacts
+    rows, as_of = _answers().churn_risk(asked, contacts)
+    content = lists.encode(rows, asked.format)
+    request.state.read.filter = asked.model_dump() | {"contacts": contacts}
+    request.state.read.rows = len(rows)
     headers = {} if asked.format == "json" else {
         "Content-Disposition": f'attachment; filename="churn-risk-{as_of}.{asked.format}"'
     }  # fmt: skip
     return Response(content, headers=headers, media_type=_MEDIA_TYPES[asked.format])
 
 
-@api.get("/model", response_model=ModelAnswer, responses=_REFUSALS)
+@api.get("/model", response_model=ModelAnswer, responses=_REFUSALS, dependencies=[allowed("crm", "marketing")])
 def model() -> Response:
     """Which versions answer, as of when, and what their numbers mean."""
     published = _answers().current()
@@ -444,13 +474,15 @@ _pages = Starlette(routes=[Route("/docs.json", _description), Route("/", _index)
 @bentoml.asgi_app(api, path="/v1")
 @bentoml.service(workers=1)
 class Perennial:
-    """Scores and lists of one workspace, whose home is PERENNIAL_HOME; callers send the key in PERENNIAL_API_KEY."""
+    """Scores and lists of one workspace, whose home is PERENNIAL_HOME; callers send one of its keys."""
 
     def __init__(self) -> None:
-        required_key()
         if HOME_VARIABLE not in os.environ:
             raise SettingsError(f"{HOME_VARIABLE} is not set; start the service with `perennial serve -c FILE`")
-        self.answers = Answers(Path(os.environ[HOME_VARIABLE]).resolve())
+        home = Path(os.environ[HOME_VARIABLE]).resolve()
+        Keys(home).refuse_if_none()
+        self.answers = Answers(home)
+        privacy.refuse_without_key(self.answers.workspace)
 
     def __is_ready__(self) -> bool:
         try:
@@ -462,7 +494,7 @@ class Perennial:
 
 _bento_service: Any = Perennial  # the decorator has made it BentoML's `Service`, which type checkers cannot see
 _bento_service.add_asgi_middleware(AsAsked)
-_bento_service.add_asgi_middleware(BearerKey)
+_bento_service.add_asgi_middleware(Guard, gate=lambda: _answers().gate)
 
 
 def application() -> ASGIApp:
@@ -471,31 +503,35 @@ def application() -> ASGIApp:
     return ByRoute(_bento_service.to_asgi(), (*paths, *_BENTOML_PATHS))
 
 
-def serve(home: Path, host: str, port: int) -> None:
+def serve(home: Path, host: str, port: int, certificate: str | None = None, key: str | None = None) -> None:
     """Runs the service in this process until SIGINT or SIGTERM, then finishes the requests under way and returns.
+
+    With the files of a `certificate` and its `key` it speaks HTTPS, and nothing else.
 
     Without BentoML's supervisor: that imports everything twice before it is ready, starts a worker that cannot start
     again and again, and listens on control ports where every local user may start commands.
 
     Raises:
-        SettingsError: no key, no workspace in `home`, or an address that cannot be listened on.
+        SettingsError: no key, no workspace in `home`, an address that cannot be listened on, an unusable certificate.
         CheckFailed: the workspace cannot be opened.
     """
     import uvicorn
 
     home = home.resolve()
-    required_key()
-    _workspace(home)
+    Keys(home).refuse_if_none()
+    privacy.refuse_without_key(_workspace(home))
+    if certificate:
+        _refuse_unusable(certificate, key)
     listener = _bound(host, port)
     _set_environment(home, port)
     context = bentoml.server_context  # what BentoML's own worker sets, for the labels of its metrics
     context.service_name = context.bento_name = _bento_service.name
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("bentoml").setLevel(logging.INFO)
-    _log.info("starting on http://%s:%d", host, port)
+    _log.info("starting on http%s://%s:%d", "s" if certificate else "", host, port)
     config = uvicorn.Config(
         application(), lifespan="on", log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS, ssl_certfile=certificate, ssl_keyfile=key,
     )  # fmt: skip
     # uvicorn raises the signal that stopped it once more when it is done; that would end the command as if killed.
     for stop in (signal.SIGINT, signal.SIGTERM):
@@ -504,6 +540,15 @@ def serve(home: Path, host: str, port: int) -> None:
         uvicorn.Server(config).run(sockets=[listener])
     except SystemExit as problem:
         raise CheckFailed("the service could not start; the log above says why") from problem
+
+
+def _refuse_unusable(certificate: str, key: str | None) -> None:
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as problem:
+        raise SettingsError(
+            f"service.tls_certificate {certificate} and service.tls_key {key} cannot be used: {problem}"
+        ) from problem
 
 
 def _bound(host: str, port: int) -> socket.socket:
