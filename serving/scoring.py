@@ -6,20 +6,27 @@ import hashlib
 import json
 from collections.abc import Callable
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from features import candidates, retrieval
+from features import retrieval
+from features.assortment import Assortment
+from features.candidates import Shelf
+from features.newcomers import Newcomers
 from features.snapshot import customer_features, fingerprint
 from perennial import storage
 from serving.predictor import Predictor
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.floating]
 
 _OFFER_BLOCK = 2_000_000  # (customer, item) rows ranked at a time
 _TEXTS = ("customer_id", "churn_band", "not_scored_reason", "churn_model", "lifetime_value_model", "cross_sell_model")
@@ -47,7 +54,7 @@ def score(
     scored = scores["not_scored_reason"].isna()
     stamp = _stamp(predictor, as_of)
     progress(f"scored {int(scored.sum()):,} of {len(scores):,} customers")
-    offers = _offers(predictor, store, as_of, rows[scored.to_numpy()])
+    offers = _offers(predictor, as_of, rows, scored, progress)
     with storage.replacing(storage.offers_path(workspace.home_path, as_of)) as draft:
         pq.write_table(offers, draft)
     edges = ranked.percentile_edges
@@ -81,29 +88,65 @@ def _typed(scores: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(scores, schema=pa.schema(fields), preserve_index=False)
 
 
-def _offers(predictor: Predictor, store: FeatureStore, as_of: date, customers: pd.DataFrame) -> pa.Table:
-    """The best `cross_sell.top` items of each customer, by probability; ties go by the item's name."""
-    if predictor.offers is None or customers.empty:
+def _offers(
+    predictor: Predictor, as_of: date, rows: pd.DataFrame, scored: pd.Series, progress: Callable[[str], None]
+) -> pa.Table:
+    """The best `cross_sell.top` items of each scored customer and each newcomer, by probability."""
+    if predictor.offers is None:
         return OFFERS.empty_table()
-    workspace = predictor.workspace
-    pairs_each = len(candidates.candidates(workspace, as_of, customers["customer_id"].head(1)))
-    step = max(1, _OFFER_BLOCK // max(1, pairs_each))
+    shelf = Shelf.at(predictor.workspace, as_of)
+    assortment = Assortment.of(predictor.workspace, shelf.popularity, progress)
+    customers = rows[scored.to_numpy()]
+    step = max(1, _OFFER_BLOCK // max(1, shelf.pairs_each))
     blocks = [
-        _ranked(predictor, store, as_of, customers.iloc[start : start + step])
+        _ranked(predictor, shelf, assortment, customers.iloc[start : start + step])
         for start in range(0, len(customers), step)
     ]
-    return pa.Table.from_pandas(pd.concat(blocks, ignore_index=True), schema=OFFERS, preserve_index=False)
+    blocks.append(_for_newcomers(predictor, shelf, assortment, Newcomers.at(shelf, rows)))
+    table = pa.concat_tables(blocks)
+    return table.sort_by([("customer_id", "ascending"), ("rank", "ascending")])
 
 
-def _ranked(predictor: Predictor, store: FeatureStore, as_of: date, customers: pd.DataFrame) -> pd.DataFrame:
+def _ranked(predictor: Predictor, shelf: Shelf, assortment: Assortment, customers: pd.DataFrame) -> pa.Table:
     assert predictor.offers is not None
-    workspace = predictor.workspace
-    pairs = candidates.candidates(workspace, as_of, customers["customer_id"])
-    rows = candidates.design(store, workspace, pairs, customers)
-    owned = np.nan_to_num(rows[:, predictor.offers.names.index("item_n_purchases")]) > 0
-    pairs = pairs.assign(
-        as_of=as_of, probability=predictor.offers.probability(rows), kind=np.where(owned, "repeat", "new")
-    )
-    pairs = pairs.sort_values(["customer_id", "probability", "item"], ascending=[True, False, True])
-    best = pairs.groupby("customer_id", sort=False).head(workspace.cross_sell.top)
-    return best.assign(rank=best.groupby("customer_id", sort=False).cumcount() + 1)
+    pairs, sell = shelf.pairs(customers), predictor.workspace.cross_sell
+    probability = predictor.offers.probability(pairs.rows)
+    wanted = assortment.may_offer(pairs.item, pairs.owned)
+    if sell.kind != "both":
+        wanted &= pairs.owned == (sell.kind == "repeat")
+    best, rank = _best(pairs.customer, pairs.item, np.where(wanted, probability, -1.0), sell.top)
+    best, rank = best[wanted[best]], rank[wanted[best]]
+    kind = np.where(pairs.owned[best], "repeat", "new")
+    return _table(shelf, pairs.customer_ids[pairs.customer[best]], rank, pairs.item[best], probability[best], kind)
+
+
+def _for_newcomers(predictor: Predictor, shelf: Shelf, assortment: Assortment, newcomers: Newcomers) -> pa.Table:
+    """What sells best in the segment of each who has never bought."""
+    sell = predictor.workspace.cross_sell
+    assert predictor.offers is not None
+    if sell.kind == "repeat":
+        return OFFERS.empty_table()
+    items = np.flatnonzero(assortment.offered)
+    segment, item = (grid.ravel() for grid in np.meshgrid(np.arange(len(newcomers.shares)), items, indexing="ij"))
+    probability = predictor.offers.newcomer_probability(newcomers.shares[segment, item])
+    best, rank = _best(segment, item, probability, sell.top)
+    offers = pd.DataFrame({"segment": segment[best], "rank": rank, "item": item[best], "p": probability[best]})
+    customers = pd.DataFrame({"customer_id": newcomers.customer_ids, "segment": newcomers.segment})
+    offers = customers.merge(offers, on="segment")
+    return _table(shelf, offers["customer_id"], offers["rank"], offers["item"].to_numpy(), offers["p"], "new")
+
+
+def _best(group: Ints, item: Ints, probability: Floats, top: int) -> tuple[Ints, Ints]:
+    """Positions of the `top` most probable items of each group, best first, and their ranks; ties go by the item."""
+    order = np.lexsort((item, -probability, group))
+    ordered = group[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered) + 1
+    return order[rank <= top], rank[rank <= top]
+
+
+def _table(shelf: Shelf, customer_id: Any, rank: Any, item: Ints, probability: Any, kind: Any) -> pa.Table:
+    columns = {
+        "customer_id": customer_id, "as_of": shelf.as_of, "rank": rank, "item": shelf.items[item],
+        "probability": probability, "kind": kind,
+    }  # fmt: skip
+    return pa.Table.from_pandas(pd.DataFrame(columns), schema=OFFERS, preserve_index=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from features import candidates, retrieval
-from perennial import storage
+from features import retrieval
+from features.candidates import Pairs, Shelf, names
+from features.newcomers import Newcomers
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
@@ -24,10 +26,11 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating]
 
-# Windows that do not overlap; the latest judges a model taught by the others.
+# Windows that do not overlap; the latest calibrates a model taught by the others.
 _CUTOFFS = 3
-_MOST_ROWS = 600_000
-_OWNED = "item_n_purchases"
+_MOST_ROWS = 1_500_000
+# Newcomers' rate is drawn to everybody's, as by so many purchases expected of them.
+_PRIOR_PURCHASES = 20
 
 MIN_BOUGHT = 100
 """(customer, item) pairs bought in the closed windows; with fewer a ranking learns the accidents of the sample."""
@@ -39,12 +42,19 @@ class NoCrossSell(CheckFailed):
 
 
 @dataclass(frozen=True)
-class _Pairs:
-    """(customer, item) rows of one cutoff, sorted by customer and item, with what was then bought."""
+class Lesson:
+    """The pairs of one cutoff, each item's share of the year's buyers, and 1 for each pair that was then bought.
 
-    keys: pd.DataFrame
-    rows: NDArray[np.float32]
+    `n_bought` counts all purchases in the window of what sold in the year before, candidates or not; of newcomers,
+    `newcomers_bought` beside the sum of `newcomer_shares`, which would be expected at a rate of 1.
+    """
+
+    pairs: Pairs
+    popularity: Floats
     bought: Floats
+    n_bought: int
+    newcomers_bought: float
+    newcomer_shares: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,10 @@ class Backtest:
     owned: NDArray[np.bool_]
 
     def figures(self, k: int = 5) -> dict[str, float]:
-        """Ranking metrics at `k` for all items, repeats and new ones, the naive rule's beside them, and calibration."""
+        """Ranking metrics at `k` for all items, repeats and new ones, the naive rule's beside them, and calibration.
+
+        `offers_bias` is what was predicted of the first `k` items over what was bought of them, minus 1.
+        """
         found = {"auc": metrics.auc(self.bought, self.predicted), "ece": metrics.ece(self.bought, self.predicted)}
         for kind, among in (("", np.ones_like(self.owned)), ("_repeat", self.owned), ("_new", ~self.owned)):
             baskets = self._lists(among & (self.bought > 0), self.bought, None)
@@ -69,7 +82,16 @@ class Backtest:
                     pair = [b for b, _ in both], [r for _, r in both]
                     found[f"{name}ndcg{k}{kind}"] = metrics.ndcg_at(*pair, k)
                     found[f"{name}recall{k}{kind}"] = metrics.recall_at(*pair, k)
-        return found
+        return found | self._offers(k)
+
+    def _offers(self, k: int) -> dict[str, float]:
+        rows = self.keys.assign(predicted=self.predicted, bought=self.bought)
+        best = rows.sort_values(["customer_id", "predicted", "item"], ascending=[True, False, True])
+        best = best.groupby("customer_id").head(k)
+        return {
+            "offers_ece": metrics.ece(best["bought"], best["predicted"]),
+            "offers_bias": metrics.bias(best["bought"], best["predicted"]),
+        }
 
     def _lists(self, among: NDArray[np.bool_], score: Floats, most: int | None) -> dict[str, list[str]]:
         rows = self.keys[among].assign(score=score[among])
@@ -104,48 +126,113 @@ def train(store: FeatureStore, workspace: Workspace, as_of: date) -> tuple[Offer
             f"no {workspace.cross_sell.horizon}-day window has closed with {workspace.training.min_history} days of"
             f" history before it at {as_of}; nothing to learn offers from"
         )
-    pairs = [_pairs(store, workspace, cutoff, as_of) for cutoff in closed]
-    bought = np.concatenate([p.bought for p in pairs])
-    if bought.sum() < MIN_BOUGHT or len({item for p in pairs for item in p.keys["item"].unique()}) < MIN_ITEMS:
-        raise NoCrossSell(f"fewer than two items, or fewer than {MIN_BOUGHT} purchases of them, in the closed windows")
+    lessons = [lesson(store, workspace, cutoff, as_of) for cutoff in closed]
     backtest = None
-    if len(pairs) > 1 and sum(p.bought.sum() for p in pairs[:-1]) >= MIN_BOUGHT:
-        backtest = _judge(_fit(workspace, pairs[:-1]), pairs[-1], workspace)
-    return _fit(workspace, pairs), backtest
+    if len(lessons) > 1 and _suffice(lessons[:-1]):
+        backtest = judged(learnt(workspace, lessons[:-1]), lessons[-1], workspace)
+    return learnt(workspace, lessons), backtest
 
 
-def _fit(workspace: Workspace, pairs: list[_Pairs]) -> OfferModel:
-    names, sell = candidates.names(workspace), workspace.cross_sell
-    rows, bought = np.concatenate([p.rows for p in pairs]), np.concatenate([p.bought for p in pairs])
-    return fit(rows, bought, names, sell.horizon, sell.level, workspace.training.seed)
+def judged_at(
+    store: FeatureStore, workspace: Workspace, judge: date, learnt_from: Sequence[date], known_by: date
+) -> Backtest:
+    """Offers made at `judge`, learnt from dates that had closed by then, against what is known since to be bought.
+
+    Raises:
+        NoCrossSell: too little was bought in the windows to learn from.
+    """
+    model = learnt(workspace, [lesson(store, workspace, cutoff, judge) for cutoff in learnt_from])
+    return judged(model, lesson(store, workspace, judge, known_by), workspace)
 
 
-def _pairs(store: FeatureStore, workspace: Workspace, cutoff: date, known_by: date) -> _Pairs:
+def learnt(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
+    """The model of these cutoffs, oldest first.
+
+    It is calibrated on the latest by a booster that the others taught, and then taught again by all of them.
+
+    Raises:
+        NoCrossSell: fewer than two items, or too little was bought in the windows.
+    """
+    if not _suffice(lessons):
+        raise NoCrossSell(f"fewer than two items, or fewer than {MIN_BOUGHT} purchases of them, in the closed windows")
+    model = _fit(workspace, lessons)
+    if len(lessons) > 1:
+        latest = lessons[-1]
+        tried = _fit(workspace, lessons[:-1]).calibrated(latest.pairs.rows, latest.bought)
+        model = replace(model, repeat=tried.repeat, new=tried.new)
+    return replace(model, newcomer_rate=_newcomer_rate(lessons))
+
+
+def _suffice(lessons: Sequence[Lesson]) -> bool:
+    items = {item for each in lessons for item in each.pairs.items}
+    return len(items) >= MIN_ITEMS and sum(each.n_bought for each in lessons) >= MIN_BOUGHT
+
+
+def _fit(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
+    sell = workspace.cross_sell
+    rows = np.concatenate([each.pairs.rows for each in lessons])
+    bought = np.concatenate([each.bought for each in lessons])
+    return fit(rows, bought, names(workspace), sell.horizon, sell.level, workspace.training.seed)
+
+
+def _newcomer_rate(lessons: Sequence[Lesson]) -> float:
+    """Purchases of newcomers per share of their segment; as long as few are known, near that of active customers."""
+    bought = sum(each.newcomers_bought for each in lessons)
+    expected = sum(each.newcomer_shares for each in lessons)
+    return float((bought + _PRIOR_PURCHASES * _rate_of_the_active(lessons)) / (expected + _PRIOR_PURCHASES))
+
+
+def _rate_of_the_active(lessons: Sequence[Lesson]) -> float:
+    shares = sum(float(each.popularity[each.pairs.item].sum()) for each in lessons)
+    return sum(float(each.bought.sum()) for each in lessons) / max(shares, 1e-9)
+
+
+def lesson(store: FeatureStore, workspace: Workspace, cutoff: date, known_by: date) -> Lesson:
+    """What customers active at `cutoff` could be offered and then bought, known by a day when the window has closed.
+
+    Raises:
+        ValueError: the window had not closed by `known_by`.
+    """
+    shelf = Shelf.at(workspace, cutoff)
     customers = retrieval.customer_rows(store, workspace, [cutoff])
-    customers = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window]
-    keys = candidates.candidates(workspace, cutoff, _sampled(workspace, cutoff, customers["customer_id"]))
-    rows = candidates.design(store, workspace, keys, customers)
-    happened = labels.items_bought(workspace, [cutoff], known_by).assign(bought=1.0)
-    merged = keys.merge(happened.drop(columns="as_of"), on=["customer_id", "item"], how="left")
-    return _Pairs(keys, rows, merged["bought"].fillna(0.0).to_numpy())
+    happened = labels.items_bought(workspace, [cutoff], known_by)
+    happened = happened[happened["item"].isin(shelf.items)]
+    active = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window]
+    pairs = shelf.pairs(_sampled(active, shelf.pairs_each))
+    newcomers = Newcomers.at(shelf, customers)
+    return Lesson(
+        pairs,
+        shelf.popularity["item_buyers_365d"].to_numpy(),
+        _bought(pairs, happened),
+        int(happened["customer_id"].isin(active["customer_id"]).sum()),
+        float(happened["customer_id"].isin(newcomers.customer_ids).sum()),
+        float(newcomers.shares.sum(axis=1)[newcomers.segment].sum()),
+    )
 
 
-def _sampled(workspace: Workspace, cutoff: date, customer_ids: pd.Series) -> pd.Series:
+def _bought(pairs: Pairs, happened: pd.DataFrame) -> Floats:
+    """1 for each pair that is among the purchases of the window."""
+    customer = pairs.customer_ids.get_indexer(pd.Index(happened["customer_id"]))
+    item = pairs.items.get_indexer(pd.Index(happened["item"]))
+    n = np.int64(max(len(pairs.items), 1))
+    return np.isin(pairs.customer * n + pairs.item, (customer * n + item)[customer >= 0]).astype(float)
+
+
+def _sampled(customers: pd.DataFrame, pairs_each: int) -> pd.DataFrame:
     """So many customers that their pairs stay within bounds; the same ones every time, chosen by a hash of the id."""
-    items = len(pd.read_parquet(storage.snapshot_part(workspace.home_path, "popularity", cutoff), columns=["item"]))
-    most = max(1, _MOST_ROWS // min(max(items, 1), candidates.MOST_ITEMS))
-    if len(customer_ids) <= most:
-        return customer_ids
-    hashed = customer_ids.map(lambda customer_id: hashlib.sha256(customer_id.encode()).hexdigest())
-    return customer_ids[hashed.rank() <= most]
+    most = max(1, _MOST_ROWS // max(pairs_each, 1))
+    if len(customers) <= most:
+        return customers
+    hashed = customers["customer_id"].map(lambda customer_id: hashlib.sha256(customer_id.encode()).hexdigest())
+    return customers[hashed.rank() <= most]
 
 
-def _judge(model: OfferModel, pairs: _Pairs, workspace: Workspace) -> Backtest:
+def judged(model: OfferModel, against: Lesson, workspace: Workspace) -> Backtest:
     """Beside the naive rule: what the customer bought most often in a year, ties by recency, then what is popular."""
-    names = list(candidates.names(workspace))
-    column = {name: np.nan_to_num(pairs.rows[:, names.index(name)]) for name in (
-        "item_n_purchases_365d", "item_days_since_last", "item_buyers_365d", _OWNED)}  # fmt: skip
-    owned = column[_OWNED] > 0
+    rows, all_names = against.pairs.rows, names(workspace)
+    column = {name: np.nan_to_num(rows[:, all_names.index(name)]) for name in (
+        "item_n_purchases_365d", "item_days_since_last", "item_buyers_365d")}  # fmt: skip
+    owned = against.pairs.owned
     recency = np.where(owned, 1 / (1 + column["item_days_since_last"]), 0.0)
     naive = column["item_n_purchases_365d"] + 0.5 * recency + 1e-3 * column["item_buyers_365d"]
-    return Backtest(pairs.keys, pairs.bought, model.probability(pairs.rows), naive, owned)
+    return Backtest(against.pairs.keys, against.bought, model.probability(rows), naive, owned)

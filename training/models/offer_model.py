@@ -2,47 +2,84 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
-from training.models.customer_model import PyFunc, Stored, boosted, predicted
+from training.models.customer_model import PyFunc, Stored, boosted, predicted, sigmoid
 
 Floats = NDArray[np.floating]
 
 PARAMETERS: dict[str, Any] = {
-    "objective": "binary", "learning_rate": 0.1, "num_leaves": 31, "min_child_samples": 100, "feature_fraction": 0.8,
+    "objective": "binary", "learning_rate": 0.1, "num_leaves": 31, "min_child_samples": 100, "feature_fraction": 0.5,
     "bagging_fraction": 0.5, "bagging_freq": 1, "lambda_l2": 5.0,
 }  # fmt: skip
 ROUNDS = 100
 
 
+class Line(NamedTuple):
+    """From the booster's log-odds to calibrated ones."""
+
+    slope: float
+    intercept: float
+
+
+AS_IT_IS = Line(1.0, 0.0)
+
+
 @dataclass(frozen=True)
 class OfferModel:
-    """A booster over (customer, item) rows whose columns are `names`, in order."""
+    """A booster over (customer, item) rows whose columns are `names`, in order, calibrated apart for each kind.
+
+    `newcomer_rate`: purchases of an item by who has never bought, per share of their segment who bought it in a year.
+    """
 
     names: tuple[str, ...]
     horizon: int
     level: str
     booster: lgb.Booster
+    repeat: Line = AS_IT_IS
+    new: Line = AS_IT_IS
+    newcomer_rate: float = 0.0
 
     def probability(self, rows: NDArray[np.float32]) -> Floats:
         """Per (customer, item) row of float32 features in the order of `names`."""
-        return predicted(self.booster, rows)
+        lines = np.where(self._owned(rows)[:, None], self.repeat, self.new)
+        return sigmoid(lines[:, 0] * predicted(self.booster, rows, raw_score=True) + lines[:, 1])
+
+    def newcomer_probability(self, shares: Floats) -> Floats:
+        """For who has never bought: from each item's share of the buyers of their segment."""
+        return np.minimum(self.newcomer_rate * shares, 1.0)
+
+    def calibrated(self, rows: NDArray[np.float32], bought: Floats) -> Self:
+        """The same model with a line for repeats and one for new items, fitted on a later cutoff (Platt 1999)."""
+        score, owned = predicted(self.booster, rows, raw_score=True), self._owned(rows)
+        return replace(self, repeat=_line(score[owned], bought[owned]), new=_line(score[~owned], bought[~owned]))
+
+    def _owned(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+        return rows[:, self.names.index("item_n_purchases")] > 0
 
     def save(self, folder: Path) -> None:
-        Stored({"names": self.names, "horizon": self.horizon, "level": self.level}, self.booster).write(folder)
+        parameters = {
+            "names": self.names, "horizon": self.horizon, "level": self.level, "repeat": self.repeat, "new": self.new,
+            "newcomer_rate": self.newcomer_rate,
+        }  # fmt: skip
+        Stored(parameters, self.booster).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = Stored.read(folder)
         assert stored.booster is not None
         p = stored.parameters
-        return cls(tuple(p["names"]), p["horizon"], p["level"], stored.booster)
+        return cls(
+            tuple(p["names"]), p["horizon"], p["level"], stored.booster, Line(*p["repeat"]), Line(*p["new"]),
+            p["newcomer_rate"],
+        )  # fmt: skip
 
 
 def fit(
@@ -50,6 +87,19 @@ def fit(
 ) -> OfferModel:
     """Fitted on (customer, item) rows of several cutoffs; `bought` is 1 where the item was bought in the horizon."""
     return OfferModel(names, horizon, level, boosted(rows, bought, names, PARAMETERS, ROUNDS, seed))
+
+
+def _line(score: Floats, bought: Floats) -> Line:
+    """The line of least log loss; none of either outcome, and the score stands as it is."""
+    if not 0 < bought.sum() < len(bought):
+        return AS_IT_IS
+
+    def loss(line: Floats) -> tuple[float, Floats]:
+        z = line[0] * score + line[1]
+        error = sigmoid(z) - bought
+        return float(np.mean(np.logaddexp(0, z) - bought * z)), np.array([np.mean(error * score), np.mean(error)])
+
+    return Line(*map(float, minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x))
 
 
 def _load_pyfunc(path: str) -> PyFunc:
