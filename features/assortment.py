@@ -79,7 +79,9 @@ def _in_file(name: str, setting: str) -> list[str]:
         raise CheckFailed(f"cross_sell.{setting} names {name}, which is not there; write it, or take it out")
     rows = pd.read_csv(path, dtype=str) if path.suffix == ".csv" else pd.read_parquet(path)
     if "item" not in rows:
-        raise CheckFailed(f"{name} (cross_sell.{setting}) has no column `item`; it has {', '.join(rows)[:200]}")
+        raise CheckFailed(
+            f"{name} (cross_sell.{setting}) has no column `item`; it has {', '.join(map(str, rows))[:200]}"
+        )
     return rows["item"].dropna().astype(str).tolist()
 
 

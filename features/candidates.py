@@ -36,6 +36,8 @@ CONTEXT = (
 )  # fmt: skip
 OWNED = "item_n_purchases"
 BESIDE = ("item_co_purchase", "item_co_buyers", "item_similar_customers")
+# As if so many customers had bought nothing but one item, for each.
+_RIDGE = 200
 _RECENT = "item_n_purchases_decayed_30d"
 _TASTE = "item_n_purchases_decayed_90d"
 
@@ -115,7 +117,7 @@ class Shelf:
         """The candidates of each of `customers`, rows of customer features sorted by id, and their features."""
         customer_ids = pd.Index(customers["customer_id"])
         own = _Own.of(self, customer_ids)
-        beside = (own.weighted(_RECENT) @ self.cosines, own.shares() @ self.shares, self._similar(own))
+        beside = (self._co_purchased(own), own.shares() @ self.shares, self._similar(own))
         keys = self._keys(own, beside)
         customer, item = np.divmod(keys, len(self.items))
         rows = np.column_stack(
@@ -143,6 +145,24 @@ class Shelf:
             np.concatenate([own.keys, anyones, _best(co_purchased, CO_PURCHASED), _best(similar, SIMILAR)])
         )
 
+    def _co_purchased(self, own: _Own) -> csr_array:
+        """How well each item goes with what the customer bought: by weights, or by cosines where items are many."""
+        if self.offers_everything:
+            return csr_array(own.log_counts() @ self._item_weights)
+        return own.weighted(_RECENT) @ self.cosines
+
+    @cached_property
+    def _item_weights(self) -> Floats:
+        """Of each item, for each other, its weight in telling who buys that one: ridge regressions in closed form.
+
+        Steck, 'Embarrassingly Shallow Autoencoders for Sparse Data', WWW 2019, equation 8.
+        """
+        counts = _Own.of(self, self._pool_ids).log_counts()
+        inverse = np.linalg.inv((counts.T @ counts).toarray().astype(float) + _RIDGE * np.eye(len(self.items)))
+        weights = -inverse / np.diag(inverse)
+        np.fill_diagonal(weights, 0)
+        return weights.astype(np.float32)
+
     def _similar(self, own: _Own) -> csr_array:
         """Where everything is a candidate nobody is looked for: it would cost most of the time, and bring nothing."""
         if self.offers_everything:
@@ -151,11 +171,15 @@ class Shelf:
 
     @cached_property
     def _pool(self) -> SimilarCustomers:
+        return SimilarCustomers.among(self._pool_ids, _Own.of(self, self._pool_ids).weighted(_TASTE))
+
+    @cached_property
+    def _pool_ids(self) -> pd.Index:
+        """Of many customers those whose ids' hashes are smallest: the same every time."""
         part = storage.rows_of_part(storage.snapshot_part(self.workspace.home_path, "product_affinity", self.as_of))
-        query = f"SELECT customer_id FROM {part} GROUP BY ALL ORDER BY md5(customer_id), customer_id LIMIT {POOL}"
+        query = f"SELECT customer_id FROM {part} GROUP BY customer_id ORDER BY md5(customer_id), customer_id LIMIT {POOL}"
         with storage.connect(self.workspace.home_path) as connection:
-            chosen = pd.Index(connection.execute(query).df()["customer_id"].sort_values())
-        return SimilarCustomers.among(chosen, _Own.of(self, chosen).weighted(_TASTE))
+            return pd.Index(connection.execute(query).df()["customer_id"].sort_values())
 
 
 @dataclass(frozen=True)
@@ -181,6 +205,10 @@ class _Own:
     def weighted(self, name: str) -> csr_array:
         """Customers by items, a feature of each purchased item."""
         return self._matrix(self.features[:, _names("product_affinity", self.shelf.workspace).index(name)])
+
+    def log_counts(self) -> csr_array:
+        """Customers by items: log(1 + purchase days in 365)."""
+        return self.weighted("item_n_purchases_365d").log1p()
 
     def shares(self) -> csr_array:
         """Customers by items: each item that the customer bought in 365 days has the same share of 1."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 NEIGHBOURS = 300
-# Against so many customers everybody is compared, whose ids' hashes are smallest.
+# Against so many customers everybody is compared.
 POOL = 20_000
 
 

@@ -148,19 +148,27 @@ def judged_at(
 def learnt(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
     """The model of these cutoffs, oldest first.
 
-    It is calibrated on the latest by a booster that the others taught, and then taught again by all of them.
+    On the latest a model that the others taught is calibrated, and whether new items are better ranked by the booster
+    or by a plain score is seen; then it is taught again by all of them. One cutoff alone gets the plain score.
 
     Raises:
         NoCrossSell: fewer than two items, or too little was bought in the windows.
     """
     if not _suffice(lessons):
         raise NoCrossSell(f"fewer than two items, or fewer than {MIN_BOUGHT} purchases of them, in the closed windows")
-    model = _fit(workspace, lessons)
-    if len(lessons) > 1:
-        latest = lessons[-1]
-        tried = _fit(workspace, lessons[:-1]).calibrated(latest.pairs.rows, latest.bought)
-        model = replace(model, repeat=tried.repeat, new=tried.new)
-    return replace(model, newcomer_rate=_newcomer_rate(lessons))
+    model = replace(_fit(workspace, lessons), newcomer_rate=_newcomer_rate(lessons))
+    if len(lessons) == 1:
+        return model
+    latest, tried = lessons[-1], _fit(workspace, lessons[:-1])
+    boosted = replace(tried, plain=None)
+    if _ranks_new(boosted, latest, workspace) > _ranks_new(tried, latest, workspace):
+        tried, model = boosted, replace(model, plain=None)
+    tried = tried.calibrated(latest.pairs.rows, latest.bought)
+    return replace(model, repeat=tried.repeat, new=tried.new)
+
+
+def _ranks_new(model: OfferModel, against: Lesson, workspace: Workspace) -> float:
+    return judged(model, against, workspace).figures().get("ndcg5_new", 0.0)
 
 
 def _suffice(lessons: Sequence[Lesson]) -> bool:
@@ -172,7 +180,8 @@ def _fit(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
     sell = workspace.cross_sell
     rows = np.concatenate([each.pairs.rows for each in lessons])
     bought = np.concatenate([each.bought for each in lessons])
-    return fit(rows, bought, names(workspace), sell.horizon, sell.level, workspace.training.seed)
+    model = fit(rows, bought, names(workspace), sell.horizon, sell.level, workspace.training.seed)
+    return model.with_plain_score(rows, bought)
 
 
 def _newcomer_rate(lessons: Sequence[Lesson]) -> float:

@@ -10,6 +10,7 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 
 from training.models.customer_model import PyFunc, Stored, boosted, predicted, sigmoid
 
@@ -20,6 +21,14 @@ PARAMETERS: dict[str, Any] = {
     "bagging_fraction": 0.5, "bagging_freq": 1, "lambda_l2": 5.0,
 }  # fmt: skip
 ROUNDS = 100
+
+# What the plain score of a new item looks at, in logarithms: how popular it is, how well it goes with what the customer
+# bought, and how much this customer buys.
+PLAIN = (
+    "item_buyers_365d", "item_co_purchase", "n_purchases_365d", "n_categories_365d", "lines_per_purchase_365d", "T",
+    "days_since_last_purchase",
+)  # fmt: skip
+_SMALL = 1e-3
 
 
 class Line(NamedTuple):
@@ -36,6 +45,8 @@ AS_IT_IS = Line(1.0, 0.0)
 class OfferModel:
     """A booster over (customer, item) rows whose columns are `names`, in order, calibrated apart for each kind.
 
+    New items may be ranked by a plain score instead: an intercept and a weight for each of `PLAIN`. What a booster
+    learns of last season's new items has often passed by the next one; that what is popular is bought has not.
     `newcomer_rate`: purchases of an item by who has never bought, per share of their segment who bought it in a year.
     """
 
@@ -43,6 +54,7 @@ class OfferModel:
     horizon: int
     level: str
     booster: lgb.Booster
+    plain: tuple[float, ...] | None = None
     repeat: Line = AS_IT_IS
     new: Line = AS_IT_IS
     newcomer_rate: float = 0.0
@@ -50,7 +62,17 @@ class OfferModel:
     def probability(self, rows: NDArray[np.float32]) -> Floats:
         """Per (customer, item) row of float32 features in the order of `names`."""
         lines = np.where(self._owned(rows)[:, None], self.repeat, self.new)
-        return sigmoid(lines[:, 0] * predicted(self.booster, rows, raw_score=True) + lines[:, 1])
+        return sigmoid(lines[:, 0] * self._score(rows) + lines[:, 1])
+
+    def _score(self, rows: NDArray[np.float32]) -> Floats:
+        if self.plain is None:
+            return predicted(self.booster, rows, raw_score=True)
+        owned, score = self._owned(rows), np.empty(len(rows))
+        if owned.any():
+            score[owned] = predicted(self.booster, rows[owned], raw_score=True)
+        intercept, *weights = self.plain
+        score[~owned] = _logarithms(rows[~owned], self.names) @ np.array(weights) + intercept
+        return score
 
     def newcomer_probability(self, shares: Floats) -> Floats:
         """For who has never bought: from each item's share of the buyers of their segment."""
@@ -58,8 +80,16 @@ class OfferModel:
 
     def calibrated(self, rows: NDArray[np.float32], bought: Floats) -> Self:
         """The same model with a line for repeats and one for new items, fitted on a later cutoff (Platt 1999)."""
-        score, owned = predicted(self.booster, rows, raw_score=True), self._owned(rows)
+        score, owned = self._score(rows), self._owned(rows)
         return replace(self, repeat=_line(score[owned], bought[owned]), new=_line(score[~owned], bought[~owned]))
+
+    def with_plain_score(self, rows: NDArray[np.float32], bought: Floats) -> Self:
+        """The same model with a plain score of new items, fitted on the rows of them."""
+        new = ~self._owned(rows)
+        if not 0 < bought[new].sum() < new.sum():
+            return self
+        fitted = LogisticRegression(max_iter=200).fit(_logarithms(rows[new], self.names), bought[new])
+        return replace(self, plain=(float(fitted.intercept_[0]), *map(float, fitted.coef_[0])))
 
     def _owned(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
         return rows[:, self.names.index("item_n_purchases")] > 0
@@ -67,7 +97,7 @@ class OfferModel:
     def save(self, folder: Path) -> None:
         parameters = {
             "names": self.names, "horizon": self.horizon, "level": self.level, "repeat": self.repeat, "new": self.new,
-            "newcomer_rate": self.newcomer_rate,
+            "newcomer_rate": self.newcomer_rate, "plain": self.plain,
         }  # fmt: skip
         Stored(parameters, self.booster).write(folder)
 
@@ -77,8 +107,8 @@ class OfferModel:
         assert stored.booster is not None
         p = stored.parameters
         return cls(
-            tuple(p["names"]), p["horizon"], p["level"], stored.booster, Line(*p["repeat"]), Line(*p["new"]),
-            p["newcomer_rate"],
+            tuple(p["names"]), p["horizon"], p["level"], stored.booster, p["plain"] and tuple(p["plain"]),
+            Line(*p["repeat"]), Line(*p["new"]), p["newcomer_rate"],
         )  # fmt: skip
 
 
@@ -87,6 +117,13 @@ def fit(
 ) -> OfferModel:
     """Fitted on (customer, item) rows of several cutoffs; `bought` is 1 where the item was bought in the horizon."""
     return OfferModel(names, horizon, level, boosted(rows, bought, names, PARAMETERS, ROUNDS, seed))
+
+
+def _logarithms(rows: NDArray[np.float32], names: tuple[str, ...]) -> Floats:
+    """Of the columns `PLAIN`; what is unknown or below nothing counts as nothing."""
+    chosen = np.nan_to_num(rows[:, [names.index(name) for name in PLAIN]].astype(np.float64)).clip(min=0)
+    shares = np.array([name.startswith("item_") for name in PLAIN])
+    return np.log(chosen + np.where(shares, _SMALL, 1.0))
 
 
 def _line(score: Floats, bought: Floats) -> Line:
