@@ -31,7 +31,8 @@ Vectors = Callable[[date, Sequence[str]], NDArray[np.float32]]
 
 COLUMNS = (
     "customer_id", "churn_probability", "churn_percentile", "churn_band", "lifetime_value", "lifetime_value_low",
-    "lifetime_value_high", "value_at_risk", "reasons", "offer", "offer_kind", "offer_probability", "as_of",
+    "lifetime_value_high", "value_at_risk", "reasons", "value_reasons", "offer", "offer_kind", "offer_probability",
+    "as_of",
 )  # fmt: skip
 _SPREADSHEET_COMMANDS = ("=", "+", "-", "@", "\t", "\r")
 _BLOCK = 500  # rows told reasons of, and sent, at a time
@@ -74,8 +75,8 @@ def churn_risk(
 ) -> pd.DataFrame:
     """The listed customers of a scored as_of (the latest unless named), highest value at risk first.
 
-    Left out: who was not scored, and, where the shop keeps marketing consents, who has not given one. `reasons` are
-    those of the listed rows only, joined by ". "; `offer` is the customer's best item.
+    Left out: who was not scored, and, where the shop keeps marketing consents, who has not given one. `reasons` (of the
+    risk) and `value_reasons` are those of the listed rows only, joined by ". "; `offer` is the customer's best item.
 
     Raises:
         CheckFailed: nothing is scored yet.
@@ -110,14 +111,15 @@ def page(explainer: Explainer, as_of: date, asked: ListQuery, vectors_of: Vector
 
 
 def _untold() -> list[str]:
-    return [name for name in COLUMNS if name != "reasons"]
+    return [name for name in COLUMNS if not name.endswith("reasons")]
 
 
 def _told(explainer: Explainer, listed: pd.DataFrame, vectors_of: Vectors) -> pd.DataFrame:
     if listed.empty:
-        return listed.assign(reasons="")[list(COLUMNS)]
-    own = explainer(vectors_of(listed["as_of"].iloc[0].date(), listed["customer_id"].tolist()))
-    return listed.assign(reasons=[". ".join(told) for told in own])[list(COLUMNS)]
+        return listed.assign(reasons="", value_reasons="")[list(COLUMNS)]
+    packed = vectors_of(listed["as_of"].iloc[0].date(), listed["customer_id"].tolist())
+    told = {"reasons": explainer(packed), "value_reasons": explainer.value(packed)}
+    return listed.assign(**{name: [". ".join(own) for own in each] for name, each in told.items()})[list(COLUMNS)]
 
 
 def _where(workspace: Workspace, as_of: date, min_value: float, max_value: float | None, band: str | None) -> _Where:

@@ -118,6 +118,26 @@ def _breadth(facts: Facts) -> str | None:
     return None if kinds is None else f"bought from {kinds:,.0f} categor{'y' if kinds == 1 else 'ies'} in the last year"
 
 
+def _last_purchase(facts: Facts) -> str | None:
+    silent = facts.days("days_since_last_purchase")
+    return silent and f"last bought {silent} ago"
+
+
+def _purchases(facts: Facts) -> str | None:
+    year = facts["n_purchases_365d"]
+    return None if year is None else f"bought on {_counted(year, 'day')} of the last year"
+
+
+def _year(facts: Facts) -> str | None:
+    year = facts["spend_365d"]
+    return None if year is None else f"spent {facts.money(year)} in the last year"
+
+
+def _quarter(facts: Facts) -> str | None:
+    visits = facts["n_visit_90d"]
+    return None if visits is None else f"{_counted(visits, 'visit')} in the last 90 days"
+
+
 def _relation(facts: Facts) -> str | None:
     tenure = facts.days("tenure_days")
     return None if tenure is None else f"has been a customer for {tenure}"
@@ -143,6 +163,12 @@ _THEMES: tuple[tuple[str, Say], ...] = (
 )
 
 
+# What is said of a value: neither good nor bad by itself, the sign of its part says which.
+_NEUTRAL: Mapping[Say, Say] = {
+    _silence: _last_purchase, _frequency: _purchases, _spend: _year, _visits: _quarter,
+}  # fmt: skip
+
+
 def reasons(predictor: Predictor, vectors: NDArray[np.float32]) -> list[list[str]]:
     """Up to three reasons per packed vector, strongest first: what raises the risk most by its SHAP contribution."""
     return Explainer(predictor)(vectors)
@@ -162,18 +188,33 @@ class Explainer:
         used = predictor.churn.inputs.used
         themes = _themes(used, predictor.workspace)
         self.places, self.says = [[used.index(name) for name in of] for of, _ in themes], [say for _, say in themes]
+        self.of_value = [_NEUTRAL.get(say, say) for say in self.says]
 
     def __call__(self, vectors: NDArray[np.float32]) -> list[list[str]]:
         """Per packed vector, strongest first."""
         if not len(vectors):
             return []
-        _, contributions = self.predictor.churn.contributions(vectors)
-        weights = np.column_stack([contributions[:, own].sum(axis=1) for own in self.places])
-        return [self._told(row, own) for row, own in zip(np.round(weights / _STEP), vectors.astype(float), strict=True)]
+        weights = self._weights(self.predictor.churn.contributions(vectors)[1])
+        return [_strongest(self.says, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)]
 
-    def _told(self, weights: NDArray[np.floating], vector: NDArray[np.floating]) -> list[str]:
-        facts = Facts(dict(zip(self.packed, vector, strict=True)), self.currency, self.attribute_names)
-        return _strongest(self.says, weights, facts)
+    def value(self, vectors: NDArray[np.float32]) -> list[list[str]]:
+        """Per packed vector, what moves its lifetime value most from that of the shop's average customer.
+
+        Up to three sentences, strongest first, each marked by whether it makes the customer worth `more` or `less`.
+        None for who never bought, or where purchase histories alone say what a customer is worth.
+        """
+        if not len(vectors):
+            return []
+        weights = self._weights(self.predictor.value.contributions(vectors)[1])
+        return [_drivers(self.of_value, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)]
+
+    def _weights(self, contributions: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Of every theme for each row, in steps."""
+        return np.round(np.column_stack([contributions[:, own].sum(axis=1) for own in self.places]) / _STEP)
+
+    def _facts(self, vector: NDArray[np.float32]) -> Facts:
+        values = dict(zip(self.packed, vector.astype(float), strict=True))
+        return Facts(values, self.currency, self.attribute_names)
 
 
 def _themes(names: tuple[str, ...], workspace: Workspace) -> list[tuple[list[str], Say]]:
@@ -202,6 +243,14 @@ def _strongest(says: list[Say], weights: NDArray[np.floating], facts: Facts) -> 
     if not told:
         told = [sentence for say in (_silence, _frequency) if (sentence := say(facts))]
     return told[:MOST]
+
+
+def _drivers(says: list[Say], weights: NDArray[np.floating], facts: Facts) -> list[str]:
+    if facts["T"] is None:
+        return []
+    order = [int(i) for i in np.argsort(-np.abs(weights), kind="stable") if weights[i]]
+    said = [(weights[index] > 0, sentence) for index in order if (sentence := says[index](facts))]
+    return [f"{'more' if is_more else 'less'}: {sentence}" for is_more, sentence in said[:MOST]]
 
 
 def _attribute_names(workspace: Workspace) -> dict[str, dict[int, str]]:

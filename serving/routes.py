@@ -51,6 +51,7 @@ class ListRow(BaseModel):
     lifetime_value_high: float | None
     value_at_risk: float
     reasons: str = ""
+    value_reasons: str = ""
     offer: str | None
     offer_kind: Literal["repeat", "new"] | None
     offer_probability: float | None

@@ -15,7 +15,7 @@ from features import retrieval
 from perennial import registry
 from serving import lists
 from serving.predictor import Predictor
-from serving.reasons import MOST, reasons
+from serving.reasons import MOST, Explainer, reasons
 from training.models.churn_model import ChurnModel
 
 from .conftest import Shop
@@ -190,6 +190,25 @@ def test_the_list_explains_each_customer_by_their_own_vector(predictor: Predicto
     rows = retrieval.customer_rows(store, predictor.workspace, [AS_OF]).set_index("customer_id")
     own = retrieval.matrix(rows.loc[listed["customer_id"]], predictor.churn.inputs.packed)
     assert listed["reasons"].tolist() == [". ".join(found) for found in reasons(predictor, own)]
+
+
+def test_a_value_is_told_by_the_customers_own_spend(predictor: Predictor, vectors: Vectors) -> None:
+    """Who spent much is worth more for it and who spent little less, each told their own year's spend."""
+    told = Explainer(predictor).value(vectors)
+    spend = predictor.churn.inputs.column(vectors, "spend_365d")
+    said = [
+        (own_spend, sentence.partition(": "))
+        for own_spend, own in zip(spend, told, strict=True)
+        for sentence in own
+        if "spent" in sentence
+    ]
+    assert len(said) > 20
+    for own_spend, (_, _, sentence) in said:
+        amount = float(re.sub(r"[^\d.]", "", sentence.partition(" in the")[0]))
+        assert amount == pytest.approx(own_spend, abs=0.51)
+    by_sign = {sign: [own_spend for own_spend, (word, *_) in said if word == sign] for sign in ("more", "less")}
+    assert np.median(by_sign["more"]) > np.median(by_sign["less"])
+    assert all(1 <= len(own) <= 3 for own, bought in zip(told, spend, strict=True) if not np.isnan(bought))
 
 
 def test_no_number_is_longer_than_a_person_reads(predictor: Predictor, vectors: Vectors) -> None:
