@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
@@ -114,6 +117,15 @@ def _day(workspace: Workspace, as_of: datetime | None) -> date:
     return today
 
 
+@contextmanager
+def _alone(workspace: Workspace) -> Iterator[None]:
+    """Sole use of the workspace, under the words of the command that were typed before its options."""
+    words = " ".join(["perennial", *takewhile(lambda word: not word.startswith("-"), sys.argv[1:])])
+    process = f"process {os.getpid()} of {os.environ.get('USER', os.getuid())} on {platform.node()}"
+    with storage.locked(workspace.home_path, f"`{words}` ({process}) since {_now():%Y-%m-%d %H:%M:%S} UTC"):
+        yield
+
+
 def _say() -> Callable[[str], None]:
     """Progress on the terminal, each line with the seconds since the start."""
     start = time.monotonic()
@@ -173,7 +185,7 @@ def ingest(config: Config, overrides: Set = [], home: Home = None) -> None:
     from perennial.ingest import ingest as take_in
 
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         take_in(workspace, _now(), typer.echo)
 
 
@@ -184,7 +196,7 @@ def snapshot(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf
     Example: perennial snapshot -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         _snapshot(workspace, _day(workspace, as_of), _say())
 
 
@@ -198,7 +210,7 @@ def train(
     Example: perennial train churn -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
         _snapshot(workspace, day, say)
         _train(workspace, day, say, [_model(kind)] if kind else None)
@@ -218,7 +230,7 @@ def backtest(
     from training import backtest_page, backtest_report
 
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
         count = cutoffs or workspace.training.backtest_cutoffs
         report = backtest_report.run(workspace, day, count, say)
@@ -246,13 +258,14 @@ def promote(
     from training.promotion import promote as make_champion
 
     workspace = _open(config, overrides, home)
-    tracker = registry.client()
-    kinds = [_model(kind)] if kind else [k for k in registry.KINDS if registry.has_versions(tracker, workspace, k)]
-    if not kinds:
-        raise CheckFailed(f"{workspace.name} has no registered model; `perennial train` makes one")
-    for name in kinds:
-        champion = make_champion(tracker, workspace, name, version)
-        typer.echo(f"{champion.name} version {champion.version} is champion")
+    with _alone(workspace):
+        tracker = registry.client()
+        kinds = [_model(kind)] if kind else [k for k in registry.KINDS if registry.has_versions(tracker, workspace, k)]
+        if not kinds:
+            raise CheckFailed(f"{workspace.name} has no registered model; `perennial train` makes one")
+        for name in kinds:
+            champion = make_champion(tracker, workspace, name, version)
+            typer.echo(f"{champion.name} version {champion.version} is champion")
 
 
 @app.command()
@@ -264,7 +277,7 @@ def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = 
     from features.snapshot import snapshot as compute
 
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
         predictor = _predictor(workspace)
         compute(workspace, [day], say)
@@ -278,7 +291,7 @@ def publish(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf 
     Example: perennial publish -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         _publish(workspace, _day(workspace, as_of), _say())
 
 
@@ -289,7 +302,7 @@ def monitor(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf 
     Example: perennial monitor -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         if _monitor(workspace, _day(workspace, as_of), _say()):
             raise typer.Exit(1)
 
@@ -301,7 +314,7 @@ def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = No
     Example: perennial run -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         _run(workspace, _day(workspace, as_of))
 
 

@@ -315,7 +315,8 @@ def test_of_two_runs_at_once_the_second_is_refused(shop: Shop) -> None:
     second = shop.run(home, uri)
     first.kill_after("[2/7]", 0)
     assert second.code == 1
-    assert second.stderr == f"error: {home} is in use by another perennial command; wait for it to end\n"
+    holder = rf"`perennial run` \(process {first.pid} of \S+ on \S+\) since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+    assert re.fullmatch(f"error: {home} is in use by {holder}; wait for it to end, or stop it\n", second.stderr)
 
 
 class Bad(NamedTuple):
