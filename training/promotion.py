@@ -74,7 +74,7 @@ def rollback(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVer
         CheckFailed: there is no champion, or none before it.
     """
     reigning = champion(tracker, workspace, kind)
-    before = reigning and reigning.tags.get("promoted_over")
+    before = reigning.tags.get("promoted_over") if reigning else None
     if reigning is None or before is None:
         raise CheckFailed(f"{model_name(workspace, kind)} has no earlier champion to go back to")
     tracker.set_model_version_tag(reigning.name, reigning.version, "rolled_back", "true")
