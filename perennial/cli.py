@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from feast import FeatureStore
     from mlflow import MlflowClient
 
+    from monitoring.drift import Drift
+    from monitoring.summary import Decision, Summary
     from perennial.ingest import Account
     from serving.predictor import Predictor
 
@@ -82,22 +85,26 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(prog_name="perennial")
-    except SettingsError as problem:
-        _fail(str(problem), 2)
-    except CheckFailed as problem:
-        _fail(str(problem), 1)
     except Exception as problem:
-        if _is_full_disk(problem):
-            _fail(f"the disk is full: {str(problem).splitlines()[0]}; free some space and run again", 1)
-        if not isinstance(problem, OSError):
+        told = _in_words(problem)
+        if told is None:
             raise
+        typer.secho(f"error: {told[0]}", fg="red", err=True)
+        sys.exit(told[1])
+
+
+def _in_words(problem: Exception) -> tuple[str, int] | None:
+    """A failure as a sentence and an exit code; None for a fault of the program."""
+    if isinstance(problem, SettingsError):
+        return str(problem), 2
+    if isinstance(problem, CheckFailed):
+        return str(problem), 1
+    if _is_full_disk(problem):
+        return f"the disk is full: {str(problem).splitlines()[0]}; free some space and run again", 1
+    if isinstance(problem, OSError):
         where = f": {problem.filename}" if problem.filename else ""
-        _fail(f"{problem.strerror or problem}{where}; nothing was left half-written", 1)
-
-
-def _fail(message: str, code: int) -> None:
-    typer.secho(f"error: {message}", fg="red", err=True)
-    sys.exit(code)
+        return f"{problem.strerror or problem}{where}; nothing was left half-written", 1
+    return None
 
 
 def _is_full_disk(problem: Exception) -> bool:
@@ -303,19 +310,23 @@ def monitor(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf 
     """
     workspace = _open(config, overrides, home)
     with _alone(workspace):
-        if _monitor(workspace, _day(workspace, as_of), _say()):
+        if _monitor(workspace, _day(workspace, as_of), _say()).drifted:
             raise typer.Exit(1)
 
 
 @app.command()
 def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
-    """All of it in order: ingest, snapshot, train, promote, score, publish, monitor. Started again, it goes on.
+    """All of it in order: ingest, snapshot, monitor, train, promote, score, publish. Started again, it goes on.
 
+    Trains where there is no champion, the champion is older than retraining.max_age, or drift matters; promotes what
+    passes the gate. What it did is on a page in the home's `reports` folder; what needs a look goes to `alerts`. Exit 1
+    when it breaks off, the gate refuses, or there is drift and no new champion.
     Example: perennial run -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
     with _alone(workspace):
-        _run(workspace, _day(workspace, as_of))
+        if _run(workspace, _day(workspace, as_of), config):
+            raise typer.Exit(1)
 
 
 @list_app.command("churn-risk")
@@ -485,11 +496,12 @@ def _model(kind: Kind) -> str:
     return kind.value.replace("-", "_")
 
 
-def _snapshot(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
+def _snapshot(workspace: Workspace, day: date, say: Callable[[str], None], kinds: list[str] | None = None) -> None:
     from features.snapshot import snapshot as compute
+    from perennial.registry import KINDS
     from training import pipelines
 
-    compute(workspace, pipelines.cutoffs(workspace, day), say)
+    compute(workspace, pipelines.cutoffs(workspace, day, kinds or KINDS), say)
 
 
 def _store(workspace: Workspace) -> FeatureStore:
@@ -539,7 +551,7 @@ def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> Non
     online.publish(_store(workspace), workspace, day, say)
 
 
-def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> bool:
+def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> Drift:
     from features.snapshot import snapshot as compute
     from monitoring import drift
 
@@ -547,27 +559,128 @@ def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> boo
     compute(workspace, [reference, day], say)
     found = drift.watch(workspace, day, reference)
     say(str(found))
+    return found
+
+
+def _run(workspace: Workspace, day: date, config: Path) -> bool:
+    """Whether a check failed that the run did not answer itself; what it did is on a page, also when it breaks off."""
+    from monitoring import alerts
+    from monitoring.summary import Summary
+
+    summary = Summary(workspace.name, day, _now(), workspace.home_path / "reports", _say(), len(_STAGES))
+    try:
+        failed = _in_order(workspace, day, summary, config)
+    except Exception as problem:
+        if (broken := summary.failed) is not None:
+            broken.failed, _ = _in_words(problem) or (f"{type(problem).__name__}: {problem}", 1)
+            again = f"perennial run -c {config} --as-of {day}"
+            summary.alerts.append(alerts.Alert(f"the run broke off in {broken.name}", broken.failed, again))
+        raise
+    finally:
+        complete = len(summary.stages) == len(_STAGES) and summary.failed is None
+        summary.told = alerts.tell(workspace, summary.alerts, day, _now(), summary.page, complete=complete)
+        for line in summary.told:
+            summary.say(line)
+        summary.say(f"page: {summary.write()}")
+    return failed
+
+
+_STAGES = ("ingest", "snapshot", "monitor", "train", "promote", "score", "publish")
+
+
+def _in_order(workspace: Workspace, day: date, summary: Summary, config: Path) -> bool:
+    """Every stage of a run; True when drift or the gate failed, and nothing was done about it."""
+    from features.snapshot import snapshot as compute
+    from perennial.ingest import ingest as take_in
+
+    ingest, snapshot, monitor, train, promote, score, publish = (partial(summary.stage, name) for name in _STAGES)
+    with ingest() as say:
+        take_in(workspace, _now(), say)
+    with snapshot() as say:
+        compute(workspace, [day], say)
+    with monitor() as say:
+        moved = _watched(workspace, day, say, summary, config)
+    with train() as say:
+        due, versions = _retrained(workspace, day, say, moved)
+    with promote() as say:
+        for kind, version in versions.items():
+            summary.decisions.append(_decided(workspace, kind, version, due[kind], say, summary, config))
+    with score() as say:
+        _score(_predictor(workspace), day, say)
+    summary.links["scores"] = storage.scores_path(workspace.home_path, day)
+    with publish() as say:
+        _publish(workspace, day, say)
+    outcomes = {decision.outcome for decision in summary.decisions}
+    return "refused" in outcomes or (moved and "promoted" not in outcomes)
+
+
+def _watched(workspace: Workspace, day: date, say: Callable[[str], None], summary: Summary, config: Path) -> bool:
+    """Whether the world has moved since the champion learnt from it; what cannot be watched stops no scores."""
+    from monitoring.alerts import Alert
+    from perennial import registry
+
+    if registry.champion(_tracker(), workspace, "churn") is None:
+        say("there is no champion yet to compare with")
+        return False
+    again = f"perennial monitor -c {config} --as-of {day}"
+    try:
+        found = _monitor(workspace, day, say)
+    except CheckFailed as problem:
+        say(str(problem))
+        summary.alerts.append(Alert("the customers could not be compared", str(problem), again))
+        return False
+    summary.notes["Drift"] = str(found)
+    summary.links["drift"] = found.page
+    if found.drifted:
+        says = str(found).splitlines()[0]
+        summary.alerts.append(Alert(f"what the champion learnt from at {found.reference} has moved", says, again))
     return found.drifted
 
 
-def _run(workspace: Workspace, day: date) -> None:
-    from perennial.ingest import ingest as take_in
-    from training.promotion import promote as make_champion
+def _retrained(
+    workspace: Workspace, day: date, say: Callable[[str], None], moved: bool
+) -> tuple[dict[str, str], dict[str, str]]:
+    """By kind: why a training was due, and the version that is there now."""
+    from perennial.registry import KINDS
+    from training import retraining
 
-    say = _say()
-    say(f"[1/7] ingest into {workspace.home_path}")
-    take_in(workspace, _now(), say)
-    say("[2/7] snapshot")
-    _snapshot(workspace, day, say)
-    say("[3/7] train")
-    versions = _train(workspace, day, say)
-    say("[4/7] promote")
-    for kind, version in versions.items():
-        make_champion(_tracker(), workspace, kind, version)
-    say("[5/7] score")
-    _score(_predictor(workspace), day, say)
-    say("[6/7] publish")
-    _publish(workspace, day, say)
-    say("[7/7] monitor")
-    _monitor(workspace, day, say)
-    say(f"done: {storage.scores_path(workspace.home_path, day)}")
+    tracker = _tracker()
+    reasons = {kind: retraining.due(tracker, workspace, kind, day, moved) for kind in KINDS}
+    for kind, reason in reasons.items():
+        say(f"{kind}: {reason or 'no training is due'}")
+    due = {kind: reason for kind, reason in reasons.items() if reason}
+    if not due:
+        return {}, {}
+    _snapshot(workspace, day, say, list(due))
+    return due, _train(workspace, day, say, list(due))
+
+
+def _decided(
+    workspace: Workspace, kind: str, version: str, due: str, say: Callable[[str], None], summary: Summary, config: Path
+) -> Decision:
+    """Promotes a version where the gate, and the settings, let it; says and alerts what is left for a person."""
+    from monitoring.alerts import Alert
+    from monitoring.summary import Decision
+    from perennial import registry
+    from training import promotion
+
+    tracker = _tracker()
+    reigning, verdict = (
+        registry.champion(tracker, workspace, kind),
+        promotion.judge(tracker, workspace, kind, version, say),
+    )
+    outcome, by_hand = "promoted", f"perennial promote {kind.replace('_', '-')} --version {version} -c {config}"
+    if workspace.retraining.promote == "person":
+        outcome = "waits for a person"
+    elif not verdict.passed and reigning is not None:
+        outcome = "refused"
+    else:
+        # Where nothing answers yet, a model of no grade is better than none; that it has none is told.
+        promotion.promote(
+            tracker, workspace, kind, version, forced="" if verdict.passed else "; ".join(verdict.reasons)
+        )
+    if outcome != "promoted" or not verdict.passed:
+        about = f"{kind} version {version} {'was refused' if outcome == 'refused' else outcome}"
+        summary.alerts.append(Alert(about, "; ".join(verdict.reasons), by_hand))
+    say(f"{kind}: version {version} {outcome}: {'; '.join(verdict.reasons)}")
+    return Decision(kind, version, due, outcome, verdict.reasons)

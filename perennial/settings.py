@@ -33,6 +33,7 @@ _DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().paren
 # Settings that are addresses, with their schemes. They may need a password, so they are kept as they are written, and
 # filled in only where they are opened: what is stored of the settings never holds a secret.
 _ADDRESSES = {"online": "redis|rediss", "registry": "postgresql|postgres", "events": "postgresql|postgres"}
+_AS_WRITTEN = {*_ADDRESSES, "alerts"}
 
 
 class SettingsError(ValueError):
@@ -48,6 +49,7 @@ def _one_or_many(value: Any) -> Any:
 
 
 _NAME = r"^[a-z][a-z0-9_]*$"
+_VARIABLE = r"\$\{\w+\}"
 _Name = Annotated[str, StringConstraints(pattern=_NAME)]
 
 
@@ -176,6 +178,49 @@ class Monitoring(_Model):
     drifted_share: float = Field(default=0.3, gt=0, le=1, description="share of drifted features that counts as drift")
 
 
+class Retraining(_Model):
+    max_age: int = Field(default=90, ge=1, description="days after which `run` trains a challenger of a champion anew")
+    promote: Literal["gate", "person"] = Field(
+        default="gate",
+        description="who makes a challenger of `run` the champion: the `gate`, where it passes, or a `person`, with"
+        " `perennial promote`",
+    )
+
+
+class Email(_Model):
+    to: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = Field(description="addresses to write to")
+    sender: str = Field(description="address that the messages come from")
+    host: str = Field(description="name of the SMTP server")
+    port: int = Field(default=587, ge=1, le=65535, description="port of the SMTP server")
+    security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="`starttls`; `tls` from the first byte, port 465; or `none`"
+    )
+    user: str | None = Field(default=None, description="name to log in with; no log-in if absent")
+    password: str | None = Field(
+        default=None, pattern=f"^{_VARIABLE}$", description="a variable of the environment: `${SMTP_PASSWORD}`"
+    )
+
+
+class Alerts(_Model):
+    """Kept as they are written, and filled in from the environment only when they are used."""
+
+    file: str | None = Field(
+        default=None, description="file that gets a line of JSON for each alert; `alerts.jsonl` in the home if absent"
+    )
+    webhook: str | None = Field(
+        default=None,
+        pattern=_VARIABLE,
+        description="address that alerts are posted to as JSON; since it holds a secret, name a variable:"
+        " `${ALERTS_WEBHOOK}`",
+    )
+    email: Email | None = Field(default=None, description="whom to write to")
+    reports: str | None = Field(
+        default=None,
+        description="address at which the home's `reports` folder can be opened, for links; the file's path if absent",
+    )
+    repeat_after: int = Field(default=30, ge=1, description="days after which what is still so is told again")
+
+
 class Service(_Model):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=3000, ge=1, le=65535, description="port to listen on")
@@ -227,6 +272,8 @@ class Workspace(_Model):
     training: Training = Field(default_factory=Training, description="which past to learn from")
     bands: Bands = Field(default_factory=Bands, description="where risk becomes medium and high")
     monitoring: Monitoring = Field(default_factory=Monitoring, description="when to say that the world moved")
+    retraining: Retraining = Field(default_factory=Retraining, description="when to train anew, and who decides")
+    alerts: Alerts = Field(default_factory=Alerts, description="whom to tell what needs a look")
     service: Service = Field(default_factory=Service, description="where the HTTP service listens")
     engine: Literal["duckdb", "spark"] = Field(
         default="duckdb",
@@ -331,9 +378,9 @@ def of_home(home: Path) -> Workspace:
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Workspace:
-    """A workspace from plain data; environment variables in its texts are filled in, but for the addresses'."""
+    """A workspace from plain data; environment variables in its texts are filled in, but for addresses."""
     try:
-        expanded = {key: value if key in _ADDRESSES else filled(value, where) for key, value in raw.items()}
+        expanded = {key: value if key in _AS_WRITTEN else filled(value, where) for key, value in raw.items()}
         return Workspace.model_validate(expanded)
     except ValidationError as problem:
         lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {_message(e)}" for e in problem.errors()[:5]]
@@ -347,7 +394,10 @@ def _message(error: Any) -> str:
     if error["type"] == "missing":
         return "required, and absent"
     text = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == _NAME:
+    pattern = error["ctx"]["pattern"] if error["type"] == "string_pattern_mismatch" else ""
+    if _VARIABLE in pattern:
+        return "holds a secret, so it must name a variable of the environment: ${VARIABLE}"
+    if pattern == _NAME:
         text = "must be lower-case letters, digits and underscores, a letter first"
     return text if isinstance(error["input"], Mapping) else f"{text} (it is {error['input']!r:.60})"
 
