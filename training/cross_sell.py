@@ -17,7 +17,7 @@ from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
-from training import labels
+from training import datasets, labels
 from training.models.offer_model import OfferModel, fit
 
 if TYPE_CHECKING:
@@ -107,8 +107,9 @@ def judged_at(
 
 def _fit(workspace: Workspace, pairs: list[_Pairs]) -> OfferModel:
     names, sell = candidates.names(workspace), workspace.cross_sell
+    used = datasets.chosen(workspace, names, sell.features)
     rows, bought = np.concatenate([p.rows for p in pairs]), np.concatenate([p.bought for p in pairs])
-    return fit(rows, bought, names, sell.horizon, sell.level, workspace.training.seed)
+    return fit(rows, bought, names, used, sell, workspace.training.seed)
 
 
 def _pairs(store: FeatureStore, workspace: Workspace, cutoff: date, known_by: date) -> _Pairs:
