@@ -102,7 +102,12 @@ def judged_at(
     pairs = [_pairs(store, workspace, cutoff, judge) for cutoff in learnt_from]
     if sum(p.bought.sum() for p in pairs) < MIN_BOUGHT:
         raise NoCrossSell(f"fewer than {MIN_BOUGHT} purchases of items in the windows closed by {judge}")
-    return _judge(_fit(workspace, pairs), _pairs(store, workspace, judge, known_by), workspace)
+    return answered_at(store, workspace, _fit(workspace, pairs), judge, known_by)
+
+
+def answered_at(store: FeatureStore, workspace: Workspace, model: OfferModel, judge: date, known_by: date) -> Backtest:
+    """A model's offers of `judge` against what is known since to be bought."""
+    return _judge(model, _pairs(store, workspace, judge, known_by), workspace)
 
 
 def _fit(workspace: Workspace, pairs: list[_Pairs]) -> OfferModel:
