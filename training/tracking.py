@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from features import snapshot
 from perennial.registry import model_name
 from perennial.settings import Workspace
+from perennial.storage import CheckFailed
 from training import evidence
 from training.backtest import Judged
 from training.datasets import outcome_days
@@ -25,6 +26,7 @@ from training.offer_backtest import JudgedOffers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -154,6 +156,44 @@ def record_backtest(
         for file in files:
             mlflow.log_artifact(str(file))
     return str(run.info.run_id)
+
+
+def belongs(tracker: MlflowClient, workspace: Workspace, run_id: str, title: str) -> Run:
+    """The run, once it is sure that it is one of this workspace; `title` names whose run it is.
+
+    Raises:
+        CheckFailed: the run is gone, or another workspace's.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = tracker.get_run(run_id)
+    except MlflowException as problem:
+        if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise CheckFailed(f"{title}: MLflow has no run {run_id or 'of it'} (any more)") from problem
+        raise
+    owner = tracker.get_experiment(run.info.experiment_id).name
+    if owner != workspace.name:
+        raise CheckFailed(f"{title}: run {run_id} is of the workspace {owner}, not of {workspace.name}")
+    return run
+
+
+def artifacts(tracker: MlflowClient, run_id: str) -> Path:
+    """Where the files of a run lie on this machine.
+
+    Raises:
+        CheckFailed: they are gone.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(run_id=run_id))
+    except (MlflowException, OSError) as problem:
+        raise CheckFailed(f"the files of run {run_id} cannot be read: {problem}") from problem
+    if not (folder / "settings.json").exists():
+        raise CheckFailed(f"the files of run {run_id} are gone from {folder}")
+    return folder
 
 
 def _close_killed(tracker: MlflowClient, experiment_id: str, key: str) -> None:
