@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from monitoring.summary import Decision, Summary
     from perennial.ingest import Account
     from serving.predictor import Predictor
+    from training.promotion import Verdict
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -255,24 +256,65 @@ def backtest(
 def promote(
     config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
     version: Annotated[str | None, typer.Option(help="The latest if absent.")] = None,
+    force: Annotated[str | None, typer.Option(help="Why it is to answer whatever the gate says; recorded.")] = None,
     overrides: Set = [], home: Home = None,
 ) -> None:  # fmt: skip
-    """Make a registered version the champion, which answers from then on.
+    """Make a registered version the champion, which answers from then on, if it is better than the one that does.
 
+    Says what speaks for and against it; exit 1 when it stays out.
     Example: perennial promote churn -c configs/online_retail.yaml --version 3
     """
     from perennial import registry
-    from training.promotion import promote as make_champion
+    from training import promotion
 
     workspace = _open(config, overrides, home)
+    if force is not None and not force.strip():
+        raise SettingsError('--force needs a reason: --force "the shop asks about 60 days from now on"')
+    refused = 0
     with _alone(workspace):
         tracker = registry.client()
         kinds = [_model(kind)] if kind else [k for k in registry.KINDS if registry.has_versions(tracker, workspace, k)]
         if not kinds:
             raise CheckFailed(f"{workspace.name} has no registered model; `perennial train` makes one")
         for name in kinds:
-            champion = make_champion(tracker, workspace, name, version)
-            typer.echo(f"{champion.name} version {champion.version} is champion")
+            verdict = promotion.judge(tracker, workspace, name, version, _say())
+            refused += not _promoted(tracker, workspace, name, verdict, force or "")
+    if refused:
+        raise typer.Exit(1)
+
+
+def _promoted(tracker: MlflowClient, workspace: Workspace, kind: str, verdict: Verdict, forced: str) -> bool:
+    """Moves the alias where the gate, or a reason, lets the version in; says why or why not."""
+    from training import promotion
+
+    enters = verdict.passed or bool(forced)
+    if enters:
+        promotion.promote(tracker, workspace, kind, verdict.version, "" if verdict.passed else forced)
+    ends = "is champion" if enters else "stays out"
+    typer.echo(f"{workspace.name}.{kind} version {verdict.version} {ends}")
+    if not verdict.passed and forced:
+        typer.echo(f"  forced    {forced}")
+    for sign, sentences in (("against", verdict.against), ("for", verdict.in_favour)):
+        for sentence in sentences:
+            typer.echo(f"  {sign:<8}  {sentence}")
+    return enters
+
+
+@app.command()
+def rollback(
+    config: Config, kind: Annotated[Kind, typer.Argument(help="The model.")],
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Let the version that answered before the champion answer again.
+
+    Example: perennial rollback churn -c configs/online_retail.yaml
+    """
+    from training.promotion import rollback as take_back
+
+    workspace = _open(config, overrides, home)
+    with _alone(workspace):
+        champion = take_back(_tracker(), workspace, _model(kind))
+    typer.echo(f"{champion.name} version {champion.version} is champion again")
 
 
 @app.command()

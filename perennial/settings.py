@@ -108,6 +108,29 @@ class Tables(_Model):
         return {name: table for name in order if (table := getattr(self, name)) is not None}
 
 
+class Boosting(_Model):
+    """How a model's boosters learn; `perennial train --tune` finds them. What is absent is the model's own."""
+
+    rounds: int | None = Field(default=None, ge=1, le=5000, description="trees of a booster; the model's own if absent")
+    learning_rate: float | None = Field(default=None, gt=0, le=1, description="what a tree's answer counts")
+    num_leaves: int | None = Field(default=None, ge=2, le=1024, description="leaves of a tree")
+    min_child_samples: int | None = Field(default=None, ge=1, description="rows in a leaf, at least")
+    feature_fraction: float | None = Field(default=None, gt=0, le=1, description="share of the columns a tree may use")
+    lambda_l2: float | None = Field(default=None, ge=0, description="pull of a leaf's answer towards none")
+
+    def parameters(self) -> dict[str, float]:
+        """Of LightGBM, by its names; without those that are the model's own, and without the rounds."""
+        given = {
+            "learning_rate": self.learning_rate, "num_leaves": self.num_leaves, "lambda_l2": self.lambda_l2,
+            "min_child_samples": self.min_child_samples, "feature_fraction": self.feature_fraction,
+        }  # fmt: skip
+        return {name: value for name, value in given.items() if value is not None}
+
+
+_Features = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+_FEATURES = "features, or families of them, that the booster is shown; all if absent"
+
+
 class Churn(_Model):
     kind: Literal["inactivity", "event"] = Field(
         default="inactivity",
@@ -129,6 +152,8 @@ class Churn(_Model):
     allow_leaks: bool = Field(
         default=False, description="train although a column gives the outcome away; the run then says so"
     )
+    features: _Features = Field(default=(), description=_FEATURES)
+    boosting: Boosting = Field(default_factory=Boosting, description="how its booster learns")
 
 
 class LifetimeValue(_Model):
@@ -141,12 +166,16 @@ class LifetimeValue(_Model):
     interval: float = Field(
         default=0.8, gt=0, lt=1, description="share of outcomes that the lower and upper bound are to hold"
     )
+    features: _Features = Field(default=(), description=_FEATURES)
+    boosting: Boosting = Field(default_factory=Boosting, description="how its boosters learn")
 
 
 class CrossSell(_Model):
     level: Literal["category", "item"] = Field(default="category", description="what to rank")
     horizon: int = Field(default=90, ge=1, description="days in which the next purchase counts")
     top: int = Field(default=5, ge=1, le=100, description="offers per customer")
+    features: _Features = Field(default=(), description=_FEATURES)
+    boosting: Boosting = Field(default_factory=Boosting, description="how its booster learns")
 
 
 class Training(_Model):
@@ -160,6 +189,22 @@ class Training(_Model):
     backtest_customers: int = Field(
         default=20_000, ge=1000, description="customers that a backtest looks at, at most; above, a sample by their ids"
     )
+
+
+class Promotion(_Model):
+    refresh: Literal["no_worse", "better"] = Field(
+        default="no_worse",
+        description="what a version must be that differs from the champion only in what it learnt from: `no_worse`, or"
+        " `better` beyond noise, as every other version must",
+    )
+    calibration_loss: float = Field(
+        default=0.01, ge=0, le=1, description="how much further off probabilities, or the total value, may be"
+    )
+    segment_loss: float = Field(
+        default=0.02, ge=0, le=1, description="how much of the main metric a segment may lose (auc, ngini, ndcg)"
+    )
+    latency: float = Field(default=20.0, gt=0, description="milliseconds that the answer for one customer may take")
+    size: float = Field(default=50.0, gt=0, description="megabytes that the model's files may have")
 
 
 class Bands(_Model):
@@ -270,6 +315,7 @@ class Workspace(_Model):
     lifetime_value: LifetimeValue = Field(default_factory=LifetimeValue, description="what value means")
     cross_sell: CrossSell = Field(default_factory=CrossSell, description="what to offer")
     training: Training = Field(default_factory=Training, description="which past to learn from")
+    promotion: Promotion = Field(default_factory=Promotion, description="what a new version must reach to answer")
     bands: Bands = Field(default_factory=Bands, description="where risk becomes medium and high")
     monitoring: Monitoring = Field(default_factory=Monitoring, description="when to say that the world moved")
     retraining: Retraining = Field(default_factory=Retraining, description="when to train anew, and who decides")

@@ -66,6 +66,16 @@ class Judged:
     bounds: Bounds | None = None
     n_purchases: tuple[Floats, Floats] | None = None
 
+    def of_customers(self, places: NDArray[np.int64]) -> Judged:
+        """The same, of the customers at these places alone."""
+        bounds = self.bounds and Bounds(self.bounds.low[places], self.bounds.high[places])
+        counts = self.n_purchases and (self.n_purchases[0][places], self.n_purchases[1][places])
+        return replace(
+            self, customer_ids=self.customer_ids[places], actual=self.actual[places], bounds=bounds, n_purchases=counts,
+            answers=tuple(replace(answer, predicted=answer.predicted[places]) for answer in self.answers),
+            segments={name: rows[places] for name, rows in self.segments.items()},
+        )  # fmt: skip
+
     def figures(self, answer: Answer, at: NDArray[np.int64], among: Iterable[str] | None = None) -> dict[str, float]:
         """Of churn or, where there are bounds, of value; over the customers at `at`."""
         functions = scoreboard.CHURN if self.bounds is None else scoreboard.VALUE

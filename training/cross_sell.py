@@ -17,7 +17,7 @@ from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
-from training import labels
+from training import datasets, labels
 from training.models.offer_model import OfferModel, fit
 
 if TYPE_CHECKING:
@@ -102,13 +102,19 @@ def judged_at(
     pairs = [_pairs(store, workspace, cutoff, judge) for cutoff in learnt_from]
     if sum(p.bought.sum() for p in pairs) < MIN_BOUGHT:
         raise NoCrossSell(f"fewer than {MIN_BOUGHT} purchases of items in the windows closed by {judge}")
-    return _judge(_fit(workspace, pairs), _pairs(store, workspace, judge, known_by), workspace)
+    return answered_at(store, workspace, _fit(workspace, pairs), judge, known_by)
+
+
+def answered_at(store: FeatureStore, workspace: Workspace, model: OfferModel, judge: date, known_by: date) -> Backtest:
+    """A model's offers of `judge` against what is known since to be bought."""
+    return _judge(model, _pairs(store, workspace, judge, known_by), workspace)
 
 
 def _fit(workspace: Workspace, pairs: list[_Pairs]) -> OfferModel:
     names, sell = candidates.names(workspace), workspace.cross_sell
+    used = datasets.chosen(workspace, names, sell.features)
     rows, bought = np.concatenate([p.rows for p in pairs]), np.concatenate([p.bought for p in pairs])
-    return fit(rows, bought, names, sell.horizon, sell.level, workspace.training.seed)
+    return fit(rows, bought, names, used, sell, workspace.training.seed)
 
 
 def _pairs(store: FeatureStore, workspace: Workspace, cutoff: date, known_by: date) -> _Pairs:

@@ -112,7 +112,7 @@ def _training(
 ) -> tracking.Training:
     return tracking.Training(
         found.kind, as_of, closed, features_hash, snapshot.fingerprint(workspace), found.figures(),
-        lambda folder: found.draw(folder, workspace.currency), found.grade,
+        lambda folder: found.draw(folder, workspace.currency), found.grade, judged=found.judged,
     )  # fmt: skip
 
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from features import snapshot
 from perennial.registry import model_name
 from perennial.settings import Workspace
+from perennial.storage import CheckFailed
+from training import evidence
+from training.backtest import Judged
+from training.datasets import outcome_days
 from training.grade import Grade
+from training.offer_backtest import JudgedOffers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +52,33 @@ class Training:
     draw: Callable[[Path], None]
     grade: Grade
     remarks: Sequence[str] = ()
+    judged: Sequence[Judged | JudgedOffers] = ()
+
+
+_LEARNING = ("churn.py", "lifetime_value.py", "cross_sell.py", "datasets.py", "labels.py", "season.py", "models/*.py")
+"""The code that a model comes from; the rest of it judges, records and shows."""
+_LIBRARIES = ("python", "duckdb", "ibis-framework", "lightgbm", "numpy", "pandas", "scikit-learn", "scipy")
+
+
+def code() -> str:
+    """A hash of the code that models come from."""
+    files = [path for pattern in _LEARNING for path in sorted((_ROOT / "training").glob(pattern))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def recipe(workspace: Workspace, kind: str, features_hash: str) -> str:
+    """How a model is made, hashed, whatever the data: two versions with the same one differ in what they learnt from.
+
+    The other kinds' settings count as far as they say which windows are learnt from.
+    """
+    own = workspace.model_dump(mode="json", include={kind: True, "training": {"cutoffs", "spacing", "min_history"}})
+    windows = [outcome_days(workspace), workspace.churn.active_window, workspace.timezone]
+    return hashlib.sha256(json.dumps([kind, own, windows, features_hash, code()]).encode()).hexdigest()[:16]
+
+
+def libraries() -> dict[str, str]:
+    """The versions of what a model's numbers depend on."""
+    return {name: platform.python_version() if name == "python" else version(name) for name in _LIBRARIES}
 
 
 def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str:
@@ -77,17 +113,23 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         mlflow.set_tags({"git_commit": _commit(), "remarks": ". ".join(training.remarks)} | grade)
         mlflow.log_metrics({name: value for name, value in training.figures.items() if value == value})
         mlflow.log_dict(workspace.model_dump(mode="json"), "settings.json")
+        mlflow.log_dict(libraries(), "libraries.json")
         plots, stored = Path(scratch) / "plots", Path(scratch) / "model"
         plots.mkdir()
         training.draw(plots)
         mlflow.log_artifacts(str(plots), "plots")
+        evidence.write(Path(scratch) / evidence.FOLDER, training.judged)
+        mlflow.log_artifacts(str(Path(scratch) / evidence.FOLDER), evidence.FOLDER)
         model.save(stored)
         logged = mlflow.pyfunc.log_model(
             name="model", data_path=str(stored), loader_module=type(model).__module__, pip_requirements=["perennial"]
         )
     if not tracker.search_registered_models(f"name = '{name}'"):
         tracker.create_registered_model(name)
-    tags = {"training_key": key, "as_of": str(training.as_of), "features_hash": training.features_hash} | grade
+    tags = grade | {
+        "training_key": key, "as_of": str(training.as_of), "features_hash": training.features_hash, "code": code(),
+        "recipe": recipe(workspace, training.kind, training.features_hash),
+    }  # fmt: skip
     return tracker.create_model_version(name, logged.model_uri, run.info.run_id, tags=tags, model_id=logged.model_id)
 
 
@@ -114,6 +156,44 @@ def record_backtest(
         for file in files:
             mlflow.log_artifact(str(file))
     return str(run.info.run_id)
+
+
+def belongs(tracker: MlflowClient, workspace: Workspace, run_id: str, title: str) -> Run:
+    """The run, once it is sure that it is one of this workspace; `title` names whose run it is.
+
+    Raises:
+        CheckFailed: the run is gone, or another workspace's.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = tracker.get_run(run_id)
+    except MlflowException as problem:
+        if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise CheckFailed(f"{title}: MLflow has no run {run_id or 'of it'} (any more)") from problem
+        raise
+    owner = tracker.get_experiment(run.info.experiment_id).name
+    if owner != workspace.name:
+        raise CheckFailed(f"{title}: run {run_id} is of the workspace {owner}, not of {workspace.name}")
+    return run
+
+
+def artifacts(tracker: MlflowClient, run_id: str) -> Path:
+    """Where the files of a run lie on this machine.
+
+    Raises:
+        CheckFailed: they are gone.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(run_id=run_id))
+    except (MlflowException, OSError) as problem:
+        raise CheckFailed(f"the files of run {run_id} cannot be read: {problem}") from problem
+    if not (folder / "settings.json").exists():
+        raise CheckFailed(f"the files of run {run_id} are gone from {folder}")
+    return folder
 
 
 def _close_killed(tracker: MlflowClient, experiment_id: str, key: str) -> None:
@@ -144,6 +224,7 @@ def _parameters(workspace: Workspace, training: Training) -> dict[str, Any]:
         "feature_service": f"{training.kind}_v1",
         "features_hash": training.features_hash,
         "data_fingerprint": training.data,
+        "data_known": snapshot.fingerprint(workspace, training.as_of),
     }
 
 
