@@ -72,6 +72,18 @@ class Band(StrEnum):
     high = "high"
 
 
+class Every(StrEnum):
+    day = "day"
+    week = "week"
+    month = "month"
+
+
+class Schedule(StrEnum):
+    cron = "cron"
+    service = "service"
+    timer = "timer"
+
+
 class Exported(StrEnum):
     scores = "scores"
     offers = "offers"
@@ -102,6 +114,9 @@ def _in_words(problem: Exception) -> tuple[str, int] | None:
         return str(problem), 1
     if _is_full_disk(problem):
         return f"the disk is full: {str(problem).splitlines()[0]}; free some space and run again", 1
+    if {"MlflowException", "OperationalError"} & {kind.__name__ for kind in type(problem).__mro__}:
+        said = str(problem).splitlines()[0]
+        return f"MLflow, or its database, does not do as it is asked: {said}; run again when it does, all else stays", 1
     if isinstance(problem, OSError):
         where = f": {problem.filename}" if problem.filename else ""
         return f"{problem.strerror or problem}{where}; nothing was left half-written", 1
@@ -369,6 +384,40 @@ def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = No
     with _alone(workspace):
         if _run(workspace, _day(workspace, as_of), config):
             raise typer.Exit(1)
+
+
+@app.command()
+def schedule(
+    config: Config, every: Annotated[Every, typer.Option(help="How often; a week begins on Monday.")] = Every.month,
+    at: Annotated[datetime, typer.Option(formats=["%H:%M"], help="In the workspace's timezone.")] = "04:00",  # type: ignore[assignment]
+    only: Annotated[Schedule | None, typer.Option(help="One of the three, to put into a file.")] = None,
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Print what makes `perennial run` run by itself: lines for cron, or a service and a timer for systemd.
+
+    Example: perennial schedule -c configs/online_retail.yaml --every month --at 04:00
+    """
+    from perennial import schedule as schedules
+
+    workspace, folder = _open(config, overrides, home), Path.cwd()
+    command = [str(Path(sys.executable).with_name("perennial")), "run", "-c", str(config.resolve())]
+    command += [word for override in overrides for word in ("--set", override)]
+    command += ["--home", str(home.resolve())] if home else []
+    time_of_day = f"{at:%H:%M}"
+    texts = {
+        Schedule.cron: schedules.crontab(workspace, command, folder, every.value, time_of_day),
+        Schedule.service: schedules.service(workspace, command, folder),
+        Schedule.timer: schedules.timer(workspace, every.value, time_of_day),
+    }
+    if only is not None:
+        typer.echo(texts[only], nl=False)
+        return
+    unit = f"/etc/systemd/system/perennial-{workspace.name}"
+    typer.echo(f"# Either cron: `crontab -e`, and add\n{texts[Schedule.cron]}")
+    typer.echo(f"# or systemd: {unit}.service\n{texts[Schedule.service]}")
+    typer.echo(
+        f"# {unit}.timer, then `systemctl enable --now perennial-{workspace.name}.timer`\n{texts[Schedule.timer]}"
+    )
 
 
 @list_app.command("churn-risk")
