@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from features import candidates, online, snapshot
 from perennial.registry import champion, model_name
 from perennial.settings import Workspace
+from training import tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,17 +38,14 @@ def due(tracker: MlflowClient, workspace: Workspace, kind: str, as_of: date, dri
 
 def _changed(tracker: MlflowClient, workspace: Workspace, kind: str, reigning: ModelVersion, as_of: date) -> str | None:
     """What makes the champion's answers others than those asked for."""
-    assert reigning.run_id is not None
-    recorded = tracker.get_run(reigning.run_id).data.params
-    asked = getattr(workspace, kind).model_dump(mode="json")
-    if others := [name for name, value in asked.items() if recorded.get(name) != str(value)]:
-        return f"the champion was trained with another {', '.join(f'{kind}.{name}' for name in others)}"
-    if reigning.tags["features_hash"] != _features_hash(workspace, kind):
-        return "the champion was trained on other features"
+    if reigning.tags.get("recipe") != tracking.recipe(workspace, kind, _features_hash(workspace, kind)):
+        return "the champion was made with other settings, features or code than those of now"
     age = _days_since(reigning, as_of)
     if age < 0:
         return f"the champion was trained at {reigning.tags['as_of']}, which {as_of} could not know of"
-    if age == 0 and recorded["data_fingerprint"] != snapshot.fingerprint(workspace):
+    assert reigning.run_id is not None
+    recorded = tracker.get_run(reigning.run_id).data.params
+    if age == 0 and recorded["data_known"] != snapshot.fingerprint(workspace, as_of):
         return "the tables are others than those that the champion was trained on at this day"
     return None
 
