@@ -25,6 +25,7 @@ def crontab(workspace: Workspace, command: list[str], folder: Path, every: Every
 
 def service(workspace: Workspace, command: list[str], folder: Path) -> str:
     """The systemd unit of one run; secrets are in a file that it reads, if there is one."""
+    program, *words = map(_quoted, command)
     return f"""[Unit]
 Description=Perennial's run of {workspace.name}
 After=network-online.target
@@ -34,7 +35,7 @@ Wants=network-online.target
 Type=oneshot
 WorkingDirectory={_escaped(str(folder))}
 EnvironmentFile=-/etc/perennial/{workspace.name}.env
-ExecStart={" ".join(map(_quoted, command))}
+ExecStart={" ".join([program, *(word.replace("$", "$$") for word in words)])}
 Nice=10
 """
 
@@ -54,8 +55,8 @@ WantedBy=timers.target
 
 
 def _quoted(word: str) -> str:
-    """A word of ExecStart; systemd expands `%` and `$`, and splits at spaces that no quotes enclose."""
-    inside = _escaped(word).replace("\\", r"\\").replace('"', r"\"").replace("$", "$$")
+    """A word of ExecStart: systemd splits at spaces that no quotes enclose, and expands `$` in all but the program."""
+    inside = _escaped(word).replace("\\", r"\\").replace('"', r"\"")
     return f'"{inside}"'
 
 

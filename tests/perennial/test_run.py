@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import gc
 import hashlib
+import html
 import json
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -527,6 +529,95 @@ def test_monitor_ends_with_1_when_the_world_has_moved(shop: Shop, undisturbed: F
     moved = shop.launcher.run(*options, "2023-11-01", uri=undisturbed.uri)
     assert moved.code == 1
     assert "drift at 2023-11-01 against" in moved.stderr
+
+
+def pages(home: Path) -> list[Path]:
+    """What runs have left, the first of them first."""
+    return sorted((home / "reports").glob("run-*.html"))
+
+
+def record(page: Path) -> Any:
+    return json.loads(page.with_suffix(".json").read_text())
+
+
+def test_a_run_leaves_a_page_of_what_it_did(shop: Shop, undisturbed: Finished) -> None:
+    """Its stages in order, why it trained, what the gate said of each version, and where the scores are."""
+    page = pages(undisturbed.home)[0]
+    found = record(page)
+    stages = ["ingest", "snapshot", "monitor", "train", "promote", "score", "publish"]
+    assert [stage["name"] for stage in found["stages"]] == stages
+    assert found["done"] is True
+    decided = [(one["kind"], one["version"], one["due"], one["outcome"]) for one in found["decisions"]]
+    due = "there is no champion yet"
+    assert sorted(decided) == [(kind, "1", due, "promoted") for kind in KINDS]
+    assert all(one["reasons"] for one in found["decisions"])
+    assert str(storage.scores_path(undisturbed.home, AS_OF)) in page.read_text()
+
+
+@pytest.mark.parametrize("name", [name for name, bad in BAD.items() if bad.code == 1])
+def test_a_run_that_breaks_off_leaves_a_page_and_an_alert(name: str, battered: Battered) -> None:
+    """Both say where and why, in the sentence of the terminal, and what to type next."""
+    number = [one for one, bad in BAD.items() if bad.code == 1].index(name)
+    found = record(pages(battered.home)[number])
+    assert found["done"] is False
+    failed = found["stages"][-1]
+    assert f"error: {failed['failed']}\n" in battered.done[name].stderr
+    alert = found["alerts"][-1]
+    assert (alert["about"], alert["says"]) == (f"the run broke off in {failed['name']}", failed["failed"])
+    assert alert["command"].startswith(f"perennial run -c {battered.home.parent}/workspace.yaml --as-of 20")
+    told = (battered.home / "alerts.jsonl").read_text()
+    assert alert["about"] in told
+
+
+def test_a_locked_registry_stops_a_run_in_words(shop: Shop, undisturbed: Finished) -> None:
+    """The scores stay as they were; once the database is free again, the run goes through."""
+    home, uri = shutil.copytree(undisturbed.home, shop.folder / "locked"), shop.registry("locked")
+    holder = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    done = shop.run(home, f"{uri}?timeout=0.1")
+    assert done.code == 1
+    assert re.search(r"error: MLflow, or its database, .*database is locked; run again when it does", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert record(pages(home)[-1])["stages"][-1]["name"] == "monitor"
+    assert digest(home) == digest(undisturbed.home)
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert shop.run(home, undisturbed.uri).code == 0
+
+
+def test_a_registry_that_goes_away_stops_a_run_in_words(shop: Shop, undisturbed: Finished) -> None:
+    """While it trains; the same run with the registry back ends with the undisturbed answers."""
+    home, uri = shutil.copytree(undisturbed.home, shop.folder / "gone"), shop.registry("gone")
+    folder = Path(uri.removeprefix("sqlite:///")).parent
+    command = shop.start(home, uri)
+    while "[4/7]" not in command.said:
+        time.sleep(0.01)
+    folder.rename(folder.with_name("away"))
+    done = command.wait()
+    assert done.code == 1
+    assert re.search(r"error: MLflow, or its database, does not do as it is asked: .*; run again", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert digest(home) == digest(undisturbed.home)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.with_name("away").rename(folder)
+    assert shop.run(home, uri).code == 0
+    assert digest(home) == digest(undisturbed.home)
+
+
+def test_targets_that_cannot_be_told_do_not_break_a_run(shop: Shop, undisturbed: Finished) -> None:
+    """A webhook that is down and mail that is refused are said and on the page; the file has the alert."""
+    home = shutil.copytree(undisturbed.home, shop.folder / "untold")
+    email = {"to": "ann@example.org", "sender": "p@example.org", "host": "127.0.0.1", "port": 9, "security": "none"}
+    config = rewrite(shop.config, shop.folder / "untold.yaml", alerts={"webhook": "${NO_HOOK}", "email": email})
+    done = shop.run(home, undisturbed.uri, "-c", config, "--as-of", "2021-06-01")
+    assert done.code == 1
+    for sentence in (
+        "alerts.webhook could not be told: alerts.webhook uses ${NO_HOOK}, which is not set in the environment",
+        "alerts.email could not be told: [Errno 111] Connection refused; the next run tries again",
+    ):
+        assert sentence in done.stderr
+        assert sentence in html.unescape(pages(home)[0].read_text())
+    assert "the run broke off in " in (home / "alerts.jsonl").read_text()
 
 
 @pytest.fixture
