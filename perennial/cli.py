@@ -378,6 +378,7 @@ def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = No
     Trains where there is no champion, the champion is older than retraining.max_age, or drift matters; promotes what
     passes the gate. What it did is on a page in the home's `reports` folder; what needs a look goes to `alerts`. Exit 1
     when it breaks off, the gate refuses, or there is drift and no new champion.
+
     Example: perennial run -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
