@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from perennial import settings, storage
+from perennial import registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 
@@ -192,17 +192,24 @@ def snapshot(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf
 @app.command()
 def train(
     config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
+    tune: Annotated[int, typer.Option(min=0, help="Try so many ways to learn, and take the best.")] = 0,
+    features: Annotated[str | None, typer.Option(help="Show the model only these, or families of them.")] = None,
     overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
-    """Fit the models on what was known at as_of, and register them in MLflow.
+    """Fit the models on what was known at as_of, and register them in MLflow; a stopped tuning goes on.
 
-    Example: perennial train churn -c configs/online_retail.yaml --as-of 2011-06-01
+    Example: perennial train churn -c configs/online_retail.yaml --as-of 2011-06-01 --tune 40
     """
+    if features is not None:
+        if kind is None:
+            raise SettingsError("--features are those of one model: perennial train churn --features ...")
+        overrides = [*overrides, f"{_model(kind)}.features=[{features}]"]
     workspace = _open(config, overrides, home)
+    kinds = [_model(kind)] if kind else [*registry.KINDS]
     with storage.locked(workspace.home_path):
         day, say = _day(workspace, as_of), _say()
-        _snapshot(workspace, day, say)
-        _train(workspace, day, say, [_model(kind)] if kind else None)
+        _snapshot(workspace, day, say, kinds if tune else [])
+        _train(workspace, day, say, kinds, tune)
 
 
 @app.command()
@@ -245,7 +252,6 @@ def promote(
     Says what speaks for and against it; exit 1 when it stays out.
     Example: perennial promote churn -c configs/online_retail.yaml --version 3
     """
-    from perennial import registry
     from training import promotion
 
     workspace = _open(config, overrides, home)
@@ -513,11 +519,12 @@ def _model(kind: Kind) -> str:
     return kind.value.replace("-", "_")
 
 
-def _snapshot(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
+def _snapshot(workspace: Workspace, day: date, say: Callable[[str], None], tuned: Sequence[str] = ()) -> None:
     from features.snapshot import snapshot as compute
-    from training import pipelines
+    from training import pipelines, tuning
 
-    compute(workspace, pipelines.cutoffs(workspace, day), say)
+    days = {*pipelines.cutoffs(workspace, day)}.union(*(tuning.cutoffs(workspace, kind, day) for kind in tuned))
+    compute(workspace, sorted(days), say)
 
 
 def _store(workspace: Workspace) -> FeatureStore:
@@ -527,8 +534,6 @@ def _store(workspace: Workspace) -> FeatureStore:
 
 
 def _tracker() -> MlflowClient:
-    from perennial import registry
-
     return registry.client()
 
 
@@ -543,12 +548,11 @@ def _predictor(workspace: Workspace) -> Predictor:
 
 
 def _train(
-    workspace: Workspace, day: date, say: Callable[[str], None], kinds: list[str] | None = None
+    workspace: Workspace, day: date, say: Callable[[str], None], kinds: Sequence[str] = registry.KINDS, tune: int = 0
 ) -> dict[str, str]:
-    from perennial.registry import KINDS
     from training import pipelines
 
-    versions = pipelines.train(_store(workspace), workspace, _tracker(), day, kinds or KINDS, say)
+    versions = pipelines.train(_store(workspace), workspace, _tracker(), day, kinds, say, tune)
     return {kind: str(version.version) for kind, version in versions.items()}
 
 

@@ -101,7 +101,7 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
     import mlflow
 
     name = model_name(workspace, training.kind)
-    experiment_id = _experiment(workspace.name)
+    experiment_id = experiment(workspace.name)
     _close_killed(tracker, experiment_id, key)
     grade = {"grade": training.grade.letter, "grade_reason": training.grade.reason}
     title = f"{training.kind} {training.as_of}"
@@ -140,7 +140,7 @@ def record_backtest(
     """Logs a backtest as a run of its own and returns the run's id; a figure's step is its day, counted from 1970."""
     import mlflow
 
-    experiment_id, title = _experiment(workspace.name), f"backtest {as_of}"
+    experiment_id, title = experiment(workspace.name), f"backtest {as_of}"
     with (
         mlflow.start_run(experiment_id=experiment_id, run_name=title, tags=dict(tags)) as run,
         tempfile.TemporaryDirectory() as scratch,
@@ -203,7 +203,8 @@ def _close_killed(tracker: MlflowClient, experiment_id: str, key: str) -> None:
         tracker.set_terminated(run.info.run_id, "KILLED")
 
 
-def _experiment(name: str) -> str:
+def experiment(name: str) -> str:
+    """The id of a workspace's experiment, made where there is none yet."""
     import mlflow
 
     if (experiment := mlflow.get_experiment_by_name(name)) is not None:
