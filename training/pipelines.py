@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features import online, snapshot
+from features import snapshot
 from perennial.registry import KINDS
 from perennial.settings import Workspace
 from training import backtest, churn, cross_sell, datasets, evaluation, lifetime_value, offer_backtest, tracking, tuning
+from training.model_card import card
+from training.models.churn_model import ChurnModel
+from training.models.offer_model import OfferModel
+from training.models.value_model import ValueModel
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -64,15 +68,22 @@ def train(
             progress(f"cross_sell: {problem}")
             continue
         versions[kind] = tracking.record(tracker, settings, training, model, key)
+        training.card(card_folder(workspace, kind, str(versions[kind].version)))
         progress(f"{kind}: version {versions[kind].version}, grade {training.grade.letter}: {training.grade.reason}")
         for remark in training.remarks:
             progress(f"{kind}: {remark}")
     return versions
 
 
+def card_folder(workspace: Workspace, kind: str, version: str) -> Path:
+    """Where a version's card lies beside MLflow's copy: `card.html` and `card.json`."""
+    return workspace.home_path / "reports" / "models" / f"{kind}-{version}"
+
+
 _Reported = Sequence[date] | None  # None: those of an untuned training
 _Dataset = Callable[[], datasets.Dataset]
-_Trained = tuple[tracking.Savable, tracking.Training]
+_Model = ChurnModel | ValueModel | OfferModel
+_Trained = tuple[_Model, tracking.Training]
 
 
 def _train_churn(
@@ -81,8 +92,7 @@ def _train_churn(
     data = dataset()
     model = churn.train(data, workspace)
     found = evaluation.of_churn(model, *_to_judge(store, workspace, data, reported))
-    training = _training(workspace, found, as_of, _dates(data), online.expected_hash(workspace))
-    return model, replace(training, remarks=model.remarks)
+    return model, _training(workspace, model, found, as_of, _dates(data), data)
 
 
 def _train_lifetime_value(
@@ -91,7 +101,7 @@ def _train_lifetime_value(
     data = dataset()
     model = lifetime_value.fit(data, workspace, data.closed, data.current)
     found = evaluation.of_value(model, *_to_judge(store, workspace, data, reported))
-    return model, _training(workspace, found, as_of, _dates(data), online.expected_hash(workspace))
+    return model, _training(workspace, model, found, as_of, _dates(data), data)
 
 
 def _train_cross_sell(
@@ -103,7 +113,7 @@ def _train_cross_sell(
     dates = offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs, among=closed)
     dates = {day: learnt_from for day, learnt_from in dates.items() if reported is None or day in reported}
     found = evaluation.of_offers(store, workspace, as_of, dates)
-    return model, _training(workspace, found, as_of, closed, snapshot.features_hash(model.names))
+    return model, _training(workspace, model, found, as_of, closed)
 
 
 def _dates(data: datasets.Dataset) -> list[date]:
@@ -123,11 +133,17 @@ def _to_judge(
 
 
 def _training(
-    workspace: Workspace, found: evaluation.Evaluation, as_of: date, closed: Sequence[date], features_hash: str
-) -> tracking.Training:
+    workspace: Workspace, model: _Model, found: evaluation.Evaluation, as_of: date, closed: Sequence[date],
+    data: datasets.Dataset | None = None,
+) -> tracking.Training:  # fmt: skip
+    """What to record; `data` are the customers learnt from, null for offers."""
+    names = model.names if isinstance(model, OfferModel) else model.inputs.packed
+    remarks = model.remarks if isinstance(model, ChurnModel) else ()
+    fingerprint = snapshot.fingerprint(workspace)
     return tracking.Training(
-        found.kind, as_of, closed, features_hash, snapshot.fingerprint(workspace), found.figures(),
-        lambda folder: found.draw(folder, workspace.currency), found.grade, judged=found.judged,
+        found.kind, as_of, closed, snapshot.features_hash(names), fingerprint, found.figures(),
+        lambda folder: found.draw(folder, workspace.currency), found.grade, remarks, found.judged,
+        card(workspace, model, found, as_of, closed, fingerprint, data, remarks).write,
     )  # fmt: skip
 
 

@@ -40,7 +40,8 @@ class Savable(Protocol):
 class Training:
     """What one run records, beside its model: `figures` by name, the grade, `draw` writes plots into a folder.
 
-    `remarks` are sentences of the training about itself: a season corrected, a leak let through.
+    `remarks` are sentences of the training about itself: a season corrected, a leak let through. `judged` is what
+    the figures are of; `card` writes the model's card into a folder.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Training:
     grade: Grade
     remarks: Sequence[str] = ()
     judged: Sequence[Judged | JudgedOffers] = ()
+    card: Callable[[Path], None] = lambda folder: None
 
 
 _LEARNING = ("churn.py", "lifetime_value.py", "cross_sell.py", "datasets.py", "labels.py", "season.py", "models/*.py")
@@ -118,8 +120,10 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         plots.mkdir()
         training.draw(plots)
         mlflow.log_artifacts(str(plots), "plots")
-        evidence.write(Path(scratch) / evidence.FOLDER, training.judged)
-        mlflow.log_artifacts(str(Path(scratch) / evidence.FOLDER), evidence.FOLDER)
+        kept = Path(scratch) / "kept"
+        evidence.write(kept / evidence.FOLDER, training.judged)
+        training.card(kept)
+        mlflow.log_artifacts(str(kept))
         model.save(stored)
         logged = mlflow.pyfunc.log_model(
             name="model", data_path=str(stored), loader_module=type(model).__module__, pip_requirements=["perennial"]

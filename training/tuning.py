@@ -46,7 +46,7 @@ _DEFAULTS: Mapping[str, dict[str, Any]] = {
     "cross_sell": offer_model.PARAMETERS | {"rounds": offer_model.ROUNDS},
 }
 _DATES = 3
-_STARTUP = 8  # trials drawn at random, before the others' values say where to look
+_STARTUP = 5  # trials drawn at random, before the others' values say where to look
 _ENOUGH = 2  # cutoffs before a date that a trial is judged at: one to teach, one to calibrate
 
 
@@ -124,28 +124,43 @@ def tune(
     Raises:
         CheckFailed: as in `plan`.
     """
-    import optuna
-
     chosen = plan(workspace, kind, as_of)
     say(f"{kind}: tuning on {', '.join(map(str, chosen.tuned))}; reported on {', '.join(map(str, chosen.reported))}")
+    name = _name(workspace, kind, as_of, data, chosen)
+    best = search(
+        tracker, workspace, kind, name, trials, lambda: _judges(store, workspace, kind, as_of, chosen.tuned), say
+    )
+    return _with(workspace, kind, best), chosen
+
+
+def search(
+    tracker: MlflowClient, workspace: Workspace, kind: str, name: str, trials: int, load: Callable[[], list[Judge]],
+    say: Say = lambda _: None,
+) -> dict[str, float]:  # fmt: skip
+    """The best point of `SPACE` by the mean of what the loaded judges say of it, after so many trials of this name.
+
+    Raises:
+        CheckFailed: no trial had a value.
+    """
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(tracker, workspace, kind, _name(workspace, kind, as_of, data, chosen))
+    study = _study(workspace, name)
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     done = len(study.get_trials(deepcopy=False, states=finished))
     if done:
         say(f"{kind}: {done} trials were made before{_best(study)}")
-    judges = _judges(store, workspace, kind, as_of, chosen.tuned) if done < trials else []
+    judges = load() if done < trials else []
     for number in range(done, trials):
         study.sampler = optuna.samplers.TPESampler(seed=workspace.training.seed + number, n_startup_trials=_STARTUP)
         if number == 0:
             study.enqueue_trial(_own(workspace, kind), skip_if_exists=True)
         study.optimize(lambda trial: _value(trial, workspace, kind, judges), n_trials=1)
         say(f"{kind}: trial {number + 1} of {trials}{_best(study)}")
-    if not study.get_trials(deepcopy=False, states=finished[:1]):
-        raise CheckFailed(f"{kind}: none of {trials} trials could be judged: nothing differs in the outcomes")
-    best = study.best_params
     tracker.set_terminated(str(study._study_id))
-    return _with(workspace, kind, best), chosen
+    if not _best(study):
+        raise CheckFailed(f"{kind}: none of {trials} trials could be judged: nothing differs in the outcomes")
+    return study.best_params
 
 
 def _best(study: optuna.Study) -> str:
@@ -162,7 +177,8 @@ def _name(workspace: Workspace, kind: str, as_of: date, data: str, chosen: Plan)
     return f"tuning {kind} {as_of} {hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]}"
 
 
-def _study(tracker: MlflowClient, workspace: Workspace, kind: str, name: str) -> optuna.Study:
+def _study(workspace: Workspace, name: str) -> optuna.Study:
+    """The study of this name, gone on with or new."""
     import optuna
     from mlflow.optuna.storage import MlflowStorage
 
@@ -170,9 +186,9 @@ def _study(tracker: MlflowClient, workspace: Workspace, kind: str, name: str) ->
         warnings.simplefilter("ignore")  # MLflow calls its storage experimental
         storage = MlflowStorage(experiment_id=tracking.experiment(workspace.name), batch_flush_interval=60.0)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP)
-    study = optuna.create_study(
-        storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner
-    )
+    if storage.get_study_id_by_name_if_exists(name) is None:  # MLflow's storage would make a second one
+        return optuna.create_study(storage=storage, study_name=name, direction="maximize", pruner=pruner)
+    study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL)  # a kill cut it off
     return study
