@@ -210,11 +210,16 @@ def fingerprint(workspace: Workspace, as_of: date | None = None) -> str:
     A file of events that all happened at `as_of` or later says nothing of that day: a new day of data leaves the
     snapshots before it as they are.
     """
-    tables = {name: _content(workspace, name, as_of) for name in CONTRACTS if name in workspace.tables.given()}
+    tables = contents(workspace, as_of)
     engines = (on_duckdb, on_spark)
     modules = (known, days, segments, *engines, purchases, basket, engagement, profile, product_affinity)
     shape = [workspace.timezone, list(workspace.attributes), workspace.cross_sell.level]
     return hashlib.sha256(json.dumps([tables, list(map(inspect.getsource, modules)), shape]).encode()).hexdigest()
+
+
+def contents(workspace: Workspace, as_of: date | None = None) -> dict[str, list[str]]:
+    """The parts of every table, as far as they can hold rows known at `as_of`."""
+    return {name: _content(workspace, name, as_of) for name in CONTRACTS if name in workspace.tables.given()}
 
 
 def _content(workspace: Workspace, table: str, as_of: date | None) -> list[str]:

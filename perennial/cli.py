@@ -287,6 +287,47 @@ def _promoted(tracker: MlflowClient, workspace: Workspace, kind: str, verdict: V
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A run's id, or a version, such as demo.churn/3.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+) -> None:
+    """Hold two runs of one model against each other, on the customers that both were judged on.
+
+    Differences with 95 % intervals, by segment, and whose scores moved most.
+    Example: perennial compare demo.churn/2 demo.churn/3
+    """
+    from training import comparison
+
+    typer.echo(comparison.as_text(comparison.compare(_tracker(), first, second)))
+
+
+@app.command()
+def reproduce(
+    run: Annotated[str, typer.Argument(help="A run's id, or a version, such as demo.churn/3.")],
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Also say which settings differ here.")] = None,
+) -> None:
+    """Build a run's model again from its commit, settings, data and seed; exit 1 when it predicts anything else.
+
+    Example: perennial reproduce demo.churn/3
+    """
+    import mlflow
+
+    from training import reproduction
+
+    tracker, say = _tracker(), _say()
+    recorded = reproduction.Recorded.of(tracker, run)
+    for sentence in recorded.differences(settings.read(config) if config else None):
+        typer.echo(sentence)
+    if recorded.can_be_checked_out:
+        say(f"checking out {recorded.commit}")
+        raise typer.Exit(reproduction.in_checkout(recorded, mlflow.get_tracking_uri()))
+    apart = reproduction.apart(recorded, say)
+    if apart > reproduction.TOLERANCE:
+        raise CheckFailed(f"run {recorded.run_id} is not reproduced: predictions are up to {apart:.2g} apart")
+    typer.echo(f"run {recorded.run_id} is reproduced: predictions are within {reproduction.TOLERANCE:g} ({apart:.1g})")
+
+
+@app.command()
 def rollback(
     config: Config, kind: Annotated[Kind, typer.Argument(help="The model.")],
     overrides: Set = [], home: Home = None,

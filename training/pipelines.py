@@ -75,6 +75,20 @@ def train(
     return versions
 
 
+def fit(store: FeatureStore, workspace: Workspace, kind: str, as_of: date) -> ChurnModel | ValueModel | OfferModel:
+    """The model alone, neither judged nor recorded.
+
+    Raises:
+        CheckFailed: it cannot be learnt.
+    """
+    if kind == "cross_sell":
+        return cross_sell.train(store, workspace, as_of)
+    data = datasets.load(store, workspace, as_of)
+    if kind == "churn":
+        return churn.train(data, workspace)
+    return lifetime_value.fit(data, workspace, data.closed, data.current)
+
+
 def card_folder(workspace: Workspace, kind: str, version: str) -> Path:
     """Where a version's card lies beside MLflow's copy: `card.html` and `card.json`."""
     return workspace.home_path / "reports" / "models" / f"{kind}-{version}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Savable(Protocol):
@@ -64,7 +64,7 @@ _LIBRARIES = ("python", "duckdb", "ibis-framework", "lightgbm", "numpy", "pandas
 
 def code() -> str:
     """A hash of the code that models come from."""
-    files = [path for pattern in _LEARNING for path in sorted((_ROOT / "training").glob(pattern))]
+    files = [path for pattern in _LEARNING for path in sorted((ROOT / "training").glob(pattern))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
@@ -88,7 +88,7 @@ def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str
     settings = workspace.model_dump(
         mode="json", include={"churn", "lifetime_value", "cross_sell", "training", "timezone"}
     )
-    code = [path.read_bytes().hex() for path in sorted((_ROOT / "training").rglob("*.py"))]
+    code = [path.read_bytes().hex() for path in sorted((ROOT / "training").rglob("*.py"))]
     return hashlib.sha256(json.dumps([kind, str(as_of), data, settings, code]).encode()).hexdigest()
 
 
@@ -112,10 +112,11 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         tempfile.TemporaryDirectory() as scratch,
     ):
         mlflow.log_params(_parameters(workspace, training))
-        mlflow.set_tags({"git_commit": _commit(), "remarks": ". ".join(training.remarks)} | grade)
+        mlflow.set_tags({"git_commit": commit(), "remarks": ". ".join(training.remarks)} | grade)
         mlflow.log_metrics({name: value for name, value in training.figures.items() if value == value})
         mlflow.log_dict(workspace.model_dump(mode="json"), "settings.json")
         mlflow.log_dict(libraries(), "libraries.json")
+        mlflow.log_dict(snapshot.contents(workspace, training.as_of), "data.json")
         plots, stored = Path(scratch) / "plots", Path(scratch) / "model"
         plots.mkdir()
         training.draw(plots)
@@ -150,7 +151,7 @@ def record_backtest(
         tempfile.TemporaryDirectory() as scratch,
     ):
         mlflow.log_params({"as_of": str(as_of), "seed": workspace.training.seed})
-        mlflow.set_tags({"git_commit": _commit()})
+        mlflow.set_tags({"git_commit": commit()})
         for day, found in figures.items():
             known = {name: value for name, value in found.items() if value == value}
             mlflow.log_metrics(known, step=(day - date(1970, 1, 1)).days)
@@ -180,6 +181,33 @@ def belongs(tracker: MlflowClient, workspace: Workspace, run_id: str, title: str
     if owner != workspace.name:
         raise CheckFailed(f"{title}: run {run_id} is of the workspace {owner}, not of {workspace.name}")
     return run
+
+
+def training_run(tracker: MlflowClient, text: str) -> Run:
+    """The run of a training, by its id or by a version that it made, such as `demo.churn/3`.
+
+    Raises:
+        CheckFailed: there is no such run or version, or the run is no training.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name, slash, number = text.rpartition("/")
+    try:
+        run = tracker.get_run(str(tracker.get_model_version(name, number).run_id) if slash else text)
+    except MlflowException as problem:
+        if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise CheckFailed(
+                f"MLflow has no {'version' if slash else 'run'} {text}; name a run's id, or a version: demo.churn/3"
+            ) from problem
+        raise
+    if "feature_service" not in run.data.params:
+        raise CheckFailed(f"run {text} ({run.info.run_name}) is no training: it made no model")
+    return run
+
+
+def kind_of(run: Run) -> str:
+    """Which model a training made."""
+    return str(run.data.params["feature_service"]).removesuffix("_v1")
 
 
 def artifacts(tracker: MlflowClient, run_id: str) -> Path:
@@ -229,12 +257,11 @@ def _parameters(workspace: Workspace, training: Training) -> dict[str, Any]:
         "feature_service": f"{training.kind}_v1",
         "features_hash": training.features_hash,
         "data_fingerprint": training.data,
-        "data_known": snapshot.fingerprint(workspace, training.as_of),
     }
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit that the code is at, `-dirty` behind it where files differ; `unknown` outside a checkout."""
-    ask = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    ask = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
     answer = subprocess.run(ask, capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "unknown"
