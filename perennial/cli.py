@@ -405,14 +405,15 @@ def list_churn_risk(
 
     Never lists who objected. Example: perennial list churn-risk -c configs/demo.yaml --top 500 --out risk.xlsx
     """
+    from perennial import predictions
     from serving import lists
 
     workspace = _open(config, overrides, home)
     if format is None and out is not None:
         format = _format_of(out)
-    rows = lists.churn_risk(
-        _predictor(workspace), as_of.date() if as_of else None, top=top, min_value=min_value, band=band
-    )
+    predictor = _predictor(workspace)
+    rows = lists.churn_risk(predictor, as_of.date() if as_of else None, top=top, min_value=min_value, band=band)
+    predictions.log_served(workspace, lists.with_models(rows, predictor), "list", _now())
     if format is None:
         typer.echo(lists.as_text(rows))
     elif out is None:

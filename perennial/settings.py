@@ -219,6 +219,12 @@ class Bands(_Model):
 class Monitoring(_Model):
     sample: int = Field(default=10_000, ge=100, description="rows a side that the drift report compares")
     drifted_share: float = Field(default=0.3, gt=0, le=1, description="share of drifted features that counts as drift")
+    keep_predictions: int = Field(
+        default=800, ge=1, description="days before the latest as_of for which predictions stay in the log"
+    )
+    prediction_space: float = Field(
+        default=2000.0, gt=0, description="megabytes that the log of predictions may take; the oldest as_ofs go first"
+    )
 
 
 class Service(_Model):

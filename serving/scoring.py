@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from features import candidates, retrieval
 from features.snapshot import customer_features, fingerprint
-from perennial import storage
+from perennial import predictions, storage
 from serving import lists
 from serving.predictor import Predictor
 
@@ -59,6 +59,7 @@ def score(
     with storage.replacing(storage.scores_path(workspace.home_path, as_of)) as draft:
         pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft, row_group_size=_ROW_GROUP)
     progress(f"offered {offers.num_rows:,} items")
+    predictions.log_batch(workspace, scores)
     return scores
 
 

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "features": {"perennial", "features"},
     "training": {"perennial", "features", "training"},
     "serving": {"perennial", "features", "serving", "training.models"},
-    "monitoring": {"perennial", "features", "monitoring", "training.labels", "training.metrics"},
+    "monitoring": {"perennial", "features", "monitoring", "training.labels", "training.metrics", "training.models"},
 }
 ROLES = {"utils", "util", "helpers", "common", "base", "manager", "misc"}
 
