@@ -605,6 +605,22 @@ def _score(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
         say(f"scores of {day} are there already")
     else:
         scoring.score(predictor, _store(predictor.workspace), day, say)
+    _shadow(predictor, day, say)
+
+
+def _shadow(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
+    """What challengers would say; that one of them cannot answer keeps nobody from being scored."""
+    from features.online import FeatureMismatch
+    from serving import scoring
+    from serving.predictor import Predictor
+
+    try:
+        challengers = Predictor.shadow(predictor.workspace, _tracker())
+    except (FileNotFoundError, FeatureMismatch) as problem:
+        say(f"a challenger is not scored: {problem}")
+        return
+    if challengers is not None:
+        scoring.shadow(predictor, challengers, _store(predictor.workspace), day, say)
 
 
 def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
