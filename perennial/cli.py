@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from perennial import settings, storage
+from perennial import registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 
@@ -220,23 +220,30 @@ def snapshot(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf
     """
     workspace = _open(config, overrides, home)
     with _alone(workspace):
-        _snapshot(workspace, _day(workspace, as_of), _say())
+        _snapshot(workspace, _day(workspace, as_of), _say(), registry.KINDS)
 
 
 @app.command()
 def train(
     config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
+    tune: Annotated[int, typer.Option(min=0, help="Try so many ways to learn, and take the best.")] = 0,
+    features: Annotated[str | None, typer.Option(help="Show the model only these, or families of them.")] = None,
     overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
-    """Fit the models on what was known at as_of, and register them in MLflow.
+    """Fit the models on what was known at as_of, and register them in MLflow; a stopped tuning goes on.
 
-    Example: perennial train churn -c configs/online_retail.yaml --as-of 2011-06-01
+    Example: perennial train churn -c configs/online_retail.yaml --as-of 2011-06-01 --tune 40
     """
+    if features is not None:
+        if kind is None:
+            raise SettingsError("--features are those of one model: perennial train churn --features ...")
+        overrides = [*overrides, f"{_model(kind)}.features=[{features}]"]
     workspace = _open(config, overrides, home)
+    kinds = [_model(kind)] if kind else [*registry.KINDS]
     with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
-        _snapshot(workspace, day, say)
-        _train(workspace, day, say, [_model(kind)] if kind else None)
+        _snapshot(workspace, day, say, kinds, kinds if tune else [])
+        _train(workspace, day, say, kinds, tune)
 
 
 @app.command()
@@ -279,7 +286,6 @@ def promote(
     Says what speaks for and against it; exit 1 when it stays out.
     Example: perennial promote churn -c configs/online_retail.yaml --version 3
     """
-    from perennial import registry
     from training import promotion
 
     workspace = _open(config, overrides, home)
@@ -313,6 +319,47 @@ def _promoted(tracker: MlflowClient, workspace: Workspace, kind: str, verdict: V
         for sentence in sentences:
             typer.echo(f"  {sign:<8}  {sentence}")
     return enters
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A run's id, or a version, such as demo.churn/3.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+) -> None:
+    """Hold two runs of one model against each other, on the customers that both were judged on.
+
+    Differences with 95 % intervals, by segment, and whose scores moved most.
+    Example: perennial compare demo.churn/2 demo.churn/3
+    """
+    from training import comparison
+
+    typer.echo(comparison.as_text(comparison.compare(_tracker(), first, second)))
+
+
+@app.command()
+def reproduce(
+    run: Annotated[str, typer.Argument(help="A run's id, or a version, such as demo.churn/3.")],
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Also say which settings differ here.")] = None,
+) -> None:
+    """Build a run's model again from its commit, settings, data and seed; exit 1 when it predicts anything else.
+
+    Example: perennial reproduce demo.churn/3
+    """
+    import mlflow
+
+    from training import reproduction
+
+    tracker, say = _tracker(), _say()
+    recorded = reproduction.Recorded.of(tracker, run)
+    for sentence in recorded.differences(settings.read(config) if config else None):
+        typer.echo(sentence)
+    if recorded.can_be_checked_out:
+        say(f"checking out {recorded.commit}")
+        raise typer.Exit(reproduction.in_checkout(recorded, mlflow.get_tracking_uri()))
+    apart = reproduction.apart(recorded, say)
+    if apart > reproduction.TOLERANCE:
+        raise CheckFailed(f"run {recorded.run_id} is not reproduced: predictions are up to {apart:.2g} apart")
+    typer.echo(f"run {recorded.run_id} is reproduced: predictions are within {reproduction.TOLERANCE:g} ({apart:.1g})")
 
 
 @app.command()
@@ -589,12 +636,15 @@ def _model(kind: Kind) -> str:
     return kind.value.replace("-", "_")
 
 
-def _snapshot(workspace: Workspace, day: date, say: Callable[[str], None], kinds: list[str] | None = None) -> None:
+def _snapshot(
+    workspace: Workspace, day: date, say: Callable[[str], None], kinds: Sequence[str], tuned: Sequence[str] = ()
+) -> None:
+    """Of `day`, and of the earlier days that these kinds learn from, and are tuned on."""
     from features.snapshot import snapshot as compute
-    from perennial.registry import KINDS
-    from training import pipelines
+    from training import pipelines, tuning
 
-    compute(workspace, pipelines.cutoffs(workspace, day, kinds or KINDS), say)
+    days = {*pipelines.cutoffs(workspace, day, kinds)}.union(*(tuning.cutoffs(workspace, kind, day) for kind in tuned))
+    compute(workspace, sorted(days), say)
 
 
 def _store(workspace: Workspace) -> FeatureStore:
@@ -604,8 +654,6 @@ def _store(workspace: Workspace) -> FeatureStore:
 
 
 def _tracker() -> MlflowClient:
-    from perennial import registry
-
     return registry.client()
 
 
@@ -620,12 +668,11 @@ def _predictor(workspace: Workspace) -> Predictor:
 
 
 def _train(
-    workspace: Workspace, day: date, say: Callable[[str], None], kinds: list[str] | None = None
+    workspace: Workspace, day: date, say: Callable[[str], None], kinds: Sequence[str] = registry.KINDS, tune: int = 0
 ) -> dict[str, str]:
-    from perennial.registry import KINDS
     from training import pipelines
 
-    versions = pipelines.train(_store(workspace), workspace, _tracker(), day, kinds or KINDS, say)
+    versions = pipelines.train(_store(workspace), workspace, _tracker(), day, kinds, say, tune)
     return {kind: str(version.version) for kind, version in versions.items()}
 
 
@@ -636,6 +683,22 @@ def _score(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
         say(f"scores of {day} are there already")
     else:
         scoring.score(predictor, _store(predictor.workspace), day, say)
+    _shadow(predictor, day, say)
+
+
+def _shadow(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
+    """What challengers would say; that one of them cannot answer keeps nobody from being scored."""
+    from features.online import FeatureMismatch
+    from serving import scoring
+    from serving.predictor import Predictor
+
+    try:
+        challengers = Predictor.shadow(predictor.workspace, _tracker())
+    except (FileNotFoundError, FeatureMismatch) as problem:
+        say(f"a challenger is not scored: {problem}")
+        return
+    if challengers is not None:
+        scoring.shadow(predictor, challengers, _store(predictor.workspace), day, say)
 
 
 def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:

@@ -45,8 +45,10 @@ _PUT_TOGETHER = 50  # parts of one as_of, which are then one
 
 def question(workspace: Workspace, horizon: int | None = None) -> str:
     """What a prediction answers: what leaving and value mean, over another horizon if one is named."""
-    asked = workspace.model_dump(mode="json", include={"churn": True, "lifetime_value": True})
-    del asked["churn"]["allow_leaks"]
+    asked = workspace.model_dump(mode="json", include={"churn", "lifetime_value"})
+    for group in asked.values():
+        for how_it_is_learnt in ("allow_leaks", "features", "boosting"):
+            group.pop(how_it_is_learnt, None)
     if horizon is not None:
         asked["churn"]["horizon"] = asked["lifetime_value"]["horizon"] = horizon
     return json.dumps(asked, sort_keys=True)

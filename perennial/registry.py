@@ -40,10 +40,19 @@ def model_name(workspace: Workspace, kind: str) -> str:
 
 def champion(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion | None:
     """The version that answers now; none where nothing was promoted yet."""
+    return _by_alias(tracker, workspace, kind, "champion")
+
+
+def challenger(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion | None:
+    """The version that was judged last and stayed out, which answers unseen; none where there is none."""
+    return _by_alias(tracker, workspace, kind, "challenger")
+
+
+def _by_alias(tracker: MlflowClient, workspace: Workspace, kind: str, alias: str) -> ModelVersion | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return tracker.get_model_version_by_alias(model_name(workspace, kind), "champion")
+        return tracker.get_model_version_by_alias(model_name(workspace, kind), alias)
     except MlflowException as problem:
         if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None

@@ -194,6 +194,11 @@ def offers_path(home: Path, as_of: date) -> Path:
     return home / "scores" / str(as_of) / "offers.parquet"
 
 
+def shadow_path(home: Path, as_of: date, what: str) -> Path:
+    """What the challengers say at an as_of, `scores` or `offers`, where no list and no service looks."""
+    return home / "shadow" / str(as_of) / f"{what}.parquet"
+
+
 def risk_path(home: Path, as_of: date) -> Path:
     return home / "scores" / str(as_of) / "risk.parquet"
 

@@ -198,8 +198,7 @@ class Contest:
             learnt = {cutoff.as_of: cutoff.learnt_from for cutoff in self.challenger.judged if cutoff.as_of in days}
             return offer_backtest.judge_offers(self._store, own, as_of, learnt)
         data = datasets.load(self._store, own, as_of, most=self.workspace.training.backtest_customers)
-        judged = backtest.judge_churn if self.kind == "churn" else backtest.judge_value
-        return judged(data, own, days)
+        return list(backtest.judge(self.kind, data, own, days, peers=False))
 
     @property
     def _store(self) -> FeatureStore:

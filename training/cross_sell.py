@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -99,10 +99,18 @@ def judged_at(
     Raises:
         NoCrossSell: too little was bought in the windows to learn from.
     """
+    return learner(store, workspace, judge, learnt_from, known_by)(workspace)
+
+
+def learner(
+    store: FeatureStore, workspace: Workspace, judge: date, learnt_from: Sequence[date], known_by: date
+) -> Callable[[Workspace], Backtest]:
+    """`judged_at` for settings that differ in nothing but how the booster learns; the rows are loaded once."""
     pairs = [_pairs(store, workspace, cutoff, judge) for cutoff in learnt_from]
     if sum(p.bought.sum() for p in pairs) < MIN_BOUGHT:
         raise NoCrossSell(f"fewer than {MIN_BOUGHT} purchases of items in the windows closed by {judge}")
-    return answered_at(store, workspace, _fit(workspace, pairs), judge, known_by)
+    asked = _pairs(store, workspace, judge, known_by)
+    return lambda settings: _judge(_fit(settings, pairs), asked, settings)
 
 
 def answered_at(store: FeatureStore, workspace: Workspace, model: OfferModel, judge: date, known_by: date) -> Backtest:

@@ -46,8 +46,8 @@ class Difference:
         return self.gain < -by and not self.high >= 0
 
     def __str__(self) -> str:
-        spread = "" if math.isnan(self.low) else f" (95 % {self.low:+.4f} to {self.high:+.4f})"
-        return f"{self.metric} {self.first:.4f} -> {self.second:.4f}, {self.gain:+.4f} better{spread}"
+        spread = "" if math.isnan(self.low) else f", 95 % {self.low:+.4f} to {self.high:+.4f}"
+        return f"{self.metric} {self.first:.4f} -> {self.second:.4f} (gain {self.gain:+.4f}{spread})"
 
 
 def paired(first: Sequence[Cutoff], second: Sequence[Cutoff]) -> list[Pair]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Savable(Protocol):
@@ -40,7 +40,8 @@ class Savable(Protocol):
 class Training:
     """What one run records, beside its model: `figures` by name, the grade, `draw` writes plots into a folder.
 
-    `remarks` are sentences of the training about itself: a season corrected, a leak let through.
+    `remarks` are sentences of the training about itself: a season corrected, a leak let through. `judged` is what
+    the figures are of; `card` writes the model's card into a folder.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Training:
     grade: Grade
     remarks: Sequence[str] = ()
     judged: Sequence[Judged | JudgedOffers] = ()
+    card: Callable[[Path], None] = lambda folder: None
 
 
 _LEARNING = ("churn.py", "lifetime_value.py", "cross_sell.py", "datasets.py", "labels.py", "season.py", "models/*.py")
@@ -62,7 +64,7 @@ _LIBRARIES = ("python", "duckdb", "ibis-framework", "lightgbm", "numpy", "pandas
 
 def code() -> str:
     """A hash of the code that models come from."""
-    files = [path for pattern in _LEARNING for path in sorted((_ROOT / "training").glob(pattern))]
+    files = [path for pattern in _LEARNING for path in sorted((ROOT / "training").glob(pattern))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
@@ -86,7 +88,7 @@ def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str
     settings = workspace.model_dump(
         mode="json", include={"churn", "lifetime_value", "cross_sell", "training", "timezone"}
     )
-    code = [path.read_bytes().hex() for path in sorted((_ROOT / "training").rglob("*.py"))]
+    code = [path.read_bytes().hex() for path in sorted((ROOT / "training").rglob("*.py"))]
     return hashlib.sha256(json.dumps([kind, str(as_of), data, settings, code]).encode()).hexdigest()
 
 
@@ -101,7 +103,7 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
     import mlflow
 
     name = model_name(workspace, training.kind)
-    experiment_id = _experiment(workspace.name)
+    experiment_id = experiment(workspace.name)
     _close_killed(tracker, experiment_id, key)
     grade = {"grade": training.grade.letter, "grade_reason": training.grade.reason}
     title = f"{training.kind} {training.as_of}"
@@ -110,16 +112,19 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         tempfile.TemporaryDirectory() as scratch,
     ):
         mlflow.log_params(_parameters(workspace, training))
-        mlflow.set_tags({"git_commit": _commit(), "remarks": ". ".join(training.remarks)} | grade)
+        mlflow.set_tags({"git_commit": commit(), "remarks": ". ".join(training.remarks)} | grade)
         mlflow.log_metrics({name: value for name, value in training.figures.items() if value == value})
         mlflow.log_dict(workspace.model_dump(mode="json"), "settings.json")
         mlflow.log_dict(libraries(), "libraries.json")
+        mlflow.log_dict(snapshot.contents(workspace, training.as_of), "data.json")
         plots, stored = Path(scratch) / "plots", Path(scratch) / "model"
         plots.mkdir()
         training.draw(plots)
         mlflow.log_artifacts(str(plots), "plots")
-        evidence.write(Path(scratch) / evidence.FOLDER, training.judged)
-        mlflow.log_artifacts(str(Path(scratch) / evidence.FOLDER), evidence.FOLDER)
+        kept = Path(scratch) / "kept"
+        evidence.write(kept / evidence.FOLDER, training.judged)
+        training.card(kept)
+        mlflow.log_artifacts(str(kept))
         model.save(stored)
         logged = mlflow.pyfunc.log_model(
             name="model", data_path=str(stored), loader_module=type(model).__module__, pip_requirements=["perennial"]
@@ -140,13 +145,13 @@ def record_backtest(
     """Logs a backtest as a run of its own and returns the run's id; a figure's step is its day, counted from 1970."""
     import mlflow
 
-    experiment_id, title = _experiment(workspace.name), f"backtest {as_of}"
+    experiment_id, title = experiment(workspace.name), f"backtest {as_of}"
     with (
         mlflow.start_run(experiment_id=experiment_id, run_name=title, tags=dict(tags)) as run,
         tempfile.TemporaryDirectory() as scratch,
     ):
         mlflow.log_params({"as_of": str(as_of), "seed": workspace.training.seed})
-        mlflow.set_tags({"git_commit": _commit()})
+        mlflow.set_tags({"git_commit": commit()})
         for day, found in figures.items():
             known = {name: value for name, value in found.items() if value == value}
             mlflow.log_metrics(known, step=(day - date(1970, 1, 1)).days)
@@ -178,6 +183,33 @@ def belongs(tracker: MlflowClient, workspace: Workspace, run_id: str, title: str
     return run
 
 
+def training_run(tracker: MlflowClient, text: str) -> Run:
+    """The run of a training, by its id or by a version that it made, such as `demo.churn/3`.
+
+    Raises:
+        CheckFailed: there is no such run or version, or the run is no training.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name, slash, number = text.rpartition("/")
+    try:
+        run = tracker.get_run(str(tracker.get_model_version(name, number).run_id) if slash else text)
+    except MlflowException as problem:
+        if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise CheckFailed(
+                f"MLflow has no {'version' if slash else 'run'} {text}; name a run's id, or a version: demo.churn/3"
+            ) from problem
+        raise
+    if "feature_service" not in run.data.params:
+        raise CheckFailed(f"run {text} ({run.info.run_name}) is no training: it made no model")
+    return run
+
+
+def kind_of(run: Run) -> str:
+    """Which model a training made."""
+    return str(run.data.params["feature_service"]).removesuffix("_v1")
+
+
 def artifacts(tracker: MlflowClient, run_id: str) -> Path:
     """Where the files of a run lie on this machine.
 
@@ -203,7 +235,8 @@ def _close_killed(tracker: MlflowClient, experiment_id: str, key: str) -> None:
         tracker.set_terminated(run.info.run_id, "KILLED")
 
 
-def _experiment(name: str) -> str:
+def experiment(name: str) -> str:
+    """The id of a workspace's experiment, made where there is none yet."""
     import mlflow
 
     if (experiment := mlflow.get_experiment_by_name(name)) is not None:
@@ -224,12 +257,11 @@ def _parameters(workspace: Workspace, training: Training) -> dict[str, Any]:
         "feature_service": f"{training.kind}_v1",
         "features_hash": training.features_hash,
         "data_fingerprint": training.data,
-        "data_known": snapshot.fingerprint(workspace, training.as_of),
     }
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit that the code is at, `-dirty` behind it where files differ; `unknown` outside a checkout."""
-    ask = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    ask = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
     answer = subprocess.run(ask, capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "unknown"

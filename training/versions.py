@@ -31,7 +31,7 @@ Model = ChurnModel | ValueModel | OfferModel
 LETTERS = ("none", "C", "B", "A")
 
 
-_LOADERS: dict[str, Callable[[Path], Model]] = {
+LOADERS: dict[str, Callable[[Path], Model]] = {
     "churn": ChurnModel.load, "lifetime_value": ValueModel.load, "cross_sell": OfferModel.load,
 }  # fmt: skip
 
@@ -65,7 +65,7 @@ class Version:
             raise CheckFailed(
                 f"{version.name} version {version.version} has settings of another time: {problem}"
             ) from None
-        model = _LOADERS[kind](folder)
+        model = LOADERS[kind](folder)
         judged = tuple(evidence.read(kept / evidence.FOLDER))
         return cls(str(version.version), dict(version.tags), folder, model, own, judged)
 

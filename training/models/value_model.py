@@ -17,7 +17,7 @@ from training.models.customer_model import Inputs, PyFunc, Stored, boosted, logi
 
 Floats = NDArray[np.floating]
 
-_TREES: dict[str, Any] = {
+TREES: dict[str, Any] = {
     "learning_rate": 0.03, "num_leaves": 7, "min_child_samples": 100, "feature_fraction": 0.3,
     "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0,
 }  # fmt: skip
@@ -265,7 +265,7 @@ def fit_booster(
     kind: str, inputs: Inputs, design: Floats, target: Floats, seed: int, boosting: Boosting
 ) -> lgb.Booster:
     """One of the `OBJECTIVES` on rows of several cutoffs; a net return counts as nothing spent (Tweedie)."""
-    own = _TREES | OBJECTIVES[kind]
+    own = TREES | OBJECTIVES[kind]
     return boosted(design, np.maximum(target, 0), inputs.booster_names, own, ROUNDS, seed, boosting, inputs.coded)
 
 
