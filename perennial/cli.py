@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
     from mlflow import MlflowClient
 
+    from monitoring.drift import Drift
     from perennial.ingest import Account
     from serving.predictor import Predictor
 
@@ -283,14 +284,25 @@ def publish(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf 
 
 
 @app.command()
-def monitor(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
-    """Compare the customers of as_of with those the champion learnt from; exit 1 when the world has moved.
+def monitor(
+    config: Config,
+    ui: Annotated[bool, typer.Option("--ui", help="Look around in Evidently's own pages of the latest runs.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of --ui, on this machine alone.")] = 8000,
+    overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Hold earlier predictions against what happened, and the world of as_of against the one the champion learnt from.
 
+    Exit 1 when it has moved. Pages and JSON go to the home's `reports` folder.
     Example: perennial monitor -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
+    if ui:
+        from monitoring import report
+
+        report.serve(workspace, port)
+        return
     with storage.locked(workspace.home_path):
-        if _monitor(workspace, _day(workspace, as_of), _say()):
+        if _monitor(workspace, _day(workspace, as_of), _say()).drifted:
             raise typer.Exit(1)
 
 
@@ -527,15 +539,19 @@ def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> Non
     online.publish(_store(workspace), workspace, day, say)
 
 
-def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> bool:
+def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> Drift:
     from features.snapshot import snapshot as compute
-    from monitoring import drift
+    from monitoring import drift, outcomes_page
+    from monitoring.outcomes import outcomes
 
-    reference = drift.reference_of(_tracker(), workspace)
-    compute(workspace, [reference, day], say)
-    found = drift.watch(workspace, day, reference)
+    champion = drift.Champion.load(_tracker(), workspace)
+    compute(workspace, drift.needed(workspace, day, champion.reference), say)
+    happened = outcomes(workspace, day)
+    outcomes_page.write(happened)
+    say(outcomes_page.as_text(happened))
+    found = drift.watch(workspace, day, champion.reference, champion)
     say(str(found))
-    return found.drifted
+    return found
 
 
 def _run(workspace: Workspace, day: date) -> None:
