@@ -6,19 +6,27 @@ import json
 import smtplib
 import ssl
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from perennial import settings, storage
 from perennial.settings import SettingsError, Workspace
 
+if TYPE_CHECKING:
+    from monitoring.drift import Drift
+    from monitoring.outcomes import Outcomes
+
+FAR_OFF = 0.12
+"""From expected to actual share of leavers, beyond which a person has to look: what grade C allows on average."""
 _PATIENCE = 10.0  # seconds that a server may take
+_SHOWN = 6  # lines
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,25 @@ class Alert:
     about: str
     says: str
     command: str
+
+
+def of_drift(drift: Drift, command: str) -> Iterator[Alert]:
+    """One alert where the world has moved: its first lines say what, and whether it matters to the model."""
+    if drift.drifted:
+        about = f"what the champion learnt from at {drift.reference} has moved"
+        yield Alert(about, "\n".join(str(drift).splitlines()[:_SHOWN]), command)
+
+
+def of_outcomes(found: Outcomes, command: str) -> Iterator[Alert]:
+    """Of predictions whose window closed last, and that were far off; of open windows in which too few or many buy."""
+    for group in found.of("week")[-1:]:
+        if group.is_off and abs((group.expected or 0.0) - (group.actual or 0.0)) > FAR_OFF:
+            says = f"{group.expected:.1%} of {group.asked:,} customers were expected to leave, {group.actual:.1%} did"
+            yield Alert(f"predictions of the week of {group.name} did not come true", says, command)
+    for early in found.early:
+        if early.is_unusual:
+            says = f"{early.actual:,.0f} purchases in {early.days} days, where {early.expected:,.0f} were expected"
+            yield Alert(f"purchases since {early.as_of} are unusual", says, command)
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def _section(title: str, parts: Iterable[str]) -> str:
 
 
 def _alert(alert: Alert) -> str:
-    return f"<h3>{escape(alert.about)}</h3><p>{escape(alert.says)}</p><p>Next: <code>{escape(alert.command)}</code></p>"
+    return f"<h3>{escape(alert.about)}</h3><p class=said>{escape(alert.says)}</p><p>Next: <code>{escape(alert.command)}</code></p>"
 
 
 def _decision(decision: Decision) -> str:
@@ -208,6 +208,7 @@ p, ul { margin: .3rem 0; }
 .answer { font-weight: 700; font-size: 1.15rem; background: var(--card); border-left: .3rem solid;
   padding: .6rem 1rem; }
 .good { color: var(--good); } .look { color: var(--look); } .bad { color: var(--bad); }
+.said { white-space: pre-line; }
 pre, code { background: var(--card); border-radius: .25rem; font-size: .88rem; }
 pre { padding: .75rem 1rem; overflow-x: auto; } code { padding: .1rem .3rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }

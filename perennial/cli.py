@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from monitoring.drift import Drift
+    from monitoring.outcomes import Outcomes
     from monitoring.summary import Decision, Summary
     from perennial.ingest import Account
     from serving.predictor import Predictor
@@ -407,15 +408,27 @@ def publish(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf 
 
 
 @app.command()
-def monitor(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
-    """Compare the customers of as_of with those the champion learnt from; exit 1 when the world has moved.
+def monitor(
+    config: Config,
+    ui: Annotated[bool, typer.Option("--ui", help="Look around in Evidently's own pages of the latest runs.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of --ui, on this machine alone.")] = 8000,
+    overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Hold earlier predictions against what happened, and the world of as_of against the one the champion learnt from.
 
+    Exit 1 when it has moved. Pages and JSON go to the home's `reports` folder.
     Example: perennial monitor -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
+    if ui:
+        from monitoring import report
+
+        report.serve(workspace, port)
+        return
     with _alone(workspace):
-        if _monitor(workspace, _day(workspace, as_of), _say()).drifted:
-            raise typer.Exit(1)
+        drift, _ = _monitor(workspace, _day(workspace, as_of), _say())
+    if drift.drifted:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -707,15 +720,19 @@ def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> Non
     online.publish(_store(workspace), workspace, day, say)
 
 
-def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> Drift:
+def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> tuple[Drift, Outcomes]:
     from features.snapshot import snapshot as compute
-    from monitoring import drift
+    from monitoring import drift, outcomes_page
+    from monitoring.outcomes import outcomes
 
-    reference = drift.reference_of(_tracker(), workspace)
-    compute(workspace, [reference, day], say)
-    found = drift.watch(workspace, day, reference)
+    champion = drift.Champion.load(_tracker(), workspace)
+    compute(workspace, drift.needed(workspace, day, champion.reference), say)
+    happened = outcomes(workspace, day)
+    outcomes_page.write(happened)
+    say(outcomes_page.as_text(happened))
+    found = drift.watch(workspace, day, champion.reference, champion)
     say(str(found))
-    return found
+    return found, happened
 
 
 def _run(workspace: Workspace, day: date, config: Path) -> bool:
@@ -755,9 +772,9 @@ def _in_order(workspace: Workspace, day: date, summary: Summary, config: Path) -
     with snapshot() as say:
         compute(workspace, [day], say)
     with monitor() as say:
-        moved = _watched(workspace, day, say, summary, config)
+        drift = _watched(workspace, day, say, summary, config)
     with train() as say:
-        due, versions = _retrained(workspace, day, say, moved)
+        due, versions = _retrained(workspace, day, say, drift is not None and drift.matters)
     with promote() as say:
         for kind, version in versions.items():
             summary.decisions.append(_decided(workspace, kind, version, due[kind], say, summary, config))
@@ -766,42 +783,40 @@ def _in_order(workspace: Workspace, day: date, summary: Summary, config: Path) -
     summary.links["scores"] = storage.scores_path(workspace.home_path, day)
     with publish() as say:
         _publish(workspace, day, say)
-    outcomes = {decision.outcome for decision in summary.decisions}
-    return "refused" in outcomes or (moved and "promoted" not in outcomes)
+    decided = {decision.outcome for decision in summary.decisions}
+    return "refused" in decided or (drift is not None and drift.drifted and "promoted" not in decided)
 
 
-def _watched(workspace: Workspace, day: date, say: Callable[[str], None], summary: Summary, config: Path) -> bool:
-    """Whether the world has moved since the champion learnt from it; what cannot be watched stops no scores."""
-    from monitoring.alerts import Alert
-    from perennial import registry
+def _watched(
+    workspace: Workspace, day: date, say: Callable[[str], None], summary: Summary, config: Path
+) -> Drift | None:
+    """What has moved since the champion learnt; None where nobody can say, which stops no scores."""
+    from monitoring import alerts, outcomes_page
 
     if registry.champion(_tracker(), workspace, "churn") is None:
         say("there is no champion yet to compare with")
-        return False
+        return None
     again = f"perennial monitor -c {config} --as-of {day}"
     try:
-        found = _monitor(workspace, day, say)
+        drift, happened = _monitor(workspace, day, say)
     except CheckFailed as problem:
         say(str(problem))
-        summary.alerts.append(Alert("the customers could not be compared", str(problem), again))
-        return False
-    summary.notes["Drift"] = str(found)
-    summary.links["drift"] = found.page
-    if found.drifted:
-        says = str(found).splitlines()[0]
-        summary.alerts.append(Alert(f"what the champion learnt from at {found.reference} has moved", says, again))
-    return found.drifted
+        summary.alerts.append(alerts.Alert("the customers could not be compared", str(problem), again))
+        return None
+    summary.notes |= {"Drift": str(drift), "Outcomes": outcomes_page.as_text(happened)}
+    summary.links |= {"drift": drift.page, "outcomes": happened.page}
+    summary.alerts += [*alerts.of_drift(drift, again), *alerts.of_outcomes(happened, again)]
+    return drift
 
 
 def _retrained(
-    workspace: Workspace, day: date, say: Callable[[str], None], moved: bool
+    workspace: Workspace, day: date, say: Callable[[str], None], matters: bool
 ) -> tuple[dict[str, str], dict[str, str]]:
     """By kind: why a training was due, and the version that is there now."""
-    from perennial.registry import KINDS
     from training import retraining
 
     tracker = _tracker()
-    reasons = {kind: retraining.due(tracker, workspace, kind, day, moved) for kind in KINDS}
+    reasons = {kind: retraining.due(tracker, workspace, kind, day, matters) for kind in registry.KINDS}
     for kind, reason in reasons.items():
         say(f"{kind}: {reason or 'no training is due'}")
     due = {kind: reason for kind, reason in reasons.items() if reason}
@@ -817,7 +832,6 @@ def _decided(
     """Promotes a version where the gate, and the settings, let it; says and alerts what is left for a person."""
     from monitoring.alerts import Alert
     from monitoring.summary import Decision
-    from perennial import registry
     from training import promotion
 
     tracker = _tracker()

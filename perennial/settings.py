@@ -221,6 +221,12 @@ class Bands(_Model):
 class Monitoring(_Model):
     sample: int = Field(default=10_000, ge=100, description="rows a side that the drift report compares")
     drifted_share: float = Field(default=0.3, gt=0, le=1, description="share of drifted features that counts as drift")
+    matters_share: float = Field(
+        default=0.3,
+        gt=0,
+        le=1,
+        description="of what the champion decides by; more than this drifted is drift that matters",
+    )
     keep_predictions: int = Field(
         default=800, ge=1, description="days before the latest as_of for which predictions stay in the log"
     )
