@@ -63,7 +63,7 @@ class Command:
         """Sends SIGKILL so many seconds after `line` was said."""
         deadline = time.monotonic() + PATIENCE
         while line not in self.said:
-            ended = "done:" in self.said or "error:" in self.said or time.monotonic() > deadline
+            ended = "page:" in self.said or "error:" in self.said or time.monotonic() > deadline
             assert not ended, f"{line!r} was never said:\n{self.said}"
             time.sleep(0.005)
         time.sleep(delay)
@@ -531,9 +531,9 @@ def test_monitor_ends_with_1_when_the_world_has_moved(shop: Shop, undisturbed: F
     assert "drift at 2023-11-01 against" in moved.stderr
 
 
-def pages(home: Path) -> list[Path]:
-    """What runs have left, the first of them first."""
-    return sorted((home / "reports").glob("run-*.html"))
+def page_of(done: Done) -> Path:
+    """What a run left to read."""
+    return Path(re.findall(r"page: (.+/run-.+\.html)\n", done.stderr)[-1])
 
 
 def record(page: Path) -> Any:
@@ -542,7 +542,7 @@ def record(page: Path) -> Any:
 
 def test_a_run_leaves_a_page_of_what_it_did(shop: Shop, undisturbed: Finished) -> None:
     """Its stages in order, why it trained, what the gate said of each version, and where the scores are."""
-    page = pages(undisturbed.home)[0]
+    page = min((undisturbed.home / "reports").glob("run-*.html"))
     found = record(page)
     stages = ["ingest", "snapshot", "monitor", "train", "promote", "score", "publish"]
     assert [stage["name"] for stage in found["stages"]] == stages
@@ -557,8 +557,7 @@ def test_a_run_leaves_a_page_of_what_it_did(shop: Shop, undisturbed: Finished) -
 @pytest.mark.parametrize("name", [name for name, bad in BAD.items() if bad.code == 1])
 def test_a_run_that_breaks_off_leaves_a_page_and_an_alert(name: str, battered: Battered) -> None:
     """Both say where and why, in the sentence of the terminal, and what to type next."""
-    number = [one for one, bad in BAD.items() if bad.code == 1].index(name)
-    found = record(pages(battered.home)[number])
+    found = record(page_of(battered.done[name]))
     assert found["done"] is False
     failed = found["stages"][-1]
     assert f"error: {failed['failed']}\n" in battered.done[name].stderr
@@ -578,7 +577,7 @@ def test_a_locked_registry_stops_a_run_in_words(shop: Shop, undisturbed: Finishe
     assert done.code == 1
     assert re.search(r"error: MLflow, or its database, .*database is locked; run again when it does", done.stderr)
     assert "Traceback" not in done.stderr
-    assert record(pages(home)[-1])["stages"][-1]["name"] == "monitor"
+    assert record(page_of(done))["stages"][-1]["name"] == "monitor"
     assert digest(home) == digest(undisturbed.home)
     holder.execute("ROLLBACK")
     holder.close()
@@ -616,8 +615,46 @@ def test_targets_that_cannot_be_told_do_not_break_a_run(shop: Shop, undisturbed:
         "alerts.email could not be told: [Errno 111] Connection refused; the next run tries again",
     ):
         assert sentence in done.stderr
-        assert sentence in html.unescape(pages(home)[0].read_text())
+        assert sentence in html.unescape(page_of(done).read_text())
     assert "the run broke off in " in (home / "alerts.jsonl").read_text()
+
+
+@pytest.fixture(scope="module")
+def aged(shop: Shop) -> Finished:
+    """A home whose champions were trained a quarter before the others'."""
+    found = Finished(shop.folder / "aged", shop.registry("aged"))
+    done = shop.run(*found, *_EARLY, "--as-of", "2023-04-01")
+    assert done.code == 0, done.stderr
+    return found
+
+
+_EARLY = ("--set", "training.min_history=200")
+
+
+def test_an_old_champion_is_challenged_and_a_person_decides(shop: Shop, aged: Finished) -> None:
+    """With `retraining.promote: person` the gate's verdict is told with the command, and the champion goes on."""
+    home = shutil.copytree(aged.home, shop.folder / "asked")
+    done = shop.run(home, aged.uri, *_EARLY, "--set", "retraining.promote=person")
+    assert done.code == 0, done.stderr
+    found = record(page_of(done))
+    due = "the champion is 91 days old, more than retraining.max_age (90)"
+    decided = [(one["kind"], one["version"], one["due"], one["outcome"]) for one in found["decisions"]]
+    assert sorted(decided) == [(kind, "2", due, "waits for a person") for kind in KINDS]
+    alert = next(one for one in found["alerts"] if one["about"] == "churn version 2 waits for a person")
+    assert alert["says"] == "; ".join(next(one["reasons"] for one in found["decisions"] if one["kind"] == "churn"))
+    assert alert["command"] == f"perennial promote churn --version 2 -c {shop.config}"
+    assert set(pd.read_parquet(storage.scores_path(home, AS_OF))["churn_model"].dropna()) == {"small.churn/1"}
+
+
+def test_an_old_champion_is_challenged_and_the_gate_decides(shop: Shop, aged: Finished) -> None:
+    """What passes answers from this run on; what does not is told, with why, and ends the run with 1."""
+    home = shutil.copytree(aged.home, shop.folder / "judged")
+    done = shop.run(home, aged.uri, *_EARLY)
+    found = record(page_of(done))
+    outcomes = {one["kind"]: one["outcome"] for one in found["decisions"]}
+    assert outcomes == {}
+    scores = pd.read_parquet(storage.scores_path(home, AS_OF))
+    assert done.code == 1, done.stderr
 
 
 @pytest.fixture
