@@ -135,7 +135,8 @@ def _section(title: str, parts: Iterable[str]) -> str:
 
 
 def _alert(alert: Alert) -> str:
-    return f"<h3>{escape(alert.about)}</h3><p class=said>{escape(alert.says)}</p><p>Next: <code>{escape(alert.command)}</code></p>"
+    says, command = escape(alert.says), escape(alert.command)
+    return f"<h3>{escape(alert.about)}</h3><p class=said>{says}</p><p>Next: <code>{command}</code></p>"
 
 
 def _decision(decision: Decision) -> str:
