@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
 
 import typer
 
-from perennial import settings, storage
+from perennial import registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 
@@ -23,8 +27,12 @@ if TYPE_CHECKING:
     from feast import FeatureStore
     from mlflow import MlflowClient
 
+    from monitoring.drift import Drift
+    from monitoring.outcomes import Outcomes
+    from monitoring.summary import Decision, Summary
     from perennial.ingest import Account
     from serving.predictor import Predictor
+    from training.promotion import Verdict
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -65,6 +73,18 @@ class Band(StrEnum):
     high = "high"
 
 
+class Every(StrEnum):
+    day = "day"
+    week = "week"
+    month = "month"
+
+
+class Schedule(StrEnum):
+    cron = "cron"
+    service = "service"
+    timer = "timer"
+
+
 class Exported(StrEnum):
     scores = "scores"
     offers = "offers"
@@ -79,22 +99,29 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(prog_name="perennial")
-    except SettingsError as problem:
-        _fail(str(problem), 2)
-    except CheckFailed as problem:
-        _fail(str(problem), 1)
     except Exception as problem:
-        if _is_full_disk(problem):
-            _fail(f"the disk is full: {str(problem).splitlines()[0]}; free some space and run again", 1)
-        if not isinstance(problem, OSError):
+        told = _in_words(problem)
+        if told is None:
             raise
+        typer.secho(f"error: {told[0]}", fg="red", err=True)
+        sys.exit(told[1])
+
+
+def _in_words(problem: Exception) -> tuple[str, int] | None:
+    """A failure as a sentence and an exit code; None for a fault of the program."""
+    if isinstance(problem, SettingsError):
+        return str(problem), 2
+    if isinstance(problem, CheckFailed):
+        return str(problem), 1
+    if _is_full_disk(problem):
+        return f"the disk is full: {str(problem).splitlines()[0]}; free some space and run again", 1
+    if {"MlflowException", "OperationalError"} & {kind.__name__ for kind in type(problem).__mro__}:
+        said = str(problem).splitlines()[0]
+        return f"MLflow, or its database, does not do as it is asked: {said}; run again when it does, all else stays", 1
+    if isinstance(problem, OSError):
         where = f": {problem.filename}" if problem.filename else ""
-        _fail(f"{problem.strerror or problem}{where}; nothing was left half-written", 1)
-
-
-def _fail(message: str, code: int) -> None:
-    typer.secho(f"error: {message}", fg="red", err=True)
-    sys.exit(code)
+        return f"{problem.strerror or problem}{where}; nothing was left half-written", 1
+    return None
 
 
 def _is_full_disk(problem: Exception) -> bool:
@@ -112,6 +139,15 @@ def _day(workspace: Workspace, as_of: datetime | None) -> date:
     today = datetime.now(ZoneInfo(workspace.timezone)).date()
     typer.echo(f"as_of is today, {today}")
     return today
+
+
+@contextmanager
+def _alone(workspace: Workspace) -> Iterator[None]:
+    """Sole use of the workspace, under the words of the command that were typed before its options."""
+    words = " ".join(["perennial", *takewhile(lambda word: not word.startswith("-"), sys.argv[1:])])
+    process = f"process {os.getpid()} of {os.environ.get('USER', os.getuid())} on {platform.node()}"
+    with storage.locked(workspace.home_path, f"`{words}` ({process}) since {_now():%Y-%m-%d %H:%M:%S} UTC"):
+        yield
 
 
 def _say() -> Callable[[str], None]:
@@ -173,7 +209,7 @@ def ingest(config: Config, overrides: Set = [], home: Home = None) -> None:
     from perennial.ingest import ingest as take_in
 
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         take_in(workspace, _now(), typer.echo)
 
 
@@ -184,24 +220,31 @@ def snapshot(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf
     Example: perennial snapshot -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
-        _snapshot(workspace, _day(workspace, as_of), _say())
+    with _alone(workspace):
+        _snapshot(workspace, _day(workspace, as_of), _say(), registry.KINDS)
 
 
 @app.command()
 def train(
     config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
+    tune: Annotated[int, typer.Option(min=0, help="Try so many ways to learn, and take the best.")] = 0,
+    features: Annotated[str | None, typer.Option(help="Show the model only these, or families of them.")] = None,
     overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
-    """Fit the models on what was known at as_of, and register them in MLflow.
+    """Fit the models on what was known at as_of, and register them in MLflow; a stopped tuning goes on.
 
-    Example: perennial train churn -c configs/online_retail.yaml --as-of 2011-06-01
+    Example: perennial train churn -c configs/online_retail.yaml --as-of 2011-06-01 --tune 40
     """
+    if features is not None:
+        if kind is None:
+            raise SettingsError("--features are those of one model: perennial train churn --features ...")
+        overrides = [*overrides, f"{_model(kind)}.features=[{features}]"]
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    kinds = [_model(kind)] if kind else [*registry.KINDS]
+    with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
-        _snapshot(workspace, day, say)
-        _train(workspace, day, say, [_model(kind)] if kind else None)
+        _snapshot(workspace, day, say, kinds, kinds if tune else [])
+        _train(workspace, day, say, kinds, tune)
 
 
 @app.command()
@@ -218,7 +261,7 @@ def backtest(
     from training import backtest_page, backtest_report
 
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
         count = cutoffs or workspace.training.backtest_cutoffs
         report = backtest_report.run(workspace, day, count, say)
@@ -236,23 +279,105 @@ def backtest(
 def promote(
     config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
     version: Annotated[str | None, typer.Option(help="The latest if absent.")] = None,
+    force: Annotated[str | None, typer.Option(help="Why it is to answer whatever the gate says; recorded.")] = None,
     overrides: Set = [], home: Home = None,
 ) -> None:  # fmt: skip
-    """Make a registered version the champion, which answers from then on.
+    """Make a registered version the champion, which answers from then on, if it is better than the one that does.
 
+    Says what speaks for and against it; exit 1 when it stays out.
     Example: perennial promote churn -c configs/online_retail.yaml --version 3
     """
-    from perennial import registry
-    from training.promotion import promote as make_champion
+    from training import promotion
 
     workspace = _open(config, overrides, home)
-    tracker = registry.client()
-    kinds = [_model(kind)] if kind else [k for k in registry.KINDS if registry.has_versions(tracker, workspace, k)]
-    if not kinds:
-        raise CheckFailed(f"{workspace.name} has no registered model; `perennial train` makes one")
-    for name in kinds:
-        champion = make_champion(tracker, workspace, name, version)
-        typer.echo(f"{champion.name} version {champion.version} is champion")
+    if force is not None and not force.strip():
+        raise SettingsError('--force needs a reason: --force "the shop asks about 60 days from now on"')
+    refused = 0
+    with _alone(workspace):
+        tracker = registry.client()
+        kinds = [_model(kind)] if kind else [k for k in registry.KINDS if registry.has_versions(tracker, workspace, k)]
+        if not kinds:
+            raise CheckFailed(f"{workspace.name} has no registered model; `perennial train` makes one")
+        for name in kinds:
+            verdict = promotion.judge(tracker, workspace, name, version, _say())
+            refused += not _promoted(tracker, workspace, name, verdict, force or "")
+    if refused:
+        raise typer.Exit(1)
+
+
+def _promoted(tracker: MlflowClient, workspace: Workspace, kind: str, verdict: Verdict, forced: str) -> bool:
+    """Moves the alias where the gate, or a reason, lets the version in; says why or why not."""
+    from training import promotion
+
+    enters = verdict.passed or bool(forced)
+    if enters:
+        promotion.promote(tracker, workspace, kind, verdict.version, "" if verdict.passed else forced)
+    ends = "is champion" if enters else "stays out"
+    typer.echo(f"{workspace.name}.{kind} version {verdict.version} {ends}")
+    if not verdict.passed and forced:
+        typer.echo(f"  forced    {forced}")
+    for sign, sentences in (("against", verdict.against), ("for", verdict.in_favour)):
+        for sentence in sentences:
+            typer.echo(f"  {sign:<8}  {sentence}")
+    return enters
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A run's id, or a version, such as demo.churn/3.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+) -> None:
+    """Hold two runs of one model against each other, on the customers that both were judged on.
+
+    Differences with 95 % intervals, by segment, and whose scores moved most.
+    Example: perennial compare demo.churn/2 demo.churn/3
+    """
+    from training import comparison
+
+    typer.echo(comparison.as_text(comparison.compare(_tracker(), first, second)))
+
+
+@app.command()
+def reproduce(
+    run: Annotated[str, typer.Argument(help="A run's id, or a version, such as demo.churn/3.")],
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Also say which settings differ here.")] = None,
+) -> None:
+    """Build a run's model again from its commit, settings, data and seed; exit 1 when it predicts anything else.
+
+    Example: perennial reproduce demo.churn/3
+    """
+    import mlflow
+
+    from training import reproduction
+
+    tracker, say = _tracker(), _say()
+    recorded = reproduction.Recorded.of(tracker, run)
+    for sentence in recorded.differences(settings.read(config) if config else None):
+        typer.echo(sentence)
+    if recorded.can_be_checked_out:
+        say(f"checking out {recorded.commit}")
+        raise typer.Exit(reproduction.in_checkout(recorded, mlflow.get_tracking_uri()))
+    apart = reproduction.apart(recorded, say)
+    if apart > reproduction.TOLERANCE:
+        raise CheckFailed(f"run {recorded.run_id} is not reproduced: predictions are up to {apart:.2g} apart")
+    typer.echo(f"run {recorded.run_id} is reproduced: predictions are within {reproduction.TOLERANCE:g} ({apart:.1g})")
+
+
+@app.command()
+def rollback(
+    config: Config, kind: Annotated[Kind, typer.Argument(help="The model.")],
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Let the version that answered before the champion answer again.
+
+    Example: perennial rollback churn -c configs/online_retail.yaml
+    """
+    from training.promotion import rollback as take_back
+
+    workspace = _open(config, overrides, home)
+    with _alone(workspace):
+        champion = take_back(_tracker(), workspace, _model(kind))
+    typer.echo(f"{champion.name} version {champion.version} is champion again")
 
 
 @app.command()
@@ -264,7 +389,7 @@ def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = 
     from features.snapshot import snapshot as compute
 
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
         predictor = _predictor(workspace)
         compute(workspace, [day], say)
@@ -278,31 +403,82 @@ def publish(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf 
     Example: perennial publish -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         _publish(workspace, _day(workspace, as_of), _say())
 
 
 @app.command()
-def monitor(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
-    """Compare the customers of as_of with those the champion learnt from; exit 1 when the world has moved.
+def monitor(
+    config: Config,
+    ui: Annotated[bool, typer.Option("--ui", help="Look around in Evidently's own pages of the latest runs.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of --ui, on this machine alone.")] = 8000,
+    overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Hold earlier predictions against what happened, and the world of as_of against the one the champion learnt from.
 
+    Exit 1 when it has moved. Pages and JSON go to the home's `reports` folder.
     Example: perennial monitor -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
-        if _monitor(workspace, _day(workspace, as_of), _say()):
-            raise typer.Exit(1)
+    if ui:
+        from monitoring import report
+
+        report.serve(workspace, port)
+        return
+    with _alone(workspace):
+        drift, _ = _monitor(workspace, _day(workspace, as_of), _say())
+    if drift.drifted:
+        raise typer.Exit(1)
 
 
 @app.command()
 def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
-    """All of it in order: ingest, snapshot, train, promote, score, publish, monitor. Started again, it goes on.
+    """All of it in order: ingest, snapshot, monitor, train, promote, score, publish. Started again, it goes on.
+
+    Trains where there is no champion, the champion is older than retraining.max_age, or drift matters; promotes what
+    passes the gate. What it did is on a page in the home's `reports` folder; what needs a look goes to `alerts`. Exit 1
+    when it breaks off, the gate refuses, or there is drift and no new champion.
 
     Example: perennial run -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
-        _run(workspace, _day(workspace, as_of))
+    with _alone(workspace):
+        if _run(workspace, _day(workspace, as_of), config):
+            raise typer.Exit(1)
+
+
+@app.command()
+def schedule(
+    config: Config, every: Annotated[Every, typer.Option(help="How often; a week begins on Monday.")] = Every.month,
+    at: Annotated[datetime, typer.Option(formats=["%H:%M"], help="In the workspace's timezone.")] = "04:00",  # type: ignore[assignment]
+    only: Annotated[Schedule | None, typer.Option(help="One of the three, to put into a file.")] = None,
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Print what makes `perennial run` run by itself: lines for cron, or a service and a timer for systemd.
+
+    Example: perennial schedule -c configs/online_retail.yaml --every month --at 04:00
+    """
+    from perennial import schedule as schedules
+
+    workspace, folder = _open(config, overrides, home), Path.cwd()
+    command = [str(Path(sys.executable).with_name("perennial")), "run", "-c", str(config.resolve())]
+    command += [word for override in overrides for word in ("--set", override)]
+    command += ["--home", str(home.resolve())] if home else []
+    time_of_day = f"{at:%H:%M}"
+    texts = {
+        Schedule.cron: schedules.crontab(workspace, command, folder, every.value, time_of_day),
+        Schedule.service: schedules.service(workspace, command, folder),
+        Schedule.timer: schedules.timer(workspace, every.value, time_of_day),
+    }
+    if only is not None:
+        typer.echo(texts[only], nl=False)
+        return
+    unit = f"/etc/systemd/system/perennial-{workspace.name}"
+    typer.echo(f"# Either cron: `crontab -e`, and add\n{texts[Schedule.cron]}")
+    typer.echo(f"# or systemd: {unit}.service\n{texts[Schedule.service]}")
+    typer.echo(
+        f"# {unit}.timer, then `systemctl enable --now perennial-{workspace.name}.timer`\n{texts[Schedule.timer]}"
+    )
 
 
 @list_app.command("churn-risk")
@@ -317,14 +493,15 @@ def list_churn_risk(
 
     Never lists who objected. Example: perennial list churn-risk -c configs/demo.yaml --top 500 --out risk.xlsx
     """
+    from perennial import predictions
     from serving import lists
 
     workspace = _open(config, overrides, home)
     if format is None and out is not None:
         format = _format_of(out)
-    rows = lists.churn_risk(
-        _predictor(workspace), as_of.date() if as_of else None, top=top, min_value=min_value, band=band
-    )
+    predictor = _predictor(workspace)
+    rows = lists.churn_risk(predictor, as_of.date() if as_of else None, top=top, min_value=min_value, band=band)
+    predictions.log_served(workspace, lists.with_models(rows, predictor), "list", _now())
     if format is None:
         typer.echo(lists.as_text(rows))
     elif out is None:
@@ -472,11 +649,15 @@ def _model(kind: Kind) -> str:
     return kind.value.replace("-", "_")
 
 
-def _snapshot(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
+def _snapshot(
+    workspace: Workspace, day: date, say: Callable[[str], None], kinds: Sequence[str], tuned: Sequence[str] = ()
+) -> None:
+    """Of `day`, and of the earlier days that these kinds learn from, and are tuned on."""
     from features.snapshot import snapshot as compute
-    from training import pipelines
+    from training import pipelines, tuning
 
-    compute(workspace, pipelines.cutoffs(workspace, day), say)
+    days = {*pipelines.cutoffs(workspace, day, kinds)}.union(*(tuning.cutoffs(workspace, kind, day) for kind in tuned))
+    compute(workspace, sorted(days), say)
 
 
 def _store(workspace: Workspace) -> FeatureStore:
@@ -486,8 +667,6 @@ def _store(workspace: Workspace) -> FeatureStore:
 
 
 def _tracker() -> MlflowClient:
-    from perennial import registry
-
     return registry.client()
 
 
@@ -502,12 +681,11 @@ def _predictor(workspace: Workspace) -> Predictor:
 
 
 def _train(
-    workspace: Workspace, day: date, say: Callable[[str], None], kinds: list[str] | None = None
+    workspace: Workspace, day: date, say: Callable[[str], None], kinds: Sequence[str] = registry.KINDS, tune: int = 0
 ) -> dict[str, str]:
-    from perennial.registry import KINDS
     from training import pipelines
 
-    versions = pipelines.train(_store(workspace), workspace, _tracker(), day, kinds or KINDS, say)
+    versions = pipelines.train(_store(workspace), workspace, _tracker(), day, kinds, say, tune)
     return {kind: str(version.version) for kind, version in versions.items()}
 
 
@@ -518,6 +696,22 @@ def _score(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
         say(f"scores of {day} are there already")
     else:
         scoring.score(predictor, _store(predictor.workspace), day, say)
+    _shadow(predictor, day, say)
+
+
+def _shadow(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
+    """What challengers would say; that one of them cannot answer keeps nobody from being scored."""
+    from features.online import FeatureMismatch
+    from serving import scoring
+    from serving.predictor import Predictor
+
+    try:
+        challengers = Predictor.shadow(predictor.workspace, _tracker())
+    except (FileNotFoundError, FeatureMismatch) as problem:
+        say(f"a challenger is not scored: {problem}")
+        return
+    if challengers is not None:
+        scoring.shadow(predictor, challengers, _store(predictor.workspace), day, say)
 
 
 def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
@@ -526,35 +720,137 @@ def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> Non
     online.publish(_store(workspace), workspace, day, say)
 
 
-def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> bool:
+def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> tuple[Drift, Outcomes]:
     from features.snapshot import snapshot as compute
-    from monitoring import drift
+    from monitoring import drift, outcomes_page
+    from monitoring.outcomes import outcomes
 
-    reference = drift.reference_of(_tracker(), workspace)
-    compute(workspace, [reference, day], say)
-    found = drift.watch(workspace, day, reference)
+    champion = drift.Champion.load(_tracker(), workspace)
+    compute(workspace, drift.needed(workspace, day, champion.reference), say)
+    happened = outcomes(workspace, day)
+    outcomes_page.write(happened)
+    say(outcomes_page.as_text(happened))
+    found = drift.watch(workspace, day, champion.reference, champion)
     say(str(found))
-    return found.drifted
+    return found, happened
 
 
-def _run(workspace: Workspace, day: date) -> None:
+def _run(workspace: Workspace, day: date, config: Path) -> bool:
+    """Whether a check failed that the run did not answer itself; what it did is on a page, also when it breaks off."""
+    from monitoring import alerts
+    from monitoring.summary import Summary
+
+    summary = Summary(workspace.name, day, _now(), workspace.home_path / "reports", _say(), len(_STAGES))
+    try:
+        failed = _in_order(workspace, day, summary, config)
+    except Exception as problem:
+        if (broken := summary.failed) is not None:
+            broken.failed, _ = _in_words(problem) or (f"{type(problem).__name__}: {problem}", 1)
+            again = f"perennial run -c {config} --as-of {day}"
+            summary.alerts.append(alerts.Alert(f"the run broke off in {broken.name}", broken.failed, again))
+        raise
+    finally:
+        complete = len(summary.stages) == len(_STAGES) and summary.failed is None
+        summary.told = alerts.tell(workspace, summary.alerts, day, _now(), summary.page, complete=complete)
+        for line in summary.told:
+            summary.say(line)
+        summary.say(f"page: {summary.write()}")
+    return failed
+
+
+_STAGES = ("ingest", "snapshot", "monitor", "train", "promote", "score", "publish")
+
+
+def _in_order(workspace: Workspace, day: date, summary: Summary, config: Path) -> bool:
+    """Every stage of a run; True when drift or the gate failed, and nothing was done about it."""
+    from features.snapshot import snapshot as compute
     from perennial.ingest import ingest as take_in
-    from training.promotion import promote as make_champion
 
-    say = _say()
-    say(f"[1/7] ingest into {workspace.home_path}")
-    take_in(workspace, _now(), say)
-    say("[2/7] snapshot")
-    _snapshot(workspace, day, say)
-    say("[3/7] train")
-    versions = _train(workspace, day, say)
-    say("[4/7] promote")
-    for kind, version in versions.items():
-        make_champion(_tracker(), workspace, kind, version)
-    say("[5/7] score")
-    _score(_predictor(workspace), day, say)
-    say("[6/7] publish")
-    _publish(workspace, day, say)
-    say("[7/7] monitor")
-    _monitor(workspace, day, say)
-    say(f"done: {storage.scores_path(workspace.home_path, day)}")
+    ingest, snapshot, monitor, train, promote, score, publish = (partial(summary.stage, name) for name in _STAGES)
+    with ingest() as say:
+        take_in(workspace, _now(), say)
+    with snapshot() as say:
+        compute(workspace, [day], say)
+    with monitor() as say:
+        drift = _watched(workspace, day, say, summary, config)
+    with train() as say:
+        due, versions = _retrained(workspace, day, say, drift is not None and drift.matters)
+    with promote() as say:
+        for kind, version in versions.items():
+            summary.decisions.append(_decided(workspace, kind, version, due[kind], say, summary, config))
+    with score() as say:
+        _score(_predictor(workspace), day, say)
+    summary.links["scores"] = storage.scores_path(workspace.home_path, day)
+    with publish() as say:
+        _publish(workspace, day, say)
+    decided = {decision.outcome for decision in summary.decisions}
+    return "refused" in decided or (drift is not None and drift.drifted and "promoted" not in decided)
+
+
+def _watched(
+    workspace: Workspace, day: date, say: Callable[[str], None], summary: Summary, config: Path
+) -> Drift | None:
+    """What has moved since the champion learnt; None where nobody can say, which stops no scores."""
+    from monitoring import alerts, outcomes_page
+
+    if registry.champion(_tracker(), workspace, "churn") is None:
+        say("there is no champion yet to compare with")
+        return None
+    again = f"perennial monitor -c {config} --as-of {day}"
+    try:
+        drift, happened = _monitor(workspace, day, say)
+    except CheckFailed as problem:
+        say(str(problem))
+        summary.alerts.append(alerts.Alert("the customers could not be compared", str(problem), again))
+        return None
+    summary.notes |= {"Drift": str(drift), "Outcomes": outcomes_page.as_text(happened)}
+    summary.links |= {"drift": drift.page, "outcomes": happened.page}
+    summary.alerts += [*alerts.of_drift(drift, again), *alerts.of_outcomes(happened, again)]
+    return drift
+
+
+def _retrained(
+    workspace: Workspace, day: date, say: Callable[[str], None], matters: bool
+) -> tuple[dict[str, str], dict[str, str]]:
+    """By kind: why a training was due, and the version that is there now."""
+    from training import retraining
+
+    tracker = _tracker()
+    reasons = {kind: retraining.due(tracker, workspace, kind, day, matters) for kind in registry.KINDS}
+    for kind, reason in reasons.items():
+        say(f"{kind}: {reason or 'no training is due'}")
+    due = {kind: reason for kind, reason in reasons.items() if reason}
+    if not due:
+        return {}, {}
+    _snapshot(workspace, day, say, list(due))
+    return due, _train(workspace, day, say, list(due))
+
+
+def _decided(
+    workspace: Workspace, kind: str, version: str, due: str, say: Callable[[str], None], summary: Summary, config: Path
+) -> Decision:
+    """Promotes a version where the gate, and the settings, let it; says and alerts what is left for a person."""
+    from monitoring.alerts import Alert
+    from monitoring.summary import Decision
+    from training import promotion
+
+    tracker = _tracker()
+    reigning, verdict = (
+        registry.champion(tracker, workspace, kind),
+        promotion.judge(tracker, workspace, kind, version, say),
+    )
+    outcome, by_hand = "promoted", f"perennial promote {kind.replace('_', '-')} --version {version} -c {config}"
+    if workspace.retraining.promote == "person":
+        outcome = "waits for a person"
+    elif not verdict.passed and reigning is not None:
+        outcome = "refused"
+    else:
+        # Where nothing answers yet, a model of no grade is better than none; that it has none is told.
+        promotion.promote(
+            tracker, workspace, kind, version, forced="" if verdict.passed else "; ".join(verdict.reasons)
+        )
+    if outcome != "promoted" or not verdict.passed:
+        about = f"{kind} version {version} {'was refused' if outcome == 'refused' else outcome}"
+        summary.alerts.append(Alert(about, "; ".join(verdict.reasons), by_hand))
+    say(f"{kind}: version {version} {outcome}: {'; '.join(verdict.reasons)}")
+    return Decision(kind, version, due, outcome, verdict.reasons)

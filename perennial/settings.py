@@ -33,6 +33,7 @@ _DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().paren
 # Settings that are addresses, with their schemes. They may need a password, so they are kept as they are written, and
 # filled in only where they are opened: what is stored of the settings never holds a secret.
 _ADDRESSES = {"online": "redis|rediss", "registry": "postgresql|postgres", "events": "postgresql|postgres"}
+_AS_WRITTEN = {*_ADDRESSES, "alerts"}
 
 
 class SettingsError(ValueError):
@@ -48,6 +49,7 @@ def _one_or_many(value: Any) -> Any:
 
 
 _NAME = r"^[a-z][a-z0-9_]*$"
+_VARIABLE = r"\$\{\w+\}"
 _Name = Annotated[str, StringConstraints(pattern=_NAME)]
 
 
@@ -106,6 +108,29 @@ class Tables(_Model):
         return {name: table for name in order if (table := getattr(self, name)) is not None}
 
 
+class Boosting(_Model):
+    """How a model's boosters learn; `perennial train --tune` finds them. What is absent is the model's own."""
+
+    rounds: int | None = Field(default=None, ge=1, le=5000, description="trees of a booster; the model's own if absent")
+    learning_rate: float | None = Field(default=None, gt=0, le=1, description="what a tree's answer counts")
+    num_leaves: int | None = Field(default=None, ge=2, le=1024, description="leaves of a tree")
+    min_child_samples: int | None = Field(default=None, ge=1, description="rows in a leaf, at least")
+    feature_fraction: float | None = Field(default=None, gt=0, le=1, description="share of the columns a tree may use")
+    lambda_l2: float | None = Field(default=None, ge=0, description="pull of a leaf's answer towards none")
+
+    def parameters(self) -> dict[str, float]:
+        """Of LightGBM, by its names; without those that are the model's own, and without the rounds."""
+        given = {
+            "learning_rate": self.learning_rate, "num_leaves": self.num_leaves, "lambda_l2": self.lambda_l2,
+            "min_child_samples": self.min_child_samples, "feature_fraction": self.feature_fraction,
+        }  # fmt: skip
+        return {name: value for name, value in given.items() if value is not None}
+
+
+_Features = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+_FEATURES = "features, or families of them, that the booster is shown; all if absent"
+
+
 class Churn(_Model):
     kind: Literal["inactivity", "event"] = Field(
         default="inactivity",
@@ -127,6 +152,8 @@ class Churn(_Model):
     allow_leaks: bool = Field(
         default=False, description="train although a column gives the outcome away; the run then says so"
     )
+    features: _Features = Field(default=(), description=_FEATURES)
+    boosting: Boosting = Field(default_factory=Boosting, description="how its booster learns")
 
 
 class LifetimeValue(_Model):
@@ -139,12 +166,16 @@ class LifetimeValue(_Model):
     interval: float = Field(
         default=0.8, gt=0, lt=1, description="share of outcomes that the lower and upper bound are to hold"
     )
+    features: _Features = Field(default=(), description=_FEATURES)
+    boosting: Boosting = Field(default_factory=Boosting, description="how its boosters learn")
 
 
 class CrossSell(_Model):
     level: Literal["category", "item"] = Field(default="category", description="what to rank")
     horizon: int = Field(default=90, ge=1, description="days in which the next purchase counts")
     top: int = Field(default=5, ge=1, le=100, description="offers per customer")
+    features: _Features = Field(default=(), description=_FEATURES)
+    boosting: Boosting = Field(default_factory=Boosting, description="how its booster learns")
 
 
 class Training(_Model):
@@ -165,6 +196,22 @@ class Training(_Model):
     )
 
 
+class Promotion(_Model):
+    refresh: Literal["no_worse", "better"] = Field(
+        default="no_worse",
+        description="what a version must be that differs from the champion only in what it learnt from: `no_worse`, or"
+        " `better` beyond noise, as every other version must",
+    )
+    calibration_loss: float = Field(
+        default=0.01, ge=0, le=1, description="how much further off probabilities, or the total value, may be"
+    )
+    segment_loss: float = Field(
+        default=0.02, ge=0, le=1, description="how much of the main metric a segment may lose (auc, ngini, ndcg)"
+    )
+    latency: float = Field(default=20.0, gt=0, description="milliseconds that the answer for one customer may take")
+    size: float = Field(default=50.0, gt=0, description="megabytes that the model's files may have")
+
+
 class Bands(_Model):
     medium: float = Field(default=0.4, gt=0, lt=1, description="churn probability from which risk is medium")
     high: float = Field(default=0.7, gt=0, lt=1, description="churn probability from which risk is high")
@@ -179,6 +226,61 @@ class Bands(_Model):
 class Monitoring(_Model):
     sample: int = Field(default=10_000, ge=100, description="rows a side that the drift report compares")
     drifted_share: float = Field(default=0.3, gt=0, le=1, description="share of drifted features that counts as drift")
+    matters_share: float = Field(
+        default=0.3,
+        gt=0,
+        le=1,
+        description="of what the champion decides by; more than this drifted is drift that matters",
+    )
+    keep_predictions: int = Field(
+        default=800, ge=1, description="days before the latest as_of for which predictions stay in the log"
+    )
+    prediction_space: float = Field(
+        default=2000.0, gt=0, description="megabytes that the log of predictions may take; the oldest as_ofs go first"
+    )
+
+
+class Retraining(_Model):
+    max_age: int = Field(default=90, ge=1, description="days after which `run` trains a challenger of a champion anew")
+    promote: Literal["gate", "person"] = Field(
+        default="gate",
+        description="who makes a challenger of `run` the champion: the `gate`, where it passes, or a `person`, with"
+        " `perennial promote`",
+    )
+
+
+class Email(_Model):
+    to: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = Field(description="addresses to write to")
+    sender: str = Field(description="address that the messages come from")
+    host: str = Field(description="name of the SMTP server")
+    port: int = Field(default=587, ge=1, le=65535, description="port of the SMTP server")
+    security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="`starttls`; `tls` from the first byte, port 465; or `none`"
+    )
+    user: str | None = Field(default=None, description="name to log in with; no log-in if absent")
+    password: str | None = Field(
+        default=None, pattern=f"^{_VARIABLE}$", description="a variable of the environment: `${SMTP_PASSWORD}`"
+    )
+
+
+class Alerts(_Model):
+    """Kept as they are written, and filled in from the environment only when they are used."""
+
+    file: str | None = Field(
+        default=None, description="file that gets a line of JSON for each alert; `alerts.jsonl` in the home if absent"
+    )
+    webhook: str | None = Field(
+        default=None,
+        pattern=_VARIABLE,
+        description="address that alerts are posted to as JSON; since it holds a secret, name a variable:"
+        " `${ALERTS_WEBHOOK}`",
+    )
+    email: Email | None = Field(default=None, description="whom to write to")
+    reports: str | None = Field(
+        default=None,
+        description="address at which the home's `reports` folder can be opened, for links; the file's path if absent",
+    )
+    repeat_after: int = Field(default=30, ge=1, description="days after which what is still so is told again")
 
 
 class Service(_Model):
@@ -230,8 +332,11 @@ class Workspace(_Model):
     lifetime_value: LifetimeValue = Field(default_factory=LifetimeValue, description="what value means")
     cross_sell: CrossSell = Field(default_factory=CrossSell, description="what to offer")
     training: Training = Field(default_factory=Training, description="which past to learn from")
+    promotion: Promotion = Field(default_factory=Promotion, description="what a new version must reach to answer")
     bands: Bands = Field(default_factory=Bands, description="where risk becomes medium and high")
     monitoring: Monitoring = Field(default_factory=Monitoring, description="when to say that the world moved")
+    retraining: Retraining = Field(default_factory=Retraining, description="when to train anew, and who decides")
+    alerts: Alerts = Field(default_factory=Alerts, description="whom to tell what needs a look")
     service: Service = Field(default_factory=Service, description="where the HTTP service listens")
     engine: Literal["duckdb", "spark"] = Field(
         default="duckdb",
@@ -336,9 +441,9 @@ def of_home(home: Path) -> Workspace:
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Workspace:
-    """A workspace from plain data; environment variables in its texts are filled in, but for the addresses'."""
+    """A workspace from plain data; environment variables in its texts are filled in, but for addresses."""
     try:
-        expanded = {key: value if key in _ADDRESSES else filled(value, where) for key, value in raw.items()}
+        expanded = {key: value if key in _AS_WRITTEN else filled(value, where) for key, value in raw.items()}
         return Workspace.model_validate(expanded)
     except ValidationError as problem:
         lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {_message(e)}" for e in problem.errors()[:5]]
@@ -352,7 +457,10 @@ def _message(error: Any) -> str:
     if error["type"] == "missing":
         return "required, and absent"
     text = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == _NAME:
+    pattern = error["ctx"]["pattern"] if error["type"] == "string_pattern_mismatch" else ""
+    if _VARIABLE in pattern:
+        return "holds a secret, so it must name a variable of the environment: ${VARIABLE}"
+    if pattern == _NAME:
         text = "must be lower-case letters, digits and underscores, a letter first"
     return text if isinstance(error["input"], Mapping) else f"{text} (it is {error['input']!r:.60})"
 

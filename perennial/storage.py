@@ -87,18 +87,24 @@ def _to_disk(path: Path) -> None:
 
 
 @contextmanager
-def locked(home: Path) -> Iterator[None]:
+def locked(home: Path, holder: str) -> Iterator[None]:
     """Sole use of a workspace's home; released by the system even when the process is killed.
+
+    `holder` says who has it, and since when, to whoever is refused meanwhile.
 
     Raises:
         CheckFailed: another process is using it.
     """
     home.mkdir(parents=True, exist_ok=True)
-    with (home / ".lock").open("w") as handle:
+    with (home / ".lock").open("a+", encoding="utf-8") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as problem:
-            raise CheckFailed(f"{home} is in use by another perennial command; wait for it to end") from problem
+            handle.seek(0)
+            raise CheckFailed(f"{home} is in use by {handle.read()}; wait for it to end, or stop it") from problem
+        handle.truncate(0)
+        handle.write(holder)
+        handle.flush()
         for draft in home.rglob(f"{_DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
         yield
@@ -186,6 +192,11 @@ def scores_path(home: Path, as_of: date) -> Path:
 
 def offers_path(home: Path, as_of: date) -> Path:
     return home / "scores" / str(as_of) / "offers.parquet"
+
+
+def shadow_path(home: Path, as_of: date, what: str) -> Path:
+    """What the challengers say at an as_of, `scores` or `offers`, where no list and no service looks."""
+    return home / "shadow" / str(as_of) / f"{what}.parquet"
 
 
 def risk_path(home: Path, as_of: date) -> Path:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -26,8 +26,10 @@ from serving.access import Refusal, Refused
 from serving.filed import Filed
 from serving.predictor import NoChampion, Predictor
 from serving.reasons import Explainer
+from serving.served import Served
 
 if TYPE_CHECKING:
+    import pandas as pd
     from feast import FeatureStore
     from numpy.typing import NDArray
 
@@ -102,6 +104,7 @@ class Answers:
     def __init__(self, home: Path, clock: Callable[[], datetime], service: Service) -> None:
         self.home, self.clock, self.service = home, clock, service
         self.workspace = settings.of_home(home)
+        self.served = Served(clock)
         self._looking = threading.Lock()
         self._store_down_until = 0.0
         self._found: Published | Refusal | None = None
@@ -166,6 +169,7 @@ class Answers:
         """
         published = self.current()
         rows = await self._scored(published, asked.customer_ids, asked.explain, asked.horizon)
+        self.served.add(published.workspace, list(rows.values()), "scores", asked.horizon)
         if asked.offers and rows:
             offers = await self._filed(published.filed.offers, list(rows))
             rows = {customer_id: row | {"offers": offers.get(customer_id, [])} for customer_id, row in rows.items()}
@@ -186,6 +190,7 @@ class Answers:
             rows = _rows(published, online_rows, explain=True)
         if customer_id not in rows:
             return None
+        self.served.add(published.workspace, [rows[customer_id]], "card")
         offers = await self._filed(published.filed.offers, [customer_id])
         marketing = await self._filed(published.filed.marketing_consent, customer_id)
         vector = online_rows[customer_id].vector if online_rows else None
@@ -213,11 +218,19 @@ class Answers:
         """
         published = self.current()
         try:
-            return lists.page(published.explainer, published.as_of, asked, self._vectors)
+            page = lists.page(published.explainer, published.as_of, asked, self._vectors)
         except lists.NoSuchFilter as problem:
             raise Refused(Refusal(400, "malformed", str(problem), {"problems": []})) from problem
         except CheckFailed as problem:
             raise Refused(_unavailable("not_scored", str(problem))) from problem
+        return replace(page, blocks=self._noted(published, page.blocks))
+
+    def _noted(self, published: Published, blocks: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """The blocks as they are sent, noted as listed."""
+        for block in blocks:
+            listed: list[dict[str, Any]] = lists.with_models(block, published.predictor).to_dict("records")  # type: ignore[assignment]
+            self.served.add(published.workspace, listed, "list")
+            yield block
 
     def _vectors(self, as_of: date, customer_ids: Sequence[str]) -> NDArray[np.float32]:
         """The packed vectors that a listed as_of was scored on: online, or else out of its snapshot."""

@@ -110,6 +110,11 @@ def page(explainer: Explainer, as_of: date, asked: ListQuery, vectors_of: Vector
     return Page(as_of, told, _encoded(as_of, asked.sort, listed.iloc[-1]) if more else None)
 
 
+def with_models(rows: pd.DataFrame, predictor: Predictor) -> pd.DataFrame:
+    """Rows of a list beside the versions that they are of, as the prediction log wants them."""
+    return rows.assign(**{f"{kind}_model": predictor.versions[kind] for kind in ("churn", "lifetime_value")})
+
+
 def _untold() -> list[str]:
     return [name for name in COLUMNS if not name.endswith("reasons")]
 

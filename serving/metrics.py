@@ -23,6 +23,7 @@ EVENTS = Counter("perennial_events", "events by what became of them", ["outcome"
 MODEL = Gauge("perennial_model", "1 for the versions that answer", ["kind", "version"], multiprocess_mode="livemax")
 NOT_SCORED = Counter("perennial_not_scored", "customers in answers who had no churn probability, by reason", ["reason"])
 STALE = Counter("perennial_stale", "customers answered for from the last batch's files")
+UNLOGGED = Counter("perennial_unlogged", "predictions that were answered and are missing from the prediction log")
 REFUSED = Counter("perennial_refused", "requests turned away before they were looked at", ["code"])
 
 

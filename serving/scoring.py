@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from features import candidates, retrieval
 from features.snapshot import customer_features, fingerprint
-from perennial import storage
+from perennial import predictions, storage
 from serving import lists
 from serving.predictor import Predictor
 
@@ -43,12 +44,9 @@ def score(
     workspace = predictor.workspace
     if retrieval.customers_at(workspace, as_of).empty:
         raise storage.CheckFailed(f"nobody is known at {as_of}; choose a later --as-of, or ingest earlier purchases")
-    rows = retrieval.customer_rows(store, workspace, [as_of])
-    vectors = retrieval.matrix(rows, [feature.name for feature in customer_features(workspace)])
-    ranked = predictor.ranking_among(vectors)
-    scores = pd.DataFrame(ranked.score(rows["customer_id"].tolist(), as_of, vectors))
+    stamp, rows = _stamp(predictor, as_of), retrieval.customer_rows(store, workspace, [as_of])
+    ranked, scores = _scores(predictor, rows, as_of)
     scored = scores["not_scored_reason"].isna()
-    stamp = _stamp(predictor, as_of)
     progress(f"scored {int(scored.sum()):,} of {len(scores):,} customers")
     offers = _offers(predictor, store, as_of, rows[scored.to_numpy()])
     with storage.replacing(storage.offers_path(workspace.home_path, as_of)) as draft:
@@ -59,16 +57,52 @@ def score(
     with storage.replacing(storage.scores_path(workspace.home_path, as_of)) as draft:
         pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft, row_group_size=_ROW_GROUP)
     progress(f"offered {offers.num_rows:,} items")
+    predictions.log_batch(workspace, scores)
     return scores
+
+
+def _scores(predictor: Predictor, rows: pd.DataFrame, as_of: date) -> tuple[Predictor, pd.DataFrame]:
+    """The predictor with the percentiles of these customers, and a row of `scores` for each."""
+    vectors = retrieval.matrix(rows, [feature.name for feature in customer_features(predictor.workspace)])
+    ranked = predictor.ranking_among(vectors)
+    return ranked, pd.DataFrame(ranked.score(rows["customer_id"].tolist(), as_of, vectors))
+
+
+def shadow(
+    predictor: Predictor, challengers: Predictor, store: FeatureStore, as_of: date,
+    progress: Callable[[str], None] = lambda _: None,
+) -> None:  # fmt: skip
+    """Writes and logs what the challengers say at `as_of`, apart from what answers: nobody is shown it.
+
+    Offers only where their challenger is another version than the champion in `predictor`.
+    """
+    workspace, stamp = challengers.workspace, _stamp(challengers, as_of)
+    path = storage.shadow_path(workspace.home_path, as_of, "scores")
+    if _is_stamped(path, stamp):
+        return
+    rows = retrieval.customer_rows(store, workspace, [as_of])
+    _, scores = _scores(challengers, rows, as_of)
+    if challengers.is_beside(predictor, "cross_sell"):
+        scored = scores["not_scored_reason"].isna().to_numpy()
+        with storage.replacing(storage.shadow_path(workspace.home_path, as_of, "offers")) as draft:
+            pq.write_table(_offers(challengers, store, as_of, rows[scored]), draft, row_group_size=_ROW_GROUP)
+    if any(challengers.is_beside(predictor, kind) for kind in ("churn", "lifetime_value")):
+        predictions.log_batch(workspace, scores, "shadow")
+    with storage.replacing(path) as draft:
+        pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft, row_group_size=_ROW_GROUP)
+    beside = [name for kind, name in challengers.versions.items() if challengers.is_beside(predictor, kind)]
+    progress(f"scored unseen: {', '.join(beside)}")
 
 
 def is_current(predictor: Predictor, as_of: date) -> bool:
     """Whether the scores of `as_of` are there, from these champions, tables and settings."""
     home = predictor.workspace.home_path
-    path = storage.scores_path(home, as_of)
-    if not path.exists() or not storage.risk_path(home, as_of).exists():
-        return False
-    return (pq.read_metadata(path).metadata or {}).get(b"perennial") == _stamp(predictor, as_of).encode()
+    there = _is_stamped(storage.scores_path(home, as_of), _stamp(predictor, as_of))
+    return there and storage.risk_path(home, as_of).exists()
+
+
+def _is_stamped(path: Path, stamp: str) -> bool:
+    return path.exists() and (pq.read_metadata(path).metadata or {}).get(b"perennial") == stamp.encode()
 
 
 def _stamp(predictor: Predictor, as_of: date) -> str:

@@ -24,6 +24,7 @@ from serving.answers import Answers
 from serving.events import Inbox
 from serving.limits import Limits
 from serving.routes import api, described
+from serving.served import FLUSH_SECONDS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -72,16 +73,24 @@ class Perennial:
     async def watch(self) -> None:
         gc.collect()
         gc.freeze()  # what is loaded by now stays: looking through it again and again would hold answers up
-        self.watching = asyncio.create_task(self._watch())
+        self.tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._log())]
 
     @bentoml.on_shutdown
     async def stop_watching(self) -> None:
-        self.watching.cancel()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.to_thread(self.answers.served.flush)
 
     async def _watch(self) -> None:
         """Keeps whatever answers now up with what is published."""
         while True:
             await self.answers.watch()
+
+    async def _log(self) -> None:
+        """Writes what was answered into the prediction log, beside the event loop."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.to_thread(self.answers.served.flush)
 
     def __is_ready__(self) -> bool:
         try:

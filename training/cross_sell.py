@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
-from training import labels
+from training import datasets, labels
 from training.models.offer_model import OfferModel, fit
 
 if TYPE_CHECKING:
@@ -99,16 +99,30 @@ def judged_at(
     Raises:
         NoCrossSell: too little was bought in the windows to learn from.
     """
+    return learner(store, workspace, judge, learnt_from, known_by)(workspace)
+
+
+def learner(
+    store: FeatureStore, workspace: Workspace, judge: date, learnt_from: Sequence[date], known_by: date
+) -> Callable[[Workspace], Backtest]:
+    """`judged_at` for settings that differ in nothing but how the booster learns; the rows are loaded once."""
     pairs = [_pairs(store, workspace, cutoff, judge) for cutoff in learnt_from]
     if sum(p.bought.sum() for p in pairs) < MIN_BOUGHT:
         raise NoCrossSell(f"fewer than {MIN_BOUGHT} purchases of items in the windows closed by {judge}")
-    return _judge(_fit(workspace, pairs), _pairs(store, workspace, judge, known_by), workspace)
+    asked = _pairs(store, workspace, judge, known_by)
+    return lambda settings: _judge(_fit(settings, pairs), asked, settings)
+
+
+def answered_at(store: FeatureStore, workspace: Workspace, model: OfferModel, judge: date, known_by: date) -> Backtest:
+    """A model's offers of `judge` against what is known since to be bought."""
+    return _judge(model, _pairs(store, workspace, judge, known_by), workspace)
 
 
 def _fit(workspace: Workspace, pairs: list[_Pairs]) -> OfferModel:
     names, sell = candidates.names(workspace), workspace.cross_sell
+    used = datasets.chosen(workspace, names, sell.features)
     rows, bought = np.concatenate([p.rows for p in pairs]), np.concatenate([p.bought for p in pairs])
-    return fit(rows, bought, names, sell.horizon, sell.level, workspace.training.seed)
+    return fit(rows, bought, names, used, sell, workspace.training.seed)
 
 
 def _pairs(store: FeatureStore, workspace: Workspace, cutoff: date, known_by: date) -> _Pairs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Self
 
@@ -53,6 +53,16 @@ class JudgedOffers:
         answers = (Answer(backtest.OURS, "ours", found.predicted), Answer(NAIVE, "naive", found.naive, False))
         by_customer = {answer.name: _by_customer(found, answer.predicted, buyers, k) for answer in answers}
         return cls(as_of, tuple(learnt_from), buyers, found.bought, answers, {}, by_customer)
+
+    def of_customers(self, places: NDArray[np.int64]) -> JudgedOffers:
+        """The same, of the customers at these places alone; figures of pairs stay those of all."""
+        by_customer = {
+            name: {metric: values[places] for metric, values in figures.items()}
+            for name, figures in self.by_customer.items()
+        }
+        segments = {name: rows[places] for name, rows in self.segments.items()}
+        ids = self.customer_ids[places]
+        return replace(self, customer_ids=ids, segments=segments, by_customer=by_customer)
 
     def figures(self, answer: Answer, at: NDArray[np.int64], among: Iterable[str] | None = None) -> dict[str, float]:
         """Means over the customers at `at`; over all pairs, ours also has `auc`, `ece` and `relative_ece`."""
@@ -106,7 +116,7 @@ def _with_segments(judged: JudgedOffers, store: FeatureStore, workspace: Workspa
     vectors = retrieval.matrix(rows, packed)
     places = rows.index.get_indexer(pd.Index(judged.customer_ids))
     whole = backtest.segments(Inputs(packed, packed), vectors)
-    return JudgedOffers(**(judged.__dict__ | {"segments": {name: part[places] for name, part in whole.items()}}))
+    return replace(judged, segments={name: part[places] for name, part in whole.items()})
 
 
 def _by_customer(found: cross_sell.Backtest, score: Floats, buyers: NDArray[np.object_], k: int) -> dict[str, Floats]:

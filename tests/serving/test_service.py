@@ -26,12 +26,13 @@ import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
+from prometheus_client import REGISTRY
 from redis_server import redis_of_its_own
 from starlette.testclient import TestClient
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, ODD_IDS
 
 from features import online, purchases, retrieval, snapshot
-from perennial import registry, settings, storage
+from perennial import predictions, registry, settings, storage
 from perennial.settings import Service, SettingsError, Workspace
 from serving import processes, scoring, service
 from serving.answers import RETRY_SECONDS, Answers
@@ -52,8 +53,9 @@ def client(app: Any, environment: pytest.MonkeyPatch) -> Iterator[TestClient]:
 
 @pytest.fixture
 def home(shop: Any, environment: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A copy of the shop's home, to change."""
-    return shutil.copytree(shop.workspace.home_path, tmp_path / "home")
+    """A copy of the shop's home, to change, without what the service of other tests logs there."""
+    ignore = shutil.ignore_patterns("predictions")
+    return shutil.copytree(shop.workspace.home_path, tmp_path / "home", ignore=ignore)
 
 
 @contextmanager
@@ -391,6 +393,38 @@ def test_a_new_publication_is_answered_from(client: TestClient, home: Path) -> N
     assert_equal_to_file(rows, expected)
 
 
+def test_answers_and_lists_are_logged_as_they_were_given(client: TestClient, home: Path) -> None:
+    """Scores, cards and listed rows lie in the prediction log with what they answered; who got no number does not."""
+    with answering_from(home):
+        answers = bentoml.get_current_service().answers
+        row = ask(client, KNOWN, f"c{NO_PROFILING[0]:04}", "nobody", horizon=30).json()["scores"][0]
+        client.get(f"/v1/customers/{KNOWN}")
+        listed = client.get("/v1/lists/churn-risk", params={"top": 3}).json()
+        answers.served.flush()
+    logged = predictions.read(answers.workspace).query("via != 'batch'").set_index("via")
+    assert logged["customer_id"].to_dict() == {"scores": KNOWN, "card": KNOWN, "list": listed[-1]["customer_id"]}
+    assert logged.loc["list", "customer_id"].tolist() == [entry["customer_id"] for entry in listed]
+    assert logged.loc["scores", "churn_probability"] == row["churn_probability"]
+    assert predictions.as_asked(answers.workspace, logged.loc["scores", "question"]).churn.horizon == 30
+    assert predictions.as_asked(answers.workspace, logged.loc["card", "question"]).churn.horizon == 60
+    assert set(logged["churn_model"]) == {row["churn_model"]}
+    assert set(logged["served_at"]) == {NOW}
+
+
+def test_a_log_that_cannot_be_written_fails_no_answer(client: TestClient, home: Path) -> None:
+    """It is counted instead, and what waits for the disk does not grow without end."""
+    (home / "predictions").write_text("a file where a folder should be")
+    with answering_from(home):
+        served = bentoml.get_current_service().answers.served
+        lost = REGISTRY.get_sample_value("perennial_unlogged_total")
+        assert ask(client, KNOWN).status_code == 200
+        served.flush()
+        assert REGISTRY.get_sample_value("perennial_unlogged_total") == lost + 1
+        served.add(settings.of_home(home), [{}] * 150_000, "scores")
+        served.add(settings.of_home(home), [{}] * 60_000, "scores")
+        assert REGISTRY.get_sample_value("perennial_unlogged_total") == lost + 60_001
+
+
 # BentoML's own paths
 
 
@@ -458,6 +492,7 @@ def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> No
         assert "wp-login" not in text
         assert KEY not in text
     assert list(outside.iterdir()) == []
+    assert predictions.read(settings.of_home(home)).query("via == 'card'")["customer_id"].tolist() == [KNOWN]
 
 
 _SERVE = """

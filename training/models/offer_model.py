@@ -10,6 +10,7 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
+from perennial.settings import CrossSell
 from training.models.customer_model import PyFunc, Stored, boosted, predicted
 
 Floats = NDArray[np.floating]
@@ -23,33 +24,39 @@ ROUNDS = 100
 
 @dataclass(frozen=True)
 class OfferModel:
-    """A booster over (customer, item) rows whose columns are `names`, in order."""
+    """A booster over (customer, item) rows whose columns are `names`, in order; it sees those in `used`."""
 
     names: tuple[str, ...]
+    used: tuple[str, ...]
     horizon: int
     level: str
     booster: lgb.Booster
 
     def probability(self, rows: NDArray[np.float32]) -> Floats:
         """Per (customer, item) row of float32 features in the order of `names`."""
-        return predicted(self.booster, rows)
+        return predicted(self.booster, _columns(rows, self.names, self.used))
 
     def save(self, folder: Path) -> None:
-        parameters = {"names": self.names, "horizon": self.horizon, "level": self.level}
+        parameters = {"names": self.names, "used": self.used, "horizon": self.horizon, "level": self.level}
         Stored(parameters, {"booster": self.booster}).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = Stored.read(folder)
         p = stored.parameters
-        return cls(tuple(p["names"]), p["horizon"], p["level"], stored.boosters["booster"])
+        return cls(tuple(p["names"]), tuple(p["used"]), p["horizon"], p["level"], stored.boosters["booster"])
 
 
 def fit(
-    rows: NDArray[np.float32], bought: Floats, names: tuple[str, ...], horizon: int, level: str, seed: int
+    rows: NDArray[np.float32], bought: Floats, names: tuple[str, ...], used: tuple[str, ...], sell: CrossSell, seed: int
 ) -> OfferModel:
     """Fitted on (customer, item) rows of several cutoffs; `bought` is 1 where the item was bought in the horizon."""
-    return OfferModel(names, horizon, level, boosted(rows, bought, names, PARAMETERS, ROUNDS, seed))
+    booster = boosted(_columns(rows, names, used), bought, used, PARAMETERS, ROUNDS, seed, sell.boosting)
+    return OfferModel(names, used, sell.horizon, sell.level, booster)
+
+
+def _columns(rows: NDArray[np.float32], names: tuple[str, ...], used: tuple[str, ...]) -> NDArray[np.float32]:
+    return rows if used == names else rows[:, [names.index(name) for name in used]]
 
 
 def _load_pyfunc(path: str) -> PyFunc:

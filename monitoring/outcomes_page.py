@@ -1,0 +1,207 @@
+"""Outcomes as words for a terminal and as a page of HTML that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from monitoring.outcomes import By, Early, Group, Open, Outcomes, as_data
+from perennial import storage
+
+_TITLES: dict[By, str] = {
+    "all": "All predictions", "model": "By model version", "week": "By week of the as_of", "segment": "By segment",
+    "contact": "By contact in the window", "shown": "By what was done with them", "band": "By band of risk",
+    "decile": "By tenth, lowest risk first",
+}  # fmt: skip
+_IN_TEXT: tuple[By, ...] = ("all", "model", "week", "segment", "contact", "band")
+_EXPECTED, _ACTUAL, _GREY = "#1f5fa8", "#e08a1e", "#7a8794"
+_LOOK: Any = {
+    "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#8f9aa5",
+    "axes.grid": True, "grid.color": "#e6eaee", "axes.axisbelow": True, "legend.frameon": False,
+    "svg.hashsalt": "perennial",
+}  # fmt: skip
+_HEADS = ("customers", "expected", "left", "95 %", "auc", "brier", "value", "spent", "bias")
+
+
+def write(found: Outcomes) -> None:
+    """The page and the record of it, each whole or not at all."""
+    storage.write_json(found.record, as_data(found))
+    with storage.replacing(found.page) as draft:
+        draft.write_text(as_html(found), encoding="utf-8")
+
+
+def as_text(found: Outcomes) -> str:
+    """What a terminal shows: judged groups, one line each, then what nobody can judge yet."""
+    lines = [_lead(found)]
+    for role in sorted({group.role for group in found.groups}):
+        lines.append(f"{role:<30}{''.join(f'{head:>{_width(head)}}' for head in _HEADS)}")
+        for group in (group for by in _IN_TEXT for group in found.of(by, role)):
+            cells = "".join(f"{cell:>{_width(head)}}" for head, cell in zip(_HEADS, _cells(group), strict=True))
+            lines.append(f"  {_name(group):<28}{cells}{'  off' if group.is_off else ''}")
+    return "\n".join([*lines, *_notes(found), f"page: {found.page}"])
+
+
+def _width(head: str) -> int:
+    return {"customers": 11, "95 %": 14, "value": 12, "spent": 12}.get(head, 9)
+
+
+def _name(group: Group) -> str:
+    return group.name if group.by in ("all", "model", "segment") else f"{group.by}: {group.name}"
+
+
+def _lead(found: Outcomes) -> str:
+    judged = sum(group.asked for group in found.of("all"))
+    if not found.groups:
+        return f"outcomes at {found.as_of}: no prediction's window has closed yet"
+    return f"outcomes at {found.as_of}: {judged:,} predictions of the champions whose windows have closed"
+
+
+def _notes(found: Outcomes) -> list[str]:
+    notes = []
+    if found.groups and not found.has_control:
+        notes.append("no random control (`campaign_control`) in the windows: what contact changed cannot be told apart")
+    notes += [f"not judged: {_open(one)}" for one in found.open]
+    return notes + [_early(one) for one in found.early]
+
+
+def _open(one: Open) -> str:
+    return f"{one.customers:,} predictions of {one.as_of} by {one.model} ({one.role}): {one.why}"
+
+
+def _early(one: Early) -> str:
+    usual = f"; earlier windows: {one.usual[0]:.2f} to {one.usual[1]:.2f}" if one.usual else ""
+    return (
+        f"{'UNUSUAL so far' if one.is_unusual else 'so far'}: {one.days} days after {one.as_of} {one.actual:,.0f}"
+        f" purchase days, where histories expect {one.expected:,.0f} ({one.ratio:.2f}{usual})"
+    )
+
+
+def _cells(group: Group) -> tuple[str, ...]:
+    within = "-" if group.low is None or group.high is None else f"{group.low:.1%}-{group.high:.1%}"
+    return (
+        f"{max(group.asked, group.valued):,}", _shown(group.expected, ".1%"), _shown(group.actual, ".1%"), within,
+        _shown(group.auc, ".3f"), _shown(group.brier, ".3f"), _shown(group.expected_value, ",.2f"),
+        _shown(group.actual_value, ",.2f"), _shown(group.bias, "+.1%"),
+    )  # fmt: skip
+
+
+def _shown(figure: float | None, form: str) -> str:
+    return "-" if figure is None else format(figure, form)
+
+
+def as_html(found: Outcomes) -> str:
+    """The same with every group and with plots, for each role."""
+    title = f"Outcomes at {found.as_of}"
+    parts = [f"<h1>Did the predictions come true?</h1><p class=lead>{escape(_lead(found))}.</p>"]
+    parts += [f"<p>{escape(note)}</p>" for note in _notes(found)]
+    for role in sorted({group.role for group in found.groups}):
+        parts.append(f"<h2>{escape(role.capitalize())}</h2><div class=pictures>{_pictures(found, role)}</div>")
+        parts += [_table(title, found.of(by, role)) for by, title in _TITLES.items() if found.of(by, role)]
+    parts.append(_HOW_TO_READ)
+    return _PAGE.format(title=escape(title), body="\n".join(parts))
+
+
+def _table(title: str, groups: Sequence[Group]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *_HEADS))
+    rows = "".join(
+        f"<tr{' class=off' if group.is_off else ''}><td>{escape(group.name)}</td>"
+        f"{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(group))}</tr>"
+        for group in groups
+    )
+    return f"<h3>{escape(title)}</h3><table><tr>{head}</tr>{rows}</table>"
+
+
+def _pictures(found: Outcomes, role: str) -> str:
+    with rc_context(_LOOK):
+        drawn = [
+            (_calibration(found.of("decile", role)), "Tenths of the predictions: on the dashed line they were right."),
+            (_rates(found.of("week", role)), "Share who left, expected and actual, by week of the as_of."),
+            (_values(found.of("week", role)), "Mean value, expected and actual, by week of the as_of."),
+            (_rates(found.of("contact", role)), "By contact in the window: the contacted, and the random control."),
+        ]  # fmt: skip
+        return "".join(_picture(figure, caption) for figure, caption in drawn if figure is not None)
+
+
+def _picture(figure: Figure, caption: str) -> str:
+    held = io.BytesIO()
+    figure.savefig(held, format="svg", metadata={"Date": None})
+    data = base64.b64encode(held.getvalue()).decode()
+    image = f'<img alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}">'
+    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _axes() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.2, 3.7), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _calibration(deciles: Sequence[Group]) -> Figure | None:
+    known = [group for group in deciles if group.expected is not None]
+    if not known:
+        return None
+    figure, axes = _axes()
+    expected, actual, low, high = (
+        np.array([getattr(group, name) for group in known]) for name in ("expected", "actual", "low", "high")
+    )
+    axes.vlines(expected, low, high, color=_EXPECTED, alpha=0.6)
+    axes.plot(expected, actual, marker="o", markersize=4, color=_EXPECTED)
+    axes.plot([0, high.max()], [0, high.max()], color=_GREY, linestyle="--", linewidth=1)
+    axes.set(xlabel="predicted probability of leaving", ylabel="share who left")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+def _rates(groups: Sequence[Group]) -> Figure | None:
+    return _beside(groups, "expected", "actual", "share who left", True)
+
+
+def _values(groups: Sequence[Group]) -> Figure | None:
+    return _beside(groups, "expected_value", "actual_value", "mean value", False)
+
+
+def _beside(groups: Sequence[Group], expected: str, actual: str, label: str, is_share: bool) -> Figure | None:
+    known = [group for group in groups if getattr(group, expected) is not None]
+    if not known:
+        return None
+    figure, axes = _axes()
+    place = np.arange(len(known))
+    for left, name, colour in ((-0.2, expected, _EXPECTED), (0.2, actual, _ACTUAL)):
+        axes.bar(place + left, [getattr(group, name) for group in known], 0.38, color=colour, label=name.split("_")[0])
+    axes.set_xticks(
+        place,
+        [group.name for group in known],
+        rotation=30 if len(known) > 3 else 0,
+        ha="right" if len(known) > 3 else "center",
+    )
+    axes.set(ylabel=label)
+    if is_share:
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(visible=False, axis="x")
+    axes.legend()
+    return figure
+
+
+_HOW_TO_READ = """<h2>How to read this</h2>
+<p>Only predictions whose windows have closed are judged. A row is marked where the expected rate lies outside the
+95 % interval of what happened. Contact is meant to change the answer: compare the contacted with the random control,
+which the same draw left alone; who is in neither was chosen by nobody's draw. Bias is the total expected over the total
+spent, less one.</p>"""
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1f2933}}
+table{{border-collapse:collapse;margin-bottom:1.5rem}}td,th{{padding:.25rem .7rem;text-align:right;
+border-bottom:1px solid #e6eaee}}td:first-child{{text-align:left}}.off td{{background:#fdf3e3}}
+.pictures{{display:flex;flex-wrap:wrap;gap:1rem}}figure{{margin:0;width:32rem;max-width:100%}}img{{width:100%}}
+figcaption{{color:#56616d;font-size:.9rem}}.lead{{font-size:1.15rem}}</style><body>
+{body}
+</body></html>
+"""

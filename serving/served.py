@@ -1,0 +1,67 @@
+"""Answers on their way into the prediction log: put aside at once, written from time to time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from perennial import predictions
+from perennial.predictions import Via
+from perennial.settings import Workspace
+from serving import metrics
+
+_log = logging.getLogger("bentoml.perennial")
+
+FLUSH_SECONDS = 5.0
+"""What a killed service loses of its log, at most."""
+_MOST = 200_000  # answers that wait: a disk that does not take them must not fill the memory
+
+
+class _Given(NamedTuple):
+    """The answers of one request, with the columns of `scores` that they have."""
+
+    workspace: Workspace
+    via: Via
+    horizon: int | None
+    answers: Sequence[dict[str, Any]]
+
+
+class Served:
+    """The answers of one process that are not in the log yet; `clock` says when they are written."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self.clock = clock
+        self._lock = threading.Lock()
+        self._waiting: list[_Given] = []
+        self._count = 0
+
+    def add(
+        self, workspace: Workspace, answers: Sequence[dict[str, Any]], via: Via, horizon: int | None = None
+    ) -> None:
+        """Puts answers aside. Those that find too many waiting are counted, and lost."""
+        with self._lock:
+            if self._count + len(answers) > _MOST:
+                metrics.UNLOGGED.inc(len(answers))
+            else:
+                self._waiting.append(_Given(workspace, via, horizon, answers))
+                self._count += len(answers)
+
+    def flush(self) -> None:
+        """Writes what waits; a log that cannot be written is said so, and no answer fails for it."""
+        with self._lock:
+            waiting, self._waiting, self._count = self._waiting, [], 0
+        alike: dict[tuple[int, Via, int | None], list[_Given]] = {}
+        for given in waiting:
+            alike.setdefault((id(given.workspace), given.via, given.horizon), []).append(given)
+        for (_, via, horizon), together in alike.items():
+            answers = [answer for given in together for answer in given.answers]
+            try:
+                predictions.log_served(together[0].workspace, pd.DataFrame(answers), via, self.clock(), horizon)
+            except Exception:  # a full disk, above all
+                metrics.UNLOGGED.inc(len(answers))
+                _log.exception("%d predictions could not be logged", len(answers))
