@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
-def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
+def cutoffs(workspace: Workspace, as_of: date, kinds: Sequence[str] = KINDS) -> list[date]:
     """Every as_of whose snapshot the trainings at `as_of` need, `as_of` itself last."""
-    learnt_from = {*datasets.cutoffs(workspace, as_of), *cross_sell.cutoffs(workspace, as_of)}
-    return [*sorted(learnt_from), as_of]
+    found = [cross_sell.cutoffs(workspace, as_of)] if "cross_sell" in kinds else []
+    if {*kinds} - {"cross_sell"}:
+        found.append(datasets.cutoffs(workspace, as_of))
+    return [*sorted({day for days in found for day in days}), as_of]
 
 
 def train(
