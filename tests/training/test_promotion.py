@@ -45,11 +45,13 @@ def lower(cutoff: Judged) -> np.ndarray:
 
 
 def blind_to(segment: str) -> Said:
-    """In a better order for everyone else, in the wrong one within a segment."""
+    """All-knowing of everyone else, and of a segment the same probabilities, the highest given to the lowest."""
 
     def said(cutoff: Judged) -> np.ndarray:
-        rows = cutoff.segments[segment]
-        return np.where(rows, 1 - cutoff.answers[0].predicted, 0.4 * cutoff.answers[0].predicted + 0.6 * cutoff.actual)
+        rows, found = np.flatnonzero(cutoff.segments[segment]), cutoff.actual.copy()
+        rising = rows[np.argsort(cutoff.answers[0].predicted[rows])]
+        found[rising] = cutoff.answers[0].predicted[rising][::-1]
+        return found
 
     return said
 
