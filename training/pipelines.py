@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from features import snapshot
 from perennial.registry import KINDS
 from perennial.settings import Workspace
-from training import backtest, churn, cross_sell, datasets, evaluation, lifetime_value, offer_backtest, tracking, tuning
+from training import (
+    backtest, churn, cross_sell, datasets, evaluation, labels, lifetime_value, offer_backtest, tracking, tuning,
+)  # fmt: skip
 from training.model_card import card
 from training.models.churn_model import ChurnModel
 from training.models.offer_model import OfferModel
@@ -47,6 +49,8 @@ def train(
     Raises:
         CheckFailed: churn or lifetime value cannot be learnt, or the history is too short to tune on.
     """
+    if (until := labels.recorded_until(workspace, as_of)) < as_of:
+        progress(f"no purchase is recorded after {until}, a silence as never before: no later window counts as closed")
     data, versions = snapshot.fingerprint(workspace), {}
 
     @functools.cache
