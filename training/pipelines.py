@@ -12,7 +12,16 @@ from features import snapshot
 from perennial.registry import KINDS
 from perennial.settings import Workspace
 from training import (
-    backtest, churn, cross_sell, datasets, evaluation, labels, lifetime_value, offer_backtest, tracking, tuning,
+    backtest,
+    churn,
+    cross_sell,
+    datasets,
+    evaluation,
+    labels,
+    lifetime_value,
+    offer_backtest,
+    tracking,
+    tuning,
 )  # fmt: skip
 from training.model_card import card
 from training.models.churn_model import ChurnModel
