@@ -358,7 +358,7 @@ def reproduce(
     if recorded.can_be_checked_out:
         say(f"checking out {recorded.commit}")
         raise typer.Exit(reproduction.in_checkout(recorded, mlflow.get_tracking_uri()))
-    apart = reproduction.apart(recorded, say)
+    apart = reproduction.apart(recorded, reproduction.rebuild(recorded, say))
     if apart > reproduction.TOLERANCE:
         raise CheckFailed(f"run {recorded.run_id} is not reproduced: predictions are up to {apart:.2g} apart")
     typer.echo(f"run {recorded.run_id} is reproduced: predictions are within {reproduction.TOLERANCE:g} ({apart:.1g})")

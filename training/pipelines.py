@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 from features import snapshot
 from perennial.registry import KINDS
 from perennial.settings import Workspace
-from training import backtest, churn, cross_sell, datasets, evaluation, lifetime_value, offer_backtest, tracking, tuning
+from training import (
+    backtest,
+    churn,
+    cross_sell,
+    datasets,
+    evaluation,
+    labels,
+    lifetime_value,
+    offer_backtest,
+    tracking,
+    tuning,
+)  # fmt: skip
 from training.model_card import card
 from training.models.churn_model import ChurnModel
 from training.models.offer_model import OfferModel
@@ -23,12 +34,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
-def cutoffs(workspace: Workspace, as_of: date, kinds: Collection[str] = KINDS) -> list[date]:
-    """Every as_of whose snapshot the trainings of these kinds at `as_of` need, `as_of` itself last."""
-    learnt_from = set(cross_sell.cutoffs(workspace, as_of)) if "cross_sell" in kinds else set()
-    if {"churn", "lifetime_value"} & set(kinds):
-        learnt_from |= set(datasets.cutoffs(workspace, as_of))
-    return [*sorted(learnt_from), as_of]
+def cutoffs(workspace: Workspace, as_of: date, kinds: Sequence[str] = KINDS) -> list[date]:
+    """Every as_of whose snapshot the trainings at `as_of` need, `as_of` itself last."""
+    found = [cross_sell.cutoffs(workspace, as_of)] if "cross_sell" in kinds else []
+    if {*kinds} - {"cross_sell"}:
+        found.append(datasets.cutoffs(workspace, as_of))
+    return [*sorted({day for days in found for day in days}), as_of]
 
 
 def train(
@@ -47,6 +58,8 @@ def train(
     Raises:
         CheckFailed: churn or lifetime value cannot be learnt, or the history is too short to tune on.
     """
+    if (until := labels.recorded_until(workspace, as_of)) < as_of:
+        progress(f"no purchase is recorded after {until}, a silence as never before: no later window counts as closed")
     data, versions = snapshot.fingerprint(workspace), {}
 
     @functools.cache
