@@ -15,7 +15,7 @@ import argparse
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Shop:
     name: str
     chosen_before: date
     ends: date
-    planted: tuple[int, ...] = (0, 2, 4)
+    planted: tuple[int, ...] = (0, 3)
     jump: date | None = None
 
     def as_ofs(self, first_day: date) -> list[date]:
@@ -65,9 +65,9 @@ SHOPS = {
     shop.name: shop
     for shop in (
         Shop("online_retail", date(2010, 12, 1), date(2011, 8, 31)),
-        Shop("complete_journey", date(2017, 8, 1), date(2017, 12, 31), (0, 1, 2)),
-        Shop("adventure_works", date(2012, 6, 1), date(2013, 3, 1), (2, 3, 4), date(2013, 1, 1)),
-        *(Shop(f"world{seed}", date(2023, 7, 1), date(2025, 1, 1)) for seed in (1, 2, 3)),
+        Shop("complete_journey", date(2017, 8, 1), date(2017, 12, 31), (0, 1)),
+        Shop("adventure_works", date(2012, 6, 1), date(2013, 3, 1), (3, 4), date(2013, 1, 1)),
+        *(Shop(f"world{seed}", date(2023, 7, 1), date(2025, 1, 1)) for seed in (1, 2)),
     )
 }
 
@@ -112,10 +112,11 @@ class Made:
         later = self.as_ofs[LAG // STEP + 1 :]
         return [day for day in later if (day < self.shop.chosen_before) == self.chosen]
 
-    def drift(self, as_of: date, workspace: Workspace | None = None) -> Drift:
-        reference = as_of - timedelta(days=LAG)
-        champion = self.champion and replace(self.champion, reference=reference)
-        return Comparison(workspace or self.workspace, as_of, reference, champion).drift()
+    def drift(self, as_of: date) -> Drift:
+        return self.comparison(self.workspace, as_of).drift()
+
+    def comparison(self, workspace: Workspace, as_of: date) -> Comparison:
+        return Comparison(workspace, as_of, as_of - timedelta(days=LAG), self.champion)
 
 
 def _raw(name: str) -> dict:
@@ -123,7 +124,7 @@ def _raw(name: str) -> dict:
         return dict(yaml.safe_load(Path(f"configs/{name}.yaml").read_text()))
     world = _FOLDER / f"{name}_tables"
     if not world.exists():
-        simulate(world, customers=4000, years=4, seed=int(name.removeprefix("world")))
+        simulate(world, customers=2500, years=4, seed=int(name.removeprefix("world")))
     raw = yaml.safe_load(Path("configs/demo.yaml").read_text().replace("var/demo_world", str(world)))
     return dict(raw)
 
@@ -269,11 +270,16 @@ def _planted(one: Made) -> Iterator[tuple[str, Drift]]:
         shutil.copytree(one.workspace.home_path, home)
         workspace, lines = one.of([*one.files[:place], file], home), pd.read_parquet(last)
         file.parent.mkdir(exist_ok=True)
+        sound: Comparison | None = None
         for fault, plant in _FAULTS.items():
             plant(lines, np.random.default_rng(7)).to_parquet(file, index=False)
             ingest.ingest(workspace, _NOW)
             snapshot.snapshot(workspace, [as_of])
-            yield fault, one.drift(as_of, workspace)
+            comparison = one.comparison(workspace, as_of)
+            if sound is not None:  # what was usual before the fault is what it was without it
+                comparison.past, comparison.rows.past = sound.past, sound.rows.past
+            sound = sound or comparison
+            yield fault, comparison.drift()
 
 
 def speed(made: Sequence[Made]) -> dict[str, object]:

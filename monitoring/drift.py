@@ -141,12 +141,17 @@ class Comparison:
 
     def __init__(self, workspace: Workspace, as_of: date, reference: date, champion: Champion | None) -> None:
         self.workspace, self.as_of, self.reference, self.champion = workspace, as_of, reference, champion
-        self.seen, self.rows = _Seen(workspace, champion), _Rows(workspace, as_of, reference)
+        self.seen, self.rows = _Seen(workspace, champion), Rows(workspace, as_of, reference)
         self.pairs = self.seen.against(reference, as_of)
         self.judged = [name for name in self.pairs if name not in PREDICTIONS]
         if not self.judged:
             raise storage.CheckFailed(f"{reference} and {as_of} share no feature to compare: all are constant or grow")
-        self.past = [self.seen.against(*dates) for dates in self.seen.past(reference, (as_of - reference).days)]
+
+    @functools.cached_property
+    def past(self) -> list[Pairs]:
+        """The same of earlier pairs of dates, none of which is later than the reference."""
+        dates = self.seen.past(self.reference, (self.as_of - self.reference).days)
+        return [self.seen.against(*pair) for pair in dates]
 
     def limits(self) -> dict[str, float]:
         """The score from which each thing has moved, by name."""
@@ -270,17 +275,20 @@ def _limit(floor: float, usual: Sequence[float]) -> float:
     return max(floor, shifts.MARGIN * max(usual)) if len(usual) >= shifts.FEWEST_PAST else floor
 
 
-class _Rows:
+class Rows:
     """The rows of the last month, against those before the reference and last year's, and what was usual of them."""
 
     def __init__(self, workspace: Workspace, as_of: date, reference: date) -> None:
         self.as_of, self.lag = as_of, (as_of - reference).days
         self.first = sources.first_day(workspace)
         self.recent = functools.cache(functools.partial(sources.recent, workspace))
-        room = -1 if self.first is None else ((as_of - self.first).days - self.lag - sources.DAYS) // STEP
-        self.now = self._against(as_of) if room >= 0 else {}
-        months = range(1, min(room, _MOST_PAST) + 1)
-        self.past = [self._against(days_after(as_of, -STEP * month)) for month in months]
+        self.room = -1 if self.first is None else ((as_of - self.first).days - self.lag - sources.DAYS) // STEP
+        self.now = self._against(as_of) if self.room >= 0 else {}
+
+    @functools.cached_property
+    def past(self) -> list[Pairs]:
+        months = range(1, min(self.room, _MOST_PAST) + 1)
+        return [self._against(days_after(self.as_of, -STEP * month)) for month in months]
 
     def _against(self, day: date) -> Pairs:
         assert self.first is not None
