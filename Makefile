@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-service bench-faults
+.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-service bench-faults bench-drift
 
 setup: .venv/.ready
 
@@ -77,3 +77,6 @@ bench-service: setup
 
 bench-faults: setup
 	$(BIN)/python -W ignore -m benchmarks.faults
+
+bench-drift: setup
+	$(BIN)/python -W ignore -m benchmarks.drift

@@ -52,7 +52,7 @@ class Shop:
     name: str
     chosen_before: date
     ends: date
-    planted: tuple[int, ...] = (0, 3)
+    planted: tuple[int, ...] = (0,)
     jump: date | None = None
 
     def as_ofs(self, first_day: date) -> list[date]:
@@ -64,7 +64,7 @@ class Shop:
 SHOPS = {
     shop.name: shop
     for shop in (
-        Shop("online_retail", date(2010, 12, 1), date(2011, 8, 31)),
+        Shop("online_retail", date(2010, 12, 1), date(2011, 8, 31), (0, 3)),
         Shop("complete_journey", date(2017, 8, 1), date(2017, 12, 31), (0, 1)),
         Shop("adventure_works", date(2012, 6, 1), date(2013, 3, 1), (3, 4), date(2013, 1, 1)),
         *(Shop(f"world{seed}", date(2023, 7, 1), date(2025, 1, 1)) for seed in (1, 2)),
