@@ -808,7 +808,7 @@ def _watched(workspace: Workspace, day: date, say: Callable[[str], None], summar
         summary.alerts.append(alerts.Alert("the customers could not be compared", str(problem), again))
         return None
     summary.notes |= {"Drift": str(drift), "Outcomes": outcomes_page.as_text(happened)}
-    summary.links |= {"drift": drift.page, "outcomes": happened.page}
+    summary.links |= {"drift": drift.record if drift.problem else drift.page, "outcomes": happened.page}
     summary.alerts += [*alerts.of_drift(drift, again), *alerts.of_outcomes(happened, again)]
     return drift
 

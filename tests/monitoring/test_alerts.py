@@ -27,6 +27,7 @@ from cryptography.x509.oid import NameOID
 
 from monitoring import alerts
 from monitoring.alerts import Alert
+from monitoring.drift import Drift
 from monitoring.outcomes import Early, Group, Outcomes
 from perennial import settings
 from perennial.settings import SettingsError, Workspace
@@ -233,6 +234,23 @@ def test_e_mail_that_is_refused_is_said_and_told_by_the_next_run(tmp_path: Path)
         mailbox.refused = ""
         assert tell(shop, DRIFT) == ["1 alert(s) told: ann@example.org"]
     assert "alerts.email could not be told: [Errno 111] Connection refused" in tell(shop, REFUSED)[1]
+
+
+@pytest.mark.parametrize(("drifted", "told"), [(True, 1), (False, 0)])
+def test_drift_is_told_with_what_moved(drifted: bool, told: int) -> None:
+    """Under the date that the champion learnt from: another champion's drift is another thing."""
+    day, page = dt.date(2025, 1, 1), Path("drift.html")
+    drift = Drift(
+        as_of=day, reference=dt.date(2024, 10, 1), last_year=None, drifted=drifted, matters=drifted, share=0.5,
+        limit=0.3, weight=0.6, weight_limit=0.3, judged=40, past=0, sources=(), features=(), predictions=(),
+        growing=(), constant=(), gone=(), reference_rows=400, current_rows=400, page=page, record=page,
+    )  # fmt: skip
+    found = list(alerts.of_drift(drift, "perennial monitor"))
+    assert len(found) == told
+    for alert in found:
+        assert alert.about == "what the champion learnt from at 2024-10-01 has moved"
+        assert alert.says.startswith("drift at 2025-01-01 against 2024-10-01, and it matters to the model")
+        assert "0 of 40 features moved (50%; 30% is drift)" in alert.says
 
 
 def outcomes(*weeks: tuple[str, float, float], early: Early | None = None) -> Outcomes:
