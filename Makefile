@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-service bench-faults bench-month bench-replay
+.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-service bench-faults bench-month bench-replay bench-drift
 
 setup: .venv/.ready
 
@@ -92,3 +92,6 @@ bench-month: setup
 
 bench-replay: setup
 	$(BIN)/python -W ignore -m benchmarks.replay
+
+bench-drift: setup
+	$(BIN)/python -W ignore -m benchmarks.drift

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from itertools import combinations
 from pathlib import Path
@@ -76,8 +76,8 @@ class Drift:
     reference_rows: int
     current_rows: int
     page: Path
-    pages: tuple[Path, ...]
     record: Path
+    pages: tuple[Path, ...] = ()
     problem: str = ""
 
     def __str__(self) -> str:
@@ -122,43 +122,65 @@ def watch(workspace: Workspace, as_of: date, reference: date, champion: Champion
     side, in what it is shown of them and in what it says of them. Without a champion nothing is predicted, and every
     feature weighs alike. Not judged is what grows with the calendar by itself: figures of a whole past (`T`,
     `tenure_days`, `n_purchases` ...) and windows that reached further back than the first purchase at `reference`,
-    which were still filling; nor the shop's own season (`shop_...`), one figure for all customers and another every day. Nor
-    are features that are empty or one constant on both sides.
+    which were still filling; nor the shop's own season (`shop_...`), one figure for all customers and another every
+    day. Nor are features that are empty or one constant on both sides.
 
     Raises:
         CheckFailed: a snapshot is missing or cannot be read, has no customer to predict, or no feature to compare.
     """
-    seen = _Seen(workspace, champion)
-    pairs = seen.against(reference, as_of)
-    judged = [name for name in pairs if name not in PREDICTIONS]
-    if not judged:
-        raise storage.CheckFailed(f"{reference} and {as_of} share no feature to compare: all are constant or grow")
-    past = [seen.against(*dates) for dates in seen.past(reference, (as_of - reference).days)]
-    importance = champion.importance(seen.at(reference)) if champion else dict.fromkeys(judged, 1 / len(judged))
-    found = shifts.moved(pairs, past, importance)
-    features = tuple(shift for shift in found if shift.feature not in PREDICTIONS)
-    predictions = tuple(shift for shift in found if shift.feature in PREDICTIONS)
-    rows = _Rows(workspace, as_of, reference)
-    of_rows = rows.moved()
-    spread = _spread(found, judged, importance)
-    usual = [_spread(_as_then(past, place), judged, importance) for place in range(len(past))]
-    least = workspace.monitoring.drifted_share, workspace.monitoring.matters_share
-    limit, weight_limit = (_limit(floor, [month[part] for month in usual]) for part, floor in enumerate(least))
-    matters = bool(predictions) or spread.weight >= weight_limit
-    page = workspace.home_path / "reports" / f"drift-{as_of}.html"
-    limits = shifts.limits(pairs, past) | rows.limits()
-    pages, problem = report.write(workspace, page, seen.sides(as_of, reference) | rows.sides(), limits)
-    drift = Drift(
-        as_of=as_of, reference=reference, last_year=seen.last_year(as_of), matters=matters,
-        drifted=matters or bool(of_rows) or spread.share >= limit, share=spread.share, limit=limit,
-        weight=spread.weight, weight_limit=weight_limit, judged=len(judged), past=len(past), sources=of_rows,
-        features=features, predictions=predictions, growing=seen.growing(reference),
-        constant=seen.constant(reference, as_of), gone=customers.gone(workspace, reference),
-        reference_rows=len(seen.at(reference)), current_rows=len(seen.at(as_of)), page=page, pages=pages,
-        record=page.with_suffix(".json"), problem=problem,
-    )  # fmt: skip
+    comparison = Comparison(workspace, as_of, reference, champion)
+    drift = comparison.drift()
+    pages, problem = report.write(workspace, drift.page, comparison.sides(), comparison.limits())
+    drift = replace(drift, pages=pages, problem=problem)
     storage.write_json(drift.record, asdict(drift) | {"method": shifts.METHOD, "seed": workspace.training.seed})
     return drift
+
+
+class Comparison:
+    """What `watch` compares, before anything is written. Raises what `watch` does."""
+
+    def __init__(self, workspace: Workspace, as_of: date, reference: date, champion: Champion | None) -> None:
+        self.workspace, self.as_of, self.reference, self.champion = workspace, as_of, reference, champion
+        self.seen, self.rows = _Seen(workspace, champion), Rows(workspace, as_of, reference)
+        self.pairs = self.seen.against(reference, as_of)
+        self.judged = [name for name in self.pairs if name not in PREDICTIONS]
+        if not self.judged:
+            raise storage.CheckFailed(f"{reference} and {as_of} share no feature to compare: all are constant or grow")
+
+    @functools.cached_property
+    def past(self) -> list[Pairs]:
+        """The same of earlier pairs of dates, none of which is later than the reference."""
+        dates = self.seen.past(self.reference, (self.as_of - self.reference).days)
+        return [self.seen.against(*pair) for pair in dates]
+
+    def limits(self) -> dict[str, float]:
+        """The score from which each thing has moved, by name."""
+        return shifts.limits(self.pairs, self.past) | shifts.limits(self.rows.now, self.rows.past)
+
+    def sides(self) -> report.Sides:
+        return self.seen.sides(self.as_of, self.reference) | self.rows.sides()
+
+    def drift(self) -> Drift:
+        monitoring, equal = self.workspace.monitoring, dict.fromkeys(self.judged, 1 / len(self.judged))
+        importance = self.champion.importance(self.seen.at(self.reference)) if self.champion else equal
+        found = shifts.moved(self.pairs, self.past, importance)
+        predictions = tuple(shift for shift in found if shift.feature in PREDICTIONS)
+        rows = tuple(shifts.moved(self.rows.now, self.rows.past))
+        share, weight = _spread(found, self.judged, importance)
+        usual = [_spread(_as_then(self.past, place), self.judged, importance) for place in range(len(self.past))]
+        limit = _limit(monitoring.drifted_share, [month.share for month in usual])
+        weight_limit = _limit(monitoring.matters_share, [month.weight for month in usual])
+        matters = bool(predictions) or weight >= weight_limit
+        page = self.workspace.home_path / "reports" / f"drift-{self.as_of}.html"
+        return Drift(
+            as_of=self.as_of, reference=self.reference, last_year=self.seen.last_year(self.as_of), matters=matters,
+            drifted=matters or bool(rows) or share >= limit, share=share, limit=limit, weight=weight,
+            weight_limit=weight_limit, judged=len(self.judged), past=len(self.past), sources=rows,
+            features=tuple(shift for shift in found if shift.feature not in PREDICTIONS), predictions=predictions,
+            growing=self.seen.growing(self.reference), constant=self.seen.constant(self.reference, self.as_of),
+            gone=customers.gone(self.workspace, self.reference), reference_rows=len(self.seen.at(self.reference)),
+            current_rows=len(self.seen.at(self.as_of)), page=page, record=page.with_suffix(".json"),
+        )  # fmt: skip
 
 
 class _Seen:
@@ -253,17 +275,20 @@ def _limit(floor: float, usual: Sequence[float]) -> float:
     return max(floor, shifts.MARGIN * max(usual)) if len(usual) >= shifts.FEWEST_PAST else floor
 
 
-class _Rows:
+class Rows:
     """The rows of the last month, against those before the reference and last year's, and what was usual of them."""
 
     def __init__(self, workspace: Workspace, as_of: date, reference: date) -> None:
         self.as_of, self.lag = as_of, (as_of - reference).days
         self.first = sources.first_day(workspace)
         self.recent = functools.cache(functools.partial(sources.recent, workspace))
-        room = -1 if self.first is None else ((as_of - self.first).days - self.lag - sources.DAYS) // STEP
-        self.now = self._against(as_of) if room >= 0 else {}
-        months = range(1, min(room, _MOST_PAST) + 1)
-        self.past = [self._against(days_after(as_of, -STEP * month)) for month in months]
+        self.room = -1 if self.first is None else ((as_of - self.first).days - self.lag - sources.DAYS) // STEP
+        self.now = self._against(as_of) if self.room >= 0 else {}
+
+    @functools.cached_property
+    def past(self) -> list[Pairs]:
+        months = range(1, min(self.room, _MOST_PAST) + 1)
+        return [self._against(days_after(self.as_of, -STEP * month)) for month in months]
 
     def _against(self, day: date) -> Pairs:
         assert self.first is not None
@@ -272,12 +297,6 @@ class _Rows:
         if (last_year - self.first).days < sources.DAYS:
             return pairs
         return shifts.seasonal(pairs, sources.pairs(self.recent(last_year), self.recent(day)))
-
-    def moved(self) -> tuple[Shift, ...]:
-        return tuple(shifts.moved(self.now, self.past))
-
-    def limits(self) -> dict[str, float]:
-        return shifts.limits(self.now, self.past)
 
     def sides(self) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
         """By table, the sampled rows before the reference and before the as_of, as Evidently's pages name them."""

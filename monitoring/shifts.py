@@ -27,22 +27,25 @@ Comparison = Literal["values", "categories", "presence", "missing", "new", "repe
 MOVED = 0.1
 """Of customers or rows, that must have changed for anything to have moved, however quiet the past was."""
 LEAST: dict[Comparison, float] = {
-    "values": MOVED, "categories": MOVED, "presence": MOVED, "missing": 0.05, "new": 0.05, "repeated": 0.05,
+    "values": MOVED, "categories": MOVED, "presence": MOVED, "missing": 0.05, "new": 0.1, "repeated": 0.05,
     "volume": math.log(1.5), "pause": 5 / 30,
 }  # fmt: skip
 BY_CHANCE = 1.63
 """Times sqrt(1/n + 1/m): the Kolmogorov-Smirnov distance that 1 in 100 pairs of equal samples exceeds."""
 MARGIN = 1.5
-"""Times the largest score of the workspace's own past: chosen on earlier months, see docs/decisions."""
-FEWEST_PAST = 3
-UNKNOWN_PAST = 2.0
+"""Times the largest score of the workspace's own past: this and what follows was chosen on months of the benchmark's
+shops that it does not report (benchmarks/drift.py)."""
+UNKNOWN_SEASON = 2.0
+"""Times the least score, where there is no last year to tell the season by."""
+FEWEST_PAST, UNKNOWN_PAST = 3, 3.0
 """Times the least score, where fewer past months than that say what is usual."""
 
 METHOD = (
     "scores: see monitoring/shifts.py. Against last year's season too where there is one; the smaller score counts."
     f" Moved: beyond {MARGIN} times the largest score of the workspace's own past months, and beyond what is least"
     f" ({', '.join(f'{name} {least:.2f}' for name, least in LEAST.items())}) or chance"
-    f" ({BY_CHANCE} * sqrt(1/n + 1/m)); with fewer than {FEWEST_PAST} past months, {UNKNOWN_PAST} times those"
+    f" ({BY_CHANCE} * sqrt(1/n + 1/m)); {UNKNOWN_SEASON} times those without a last year, {UNKNOWN_PAST} times with"
+    f" fewer than {FEWEST_PAST} past months"
 )
 _CATEGORIES = 10  # of one text; many rare ones would differ by chance alone
 
@@ -163,9 +166,10 @@ def seasonal(reference: Mapping[str, Pair], last_year: Mapping[str, Pair]) -> di
 
 def threshold(pair: Pair, past: Sequence[float]) -> float:
     """The score from which it has moved, given the scores of past months."""
+    least = pair.least * (1 if pair.season else UNKNOWN_SEASON)
     if len(past) < FEWEST_PAST:
         return pair.least * UNKNOWN_PAST
-    return max(pair.least, MARGIN * max(past))
+    return max(least, MARGIN * max(past))
 
 
 def limits(now: Mapping[str, Pair], past: Sequence[Mapping[str, Pair]]) -> dict[str, float]:

@@ -66,6 +66,11 @@ class Summary:
     def failed(self) -> Stage | None:
         return next((stage for stage in self.stages if stage.failed is not None), None)
 
+    @property
+    def complete(self) -> bool:
+        """Every stage was gone through."""
+        return len(self.stages) == self.of and self.failed is None
+
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[str], None]]:
         """Times the block, and gives it what to say its progress with: it reaches the terminal and the page."""

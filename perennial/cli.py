@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 import time
 import warnings
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from monitoring.drift import Drift
     from monitoring.outcomes import Outcomes
-    from monitoring.summary import Decision, Summary
+    from monitoring.summary import Summary
     from perennial.ingest import Account
     from serving.predictor import Predictor
     from training.promotion import Verdict
@@ -357,7 +358,7 @@ def reproduce(
     if recorded.can_be_checked_out:
         say(f"checking out {recorded.commit}")
         raise typer.Exit(reproduction.in_checkout(recorded, mlflow.get_tracking_uri()))
-    apart = reproduction.apart(recorded, say)
+    apart = reproduction.apart(recorded, reproduction.rebuild(recorded, say))
     if apart > reproduction.TOLERANCE:
         raise CheckFailed(f"run {recorded.run_id} is not reproduced: predictions are up to {apart:.2g} apart")
     typer.echo(f"run {recorded.run_id} is reproduced: predictions are within {reproduction.TOLERANCE:g} ({apart:.1g})")
@@ -443,8 +444,15 @@ def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = No
     """
     workspace = _open(config, overrides, home)
     with _alone(workspace):
-        if _run(workspace, _day(workspace, as_of), config):
+        if _run(workspace, _day(workspace, as_of), _typed(config, overrides, home)):
             raise typer.Exit(1)
+
+
+def _typed(config: Path, overrides: list[str], home: Path | None) -> str:
+    """The options that name a workspace, for the next command; without what may hold the password of a database."""
+    words = ["-c", str(config), *(["--home", str(home)] if home else [])]
+    words += [word for override in overrides if "://" not in override for word in ("--set", override)]
+    return shlex.join(words)
 
 
 @app.command()
@@ -735,33 +743,31 @@ def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> tup
     return found, happened
 
 
-def _run(workspace: Workspace, day: date, config: Path) -> bool:
+def _run(workspace: Workspace, day: date, typed: str) -> bool:
     """Whether a check failed that the run did not answer itself; what it did is on a page, also when it breaks off."""
     from monitoring import alerts
     from monitoring.summary import Summary
 
     summary = Summary(workspace.name, day, _now(), workspace.home_path / "reports", _say(), len(_STAGES))
     try:
-        failed = _in_order(workspace, day, summary, config)
+        return _in_order(workspace, day, summary, typed)
     except Exception as problem:
         if (broken := summary.failed) is not None:
             broken.failed, _ = _in_words(problem) or (f"{type(problem).__name__}: {problem}", 1)
-            again = f"perennial run -c {config} --as-of {day}"
+            again = f"perennial run {typed} --as-of {day}"
             summary.alerts.append(alerts.Alert(f"the run broke off in {broken.name}", broken.failed, again))
         raise
     finally:
-        complete = len(summary.stages) == len(_STAGES) and summary.failed is None
-        summary.told = alerts.tell(workspace, summary.alerts, day, _now(), summary.page, complete=complete)
-        for line in summary.told:
+        told = alerts.tell(workspace, summary.alerts, day, _now(), summary.page, complete=summary.complete)
+        summary.told += told
+        for line in (*told, f"page: {summary.write()}"):
             summary.say(line)
-        summary.say(f"page: {summary.write()}")
-    return failed
 
 
 _STAGES = ("ingest", "snapshot", "monitor", "train", "promote", "score", "publish")
 
 
-def _in_order(workspace: Workspace, day: date, summary: Summary, config: Path) -> bool:
+def _in_order(workspace: Workspace, day: date, summary: Summary, typed: str) -> bool:
     """Every stage of a run; True when drift or the gate failed, and nothing was done about it."""
     from features.snapshot import snapshot as compute
     from perennial.ingest import ingest as take_in
@@ -772,31 +778,29 @@ def _in_order(workspace: Workspace, day: date, summary: Summary, config: Path) -
     with snapshot() as say:
         compute(workspace, [day], say)
     with monitor() as say:
-        drift = _watched(workspace, day, say, summary, config)
+        drift = _watched(workspace, day, say, summary, f"perennial monitor {typed} --as-of {day}")
     with train() as say:
         due, versions = _retrained(workspace, day, say, drift is not None and drift.matters)
     with promote() as say:
         for kind, version in versions.items():
-            summary.decisions.append(_decided(workspace, kind, version, due[kind], say, summary, config))
+            _decide(workspace, kind, version, due[kind], say, summary, typed)
     with score() as say:
         _score(_predictor(workspace), day, say)
     summary.links["scores"] = storage.scores_path(workspace.home_path, day)
     with publish() as say:
         _publish(workspace, day, say)
     decided = {decision.outcome for decision in summary.decisions}
-    return "refused" in decided or (drift is not None and drift.drifted and "promoted" not in decided)
+    unanswered = drift is not None and drift.drifted and (bool(drift.sources) or "promoted" not in decided)
+    return "refused" in decided or unanswered
 
 
-def _watched(
-    workspace: Workspace, day: date, say: Callable[[str], None], summary: Summary, config: Path
-) -> Drift | None:
+def _watched(workspace: Workspace, day: date, say: Callable[[str], None], summary: Summary, again: str) -> Drift | None:
     """What has moved since the champion learnt; None where nobody can say, which stops no scores."""
     from monitoring import alerts, outcomes_page
 
     if registry.champion(_tracker(), workspace, "churn") is None:
         say("there is no champion yet to compare with")
         return None
-    again = f"perennial monitor -c {config} --as-of {day}"
     try:
         drift, happened = _monitor(workspace, day, say)
     except CheckFailed as problem:
@@ -804,7 +808,7 @@ def _watched(
         summary.alerts.append(alerts.Alert("the customers could not be compared", str(problem), again))
         return None
     summary.notes |= {"Drift": str(drift), "Outcomes": outcomes_page.as_text(happened)}
-    summary.links |= {"drift": drift.page, "outcomes": happened.page}
+    summary.links |= {"drift": drift.record if drift.problem else drift.page, "outcomes": happened.page}
     summary.alerts += [*alerts.of_drift(drift, again), *alerts.of_outcomes(happened, again)]
     return drift
 
@@ -826,31 +830,36 @@ def _retrained(
     return due, _train(workspace, day, say, list(due))
 
 
-def _decided(
-    workspace: Workspace, kind: str, version: str, due: str, say: Callable[[str], None], summary: Summary, config: Path
-) -> Decision:
-    """Promotes a version where the gate, and the settings, let it; says and alerts what is left for a person."""
+def _decide(
+    workspace: Workspace, kind: str, version: str, due: str, say: Callable[[str], None], summary: Summary, typed: str
+) -> None:
+    """Promotes a version where the gate, and the settings, let it; what is left for a person is alerted."""
     from monitoring.alerts import Alert
     from monitoring.summary import Decision
     from training import promotion
 
     tracker = _tracker()
-    reigning, verdict = (
-        registry.champion(tracker, workspace, kind),
-        promotion.judge(tracker, workspace, kind, version, say),
+    reigning = registry.champion(tracker, workspace, kind)
+    verdict = promotion.judge(tracker, workspace, kind, version, say)
+    reasons, by_hand = (
+        "; ".join(verdict.reasons),
+        f"perennial promote {kind.replace('_', '-')} {typed} --version {version}",
     )
-    outcome, by_hand = "promoted", f"perennial promote {kind.replace('_', '-')} --version {version} -c {config}"
-    if workspace.retraining.promote == "person":
+    if reigning is not None and str(reigning.version) == version:
+        outcome = "is the champion already"
+    elif workspace.retraining.promote == "person":
         outcome = "waits for a person"
-    elif not verdict.passed and reigning is not None:
-        outcome = "refused"
+        summary.alerts.append(Alert(f"{kind} version {version} {outcome}", reasons, by_hand))
+    elif verdict.passed:
+        outcome = "promoted"
+        promotion.promote(tracker, workspace, kind, version)
+    elif reigning is None:
+        # A model without a grade is better than none, and a person is told of it.
+        outcome = "promoted"
+        promotion.promote(tracker, workspace, kind, version, forced=f"nothing else could answer; {reasons}")
+        summary.alerts.append(Alert(f"{kind} version {version} answers for want of a better one", reasons, by_hand))
     else:
-        # Where nothing answers yet, a model of no grade is better than none; that it has none is told.
-        promotion.promote(
-            tracker, workspace, kind, version, forced="" if verdict.passed else "; ".join(verdict.reasons)
-        )
-    if outcome != "promoted" or not verdict.passed:
-        about = f"{kind} version {version} {'was refused' if outcome == 'refused' else outcome}"
-        summary.alerts.append(Alert(about, "; ".join(verdict.reasons), by_hand))
-    say(f"{kind}: version {version} {outcome}: {'; '.join(verdict.reasons)}")
-    return Decision(kind, version, due, outcome, verdict.reasons)
+        outcome = "refused"
+        summary.alerts.append(Alert(f"{kind} version {version} was refused", reasons, f"{by_hand} --force REASON"))
+    say(f"{kind}: version {version} {outcome}: {reasons}")
+    summary.decisions.append(Decision(kind, version, due, outcome, verdict.reasons))

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features import candidates, retrieval
+from features import candidates, retrieval, snapshot
 from perennial.settings import Workspace
-from training import backtest, cross_sell, datasets, duel, offer_backtest
+from training import backtest, cross_sell, datasets, duel, offer_backtest, pipelines
 from training.backtest import Bounds, Judged
 from training.models.churn_model import ChurnModel
 from training.models.offer_model import OfferModel
@@ -168,6 +168,7 @@ class Contest:
     def _asked(self, cutoff: Judged | JudgedOffers) -> Judged | JudgedOffers | None:
         """What the champion says on a day after its training; none where a feature that it needs is there no more."""
         model, store = self.rival.model, self._store
+        snapshot.snapshot(self.workspace, [cutoff.as_of], self.say)
         if isinstance(model, OfferModel):
             if model.names != candidates.names(self.workspace):
                 return None
@@ -194,6 +195,7 @@ class Contest:
             return []
         own, as_of = self.rival.workspace, self.challenger.as_of
         self.say(f"{self.kind}: teaching the champion's settings by {', '.join(map(str, days))}")
+        snapshot.snapshot(self.workspace, pipelines.cutoffs(own, as_of, [self.kind]), self.say)
         if self.kind == "cross_sell":
             learnt = {cutoff.as_of: cutoff.learnt_from for cutoff in self.challenger.judged if cutoff.as_of in days}
             return offer_backtest.judge_offers(self._store, own, as_of, learnt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
-def cutoffs(workspace: Workspace, as_of: date, kinds: Collection[str] = KINDS) -> list[date]:
-    """Every as_of whose snapshot the trainings of these kinds at `as_of` need, `as_of` itself last."""
-    learnt_from = set(cross_sell.cutoffs(workspace, as_of)) if "cross_sell" in kinds else set()
-    if {"churn", "lifetime_value"} & set(kinds):
-        learnt_from |= set(datasets.cutoffs(workspace, as_of))
-    return [*sorted(learnt_from), as_of]
+def cutoffs(workspace: Workspace, as_of: date, kinds: Sequence[str] = KINDS) -> list[date]:
+    """Every as_of whose snapshot the trainings at `as_of` need, `as_of` itself last."""
+    found = [cross_sell.cutoffs(workspace, as_of)] if "cross_sell" in kinds else []
+    if {*kinds} - {"cross_sell"}:
+        found.append(datasets.cutoffs(workspace, as_of))
+    return [*sorted({day for days in found for day in days}), as_of]
 
 
 def train(

@@ -130,10 +130,16 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def apart(recorded: Recorded, say: Say = lambda _: None) -> float:
-    """The largest difference between the run's predictions and those of the model built again, as in `TOLERANCE`.
+@dataclass(frozen=True)
+class Rebuilt:
+    """The model made again, and what both are asked about: everyone known at the as_of, or the offers of some."""
 
-    All is made in a folder of its own, features included; the workspace lends its tables and is left as it was.
+    model: Model
+    rows: NDArray[np.float32]
+
+
+def rebuild(recorded: Recorded, say: Say = lambda _: None) -> Rebuilt:
+    """All is made in a folder of its own, features included; the workspace lends its tables and is left as it was.
 
     Raises:
         CheckFailed: the tables are not those that the run learnt from.
@@ -143,19 +149,23 @@ def apart(recorded: Recorded, say: Say = lambda _: None) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         workspace = recorded.workspace.model_copy(update={"home": scratch, "online": "sqlite", "registry": "sqlite"})
         (Path(scratch) / "tables").symlink_to(recorded.workspace.home_path / "tables")
-        snapshot.snapshot(workspace, pipelines.cutoffs(workspace, recorded.as_of), say)
+        snapshot.snapshot(workspace, pipelines.cutoffs(workspace, recorded.as_of, [recorded.kind]), say)
         store = retrieval.apply(workspace)
         again = pipelines.fit(store, workspace, recorded.kind, recorded.as_of)
         say(f"{recorded.kind} built again")
-        rows = _rows(store, workspace, again, recorded.as_of)
-        then, now = _answers(LOADERS[recorded.kind](recorded.folder), rows), _answers(again, rows)
+        return Rebuilt(again, _rows(store, workspace, again, recorded.as_of))
+
+
+def apart(recorded: Recorded, rebuilt: Rebuilt) -> float:
+    """The largest difference between predictions of the run's model and of the one made again, as in `TOLERANCE`."""
+    stored = LOADERS[recorded.kind](recorded.folder)
+    then, now = _answers(stored, rebuilt.rows), _answers(rebuilt.model, rebuilt.rows)
     if then.shape != now.shape or not np.array_equal(np.isnan(then), np.isnan(now)):
         return float("inf")
     return float(np.nanmax(np.abs(then - now) / np.maximum(np.abs(then), 1.0), initial=0.0))
 
 
 def _rows(store: FeatureStore, workspace: Workspace, model: Model, as_of: date) -> NDArray[np.float32]:
-    """What is asked about: everyone known at the as_of, or the offers of some."""
     customers = retrieval.customer_rows(store, workspace, [as_of])
     if isinstance(model, OfferModel):
         bought = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window].head(_CUSTOMERS)

@@ -45,7 +45,7 @@ def _changed(tracker: MlflowClient, workspace: Workspace, kind: str, reigning: M
         return f"the champion was trained at {reigning.tags['as_of']}, which {as_of} could not know of"
     assert reigning.run_id is not None
     recorded = tracker.get_run(reigning.run_id).data.params
-    if age == 0 and recorded["data_known"] != snapshot.fingerprint(workspace, as_of):
+    if age == 0 and recorded["data_fingerprint"] != snapshot.fingerprint(workspace):
         return "the tables are others than those that the champion was trained on at this day"
     return None
 

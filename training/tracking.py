@@ -73,7 +73,9 @@ def recipe(workspace: Workspace, kind: str, features_hash: str) -> str:
 
     The other kinds' settings count as far as they say which windows are learnt from.
     """
-    own = workspace.model_dump(mode="json", include={kind: True, "training": {"cutoffs", "spacing", "min_history"}})
+    own = workspace.model_dump(
+        mode="json", include={kind: True, "training": {"cutoffs", "customers", "spacing", "min_history"}}
+    )
     windows = [outcome_days(workspace), workspace.churn.active_window, workspace.timezone]
     return hashlib.sha256(json.dumps([kind, own, windows, features_hash, code()]).encode()).hexdigest()[:16]
 

@@ -64,45 +64,44 @@ def plan(workspace: Workspace, kind: str, as_of: date) -> Plan:
     Raises:
         CheckFailed: the history is too short to tune on anything but what is reported.
     """
-    plans = _plans_of_offers(workspace, as_of) if kind == "cross_sell" else _plans_of_customers(workspace, as_of)
-    if not plans:
+    found = _plan_of_offers(workspace, as_of) if kind == "cross_sell" else _plan_of_customers(workspace, as_of)
+    if found is None:
         raise CheckFailed(
             f"{kind} cannot be tuned at {as_of}: no window closes before those that are reported on, with another one"
             " to learn from; ingest an earlier history, or shorten the horizon"
         )
-    return plans[0]
+    return found
 
 
-def _plans_of_customers(workspace: Workspace, as_of: date) -> list[Plan]:
+def _plan_of_customers(workspace: Workspace, as_of: date) -> Plan | None:
     count, days = workspace.training.backtest_cutoffs, datasets.outcome_days(workspace)
-    closed, found = backtest.cutoffs(workspace, as_of, count + _DATES), []
     if datasets.outcome_days(datasets.taught(workspace, as_of)) != days:
-        return []
+        return None
+    closed = backtest.cutoffs(workspace, as_of, count + _DATES)
     reported = backtest.judged_dates(workspace, closed[-workspace.training.cutoffs :], count)
     while reported:
         before = [day for day in closed if (reported[0] - day).days >= days]
         able = [d for d in backtest.judged_dates(workspace, before, _DATES) if _learnt(d, before, days) >= _ENOUGH]
         if able:
-            found.append(Plan(tuple(able), tuple(reported)))
-        reported = reported[1:]
-    return found
+            return Plan(tuple(able), tuple(reported))
+        del reported[0]
+    return None
 
 
 def _learnt(day: date, closed: Sequence[date], days: int) -> int:
     return sum((day - cutoff).days >= days for cutoff in closed)
 
 
-def _plans_of_offers(workspace: Workspace, as_of: date) -> list[Plan]:
-    closed = cross_sell.cutoffs(workspace, as_of)
-    reported = [*offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs, among=closed)]
-    able = [*offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs + _DATES)]
-    found = []
+def _plan_of_offers(workspace: Workspace, as_of: date) -> Plan | None:
+    closed, count = cross_sell.cutoffs(workspace, as_of), workspace.training.backtest_cutoffs
+    reported = [*offer_backtest.cutoffs(workspace, as_of, count, among=closed)]
+    able = [*offer_backtest.cutoffs(workspace, as_of, count + _DATES)]
     while reported:
         before = [day for day in able if day < reported[0]][-_DATES:]
         if before:
-            found.append(Plan(tuple(before), tuple(reported)))
-        reported = reported[1:]
-    return found
+            return Plan(tuple(before), tuple(reported))
+        del reported[0]
+    return None
 
 
 def cutoffs(workspace: Workspace, kind: str, as_of: date) -> list[date]:

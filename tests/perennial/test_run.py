@@ -563,7 +563,8 @@ def test_a_run_that_breaks_off_leaves_a_page_and_an_alert(name: str, battered: B
     assert f"error: {failed['failed']}\n" in battered.done[name].stderr
     alert = found["alerts"][-1]
     assert (alert["about"], alert["says"]) == (f"the run broke off in {failed['name']}", failed["failed"])
-    assert alert["command"].startswith(f"perennial run -c {battered.home.parent}/workspace.yaml --as-of 20")
+    typed = f"perennial run -c {battered.home.parent}/workspace.yaml --home {battered.home} "
+    assert alert["command"].startswith(typed)
     told = (battered.home / "alerts.jsonl").read_text()
     assert alert["about"] in told
 
@@ -642,7 +643,8 @@ def test_an_old_champion_is_challenged_and_a_person_decides(shop: Shop, aged: Fi
     assert sorted(decided) == [(kind, "2", due, "waits for a person") for kind in KINDS]
     alert = next(one for one in found["alerts"] if one["about"] == "churn version 2 waits for a person")
     assert alert["says"] == "; ".join(next(one["reasons"] for one in found["decisions"] if one["kind"] == "churn"))
-    assert alert["command"] == f"perennial promote churn --version 2 -c {shop.config}"
+    typed = f"-c {shop.config} --home {home} --set training.min_history=200 --set retraining.promote=person"
+    assert alert["command"] == f"perennial promote churn {typed} --version 2"
     assert set(pd.read_parquet(storage.scores_path(home, AS_OF))["churn_model"].dropna()) == {"small.churn/1"}
 
 
@@ -650,11 +652,16 @@ def test_an_old_champion_is_challenged_and_the_gate_decides(shop: Shop, aged: Fi
     """What passes answers from this run on; what does not is told, with why, and ends the run with 1."""
     home = shutil.copytree(aged.home, shop.folder / "judged")
     done = shop.run(home, aged.uri, *_EARLY)
+    assert done.code == 1, done.stderr
     found = record(page_of(done))
     outcomes = {one["kind"]: one["outcome"] for one in found["decisions"]}
-    assert outcomes == {}
-    scores = pd.read_parquet(storage.scores_path(home, AS_OF))
-    assert done.code == 1, done.stderr
+    assert outcomes == {"churn": "refused", "lifetime_value": "refused", "cross_sell": "promoted"}
+    scores = pd.read_parquet(storage.scores_path(home, AS_OF)).dropna()
+    assert set(scores["churn_model"]) == {"small.churn/1"}
+    assert set(scores["cross_sell_model"]) == {"small.cross_sell/2"}
+    alert = next(one for one in found["alerts"] if one["about"] == "churn version 2 was refused")
+    assert alert["command"].endswith(" --version 2 --force REASON")
+    assert alert["says"] in (home / "alerts.jsonl").read_text()
 
 
 @pytest.fixture

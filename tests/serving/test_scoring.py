@@ -15,7 +15,7 @@ import pytest
 from workspaces import AS_OF
 
 from features import retrieval, snapshot
-from perennial import registry, storage
+from perennial import cli, predictions, registry, storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from serving import scoring
@@ -138,3 +138,56 @@ def test_a_day_before_anyone_was_known_is_refused(copy: Copy) -> None:
         scoring.score(copy.predictor, retrieval.apply(copy.workspace), nobody)
     assert not storage.scores_path(copy.workspace.home_path, nobody).exists()
     assert storage.latest_scored(copy.workspace.home_path) == AS_OF
+
+
+@pytest.fixture
+def challenged(copy: Copy) -> Iterator[Copy]:
+    """With a challenger of churn: another version of the same files."""
+    tracker = registry.client()
+    first = registry.champion(tracker, copy.workspace, "churn")
+    assert first is not None
+    second = tracker.create_model_version(first.name, first.source, first.run_id, model_id=first.model_id)
+    tracker.set_registered_model_alias(first.name, "challenger", second.version)
+    yield copy
+    tracker.delete_registered_model_alias(first.name, "challenger")
+    tracker.delete_model_version(first.name, second.version)
+
+
+def test_a_challenger_scores_unseen(challenged: Copy) -> None:
+    """Into files and rows of the log of its own; what lists and service read stays the champion's, byte for byte."""
+    before = challenged.scores.read_bytes()
+    challengers = Predictor.shadow(challenged.workspace, registry.client())
+    assert challengers is not None
+    store, said = retrieval.apply(challenged.workspace), []
+    scoring.shadow(challenged.predictor, challengers, store, AS_OF, said.append)
+    assert challenged.scores.read_bytes() == before
+    unseen = pd.read_parquet(storage.shadow_path(challenged.workspace.home_path, AS_OF, "scores"))
+    shown = pd.read_parquet(challenged.scores)
+    assert unseen["customer_id"].tolist() == shown["customer_id"].tolist()
+    assert {*unseen["churn_model"]} == {challengers.versions["churn"]} != {*shown["churn_model"]}
+    assert {*unseen["lifetime_value_model"]} == {*shown["lifetime_value_model"]}
+    logged = predictions.read(challenged.workspace, "shadow")
+    assert {*logged["churn_model"]} == {challengers.versions["churn"]}
+    assert len(logged) == int(unseen["lifetime_value"].notna().sum())
+    assert not storage.shadow_path(challenged.workspace.home_path, AS_OF, "offers").exists()
+    assert said == [f"scored unseen: {challengers.versions['churn']}"]
+    scoring.shadow(challenged.predictor, challengers, store, AS_OF, said.append)
+    assert len(said) == 1
+
+
+def test_without_a_challenger_nothing_is_unseen(copy: Copy) -> None:
+    """Most of the time there is none."""
+    assert Predictor.shadow(copy.workspace, registry.client()) is None
+
+
+def test_a_challenger_without_files_keeps_nobody_from_being_scored(challenged: Copy) -> None:
+    """Its files are gone: a sentence, and the champion's scores are all there is."""
+    tracker = registry.client()
+    gone = tracker.create_model_version("small.churn", "file:///nowhere")
+    tracker.set_registered_model_alias("small.churn", "challenger", gone.version)
+    said: list[str] = []
+    cli._shadow(challenged.predictor, AS_OF, said.append)
+    assert len(said) == 1
+    assert said[0].startswith("a challenger is not scored: the files of models:/small.churn/")
+    assert not storage.shadow_path(challenged.workspace.home_path, AS_OF, "scores").exists()
+    tracker.delete_model_version("small.churn", gone.version)

@@ -38,7 +38,7 @@ def train(tracker: mlflow.MlflowClient, tmp_path: Path) -> Callable[..., None]:
 
     def train(as_of: date = TRAINED, promoted: bool = True, known: str = "") -> None:
         run = tracker.create_run("0")
-        tracker.log_param(run.info.run_id, "data_known", known or snapshot.fingerprint(shop, as_of))
+        tracker.log_param(run.info.run_id, "data_fingerprint", known or snapshot.fingerprint(shop))
         tags = {"as_of": str(as_of), "recipe": tracking.recipe(shop, "churn", online.expected_hash(shop))}
         version = tracker.create_model_version(name, "file:///nowhere", run.info.run_id, tags=tags)
         if promoted:
