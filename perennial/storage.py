@@ -188,6 +188,10 @@ def offers_path(home: Path, as_of: date) -> Path:
     return home / "scores" / str(as_of) / "offers.parquet"
 
 
+def bought_with_path(home: Path, as_of: date) -> Path:
+    return home / "scores" / str(as_of) / "bought_with.parquet"
+
+
 def risk_path(home: Path, as_of: date) -> Path:
     return home / "scores" / str(as_of) / "risk.parquet"
 
