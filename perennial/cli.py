@@ -433,6 +433,18 @@ def monitor(
 
 
 @app.command()
+def campaigns(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
+    """What customers did after past campaign contacts, and which features would tell a model of the contacts.
+
+    Needs the ingested tables, no model. Example: perennial campaigns -c configs/demo.yaml --as-of 2025-01-01
+    """
+    from monitoring.campaigns import as_text, response
+
+    workspace = _open(config, overrides, home)
+    typer.echo(as_text(response(workspace, _day(workspace, as_of))))
+
+
+@app.command()
 def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
     """All of it in order: ingest, snapshot, monitor, train, promote, score, publish. Started again, it goes on.
 
@@ -518,6 +530,29 @@ def list_churn_risk(
         with storage.replacing(out) as draft:
             draft.write_bytes(lists.encode(rows, format.value))
         typer.echo(f"{len(rows):,} customers in {out}")
+
+
+@list_app.command("bought-with")
+def list_bought_with(
+    config: Config, item: Annotated[str | None, typer.Option(help="Of this item; of every one if absent.")] = None,
+    top: Annotated[int, typer.Option(min=1, max=20, help="So many companions of an item at most.")] = 5,
+    out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """What the buyers of an item buy with it more than by chance, for its product page.
+
+    Of a scored as_of, the latest if absent. Example: perennial list bought-with -c configs/demo.yaml --out rules.csv
+    """
+    from serving import lists
+    from serving.bought_with import bought_with
+
+    workspace = _open(config, overrides, home)
+    rules = bought_with(workspace, as_of.date() if as_of else None, item, top)
+    if out is None:
+        typer.echo(rules.to_string(index=False, float_format=lambda figure: f"{figure:.3f}"))
+    else:
+        with storage.replacing(out) as draft:
+            draft.write_bytes(lists.encode(rules, _format_of(out).value))
+        typer.echo(f"{len(rules):,} rules in {out}")
 
 
 def _check_readiness(workspace: Workspace) -> None:

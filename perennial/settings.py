@@ -51,6 +51,7 @@ def _one_or_many(value: Any) -> Any:
 _NAME = r"^[a-z][a-z0-9_]*$"
 _VARIABLE = r"\$\{\w+\}"
 _Name = Annotated[str, StringConstraints(pattern=_NAME)]
+_Items = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
 
 class Table(_Model):
@@ -174,6 +175,29 @@ class CrossSell(_Model):
     level: Literal["category", "item"] = Field(default="category", description="what to rank")
     horizon: int = Field(default=90, ge=1, description="days in which the next purchase counts")
     top: int = Field(default=5, ge=1, le=100, description="offers per customer")
+    kind: Literal["both", "repeat", "new"] = Field(
+        default="both", description="what to offer: what the customer bought before (`repeat`), what not (`new`)"
+    )
+    segment: str | None = Field(
+        default=None,
+        pattern=_NAME,
+        description="the attribute whose value says what who has not bought yet is offered: what sells in that segment",
+    )
+    stock: _Items = Field(
+        default=(), description="the only items to offer, or a .csv or .parquet file with them in a column `item`"
+    )
+    exclude: _Items = Field(default=(), description="items never to offer, or files of them, as for `stock`")
+    margin_floor: float | None = Field(
+        default=None,
+        lt=1,
+        description="least margin of an offered item: 1 - unit_cost / list_price, summed over a category's products",
+    )
+    one_off: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="an item that a smaller share of its buyers bought again is not offered to who has it",
+    )
     features: _Features = Field(default=(), description=_FEATURES)
     boosting: Boosting = Field(default_factory=Boosting, description="how its booster learns")
 
@@ -370,6 +394,9 @@ class Workspace(_Model):
     def _attributes_have_a_table(self) -> Workspace:
         if self.attributes and self.tables.customers is None:
             raise ValueError("attributes are columns of `tables.customers`, which is not given")
+        segment = self.cross_sell.segment
+        if segment is not None and segment not in self.attributes:
+            raise ValueError(f"cross_sell.segment is {segment}, which is none of the attributes")
         return self
 
     @model_validator(mode="after")

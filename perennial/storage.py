@@ -199,6 +199,10 @@ def shadow_path(home: Path, as_of: date, what: str) -> Path:
     return home / "shadow" / str(as_of) / f"{what}.parquet"
 
 
+def bought_with_path(home: Path, as_of: date) -> Path:
+    return home / "scores" / str(as_of) / "bought_with.parquet"
+
+
 def risk_path(home: Path, as_of: date) -> Path:
     return home / "scores" / str(as_of) / "risk.parquet"
 

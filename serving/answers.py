@@ -210,6 +210,16 @@ class Answers:
             "customer_id": customer_id, "as_of": published.as_of.isoformat(), "offers": found.get(customer_id, [])
         }  # fmt: skip
 
+    async def bought_with(self, item: str, top: int) -> dict[str, Any] | None:
+        """The first `top` companions of an item, as the last batch found them; none where it knows no such rule.
+
+        Raises:
+            Refused: the published as_of has no rules.
+        """
+        published = self.current()
+        rules = (await self._filed(published.filed.bought_with, item))[:top]
+        return {"item": item, "as_of": published.as_of.isoformat(), "bought_with": rules} if rules else None
+
     def churn_risk(self, asked: ListQuery) -> lists.Page:
         """A page of the list of the published as_of.
 

@@ -201,6 +201,20 @@ class OffersAnswer(BaseModel):
     offers: list[Offer]
 
 
+class Companion(BaseModel):
+    rank: int
+    bought_with: str
+    buyers: int = Field(description="customers who bought both in the year before")
+    share: float = Field(description="their part of the item's buyers")
+    lift: float = Field(description="that share over the companion's among all buyers; above 1")
+
+
+class BoughtWithAnswer(BaseModel):
+    item: str
+    as_of: date = Field(description="when the last batch counted")
+    bought_with: list[Companion]
+
+
 class Profile(BaseModel):
     tenure_days: int | None
     attributes: dict[str, str | float | None]

@@ -21,6 +21,7 @@ from serving.access import Refusal, Refused
 from serving.answers import Answers
 from serving.bodies import (
     Band,
+    BoughtWithAnswer,
     Card,
     EventsAnswer,
     EventsRequest,
@@ -90,6 +91,12 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {
     404: _refusal(
         "unknown customer",
         "unknown_customer", "no customer with this id was known at the published as_of", {"customer_id": "nobody"},
+    )
+}  # fmt: skip
+_NO_RULE: dict[int | str, dict[str, Any]] = {
+    404: _refusal(
+        "no companion of this item is known",
+        "unknown_item", "nothing is known to go with this item at the published as_of", {"item": "nothing"},
     )
 }  # fmt: skip
 _ROWS = TypeAdapter(list[ListRow]).json_schema(ref_template="#/components/schemas/{model}")
@@ -201,6 +208,24 @@ async def offers(customer_id: CustomerId) -> Response:
     found = await _answers().offers(customer_id)
     if found is None:
         raise Refused(_unknown(customer_id))
+    return JSONResponse(found)
+
+
+@api.get(
+    "/items/{item:path}/bought-with",
+    response_model=BoughtWithAnswer,
+    responses=_REFUSALS | _NO_RULE,
+    dependencies=[allowed("crm")],
+)
+async def bought_with(
+    item: Annotated[str, Path(description="a category, or a product where offers are by item", examples=["tea"])],
+    top: Annotated[int, Query(ge=1, le=20, description="so many at most")] = 5,
+) -> Response:
+    """What the buyers of an item buy with it more than by chance, for its product page."""
+    found = await _answers().bought_with(item, top)
+    if found is None:
+        message = "nothing is known to go with this item at the published as_of"
+        raise Refused(Refusal(404, "unknown_item", message, {"item": item}))
     return JSONResponse(found)
 
 

@@ -60,7 +60,7 @@ def costs(workspace: Workspace, challenger: Version) -> list[Condition]:
 def _milliseconds(model: Model) -> float:
     """For one customer; of offers, for one customer's items."""
     if isinstance(model, OfferModel):
-        rows = np.ones((candidates.POPULAR_ITEMS, len(model.names)), dtype=np.float32)
+        rows = np.ones((candidates.ALL_ITEMS, len(model.names)), dtype=np.float32)
     else:
         rows = np.ones((1, len(model.inputs.packed)), dtype=np.float32)
     taken = []
