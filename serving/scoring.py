@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from features import candidates, retrieval
 from features.snapshot import customer_features, fingerprint
 from perennial import storage
 from serving import lists
+from serving.consent import Consents, apply_profiling
 from serving.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ def score(
     if retrieval.customers_at(workspace, as_of).empty:
         raise storage.CheckFailed(f"nobody is known at {as_of}; choose a later --as-of, or ingest earlier purchases")
     rows = retrieval.customer_rows(store, workspace, [as_of])
-    vectors = retrieval.matrix(rows, [feature.name for feature in customer_features(workspace)])
+    names = [feature.name for feature in customer_features(workspace)]
+    said = Consents(workspace.home_path).everybody("profiling")
+    vectors = apply_profiling(said, rows["customer_id"], names, retrieval.matrix(rows, names))
     ranked = predictor.ranking_among(vectors)
     scores = pd.DataFrame(ranked.score(rows["customer_id"].tolist(), as_of, vectors))
     scored = scores["not_scored_reason"].isna()
-    stamp = _stamp(predictor, as_of)
+    stamp = _stamp(predictor, as_of, said)
     progress(f"scored {int(scored.sum()):,} of {len(scores):,} customers")
     offers = _offers(predictor, store, as_of, rows[scored.to_numpy()])
     with storage.replacing(storage.offers_path(workspace.home_path, as_of)) as draft:
@@ -63,18 +66,18 @@ def score(
 
 
 def is_current(predictor: Predictor, as_of: date) -> bool:
-    """Whether the scores of `as_of` are there, from these champions, tables and settings."""
+    """Whether the scores of `as_of` are there, from these champions, tables, settings and consents."""
     home = predictor.workspace.home_path
-    path = storage.scores_path(home, as_of)
+    path, said = storage.scores_path(home, as_of), Consents(home).everybody("profiling")
     if not path.exists() or not storage.risk_path(home, as_of).exists():
         return False
-    return (pq.read_metadata(path).metadata or {}).get(b"perennial") == _stamp(predictor, as_of).encode()
+    return (pq.read_metadata(path).metadata or {}).get(b"perennial") == _stamp(predictor, as_of, said).encode()
 
 
-def _stamp(predictor: Predictor, as_of: date) -> str:
+def _stamp(predictor: Predictor, as_of: date, said: Mapping[str, bool]) -> str:
     workspace = predictor.workspace
     settings = workspace.model_dump(mode="json", include={"bands", "cross_sell", "churn", "lifetime_value"})
-    parts = [str(as_of), sorted(predictor.versions.items()), fingerprint(workspace), settings]
+    parts = [str(as_of), sorted(predictor.versions.items()), fingerprint(workspace), settings, said]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

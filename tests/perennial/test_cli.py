@@ -25,8 +25,9 @@ from workspaces import small_workspace
 from perennial import cli, registry
 
 COMMANDS = [
-    "backtest", "check", "churn segments", "churn sensitivity", "demo", "export", "ingest", "list churn-risk",
-    "monitor", "promote", "publish", "run", "score", "serve", "simulate", "snapshot", "train",
+    "backtest", "check", "churn segments", "churn sensitivity", "customer", "demo", "erase", "export", "ingest",
+    "keys add", "keys list", "keys revoke", "list churn-risk", "monitor", "promote", "publish", "run", "score", "serve",
+    "simulate", "snapshot", "train",
 ]  # fmt: skip
 HEAVY = {"bentoml", "evidently", "feast", "ibis", "lightgbm", "matplotlib", "mlflow", "pandas", "scipy", "sklearn"}
 
