@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -19,6 +20,7 @@ from starlette.testclient import TestClient
 from perennial.settings import Workspace
 from serving import routes as service_routes
 from serving.access import Permission, Rates
+from serving.audit import AuditLog, Read
 from serving.bodies import LONGEST_ID
 from serving.keys import Keys
 
@@ -245,3 +247,23 @@ def test_nothing_is_answered_without_a_line(
         answer = client.get(f"/v1/customers/{CUSTOMER}", headers=with_key(keys.add("crm", NOW)))
     refused(answer, 503, "no_audit")
     assert "churn_probability" not in answer.text
+
+
+def test_lines_at_the_same_time_are_all_written(tmp_path: Path) -> None:
+    """Of a hundred requests at once each has its line when it is answered, and one that was given up stops none."""
+    audit = AuditLog(tmp_path)
+
+    async def ask(number: int) -> int:
+        await audit.note(Read("key", "crm", f"GET /{number}", NOW, rows=1), 200)
+        return (tmp_path / "audit.jsonl").read_text().count(f'"GET /{number}"')
+
+    async def all_at_once() -> list[int | BaseException]:
+        given_up = asyncio.create_task(ask(100))
+        asked = [asyncio.create_task(ask(number)) for number in range(100)]
+        await asyncio.sleep(0)
+        given_up.cancel()
+        return await asyncio.gather(*asked)
+
+    assert asyncio.run(all_at_once()) == [1] * 100
+    whats = [json.loads(line)["what"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert len(whats) == len(set(whats)) == 101
