@@ -157,6 +157,11 @@ class Training(_Model):
     backtest_cutoffs: int = Field(
         default=3, ge=1, le=60, description="closed cutoffs that a training, or `backtest`, is judged at, at most"
     )
+    customers: int = Field(
+        default=100_000,
+        ge=1000,
+        description="customers to learn from at each of them, at most; above, a sample by their ids",
+    )
     backtest_customers: int = Field(
         default=20_000, ge=1000, description="customers that a backtest looks at, at most; above, a sample by their ids"
     )

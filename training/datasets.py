@@ -33,7 +33,7 @@ HORIZONS = 2
 
 @dataclass(frozen=True)
 class Cutoff:
-    """The customers known at one as_of, a row each in every array, sorted by customer_id.
+    """The customers known at one as_of, or a sample of them, a row each in every array, sorted by customer_id.
 
     vectors: packed features; history_model: fitted on this cutoff's own histories, null where too few came back;
     churned: 1 left, 0 stayed, nan for who cannot leave or where the window is open; value: spend in the window,
@@ -134,8 +134,8 @@ def cutoffs(workspace: Workspace, as_of: date, most: int | None = None) -> list[
     if (as_of - first).days < HORIZONS * outcome_days(short):
         return []
     return closed_cutoffs(
-        as_of, first, outcome_days=outcome_days(short), spacing=training.spacing, most=most or training.cutoffs,
-        min_history=training.min_history,
+        labels.recorded_until(workspace, as_of), first, outcome_days=outcome_days(short), spacing=training.spacing,
+        most=most or training.cutoffs, min_history=training.min_history,
     )  # fmt: skip
 
 
@@ -148,11 +148,12 @@ def load(
 ) -> Dataset:
     """Everything that churn and lifetime value learn from at `as_of`; the snapshots must be there.
 
-    `closed` are the cutoffs to load, those of `cutoffs` if absent; `most` customers, chosen by a hash of the id, are
-    the same ones at every cutoff.
+    `closed` are the cutoffs to load, those of `cutoffs` if absent; of more than `most` customers, `training.customers`
+    if absent, a sample chosen by a hash of the id: the same ones at every cutoff.
     """
     closed = cutoffs(workspace, as_of) if closed is None else closed
-    share = 1.0 if most is None else most / max(1, len(retrieval.customers_at(workspace, as_of)))
+    known = len(retrieval.customers_at(workspace, as_of))
+    share = min(1.0, (most or workspace.training.customers) / max(1, known))
     rows = retrieval.customer_rows(store, workspace, [*closed, as_of], share)
     packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
     used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
@@ -163,22 +164,13 @@ def load(
     sold = labels.shop_days(workspace, known_by=as_of)
     happened["as_of"] = pd.to_datetime(happened["as_of"])
     groups = dict(list(rows.groupby("as_of", sort=True)))
-    found = [
-        _cutoff(inputs, short, day, groups[pd.Timestamp(day)], sold, happened[happened["as_of"] == pd.Timestamp(day)])
-        for day in closed
-    ]
-    open_now = _cutoff(inputs, short, as_of, groups[pd.Timestamp(as_of)], sold, None)
-    return Dataset(inputs, tuple(found), open_now, short)
+    *found, current = (_cutoff(inputs, day, groups[pd.Timestamp(day)], sold) for day in [*closed, as_of])
+    labelled = (_labelled(inputs, short, one, happened[happened["as_of"] == pd.Timestamp(one.as_of)]) for one in found)
+    return Dataset(inputs, tuple(labelled), current, short)
 
 
-def _cutoff(
-    inputs: Inputs,
-    workspace: Workspace,
-    as_of: date,
-    rows: pd.DataFrame,
-    sold: pd.DataFrame,
-    happened: pd.DataFrame | None,
-) -> Cutoff:
+def _cutoff(inputs: Inputs, as_of: date, rows: pd.DataFrame, sold: pd.DataFrame) -> Cutoff:
+    """Without what happened next."""
     vectors = retrieval.matrix(rows, inputs.packed)
     customer_ids = rows["customer_id"].to_numpy(dtype=object)
     try:
@@ -186,9 +178,8 @@ def _cutoff(
     except NotIdentified:
         history_model = None
     unknown = np.full(len(rows), np.nan)
-    shop = (_shop_days(sold, as_of, name) for name in ("value", "n_purchases"))
-    cutoff = Cutoff(as_of, customer_ids, vectors, history_model, unknown, unknown, unknown, *shop)
-    return cutoff if happened is None else _labelled(inputs, workspace, cutoff, happened)
+    shop_value, shop_purchases = (_shop_days(sold, as_of, name) for name in ("value", "n_purchases"))
+    return Cutoff(as_of, customer_ids, vectors, history_model, unknown, unknown, unknown, shop_value, shop_purchases)
 
 
 def _shop_days(sold: pd.DataFrame, as_of: date, name: str) -> ShopDays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 
 import duckdb
 import pandas as pd
@@ -19,6 +19,21 @@ def purchase_days(workspace: Workspace, known_by: date) -> tuple[date, date] | N
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         first, last = connection.execute(query).fetchall()[0]
     return None if first is None else (first, last)
+
+
+def recorded_until(workspace: Workspace, as_of: date) -> date:
+    """The day by which purchases may be missing: `as_of`, or earlier where the shop has been silent as never before.
+
+    Such a silence says that a source is missing rather than that everybody has left; it begins where the longest one
+    so far, counted from the last purchase, ends.
+    """
+    query = f"""
+        SELECT max(day), max(day - before) FROM (
+            SELECT day, coalesce(lag(day) OVER (ORDER BY day), day - 1) AS before
+            FROM (SELECT DISTINCT day FROM {_known("transactions", workspace, as_of)} WHERE amount >= 0))"""
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        last, longest = connection.execute(query).fetchall()[0]
+    return as_of if last is None else min(as_of, last + timedelta(days=longest))
 
 
 def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) -> pd.DataFrame:

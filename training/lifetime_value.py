@@ -29,16 +29,15 @@ Floats = NDArray[np.floating]
 
 MIN_BUYERS = 100
 """Who spent something in the labelled windows; with fewer there is nothing for a booster to learn."""
-_MOST_CUSTOMERS = 100_000
-"""Drawn from each cutoff: more teach nothing that can be measured, and take their time."""
 _DRAWN_CUSTOMERS = 20_000
 
 
 @dataclass(frozen=True)
 class _Taught:
-    """The (sampled) customers of one cutoff who ever bought, a row each, and totals over all customers.
+    """The customers of one cutoff who ever bought, a row each.
 
-    value, purchases: what the window brought; nan where it is open. expected, happened: by `value` and `purchases`.
+    value, purchases: what the window brought; nan where it is open. expected, happened: their totals, by `value` and
+    `purchases`; of a sample of customers too, as only ratios of them count.
     """
 
     as_of: date
@@ -50,18 +49,14 @@ class _Taught:
     happened: dict[str, float]
 
     @classmethod
-    def of(cls, inputs: Inputs, cutoff: Cutoff, horizon: int, rng: np.random.Generator) -> Self:
+    def of(cls, inputs: Inputs, cutoff: Cutoff, horizon: int) -> Self:
         assert cutoff.history_model is not None
-        bought = np.flatnonzero(~np.isnan(inputs.column(cutoff.vectors, "T")))
-        drawn = np.sort(rng.choice(bought, _MOST_CUSTOMERS, replace=False)) if len(bought) > _MOST_CUSTOMERS else bought
-        vectors = cutoff.vectors[drawn]
+        bought = ~np.isnan(inputs.column(cutoff.vectors, "T"))
+        vectors, value, purchases = cutoff.vectors[bought], cutoff.value[bought], cutoff.n_purchases[bought]
         outlook = cutoff.history_model.outlook(inputs.history(vectors), horizon)
-        stands_for = len(bought) / len(drawn)
-        return cls(
-            cutoff.as_of, inputs.design(vectors, outlook), outlook, cutoff.value[drawn], cutoff.n_purchases[drawn],
-            {"value": outlook.value.sum() * stands_for, "purchases": outlook.expected_purchases.sum() * stands_for},
-            {"value": float(cutoff.value.sum()), "purchases": float(cutoff.n_purchases.sum())},
-        )  # fmt: skip
+        expected = {"value": float(outlook.value.sum()), "purchases": float(outlook.expected_purchases.sum())}
+        happened = {"value": float(value.sum()), "purchases": float(purchases.sum())}
+        return cls(cutoff.as_of, inputs.design(vectors, outlook), outlook, value, purchases, expected, happened)
 
     def target(self, kind: str) -> Floats:
         """What a booster learns: amounts as if the window had gone as histories expect, or whether somebody bought."""
@@ -92,14 +87,14 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
     if sum(int((cutoff.value > 0).sum()) for cutoff in usable) < MIN_BUYERS:
         return replace(alone, spread=_drawn_spread(alone, current, workspace, rng))
     horizon = data.taught.lifetime_value.horizon
-    taught = [_Taught.of(data.inputs, cutoff, horizon, rng) for cutoff in usable]
+    taught = [_Taught.of(data.inputs, cutoff, horizon) for cutoff in usable]
     # Whether somebody buys at all is asked only where a later cutoff can say what the answer means for the spend.
     kinds = tuple(OBJECTIVES) if len(taught) > 1 else ("spend", "purchases")
     boosters = _boosters(data.inputs, taught, kinds, workspace.training.seed)
     model = replace(alone, taught_horizon=horizon, boosters=boosters)
     if len(taught) > 1:
         model = _judged(model, taught, workspace)
-    model = _leveled(model, taught, _Taught.of(data.inputs, current, horizon, rng), current)
+    model = _leveled(model, taught, _Taught.of(data.inputs, current, horizon), current)
     if model.curve is None or horizon != model.horizon:
         return replace(model, spread=_drawn_spread(model, current, workspace, rng))
     return model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from features import online, snapshot
 from perennial.registry import KINDS
 from perennial.settings import Workspace
-from training import backtest, churn, cross_sell, datasets, evaluation, lifetime_value, offer_backtest, tracking
+from training import backtest, churn, cross_sell, datasets, evaluation, labels, lifetime_value, offer_backtest, tracking
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -38,6 +38,8 @@ def train(
     Raises:
         CheckFailed: churn or lifetime value cannot be learnt.
     """
+    if (until := labels.recorded_until(workspace, as_of)) < as_of:
+        progress(f"no purchase is recorded after {until}, a silence as never before: no later window counts as closed")
     data = snapshot.fingerprint(workspace)
     keys = {kind: tracking.training_key(workspace, kind, as_of, data) for kind in kinds}
     done = {kind: tracking.registered(tracker, workspace, kind, key) for kind, key in keys.items()}

@@ -91,8 +91,8 @@ def _definition(
 ) -> Definition | None:
     training, churn = workspace.training, workspace.churn
     cutoffs = closed_cutoffs(
-        as_of, first, outcome_days=churn.gap + horizon, spacing=training.spacing, most=training.cutoffs,
-        min_history=training.min_history,
+        labels.recorded_until(workspace, as_of), first, outcome_days=churn.gap + horizon, spacing=training.spacing,
+        most=training.cutoffs, min_history=training.min_history,
     )  # fmt: skip
     start, end = f"as_of + {churn.gap}", f"as_of + {churn.gap + horizon}"
     rows = connection.execute(

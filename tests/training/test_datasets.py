@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from perennial import storage
-from training import datasets
+from training import datasets, labels
 from training.models.buy_till_you_die import BuyTillYouDie
 
 from .conftest import TRAINED_AT, World
@@ -40,6 +40,14 @@ def test_a_cutoff_without_history_enough_is_left_out(world: World) -> None:
     training = world.workspace.training.model_copy(update={"min_history": (date(2024, 3, 28) - first).days})
     found = datasets.cutoffs(world.workspace.model_copy(update={"training": training}), TRAINED_AT)
     assert found == [date(2024, 3, 28), date(2024, 4, 27)]
+
+
+def test_no_window_closes_after_the_purchases_end(world: World) -> None:
+    """Long after the last purchase nothing more has been seen than by the time at which the silence grew long."""
+    until = labels.recorded_until(world.workspace, TRAINED_AT + timedelta(days=300))
+    assert until < TRAINED_AT + timedelta(days=300)
+    late = datasets.cutoffs(world.workspace, TRAINED_AT + timedelta(days=300))
+    assert late[-1] == until - timedelta(days=datasets.outcome_days(world.workspace))
 
 
 def test_churned_is_known_of_exactly_who_could_leave(world: World, lines: pd.DataFrame) -> None:

@@ -197,3 +197,9 @@ def test_the_days_of_the_shop_are_those_known_by_then(tmp_path: Path) -> None:
     assert labels.purchase_days(shop, date(2024, 4, 10)) == (date(2024, 1, 10), date(2024, 2, 10))
     assert labels.purchase_days(shop, date(2024, 4, 11)) == (date(2024, 1, 10), date(2024, 4, 10))
     assert labels.purchase_days(shop, date(2024, 1, 10)) is None
+
+
+def test_a_silence_as_never_before_is_a_missing_source(shop: Workspace) -> None:
+    """The shop was silent for 20 days at most: from 20 days after its last purchase on, purchases may be missing."""
+    assert labels.recorded_until(shop, date(2024, 4, 19)) == date(2024, 4, 19)
+    assert labels.recorded_until(shop, date(2024, 12, 1)) == date(2024, 4, 20)
