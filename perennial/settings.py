@@ -26,6 +26,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from perennial.tables import CUSTOMERS
+
 # Where the shipped configurations find the real data sets when the environment does not say.
 _DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().parents[2] / "shared" / "data")}
 
@@ -314,6 +316,9 @@ class Service(_Model):
         default=None, description="file of the certificate chain (PEM); with `tls_key` the service speaks HTTPS only"
     )
     tls_key: str | None = Field(default=None, description="file of the certificate's private key (PEM)")
+    rate_limit: float = Field(
+        default=1000.0, gt=0, description="requests per second of one key that each worker answers; more get a 429"
+    )
     max_ids: int = Field(default=1000, ge=1, description="customers in one request, at most")
     max_body: int = Field(default=2_000_000, ge=1000, description="bytes of a request's body, at most")
     max_requests: int = Field(
@@ -345,6 +350,16 @@ class Workspace(_Model):
     attributes: Annotated[tuple[_Name, ...], BeforeValidator(_one_or_many)] = Field(
         default=(),
         description="columns of `customers` that describe them, usable as features; names in lower case",
+    )
+    pii: Annotated[tuple[_Name, ...], BeforeValidator(_one_or_many)] = Field(
+        default=(),
+        description="columns of `customers` that say how to reach them (`email`): encrypted with the key in"
+        " PERENNIAL_PRIVACY_KEY, shown in lists to who may see them, never a feature",
+    )
+    pseudonyms: bool = Field(
+        default=False,
+        description="whether every customer_id is replaced by a hash of it, keyed with PERENNIAL_PRIVACY_KEY, as it is"
+        " taken in",
     )
     max_quarantined: float = Field(
         default=0.2, ge=0, le=1, description="share of a source's rows that may be quarantined before ingest fails"
@@ -397,6 +412,14 @@ class Workspace(_Model):
         segment = self.cross_sell.segment
         if segment is not None and segment not in self.attributes:
             raise ValueError(f"cross_sell.segment is {segment}, which is none of the attributes")
+        return self
+
+    @model_validator(mode="after")
+    def _pii_is_nothing_else(self) -> Workspace:
+        if self.pii and self.tables.customers is None:
+            raise ValueError("pii are columns of `tables.customers`, which is not given")
+        if used := {*self.attributes, *CUSTOMERS.names} & {*self.pii}:
+            raise ValueError(f"`{min(used)}` is under `pii` and would be used as a feature; name it once")
         return self
 
     @model_validator(mode="after")

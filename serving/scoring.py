@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from features.snapshot import customer_features, families, fingerprint
 from perennial import predictions, storage
 from serving import lists, offers
 from serving.bought_with import rules
+from serving.consent import Consents, apply_profiling
 from serving.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ def score(
     workspace = predictor.workspace
     if retrieval.customers_at(workspace, as_of).empty:
         raise storage.CheckFailed(f"nobody is known at {as_of}; choose a later --as-of, or ingest earlier purchases")
-    stamp, rows = _stamp(predictor, as_of), retrieval.customer_rows(store, workspace, [as_of])
-    ranked, scores = _scores(predictor, rows, as_of)
+    said = Consents(workspace.home_path).everybody("profiling")
+    stamp, rows = _stamp(predictor, as_of, said), retrieval.customer_rows(store, workspace, [as_of])
+    ranked, scores = _scores(predictor, rows, as_of, said)
     scored = scores["not_scored_reason"].isna()
     progress(f"scored {int(scored.sum()):,} of {len(scores):,} customers")
     offered = offers.OFFERS.empty_table()
@@ -64,9 +66,12 @@ def score(
     return scores
 
 
-def _scores(predictor: Predictor, rows: pd.DataFrame, as_of: date) -> tuple[Predictor, pd.DataFrame]:
-    """The predictor with the percentiles of these customers, and a row of `scores` for each."""
-    vectors = retrieval.matrix(rows, [feature.name for feature in customer_features(predictor.workspace)])
+def _scores(
+    predictor: Predictor, rows: pd.DataFrame, as_of: date, said: Mapping[str, bool]
+) -> tuple[Predictor, pd.DataFrame]:
+    """The predictor with the percentiles of these customers, and a row of `scores` for each; `said` on profiling."""
+    names = [feature.name for feature in customer_features(predictor.workspace)]
+    vectors = apply_profiling(said, rows["customer_id"], names, retrieval.matrix(rows, names))
     ranked = predictor.ranking_among(vectors)
     return ranked, pd.DataFrame(ranked.score(rows["customer_id"].tolist(), as_of, vectors))
 
@@ -79,12 +84,13 @@ def shadow(
 
     Offers only where their challenger is another version than the champion in `predictor`.
     """
-    workspace, stamp = challengers.workspace, _stamp(challengers, as_of)
+    workspace, said = challengers.workspace, Consents(challengers.workspace.home_path).everybody("profiling")
+    stamp = _stamp(challengers, as_of, said)
     path = storage.shadow_path(workspace.home_path, as_of, "scores")
     if _is_stamped(path, stamp):
         return
     rows = retrieval.customer_rows(store, workspace, [as_of])
-    _, scores = _scores(challengers, rows, as_of)
+    _, scores = _scores(challengers, rows, as_of, said)
     if challengers.offers is not None and challengers.is_beside(predictor, "cross_sell"):
         scored = scores["not_scored_reason"].isna().to_numpy()
         offered = offers.rank(workspace, challengers.offers, as_of, rows, scored)
@@ -99,9 +105,10 @@ def shadow(
 
 
 def is_current(predictor: Predictor, as_of: date) -> bool:
-    """Whether the scores of `as_of` are there, from these champions, tables and settings."""
+    """Whether the scores of `as_of` are there, from these champions, tables, settings and consents."""
     home = predictor.workspace.home_path
-    there = _is_stamped(storage.scores_path(home, as_of), _stamp(predictor, as_of))
+    said = Consents(home).everybody("profiling")
+    there = _is_stamped(storage.scores_path(home, as_of), _stamp(predictor, as_of, said))
     return there and storage.risk_path(home, as_of).exists()
 
 
@@ -109,11 +116,11 @@ def _is_stamped(path: Path, stamp: str) -> bool:
     return path.exists() and (pq.read_metadata(path).metadata or {}).get(b"perennial") == stamp.encode()
 
 
-def _stamp(predictor: Predictor, as_of: date) -> str:
+def _stamp(predictor: Predictor, as_of: date, said: Mapping[str, bool]) -> str:
     workspace = predictor.workspace
     settings = workspace.model_dump(mode="json", include={"bands", "cross_sell", "churn", "lifetime_value"})
     listed = [sorted(in_stock(workspace)), sorted(excluded(workspace))]
-    parts = [str(as_of), sorted(predictor.versions.items()), fingerprint(workspace), settings, listed]
+    parts = [str(as_of), sorted(predictor.versions.items()), fingerprint(workspace), settings, listed, said]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
