@@ -81,7 +81,7 @@ class Lately:
         """The first day of every value, once for all as_ofs."""
         for name in self._texts(table, _NEW):
             self._connection.execute(f"""
-                CREATE TEMP TABLE first_{table}_{name} AS SELECT {name} AS value, min(day) AS first
+                CREATE TEMP TABLE first_{table}_{name} AS SELECT {name} AS seen, min(day) AS first
                 FROM {_rows(self.workspace, table)} WHERE {name} IS NOT NULL GROUP BY ALL""")
 
     def _texts(self, table: str, of: Mapping[str, Sequence[str]]) -> list[str]:
@@ -110,7 +110,7 @@ class Lately:
 
     def _new(self, table: str, name: str, start: date) -> float:
         query = f"""SELECT coalesce(avg((first IS NOT NULL AND first >= DATE '{start}')::INT), 0)
-            FROM recent LEFT JOIN first_{table}_{name} ON {name} = value"""
+            FROM recent LEFT JOIN first_{table}_{name} ON {name} = seen"""
         return float(self._connection.execute(query).fetchall()[0][0])
 
 
