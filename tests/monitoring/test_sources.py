@@ -53,7 +53,14 @@ def test_an_ordinary_month_is_quiet(tmp_path: Path, as_of: date) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Lines], Lines], set[str]]] = {
-    "another unit": (lambda lines: lines.assign(amount=lines["amount"] * 100), {"transactions.amount"}),
+    "another unit": (
+        lambda lines: lines.assign(amount=lines["amount"] * 100),
+        {"transactions.amount", "transactions.amount tail"},
+    ),
+    "another unit in a tenth of the lines": (
+        lambda lines: lines.assign(amount=lines["amount"] * np.where(np.arange(len(lines)) % 10, 1, 100)),
+        {"transactions.amount tail"},
+    ),
     "dearer": (lambda lines: lines.assign(amount=lines["amount"] * 2), {"transactions.amount"}),
     "a channel missing": (lambda lines: lines[lines["channel"] != "web"], {"transactions.channel"}),
     "a new channel": (
