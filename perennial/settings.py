@@ -208,7 +208,9 @@ class Promotion(_Model):
     segment_loss: float = Field(
         default=0.02, ge=0, le=1, description="how much of the main metric a segment may lose (auc, ngini, ndcg)"
     )
-    latency: float = Field(default=20.0, gt=0, description="milliseconds that the answer for one customer may take")
+    latency: float = Field(
+        default=20.0, gt=0, description="milliseconds of a processor that one customer's answer may take"
+    )
     size: float = Field(default=50.0, gt=0, description="megabytes that the model's files may have")
 
 
