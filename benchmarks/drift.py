@@ -65,8 +65,8 @@ SHOPS = {
     shop.name: shop
     for shop in (
         Shop("online_retail", date(2010, 12, 1), date(2011, 8, 31), (0, 3)),
-        Shop("complete_journey", date(2017, 8, 1), date(2017, 12, 31), (0, 1)),
-        Shop("adventure_works", date(2012, 6, 1), date(2013, 3, 1), (3, 4), date(2013, 1, 1)),
+        Shop("complete_journey", date(2017, 8, 1), date(2017, 12, 31)),
+        Shop("adventure_works", date(2012, 6, 1), date(2013, 3, 1), (3,), date(2013, 1, 1)),
         *(Shop(f"world{seed}", date(2023, 7, 1), date(2025, 1, 1)) for seed in (1, 2)),
     )
 }
@@ -124,7 +124,7 @@ def _raw(name: str) -> dict:
         return dict(yaml.safe_load(Path(f"configs/{name}.yaml").read_text()))
     world = _FOLDER / f"{name}_tables"
     if not world.exists():
-        simulate(world, customers=2500, years=4, seed=int(name.removeprefix("world")))
+        simulate(world, customers=2000, years=3, seed=int(name.removeprefix("world")))
     raw = yaml.safe_load(Path("configs/demo.yaml").read_text().replace("var/demo_world", str(world)))
     return dict(raw)
 

@@ -281,7 +281,7 @@ class Rows:
     def __init__(self, workspace: Workspace, as_of: date, reference: date) -> None:
         self.as_of, self.lag = as_of, (as_of - reference).days
         self.first = sources.first_day(workspace)
-        self.recent = functools.cache(functools.partial(sources.recent, workspace))
+        self.recent = sources.Lately(workspace).at
         self.room = -1 if self.first is None else ((as_of - self.first).days - self.lag - sources.DAYS) // STEP
         self.now = self._against(as_of) if self.room >= 0 else {}
 

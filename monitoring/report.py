@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from monitoring import customers, shifts
+from monitoring.sources import TABLES
 from perennial import storage
 from perennial.settings import Workspace
 
@@ -33,7 +34,7 @@ def write(workspace: Workspace, page: Path, sides: Sides, limits: Mapping[str, f
         path = page.with_stem(page.stem + name)
         try:
             with _evidently():
-                run = _run(workspace, before, after, limits)
+                run = _run(workspace, before, after, limits, summary=name.removeprefix("-") in TABLES)
                 with storage.replacing(path) as draft:
                     run.save_html(str(draft))
                 _keep(workspace, run, path.stem)
@@ -54,12 +55,17 @@ def _evidently() -> Iterator[None]:
         yield
 
 
-def _run(workspace: Workspace, before: pd.DataFrame, after: pd.DataFrame, limits: Mapping[str, float]) -> Any:
-    """Evidently's run over all columns that both sides have and that are not one constant on both, by our measure."""
+def _run(
+    workspace: Workspace, before: pd.DataFrame, after: pd.DataFrame, limits: Mapping[str, float], summary: bool
+) -> Any:
+    """Evidently's run over all columns that both sides have and that are not one constant on both, by our measure.
+
+    A summary describes each column: empty cells, distinct values, quantiles.
+    """
     from evidently import DataDefinition, Dataset, Report
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
-    from evidently.presets import DataDriftPreset
+    from evidently.presets import DataDriftPreset, DataSummaryPreset
 
     class Table(DataDriftPreset):
         """The preset without the chart per column that it also draws, never shows, and spends half its time on."""
@@ -83,7 +89,7 @@ def _run(workspace: Workspace, before: pd.DataFrame, after: pd.DataFrame, limits
         drift_share=workspace.monitoring.drifted_share, method="moved",
         per_column_threshold={str(name): limits.get(str(name), shifts.MOVED) for name in then},
     )  # fmt: skip
-    return Report([table]).run(
+    return Report([table, *([DataSummaryPreset()] if summary else [])]).run(
         reference_data=Dataset.from_pandas(then, definition), current_data=Dataset.from_pandas(now, definition)
     )
 

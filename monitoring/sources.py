@@ -7,11 +7,10 @@ those who did not buy lately.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-import duckdb
 import numpy as np
 import pandas as pd
 
@@ -56,10 +55,63 @@ def first_day(workspace: Workspace) -> date | None:
     return found
 
 
-def recent(workspace: Workspace, as_of: date) -> dict[str, Recent]:
-    """What each table of events holds of the `DAYS` before `as_of`, as known then; tables without any part left out."""
-    with storage.connect(workspace.home_path, workspace.timezone) as connection:
-        return {table: _recent(connection, workspace, table, as_of) for table in TABLES if _has(workspace, table)}
+class Lately:
+    """The rows that came in before one as_of or another; it keeps what it has looked at."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.tables = [table for table in TABLES if _has(workspace, table)]
+        self._connection = storage.connect(workspace.home_path, workspace.timezone)
+        self._held = {table: self._columns(table) for table in self.tables}
+        self._found: dict[date, dict[str, Recent]] = {}
+        for table in self.tables:
+            self._note_first(table)
+
+    def at(self, as_of: date) -> dict[str, Recent]:
+        """What each table of events holds of the `DAYS` before `as_of`, as known then."""
+        if as_of not in self._found:
+            self._found[as_of] = {table: self._recent(table, as_of) for table in self.tables}
+        return self._found[as_of]
+
+    def _columns(self, table: str) -> set[str]:
+        described = self._connection.execute(f"DESCRIBE SELECT * FROM {_rows(self.workspace, table)}").fetchall()
+        return {row[0] for row in described}
+
+    def _note_first(self, table: str) -> None:
+        """The first day of every value, once for all as_ofs."""
+        for name in self._texts(table, _NEW):
+            self._connection.execute(f"""
+                CREATE TEMP TABLE first_{table}_{name} AS SELECT {name} AS seen, min(day) AS first
+                FROM {_rows(self.workspace, table)} WHERE {name} IS NOT NULL GROUP BY ALL""")
+
+    def _texts(self, table: str, of: Mapping[str, Sequence[str]]) -> list[str]:
+        return [name for name in of[table] if name in self._held[table]]
+
+    def _recent(self, table: str, as_of: date) -> Recent:
+        start, monitoring = days_after(as_of, -DAYS), self.workspace.monitoring
+        columns = [name for name in CONTRACTS[table].names if name in self._held[table] and name != "campaign_id"]
+        self._connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE recent AS SELECT * FROM {_rows(self.workspace, table)}
+            WHERE known_day < DATE '{as_of}' AND day >= DATE '{start}'""")
+        line, empty = ", ".join(columns), ", ".join(f"avg(({name} IS NULL)::INT)" for name in columns)
+        count, last, distinct, *missing = self._connection.execute(
+            f"SELECT count(*), max(day), count(DISTINCT hash({line})), {empty} FROM recent"
+        ).fetchall()[0]
+        shown = ", ".join([*self._texts(table, _NUMBERS), *self._texts(table, _TEXTS), "hour"])
+        chosen = f"ORDER BY hash({line}, {self.workspace.training.seed}) LIMIT {monitoring.sample}"
+        return Recent(
+            rows=self._connection.execute(f"SELECT {shown} FROM recent {chosen}").df(),
+            count=count,
+            pause=(as_of - timedelta(days=1) - last).days if last else DAYS,
+            repeated=1 - distinct / count if count else 0.0,
+            missing={name: float(share or 0.0) for name, share in zip(columns, missing, strict=True)},
+            new={name: self._new(table, name, start) for name in self._texts(table, _NEW)},
+        )
+
+    def _new(self, table: str, name: str, start: date) -> float:
+        query = f"""SELECT coalesce(avg((first IS NOT NULL AND first >= DATE '{start}')::INT), 0)
+            FROM recent LEFT JOIN first_{table}_{name} ON {name} = seen"""
+        return float(self._connection.execute(query).fetchall()[0][0])
 
 
 def _has(workspace: Workspace, table: str) -> bool:
@@ -83,34 +135,6 @@ def _rows(workspace: Workspace, table: str) -> str:
         f"(SELECT lines.*, category FROM {rows} AS lines"
         f" LEFT JOIN (SELECT product_id, category FROM {products}) USING (product_id))"
     )
-
-
-def _recent(connection: duckdb.DuckDBPyConnection, workspace: Workspace, table: str, as_of: date) -> Recent:
-    rows, start = _rows(workspace, table), days_after(as_of, -DAYS)
-    held = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()}
-    numbers = [name for name in _NUMBERS[table] if name in held]
-    texts = [name for name in _TEXTS[table] if name in held]
-    columns = [name for name in CONTRACTS[table].names if name in held and name != "campaign_id"]
-    known = f"{rows} WHERE known_day < DATE '{as_of}'"
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE recent AS SELECT * FROM {known} AND day >= DATE '{start}'")
-    line = ", ".join(columns)
-    shares = ", ".join([f"avg(({name} IS NULL)::INT)" for name in columns] or ["0"])
-    count, last, distinct, *empty = connection.execute(
-        f"SELECT count(*), max(day), count(DISTINCT hash({line})), {shares} FROM recent"
-    ).fetchall()[0]
-    new = {name: _new(connection, name, f"{known} AND day < DATE '{start}'") for name in _NEW[table] if name in held}
-    shown = ", ".join([*numbers, *texts, "hour"])
-    chosen = f"ORDER BY hash({line}, {workspace.training.seed}) LIMIT {workspace.monitoring.sample}"
-    sample = connection.execute(f"SELECT {shown} FROM recent {chosen}").df()
-    pause = (as_of - timedelta(days=1) - last).days if last else DAYS
-    missing = {name: float(share or 0.0) for name, share in zip(columns, empty, strict=True)}
-    return Recent(sample, count, pause, 1 - distinct / count if count else 0.0, missing, new)
-
-
-def _new(connection: duckdb.DuckDBPyConnection, name: str, earlier: str) -> float:
-    query = f"""SELECT coalesce(avg(({name} IS NOT NULL AND {name} NOT IN (
-        SELECT DISTINCT {name} FROM {earlier} AND {name} IS NOT NULL))::INT), 0) FROM recent"""
-    return float(connection.execute(query).fetchall()[0][0])
 
 
 def pairs(before: Mapping[str, Recent], after: Mapping[str, Recent]) -> dict[str, Pair]:

@@ -85,7 +85,7 @@ def test_the_marketers_own_doing_is_no_news_of_the_world(tmp_path: Path) -> None
     rows = rows.assign(interaction_id=rows.index.astype(str), customer_id="1")
     config = write_workspace(tmp_path, make_lines(), tables={"interactions": rows})
     take_in(config)
-    found = sources.recent(settings.read(config), AS_OF)["interactions"]
+    found = sources.Lately(settings.read(config)).at(AS_OF)["interactions"]
     assert found.count == 150
     assert "campaign_id" not in found.missing
 
@@ -97,5 +97,5 @@ def test_only_what_was_known_then_is_looked_at(tmp_path: Path) -> None:
     recorded = lines["occurred_at"].where(~late, pd.Timestamp("2024-06-05"))
     config = write_workspace(tmp_path, lines.assign(recorded_at=recorded))
     take_in(config)
-    assert sources.recent(settings.read(config), AS_OF)["transactions"].pause == 10
-    assert sources.recent(settings.read(config), date(2024, 6, 10))["transactions"].pause == 9
+    assert sources.Lately(settings.read(config)).at(AS_OF)["transactions"].pause == 10
+    assert sources.Lately(settings.read(config)).at(date(2024, 6, 10))["transactions"].pause == 9
