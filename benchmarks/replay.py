@@ -27,6 +27,7 @@ import duckdb
 import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -157,6 +158,7 @@ def draw(months: list[Month], to: Path) -> None:
         _mark(bottom, day, month)
     bottom.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     bottom.set_ylim(0, 1)
+    bottom.margins(x=0.07)
     bottom.set_ylabel("features that moved")
     bottom.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m"))
     for axes in (top, bottom):
@@ -164,7 +166,8 @@ def draw(months: list[Month], to: Path) -> None:
         axes.grid(axis="y", color="#e6eaee")
         axes.set_axisbelow(True)
     to.parent.mkdir(exist_ok=True)
-    figure.savefig(to, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "perennial"}):  # the same figures give the same file
+        figure.savefig(to, metadata={"Date": None})
 
 
 def _month_starts(weeks: pd.Series, days: pd.DatetimeIndex) -> pd.DatetimeIndex:
