@@ -1,7 +1,7 @@
 """Online Retail II, month by month as it would have been lived: take in, watch, train where it is due, score.
 
-    python -m benchmarks.replay                          # from 2010-12 to 2011-08, about half an hour on two cores
-    python -m benchmarks.replay --last 2011-02-01
+    python -m benchmarks.replay                          # from 2010-12 to 2011-08
+    python -m benchmarks.replay --folder var/replay      # kept there; stopped and started again, it goes on
     python -m benchmarks.replay --draw                   # only the plot again, from the last replay's figures
 
 On the first of every month the lines of the month before arrive, and `perennial run` is started on them: it decides by
@@ -18,7 +18,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -28,6 +27,7 @@ import duckdb
 import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -44,23 +44,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", default=FIRST)
     parser.add_argument("--last", default=LAST)
+    parser.add_argument("--folder", type=Path, help="where the shop is kept; thrown away if absent")
     parser.add_argument("--draw", action="store_true", help="the plot alone")
     asked = parser.parse_args()
     if not asked.draw:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(replay(asked.first, asked.last), indent=1))
+        with tempfile.TemporaryDirectory() as thrown_away:
+            replay((asked.folder or Path(thrown_away)).absolute(), asked.first, asked.last)
     draw(json.loads(RESULTS.read_text()), PLOT)
 
 
-def replay(first: str, last: str) -> list[Month]:
-    months = []
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        for start in pd.date_range(first, last, freq="MS"):
-            arrive(folder, start.date())
-            months.append(live(folder, start.date()))
-            print(told(months[-1]), flush=True)
-    return months
+def replay(folder: Path, first: str, last: str) -> None:
+    """Prints each month as it ends, and keeps the figures of those so far."""
+    folder.mkdir(parents=True, exist_ok=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    months: list[Month] = []
+    for start in pd.date_range(first, last, freq="MS"):
+        months.append(live(folder, start.date()))
+        RESULTS.write_text(json.dumps(months, indent=1, default=str))
+        print(told(months[-1]), flush=True)
 
 
 def arrive(folder: Path, as_of: date) -> None:
@@ -80,23 +81,32 @@ def live(folder: Path, as_of: date) -> Month:
     """What the run of a month did, as its own record has it, and what is known by then of earlier predictions."""
     changed = {"transactions": folder / "lines", "products": folder / "known.parquet"}
     over = [f"tables.{table}.path={path}" for table, path in changed.items()]
-    command = [sys.executable, "-m", "perennial", "run", "-c", str(CONFIG), "--as-of", str(as_of)]
-    command += ["--home", str(folder / "home"), *(word for pair in over for word in ("--set", pair))]
-    start = time.monotonic()
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     reports = folder / "home" / "reports"
-    pages = sorted(reports.glob(f"run-{as_of}-*.json"))
-    if not pages:
-        raise SystemExit(f"{as_of}: the run left no page:\n{done.stderr}")
+    if not (run := _last_run(reports, as_of)) or not run["done"]:
+        arrive(folder, as_of)
+        _run(folder, over, as_of)
+        run = _last_run(reports, as_of)
     drift = reports / f"drift-{as_of}.json"
     looked = outcomes.outcomes(settings.read(CONFIG, over, folder / "home"), as_of)
     return {
-        "as_of": str(as_of), "exit": done.returncode, "seconds": time.monotonic() - start,
-        "run": storage.read_json(pages[-1]), "drift": storage.read_json(drift) if drift.exists() else None,
+        "as_of": str(as_of), "run": run, "drift": storage.read_json(drift) if drift.exists() else None,
         "outcomes": [asdict(group) for group in looked.of("week")],
         "scored": _scored(storage.scores_path(folder / "home", as_of)),
     }  # fmt: skip
+
+
+def _run(folder: Path, over: list[str], as_of: date) -> None:
+    command = [sys.executable, "-m", "perennial", "run", "-c", str(CONFIG), "--as-of", str(as_of)]
+    command += ["--home", str(folder / "home"), *(word for pair in over for word in ("--set", pair))]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    with (folder / f"{as_of}.log").open("w") as log:
+        subprocess.run(command, env=environment, stderr=log, check=False)
+
+
+def _last_run(reports: Path, as_of: date) -> Month | None:
+    """The record that the last run of a day left."""
+    pages = sorted(reports.glob(f"run-{as_of}-*.json"))
+    return storage.read_json(pages[-1]) if pages else None
 
 
 def _scored(path: Path) -> dict[str, float]:
@@ -110,15 +120,16 @@ def _scored(path: Path) -> dict[str, float]:
 def told(month: Month) -> str:
     """A month in a few lines."""
     run, scored, drift = month["run"], month["scored"], month["drift"]
-    lines = [f"{month['as_of']}  exit {month['exit']}, {month['seconds']:.0f} s: {scored['customers']:,} customers,"
-             f" {scored['risk']:.1%} of them expected to leave"]  # fmt: skip
+    seconds = sum(stage["seconds"] for stage in run["stages"])
+    lines = [f"{month['as_of']}  {scored['customers']:,} customers, {scored['risk']:.1%} of them expected to leave;"
+             f" {seconds:.0f} s"]  # fmt: skip
     if drift:
         lines.append(
             f"{'drift' if drift['drifted'] else 'no drift'}: {len(drift['features'])} of {drift['judged']} moved"
         )
     for decision in run["decisions"]:
         lines.append(f"{decision['kind']} version {decision['version']} {decision['outcome']}: {decision['due']}")
-    lines += [f"alert: {alert['about']}: {alert['says']}" for alert in run["alerts"]]
+    lines += [f"alert: {alert['about']}: {alert['says'].splitlines()[0][:150]}" for alert in run["alerts"]]
     for group in month["outcomes"][-1:]:
         lines.append(
             f"known by now of {group['asked']:,} predictions in the week of {group['name']}: {group['expected']:.1%}"
@@ -130,7 +141,7 @@ def told(month: Month) -> str:
 def draw(months: list[Month], to: Path) -> None:
     """Two charts over the as_ofs: who was expected to leave and who did; how much had moved, and what was done."""
     days = pd.to_datetime([month["as_of"] for month in months])
-    known = pd.DataFrame(months[-1]["outcomes"])
+    known = pd.DataFrame(months[-1]["outcomes"], columns=["name", "actual", "low", "high"])
     at = _month_starts(known["name"], days)
     figure = Figure(figsize=(8.5, 5.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
@@ -147,6 +158,7 @@ def draw(months: list[Month], to: Path) -> None:
         _mark(bottom, day, month)
     bottom.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     bottom.set_ylim(0, 1)
+    bottom.margins(x=0.07)
     bottom.set_ylabel("features that moved")
     bottom.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m"))
     for axes in (top, bottom):
@@ -154,7 +166,8 @@ def draw(months: list[Month], to: Path) -> None:
         axes.grid(axis="y", color="#e6eaee")
         axes.set_axisbelow(True)
     to.parent.mkdir(exist_ok=True)
-    figure.savefig(to, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "perennial"}):  # the same figures give the same file
+        figure.savefig(to, metadata={"Date": None})
 
 
 def _month_starts(weeks: pd.Series, days: pd.DatetimeIndex) -> pd.DatetimeIndex:
