@@ -41,7 +41,7 @@ FAMILIES = ("tables/customers", "tables/transactions", "days", "snapshots/purcha
 
 @pytest.fixture(scope="module")
 def workspace(shop: Any, environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The private shop with a bad line of each customer in quarantine."""
+    """The private shop with a bad line of each customer in quarantine, and what a service counts in."""
     workspace = private_shop(shop.workspace, tmp_path_factory.mktemp("erasures") / "shop")
     folder = workspace.home_path.parent
     lines = pd.read_parquet(folder / "transactions.parquet")
@@ -52,6 +52,8 @@ def workspace(shop: Any, environment: pytest.MonkeyPatch, tmp_path_factory: pyte
     store = retrieval.apply(workspace)
     scoring.score(Predictor.load(workspace, registry.client()), store, AS_OF)
     online.publish(store, workspace, AS_OF)
+    (workspace.home_path / "bentoml").mkdir()
+    (workspace.home_path / "bentoml" / "counter_1.db").write_bytes(bytes(64))  # as a running service has, no database
     return workspace
 
 
