@@ -326,7 +326,9 @@ class Service(_Model):
     max_requests: int = Field(
         default=64, ge=1, description="requests that a worker has under way, at most; further ones get a 503 at once"
     )
-    timeout: float = Field(default=10.0, gt=0, description="seconds until a request that has no answer yet gets a 503")
+    timeout: float = Field(
+        default=10.0, gt=0, description="seconds until a request, but an erasure, that has no answer yet gets a 503"
+    )
     workers: int = Field(default=1, ge=1, le=64, description="processes that answer; one for each core, less one")
     when_down: Literal["stale", "refuse"] = Field(
         default="stale",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 ONLINE, EVENTS = "online store", "store of events"
 Found = dict[str, int]
+_SQLITE = b"SQLite format 3\0"
 _PATIENCE = 60  # seconds that a database may be busy
 
 
@@ -234,10 +235,16 @@ def _databases(home: Path) -> list[tuple[Path, str]]:
     """The SQLite tables with customers in them."""
     query = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'customer_id'"
     found = []
-    for path in sorted(home.rglob("*.db")):
+    for path in filter(_is_sqlite, sorted(home.rglob("*.db"))):
         with closing(sqlite3.connect(path)) as connection:
             found += [(path, name) for (name,) in connection.execute(f"{query} AND m.type = 'table'")]
     return found
+
+
+def _is_sqlite(path: Path) -> bool:
+    """What /metrics counts in is called `.db` too."""
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
 
 
 def _rows_of_database(path: Path, table: str, customer_id: str) -> list[dict[str, Any]]:
