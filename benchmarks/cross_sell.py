@@ -325,10 +325,8 @@ def _scale(name: str, home: Path) -> dict[str, float]:
     cross_sell.train(retrieval.apply(workspace), workspace, as_of).save(home / "model")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         seconds, gigabytes, rows = pool.apply(_rank, (workspace, home / "model", as_of))
-    print(
-        f"\n{_CUSTOMERS:,} customers x {_CATEGORIES} categories ranked: {seconds:.0f} s, {gigabytes:.1f} GB,"
-        f" {rows:,} offers"
-    )
+    what = f"{_CUSTOMERS:,} customers x {_CATEGORIES} categories"
+    print(f"\n{what} ranked: {seconds:.0f} s, {gigabytes:.1f} GB, {rows:,} offers")
     return {"seconds": seconds, "gigabytes": gigabytes, "offers": rows}
 
 

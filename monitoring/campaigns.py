@@ -81,16 +81,16 @@ def _by_campaign(connection: duckdb.DuckDBPyConnection, as_of: date, days: int) 
     """Who was contacted at all in a campaign was not held back in it."""
     return connection.execute(f"""
         WITH treated AS (
-            SELECT campaign_id, customer_id, bool_or(kind = 'campaign_contact') AS contacted, min(day) AS at
+            SELECT campaign_id, customer_id, bool_or(kind = 'campaign_contact') AS contacted, min(day) AS started
             FROM interactions WHERE kind IN ('campaign_contact', 'campaign_control') GROUP BY ALL
             HAVING min(day) + {days} <= DATE '{as_of}'),
         bought AS (
-            SELECT campaign_id, customer_id, coalesce(sum(amount) FILTER (day >= at), 0) AS spend,
-                   bool_or(day >= at) AS bought, bool_or(day < at) AS before
-            FROM treated JOIN purchases USING (customer_id) WHERE day BETWEEN at - {days} AND at + {days - 1}
+            SELECT campaign_id, customer_id, coalesce(sum(amount) FILTER (day >= started), 0) AS spend,
+                   bool_or(day >= started) AS bought, bool_or(day < started) AS before
+            FROM treated JOIN purchases USING (customer_id) WHERE day BETWEEN started - {days} AND started + {days - 1}
             GROUP BY ALL),
         redeemed AS (SELECT DISTINCT campaign_id, customer_id FROM interactions WHERE kind = 'coupon_redeemed')
-        SELECT campaign_id, min(at) AS first, count(*) FILTER (contacted) AS contacted,
+        SELECT campaign_id, min(started) AS first, count(*) FILTER (contacted) AS contacted,
                avg(coalesce(bought, false)::INT) FILTER (contacted) AS bought,
                avg(coalesce(before, false)::INT) FILTER (contacted) AS bought_before,
                avg(coalesce(spend, 0)) FILTER (contacted) AS spend,

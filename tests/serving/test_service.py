@@ -37,6 +37,7 @@ from perennial import predictions, registry, settings, storage
 from perennial.settings import Service, SettingsError, Workspace
 from serving import processes, scoring, service
 from serving.answers import RETRY_SECONDS, Answers
+from serving.bought_with import bought_with
 from serving.keys import Keys
 from serving.predictor import SCORE_COLUMNS, Predictor
 
@@ -153,6 +154,19 @@ def test_explain_adds_reasons_where_there_is_a_probability(client: TestClient) -
     assert [other["reasons"] for other in others] == [[], []]
     assert last["reasons"]
     assert [last] == ask(client, "c0256", explain=True).json()["scores"]
+
+
+def test_a_product_page_is_told_what_goes_with_an_item(client: TestClient, shop: Any) -> None:
+    """The batch's rules of one item, as many as asked; an item without one is a 404 that names it."""
+    rules = bought_with(shop.workspace, AS_OF, None, 20)
+    item = rules["item"].iloc[0]
+    found = client.get(f"/v1/items/{item}/bought-with?top=1").json()
+    expected = rules[rules["item"] == item].head(1).drop(columns="item").to_dict("records")
+    assert found == {"item": item, "as_of": str(AS_OF), "bought_with": expected}
+    refused = client.get("/v1/items/hammers/bought-with")
+    assert refused.status_code == 404
+    assert refused.json()["error"]["code"] == "unknown_item"
+    assert refused.json()["error"]["details"] == {"item": "hammers"}
 
 
 def test_model_says_what_answers(client: TestClient, shop: Any) -> None:
