@@ -164,7 +164,7 @@ def _fit(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
     sell = workspace.cross_sell
     rows = np.concatenate([each.pairs.rows for each in lessons])
     bought = np.concatenate([each.bought for each in lessons])
-    used = datasets.chosen(workspace, names(workspace), sell.features)
+    used = datasets.chosen(workspace, names(workspace), workspace.cross_sell.features)
     return fit(rows, bought, names(workspace), used, sell, workspace.training.seed)
 
 
