@@ -31,6 +31,8 @@ LEAST: dict[Comparison, float] = {
     "values": MOVED, "categories": MOVED, "presence": MOVED, "missing": 0.05, "tail": math.log(2), "new": 0.1,
     "repeated": 0.05, "volume": math.log(1.5), "pause": 5 / 30,
 }  # fmt: skip
+MOST: dict[Comparison, float] = dict.fromkeys(LEAST, 0.5) | {"tail": math.log(10), "volume": math.log(5)}
+"""Has moved in any case: a past in which the whole range was replaced must not hide that amounts come in pence."""
 BY_CHANCE = 1.63
 """Times sqrt(1/n + 1/m): the Kolmogorov-Smirnov distance that 1 in 100 pairs of equal samples exceeds."""
 MARGIN = 1.5
@@ -46,7 +48,8 @@ METHOD = (
     f" Moved: beyond {MARGIN} times the largest score of the workspace's own past months, and beyond what is least"
     f" ({', '.join(f'{name} {least:.2f}' for name, least in LEAST.items())}) or chance"
     f" ({BY_CHANCE} * sqrt(1/n + 1/m)); {UNKNOWN_SEASON} times those without a last year, {UNKNOWN_PAST} times with"
-    f" fewer than {FEWEST_PAST} past months"
+    f" fewer than {FEWEST_PAST} past months; in any case beyond"
+    f" {', '.join(f'{name} {most:.2f}' for name, most in MOST.items())}"
 )
 _CATEGORIES = 10  # of one text; many rare ones would differ by chance alone
 
@@ -178,10 +181,11 @@ def seasonal(reference: Mapping[str, Pair], last_year: Mapping[str, Pair]) -> di
 
 def threshold(pair: Pair, past: Sequence[float]) -> float:
     """The score from which it has moved, given the scores of past months."""
-    least = pair.least * (1 if pair.season else UNKNOWN_SEASON)
     if len(past) < FEWEST_PAST:
-        return pair.least * UNKNOWN_PAST
-    return max(least, MARGIN * max(past))
+        usual = pair.least * UNKNOWN_PAST
+    else:
+        usual = max(pair.least * (1 if pair.season else UNKNOWN_SEASON), MARGIN * max(past))
+    return max(pair.least, min(usual, MOST[pair.compared]))
 
 
 def limits(now: Mapping[str, Pair], past: Sequence[Mapping[str, Pair]]) -> dict[str, float]:
