@@ -57,7 +57,7 @@ def compare(tracker: MlflowClient, first: str, second: str) -> Comparison:
     for what, (one, other) in (("workspaces", owners), ("models", kinds)):
         if one != other:
             raise CheckFailed(f"{first} and {second} are of different {what}, {one} and {other}: nothing compares them")
-    judged = [evidence.read(tracking.artifacts(tracker, run.info.run_id) / evidence.FOLDER) for run in runs]
+    judged = [_judged(tracker, run.info.run_id) for run in runs]
     pairs = duel.paired(judged[0], judged[1])
     if not pairs:
         days = [", ".join(str(cutoff.as_of) for cutoff in cutoffs) or "none" for cutoffs in judged]
@@ -65,6 +65,11 @@ def compare(tracker: MlflowClient, first: str, second: str) -> Comparison:
             f"{first} and {second} were judged at no common cutoff ({days[0]}; {days[1]}): train both at one --as-of"
         )
     return _compared(kinds[0], (first, second), pairs)
+
+
+def _judged(tracker: MlflowClient, run_id: str) -> list[duel.Cutoff]:
+    workspace = tracking.settings_of(tracking.artifacts(tracker, run_id), run_id)
+    return evidence.read(workspace.home_path, run_id)
 
 
 def _compared(kind: str, runs: tuple[str, str], pairs: Sequence[duel.Pair]) -> Comparison:

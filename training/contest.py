@@ -173,13 +173,14 @@ class Contest:
                 return None
             known_by = self.challenger.as_of
             said = cross_sell.answered_at(store, self.workspace, model, cutoff.as_of, known_by)
-            top = self.workspace.cross_sell.top
-            return replace(JudgedOffers.of(said, (), cutoff.as_of, top), segments=cutoff.segments)
+            judged = JudgedOffers.of(said, (), cutoff.as_of, self.workspace.cross_sell.top)
+            return offer_backtest.with_segments(judged, store, self.workspace)
         rows = retrieval.customer_rows(store, self.workspace, [cutoff.as_of]).set_index("customer_id")
         if not set(model.inputs.packed) <= {*rows.columns}:
             return None
-        vectors = retrieval.matrix(rows.loc[list(cutoff.customer_ids)], model.inputs.packed)
         assert isinstance(cutoff, Judged)
+        cutoff = cutoff.of_customers(np.flatnonzero(np.isin(cutoff.customer_ids, rows.index)))  # some may be erased
+        vectors = retrieval.matrix(rows.loc[list(cutoff.customer_ids)], model.inputs.packed)
         if isinstance(model, ChurnModel):
             return replace(cutoff, answers=(Answer(backtest.OURS, "ours", model.probability(vectors)),))
         forecast = model.forecast(vectors)

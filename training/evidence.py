@@ -1,7 +1,8 @@
 """What a model was judged on, kept beside it: every answer at every judged cutoff, so that two models can be compared.
 
-A Parquet file per cutoff, a row per customer: what happened, what each contender had said, the segments. For offers
-there is a second one with a row per (customer, item).
+In the workspace's home, so that what is erased of a customer there is erased here too: `judged/<run>/`, a Parquet file
+per cutoff, a row per customer: what happened, what each contender had said, the segments. For offers there is a second
+one with a row per (customer, item), without their names.
 """
 
 from __future__ import annotations
@@ -16,18 +17,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from perennial import storage
 from training.backtest import Bounds, Judged
 from training.offer_backtest import JudgedOffers
 from training.peers import Answer
 
-FOLDER = "judged"
 _KEY = b"perennial"
 _PAIRS = ".pairs"
 
 
-def write(folder: Path, judged: Sequence[Judged | JudgedOffers]) -> None:
-    """A file, or for offers two, for each cutoff; `folder` is made."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write(home: Path, run_id: str, judged: Sequence[Judged | JudgedOffers]) -> None:
+    """Keeps what a run was judged on: a file, or for offers two, for each cutoff."""
+    with storage.replacing(_folder(home, run_id)) as draft:
+        draft.mkdir()
+        _write_into(draft, judged)
+
+
+def _folder(home: Path, run_id: str) -> Path:
+    return home / "judged" / run_id
+
+
+def _write_into(folder: Path, judged: Sequence[Judged | JudgedOffers]) -> None:
     for cutoff in judged:
         noted = {
             "as_of": str(cutoff.as_of), "learnt_from": [str(day) for day in cutoff.learnt_from],
@@ -62,9 +72,9 @@ def _write(path: Path, columns: Mapping[str, Any], noted: Mapping[str, Any]) -> 
     pq.write_table(pa.table(dict(columns)).replace_schema_metadata({_KEY: json.dumps(noted)}), path)
 
 
-def read(folder: Path) -> list[Judged | JudgedOffers]:
-    """The judged cutoffs, oldest first; none where nothing could be judged."""
-    files = sorted(path for path in folder.glob("*.parquet") if _PAIRS not in path.name)
+def read(home: Path, run_id: str) -> list[Judged | JudgedOffers]:
+    """The judged cutoffs of a run, oldest first; none where nothing could be judged, or was kept here."""
+    files = sorted(path for path in _folder(home, run_id).glob("*.parquet") if _PAIRS not in path.name)
     return [_read(path) for path in files]
 
 

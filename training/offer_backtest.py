@@ -105,12 +105,13 @@ def judge_offers(
             progress(f"{judge}: not judged: {problem}")
             continue
         judged = JudgedOffers.of(answered, learnt_from, judge, workspace.cross_sell.top)
-        found.append(_with_segments(judged, store, workspace))
+        found.append(with_segments(judged, store, workspace))
         progress(f"{judge}: learnt from {len(learnt_from)} cutoffs, {len(judged.customer_ids):,} customers")
     return found
 
 
-def _with_segments(judged: JudgedOffers, store: FeatureStore, workspace: Workspace) -> JudgedOffers:
+def with_segments(judged: JudgedOffers, store: FeatureStore, workspace: Workspace) -> JudgedOffers:
+    """With the segments that its customers were in at the cutoff."""
     rows = retrieval.customer_rows(store, workspace, [judged.as_of]).set_index("customer_id")
     packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
     vectors = retrieval.matrix(rows, packed)

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import candidates, retrieval, snapshot
-from perennial import settings
 from perennial.registry import model_folder
-from perennial.settings import SettingsError, Workspace
+from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import pipelines, tracking
 from training.models.churn_model import ChurnModel
@@ -61,10 +60,10 @@ class Recorded:
         run = tracking.training_run(tracker, text)
         run_id = str(run.info.run_id)
         kept = tracking.artifacts(tracker, run_id)
+        workspace = tracking.settings_of(kept, run_id)
         try:
-            workspace = settings.parse(_json(kept, "settings.json"), f"run {run_id}")
             libraries, data = _json(kept, "libraries.json"), _json(kept, "data.json")
-        except (SettingsError, FileNotFoundError) as problem:
+        except FileNotFoundError as problem:
             raise CheckFailed(f"run {run_id} was recorded by another version of Perennial: {problem}") from problem
         versions = tracker.search_model_versions(f"run_id = '{run_id}'")
         if not versions:

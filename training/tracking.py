@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from features import snapshot
+from perennial import settings
 from perennial.registry import model_name
-from perennial.settings import Workspace
+from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from training import evidence
 from training.backtest import Judged
@@ -87,11 +88,11 @@ def libraries() -> dict[str, str]:
 
 def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str:
     """Everything that a training depends on, hashed: two with the same key would give the same model."""
-    settings = workspace.model_dump(
+    shaping = workspace.model_dump(
         mode="json", include={"churn", "lifetime_value", "cross_sell", "training", "timezone"}
     )
     code = [path.read_bytes().hex() for path in sorted((ROOT / "training").rglob("*.py"))]
-    return hashlib.sha256(json.dumps([kind, str(as_of), data, settings, code]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([kind, str(as_of), data, shaping, code]).encode()).hexdigest()
 
 
 def registered(tracker: MlflowClient, workspace: Workspace, kind: str, key: str) -> ModelVersion | None:
@@ -123,8 +124,9 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         plots.mkdir()
         training.draw(plots)
         mlflow.log_artifacts(str(plots), "plots")
+        evidence.write(workspace.home_path, run.info.run_id, training.judged)
         kept = Path(scratch) / "kept"
-        evidence.write(kept / evidence.FOLDER, training.judged)
+        kept.mkdir()
         training.card(kept)
         mlflow.log_artifacts(str(kept))
         model.save(stored)
@@ -212,6 +214,18 @@ def kind_of(run: Run) -> str:
     return str(run.data.params["feature_service"]).removesuffix("_v1")
 
 
+def settings_of(kept: Path, run_id: str) -> Workspace:
+    """The workspace that a run, whose files are `kept`, was made with.
+
+    Raises:
+        CheckFailed: it has settings that this code does not know.
+    """
+    try:
+        return settings.parse(json.loads((kept / "settings.json").read_text(encoding="utf-8")), f"run {run_id}")
+    except SettingsError as problem:
+        raise CheckFailed(f"run {run_id} was recorded by another version of Perennial: {problem}") from problem
+
+
 def artifacts(tracker: MlflowClient, run_id: str) -> Path:
     """Where the files of a run lie on this machine.
 
@@ -251,8 +265,8 @@ def experiment(name: str) -> str:
 
 
 def _parameters(workspace: Workspace, training: Training) -> dict[str, Any]:
-    settings = getattr(workspace, training.kind).model_dump(mode="json")
-    return settings | {
+    own = getattr(workspace, training.kind).model_dump(mode="json")
+    return own | {
         "as_of": str(training.as_of),
         "cutoffs": " ".join(map(str, training.cutoffs)),
         "seed": workspace.training.seed,

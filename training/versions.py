@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -11,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from features import candidates, online
 from features.snapshot import features_hash
-from perennial import settings
 from perennial.registry import model_folder, model_name
-from perennial.settings import SettingsError, Workspace
+from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import evidence, tracking
 from training.backtest import Judged
@@ -57,16 +55,10 @@ class Version:
             CheckFailed: its run or its files are gone, it comes from another workspace, or learnt other features.
         """
         folder = usable(tracker, workspace, kind, version, fits)
-        kept = tracking.artifacts(tracker, str(version.run_id))
-        raw = json.loads((kept / "settings.json").read_text(encoding="utf-8"))
-        try:
-            own = settings.parse(raw | {"home": str(workspace.home_path)}, f"run {version.run_id}")
-        except SettingsError as problem:
-            raise CheckFailed(
-                f"{version.name} version {version.version} has settings of another time: {problem}"
-            ) from None
+        run_id = str(version.run_id)
+        own = tracking.settings_of(tracking.artifacts(tracker, run_id), run_id)
         model = LOADERS[kind](folder)
-        judged = tuple(evidence.read(kept / evidence.FOLDER))
+        judged = tuple(evidence.read(workspace.home_path, run_id))
         return cls(str(version.version), dict(version.tags), folder, model, own, judged)
 
     @property

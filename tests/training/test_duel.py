@@ -7,8 +7,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from perennial.storage import CheckFailed
@@ -30,14 +30,15 @@ def judged(customers: int = 400, noise: float = 0.3, seed: int = 1, day: date = 
     return Judged(day, (), ids, actual, answers, {"first half": half, "second half": ~half})
 
 
-def run_of(world: World, kind: str) -> Path:
-    return Path(mlflow.artifacts.download_artifacts(run_id=world.versions[kind].run_id))
+def judged_of(world: World, kind: str) -> list[Any]:
+    """What version 1 was judged on."""
+    return evidence.read(world.workspace.home_path, str(world.versions[kind].run_id))
 
 
 @pytest.mark.parametrize("kind", ["churn", "lifetime_value", "cross_sell"])
 def test_a_run_keeps_what_it_was_judged_on(kind: str, world: World) -> None:
     """Read again, the kept answers give the very figures that the run recorded."""
-    kept = evidence.read(run_of(world, kind) / evidence.FOLDER)
+    kept = judged_of(world, kind)
     recorded = world.tracker.get_run(world.versions[kind].run_id).data.metrics
     assert len(kept) == recorded["judged_cutoffs"]
     figures = [cutoff.figures(cutoff.answers[0], np.arange(len(cutoff.customer_ids))) for cutoff in kept]
@@ -49,8 +50,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     """Answers with their kinds, segments, ids that need quoting, nothing lost on the way."""
     wanted = judged()
     wanted = replace(wanted, customer_ids=np.array([f"Zoë/{i} & co" for i in range(400)], dtype=object))
-    evidence.write(tmp_path, [wanted])
-    [found] = evidence.read(tmp_path)
+    evidence.write(tmp_path, "a-run", [wanted])
+    [found] = evidence.read(tmp_path, "a-run")
     assert isinstance(found, Judged)
     np.testing.assert_array_equal(found.customer_ids, wanted.customer_ids)
     np.testing.assert_array_equal(found.actual, wanted.actual)
@@ -58,7 +59,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         assert (mine.name, mine.kind, mine.is_level) == (theirs.name, theirs.kind, theirs.is_level)
         np.testing.assert_array_equal(mine.predicted, theirs.predicted)
     assert found.segments.keys() == wanted.segments.keys()
-    assert evidence.read(tmp_path / "none") == []
+    assert evidence.read(tmp_path, "another-run") == []
 
 
 def test_only_common_cutoffs_and_customers_are_compared() -> None:
@@ -112,11 +113,9 @@ def planted(world: World, kind: str, change: Any, experiment: str = "world") -> 
     run = world.tracker.create_run(tracking.experiment(experiment), run_name="planted")
     for name, value in world.tracker.get_run(first.run_id).data.params.items():
         world.tracker.log_param(run.info.run_id, name, value)
-    folder = run_of(world, kind)
-    kept = folder.parent / f"planted-{run.info.run_id}"
-    evidence.write(kept / evidence.FOLDER, [change(c) for c in evidence.read(folder / evidence.FOLDER)])
-    (kept / "settings.json").write_bytes((folder / "settings.json").read_bytes())
-    world.tracker.log_artifacts(run.info.run_id, str(kept))
+    evidence.write(world.workspace.home_path, run.info.run_id, [change(c) for c in judged_of(world, kind)])
+    kept = tracking.artifacts(world.tracker, str(first.run_id))
+    world.tracker.log_artifact(run.info.run_id, str(kept / "settings.json"))
     return str(run.info.run_id)
 
 
@@ -128,7 +127,7 @@ def test_two_runs_are_compared_by_metric_segment_and_customer(world: World) -> N
         said[7] = 1 - said[7] / 2
         return replace(cutoff, answers=(replace(cutoff.answers[0], predicted=said),))
 
-    [cutoff] = evidence.read(run_of(world, "churn") / evidence.FOLDER)
+    [cutoff] = judged_of(world, "churn")
     found = comparison.compare(world.tracker, "world.churn/1", planted(world, "churn", moved))
     assert [one.customer_id for one in found.moved] == [cutoff.customer_ids[7]]
     assert [one.metric for one in found.metrics][:2] == ["auc", "average_precision"]
@@ -159,3 +158,25 @@ def test_what_cannot_be_compared_is_said(world: World) -> None:
     ):
         with pytest.raises(CheckFailed, match=reason):
             comparison.compare(world.tracker, "world.churn/1", other)
+
+
+def test_what_is_erased_of_a_customer_in_the_home_is_erased_here(tmp_path: Path) -> None:
+    """Nothing of a single customer lies in MLflow, and a file without one is read and compared like any other."""
+    evidence.write(tmp_path, "a-run", [judged()])
+    [path] = (tmp_path / "judged" / "a-run").glob("*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.slice(1), path)
+    [found] = evidence.read(tmp_path, "a-run")
+    assert "c0000" not in found.customer_ids
+    [(first, second)] = duel.paired([judged()], [found])
+    assert len(first.customer_ids) == len(second.customer_ids) == 399
+
+
+def test_no_customer_is_named_in_mlflow(world: World) -> None:
+    """Neither model, card, settings nor figures of a run hold an id."""
+    ids = {str(customer_id) for customer_id in world.data.current.customer_ids}
+    for version in world.versions.values():
+        folder = tracking.artifacts(world.tracker, str(version.run_id))
+        text = "".join(path.read_text() for path in folder.rglob("*") if path.suffix in {".json", ".html", ".txt"})
+        assert text
+        assert not any(customer_id in text for customer_id in ids)

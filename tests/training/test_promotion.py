@@ -81,12 +81,10 @@ class Registry:
         run = tracker.create_run(tracking.experiment(experiment), run_name="planted")
         for name, value in tracker.get_run(first.run_id).data.params.items():
             tracker.log_param(run.info.run_id, name, value)
-        kept = folder.parent / run.info.run_id
-        evidence.write(kept / evidence.FOLDER, judged)
+        evidence.write(self.world.workspace.home_path, run.info.run_id, judged)
         raw = json.loads((folder / "settings.json").read_text())
         raw[self.kind] |= settings or {}
-        (kept / "settings.json").write_text(json.dumps(raw))
-        tracker.log_artifacts(run.info.run_id, str(kept))
+        tracker.log_dict(run.info.run_id, raw, "settings.json")
         own = dict(first.tags) | {"grade": "B", "recipe": f"recipe {len(self.made)}"} | tags
         made = tracker.create_model_version(self.name, first.source, run.info.run_id, tags=own, model_id=first.model_id)
         self.made.append(made)
@@ -95,7 +93,7 @@ class Registry:
     @property
     def judged(self) -> list[Any]:
         first = self.world.versions[self.kind]
-        return evidence.read(Path(mlflow.artifacts.download_artifacts(run_id=first.run_id)) / evidence.FOLDER)
+        return evidence.read(self.world.workspace.home_path, str(first.run_id))
 
     def judge(self, version: str, workspace: Workspace | None = None) -> Verdict:
         return promotion.judge(self.world.tracker, workspace or self.world.workspace, self.kind, version)
