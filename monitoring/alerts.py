@@ -175,23 +175,22 @@ def _to_webhook(workspace: Workspace, letter: _Letter) -> str:
 
 
 def _by_email(workspace: Workspace, letter: _Letter) -> str:
-    alerts = workspace.alerts
-    assert alerts.email is not None
+    email = workspace.alerts.email
+    assert email is not None
     message = EmailMessage()
-    message["Subject"], message["From"], message["To"] = letter.subject, alerts.email.sender, ", ".join(alerts.email.to)
+    message["Subject"], message["From"], message["To"] = letter.subject, email.sender, ", ".join(email.to)
     message["Date"], message["Message-ID"] = format_datetime(letter.at), make_msgid(domain="perennial")
     message.set_content(letter.text + "\n")
     secure = ssl.create_default_context()
-    if alerts.email.security == "tls":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(alerts.email.host, alerts.email.port, timeout=_PATIENCE, context=secure)
+    if email.security == "tls":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(email.host, email.port, timeout=_PATIENCE, context=secure)
     else:
-        server = smtplib.SMTP(alerts.email.host, alerts.email.port, timeout=_PATIENCE)
+        server = smtplib.SMTP(email.host, email.port, timeout=_PATIENCE)
     with server:
-        if alerts.email.security == "starttls":
+        if email.security == "starttls":
             server.starttls(context=secure)
-        if alerts.email.user is not None:
-            server.login(alerts.email.user, settings.filled(alerts.email.password or "", "alerts.email.password"))
+        if email.user is not None:
+            server.login(email.user, settings.filled(email.password or "", "alerts.email.password"))
         refused = server.send_message(message)
-    return ", ".join(to for to in alerts.email.to if to not in refused) + (
-        f"; refused: {', '.join(refused)}" if refused else ""
-    )
+    told = ", ".join(to for to in email.to if to not in refused)
+    return f"{told}; refused: {', '.join(refused)}" if refused else told

@@ -47,12 +47,12 @@ def as_the_first(challenger: Version) -> Condition:
 
 def costs(workspace: Workspace, challenger: Version) -> list[Condition]:
     """What it takes to hold the model and to ask it."""
-    limits, found = workspace.promotion, challenger.model
+    promotion, found = workspace.promotion, challenger.model
     size = sum(path.stat().st_size for path in challenger.folder.iterdir()) / 1e6
     latency = _milliseconds(found)
     return [
-        Condition(latency <= limits.latency, f"an answer takes {latency:.2f} ms; {limits.latency:g} are allowed"),
-        Condition(size <= limits.size, f"its files have {size:.2f} MB; {limits.size:g} are allowed"),
+        Condition(latency <= promotion.latency, f"an answer takes {latency:.2f} ms; {promotion.latency:g} are allowed"),
+        Condition(size <= promotion.size, f"its files have {size:.2f} MB; {promotion.size:g} are allowed"),
     ]
 
 
@@ -114,18 +114,18 @@ class Contest:
             yield self._nothing_to_compare()
             return
         metric, error = duel.measures(self.kind, pairs)
-        seed, limits = self.workspace.training.seed, self.workspace.promotion
+        seed, promotion = self.workspace.training.seed, self.workspace.promotion
         days = ", ".join(str(cutoff.as_of) for cutoff, _ in pairs)
         self.say(f"{self.kind}: version {self.challenger.number} against {self.rival.number} at {days}")
         main = duel.difference(pairs, metric, seed)
         on = f"on {sum(len(cutoff.customer_ids) for cutoff, _ in pairs):,} answers at {days}: {main}"
-        if self.is_refresh and limits.refresh == "no_worse":
+        if self.is_refresh and promotion.refresh == "no_worse":
             worse = main.is_worse()
             yield Condition(not worse, f"a refresh of the champion, {'worse' if worse else 'no worse'} {on}")
         else:
             yield Condition(main.is_better, f"{'better' if main.is_better else 'not better'} beyond noise {on}")
         level = duel.difference(pairs, error, seed)
-        worse = level.is_worse(limits.calibration_loss)
+        worse = level.is_worse(promotion.calibration_loss)
         yield Condition(not worse, f"calibration is {'worse' if worse else 'no worse'}: {level}")
         yield from self._by_segment(pairs, metric)
 
