@@ -192,6 +192,5 @@ def _by_email(workspace: Workspace, letter: _Letter) -> str:
         if email.user is not None:
             server.login(email.user, settings.filled(email.password or "", "alerts.email.password"))
         refused = server.send_message(message)
-    return ", ".join(to for to in email.to if to not in refused) + (
-        f"; refused: {', '.join(refused)}" if refused else ""
-    )
+    told = ", ".join(to for to in email.to if to not in refused)
+    return f"{told}; refused: {', '.join(refused)}" if refused else told
