@@ -20,9 +20,8 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training.datasets import Cutoff, Dataset
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
-from training.models.buy_till_you_die import Outlook
 from training.models.customer_model import Inputs, predicted
-from training.models.value_model import MONTH, OBJECTIVES, Curve, Spread, ValueModel, fit_booster
+from training.models.value_model import MONTH, OBJECTIVES, Curve, Shown, Spread, ValueModel, fit_booster
 from training.season import YEAR, ClosedWindow, ShopDays, recent_level, seasonal_level
 
 Floats = NDArray[np.floating]
@@ -41,8 +40,7 @@ class _Taught:
     """
 
     as_of: date
-    design: Floats
-    outlook: Outlook
+    shown: Shown
     value: Floats
     purchases: Floats
     expected: dict[str, float]
@@ -56,7 +54,7 @@ class _Taught:
         outlook = cutoff.history_model.outlook(inputs.history(vectors), horizon)
         expected = {"value": float(outlook.value.sum()), "purchases": float(outlook.expected_purchases.sum())}
         happened = {"value": float(value.sum()), "purchases": float(purchases.sum())}
-        return cls(cutoff.as_of, inputs.design(vectors, outlook), outlook, value, purchases, expected, happened)
+        return cls(cutoff.as_of, Shown.of(inputs, vectors, outlook, horizon), value, purchases, expected, happened)
 
     def target(self, kind: str) -> Floats:
         """What a booster learns: amounts as if the window had gone as histories expect, or whether somebody bought."""
@@ -115,7 +113,7 @@ def _history_only(data: Dataset, workspace: Workspace, current: Cutoff) -> Value
 
 
 def _boosters(inputs: Inputs, taught: Sequence[_Taught], kinds: Sequence[str], seed: int) -> dict[str, lgb.Booster]:
-    design = np.concatenate([one.design for one in taught])
+    design = np.concatenate([one.shown.design for one in taught])
     targets = {kind: np.concatenate([one.target(kind) for one in taught]) for kind in kinds}
     return {kind: fit_booster(kind, inputs, design, target, seed) for kind, target in targets.items()}
 
@@ -129,7 +127,7 @@ def _judged(model: ValueModel, taught: Sequence[_Taught], workspace: Workspace) 
     early = sum(age >= model.taught_horizon for age in ages) or len(taught) - 1
     boosters = _boosters(model.inputs, taught[:early], ("spend", "buys"), workspace.training.seed)
     judged = replace(model, boosters=boosters)
-    score = np.concatenate([judged.score(one.design, one.outlook) for one in taught[early:]])
+    score = np.concatenate([judged.score(one.shown) for one in taught[early:]])
     actual = np.concatenate([one.target("spend") for one in taught[early:]])
     curve = Curve.of(score, actual)
     return replace(model, curve=curve, spread=Spread.of(curve(score), actual, workspace.lifetime_value.interval))
@@ -138,10 +136,11 @@ def _judged(model: ValueModel, taught: Sequence[_Taught], workspace: Workspace) 
 def _leveled(model: ValueModel, taught: Sequence[_Taught], now: _Taught, current: Cutoff) -> ValueModel:
     """With the coming window's totals over those that the boosters say of one that goes as histories expect."""
     said = {
-        "value": model.relative(now.design, now.outlook).mean(),
-        "purchases": predicted(model.boosters["purchases"], now.design).mean(),
+        "value": model.relative(now.shown).mean(),
+        "purchases": predicted(model.boosters["purchases"], now.shown.design).mean(),
     }
-    by_history = {"value": now.outlook.value.mean(), "purchases": now.outlook.expected_purchases.mean()}
+    outlook = now.shown.outlook
+    by_history = {"value": outlook.value.mean(), "purchases": outlook.expected_purchases.mean()}
 
     def level(name: str, shop: ShopDays) -> float:
         windows = [one.window(name, shop, model.taught_horizon) for one in taught]

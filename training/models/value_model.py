@@ -30,8 +30,8 @@ _EDGES = (*np.linspace(0, 0.95, 20), 0.975, 0.99, 1.0)
 """Quantiles between which outcomes are averaged; few customers bring much of the total, so the top is cut finer."""
 _FEWEST = 40
 _SMALL = 1e-6
-_HISTORY_WEIGHT = 0.25
-"""Of the history's own value in the spend: trees cannot say more than they have seen, a growing history can."""
+_HISTORY_WEIGHT, _PACE_WEIGHT = 0.2, 0.2
+"""Of the history's own value and of last year's pace in the spend: trees cannot say more than they have seen."""
 
 
 class Forecast(NamedTuple):
@@ -42,6 +42,20 @@ class Forecast(NamedTuple):
     value: Floats
     low: Floats
     high: Floats
+
+
+class Shown(NamedTuple):
+    """What a row is judged by: the boosters' design, the history's outlook over the taught window, and what the last
+    365 days' spend would bring in it at an even pace."""
+
+    design: Floats
+    outlook: Outlook
+    pace: Floats
+
+    @classmethod
+    def of(cls, inputs: Inputs, vectors: NDArray[np.float32], outlook: Outlook, horizon: int) -> Self:
+        pace = np.nan_to_num(inputs.column(vectors, "spend_365d")) * horizon / 365
+        return cls(inputs.design(vectors, outlook), outlook, pace)
 
 
 def _bins(column: Floats) -> list[NDArray[np.intp]]:
@@ -153,11 +167,11 @@ class ValueModel:
         purchases: Floats
         value: Floats
         if self.boosters:
-            taught = self.outlook(vectors, self.taught_horizon)
-            design, longer = self.inputs.design(vectors, taught), self._carried(outlook, taught, days)
-            purchases = predicted(self.boosters["purchases"], design) * longer * self.purchases_level
+            shown = Shown.of(self.inputs, vectors, self.outlook(vectors, self.taught_horizon), self.taught_horizon)
+            longer = self._carried(outlook, shown.outlook, days)
+            purchases = predicted(self.boosters["purchases"], shown.design) * longer * self.purchases_level
             discount = self._mean_discount(days) / self._mean_discount(self.taught_horizon)
-            value = self.relative(design, taught) * longer * self.level * discount
+            value = self.relative(shown) * longer * self.level * discount
         else:
             purchases = outlook.expected_purchases
             value = outlook.value * self._mean_discount(days) * self.worth
@@ -168,22 +182,23 @@ class ValueModel:
     def outlook(self, vectors: NDArray[np.float32], horizon: int) -> Outlook:
         return self.history_model.outlook(self.inputs.history(vectors), horizon)
 
-    def relative(self, design: Floats, taught: Outlook) -> Floats:
+    def relative(self, shown: Shown) -> Floats:
         """Spend in a window of `taught_horizon` days that goes as histories expect."""
-        score = self.score(design, taught)
+        score = self.score(shown)
         return score if self.curve is None else self.curve(score)
 
-    def score(self, design: Floats, taught: Outlook) -> Floats:
+    def score(self, shown: Shown) -> Floats:
         """What customers are ordered by: spend times the chance to buy at all, of booster and history averaged.
 
         The product ranks the many who will mostly not buy better than spend alone (docs/decisions/0007). Without a
         later cutoff to say what the product is worth, spend alone.
         """
-        spend = predicted(self.boosters["spend"], design)
-        spend = (1 - _HISTORY_WEIGHT) * spend + _HISTORY_WEIGHT * taught.value
+        spend = (1 - _HISTORY_WEIGHT - _PACE_WEIGHT) * predicted(self.boosters["spend"], shown.design)
+        spend += _HISTORY_WEIGHT * shown.outlook.value + _PACE_WEIGHT * shown.pace
         if "buys" not in self.boosters:
             return spend
-        return spend * sigmoid((logit(predicted(self.boosters["buys"], design)) - logit(taught.no_purchase)) / 2)
+        buys = logit(predicted(self.boosters["buys"], shown.design))
+        return spend * sigmoid((buys - logit(shown.outlook.no_purchase)) / 2)
 
     def contributions(self, vectors: NDArray[np.float32]) -> tuple[tuple[str, ...], Floats]:
         """Names and SHAP values of every used feature for each row, in the logarithm of spend; zeros without booster.
