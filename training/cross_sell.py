@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating]
 
-# Windows that do not overlap; the latest calibrates a model taught by the others.
+# Windows that do not overlap.
 _CUTOFFS = 3
 _MOST_PAIRS = 1_500_000
 # Newcomers' rate is drawn to everybody's, as by so many purchases expected of them.
@@ -120,38 +120,34 @@ def judged_at(
     """Offers made at `judge`, learnt from dates that had closed by then, against what is known since to be bought.
 
     Raises:
-        NoCrossSell: too little was bought in the windows to learn from.
+        NoCrossSell: too little was bought in the windows to learn from, or nothing in the judged one.
     """
     model = learnt(workspace, [lesson(store, workspace, cutoff, judge) for cutoff in learnt_from])
-    return judged(model, lesson(store, workspace, judge, known_by), workspace)
+    against = lesson(store, workspace, judge, known_by)
+    if not against.bought.any():
+        raise NoCrossSell(f"nothing that could be offered at {judge} was bought in the window after it")
+    return judged(model, against, workspace)
 
 
 def learnt(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
-    """The model of these cutoffs, oldest first; calibrated on the latest as one that the others taught.
+    """The model of these cutoffs, calibrated over all of their windows: the level of the latest alone is its season's.
 
     Raises:
         NoCrossSell: fewer than two items, or too little was bought in the windows.
     """
     if not _suffice(lessons):
         raise NoCrossSell(f"fewer than two items, or fewer than {MIN_BOUGHT} purchases of them, in the closed windows")
-    model = _fit(workspace, lessons)
-    model = replace(model, newcomer_rate=_newcomer_rate(lessons), launch_rate=_launch_rate(lessons))
-    if len(lessons) == 1:
-        return model
-    tried = _fit(workspace, lessons[:-1]).calibrated(lessons[-1].pairs.rows, lessons[-1].bought)
-    return replace(model, repeat=tried.repeat, new=tried.new)
+    sell = workspace.cross_sell
+    rows = np.concatenate([each.pairs.rows for each in lessons])
+    bought = np.concatenate([each.bought for each in lessons])
+    model = fit(rows, bought, names(workspace), sell.horizon, sell.level, workspace.training.seed)
+    rates = _newcomer_rate(lessons), _launch_rate(lessons)
+    return replace(model.calibrated(rows, bought), newcomer_rate=rates[0], launch_rate=rates[1])
 
 
 def _suffice(lessons: Sequence[Lesson]) -> bool:
     items = {item for each in lessons for item in each.pairs.items}
     return len(items) >= MIN_ITEMS and sum(each.n_bought for each in lessons) >= MIN_BOUGHT
-
-
-def _fit(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
-    sell = workspace.cross_sell
-    rows = np.concatenate([each.pairs.rows for each in lessons])
-    bought = np.concatenate([each.bought for each in lessons])
-    return fit(rows, bought, names(workspace), sell.horizon, sell.level, workspace.training.seed)
 
 
 def _newcomer_rate(lessons: Sequence[Lesson]) -> float:

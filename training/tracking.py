@@ -50,7 +50,10 @@ def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str
     settings = workspace.model_dump(
         mode="json", include={"churn", "lifetime_value", "cross_sell", "training", "timezone"}
     )
-    code = [path.read_bytes().hex() for path in sorted((_ROOT / "training").rglob("*.py"))]
+    for name in ("stock", "exclude", "margin_floor", "one_off", "kind"):  # what is offered, not what is learnt
+        del settings["cross_sell"][name]
+    folders = ("features", "training")
+    code = [path.read_bytes().hex() for folder in folders for path in sorted((_ROOT / folder).rglob("*.py"))]
     return hashlib.sha256(json.dumps([kind, str(as_of), data, settings, code]).encode()).hexdigest()
 
 
