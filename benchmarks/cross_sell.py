@@ -41,7 +41,7 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
 RESULTS = Path("benchmarks/results")
-SHOPS = {"online_retail": ("2010-11-29", "2011-03-01", "2011-05-31"), "complete_journey": ("2017-10-01",)}
+SHOPS = {"online_retail": ("2011-03-01", "2011-06-01"), "complete_journey": ("2017-10-01",)}
 _LONG_AFTER = date(2100, 1, 1)
 _SEED = 7
 

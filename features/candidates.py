@@ -114,8 +114,14 @@ class Shelf:
         return len(self.items) if self.offers_everything else 2 * (POPULAR + RISING)
 
     def pairs(self, customers: pd.DataFrame) -> Pairs:
-        """The candidates of each of `customers`, rows of customer features sorted by id, and their features."""
+        """The candidates of each of `customers`, rows of customer features sorted by id, and their features.
+
+        None where nothing sold in a year.
+        """
         customer_ids = pd.Index(customers["customer_id"])
+        if self.items.empty or customers.empty:
+            nothing, rows = np.empty(0, dtype=np.int64), np.empty((0, len(names(self.workspace))), dtype=np.float32)
+            return Pairs(customer_ids, self.items, nothing, nothing, rows, nothing > 0)
         own = _Own.of(self, customer_ids)
         beside = (self._co_purchased(own), own.shares() @ self.shares, self._similar(own))
         keys = self._keys(own, beside)
@@ -175,11 +181,15 @@ class Shelf:
 
     @cached_property
     def _pool_ids(self) -> pd.Index:
-        """Of many customers those whose ids' hashes are smallest: the same every time."""
-        part = storage.rows_of_part(storage.snapshot_part(self.workspace.home_path, "product_affinity", self.as_of))
-        query = (
-            f"SELECT customer_id FROM {part} GROUP BY customer_id ORDER BY md5(customer_id), customer_id LIMIT {POOL}"
+        """Who allows profiling; of many those whose ids' hashes are smallest: the same every time."""
+        own, profile = (
+            storage.rows_of_part(storage.snapshot_part(self.workspace.home_path, family, self.as_of))
+            for family in ("product_affinity", "profile")
         )
+        query = f"""
+            SELECT DISTINCT customer_id FROM {own} SEMI JOIN (
+                SELECT customer_id FROM {profile} WHERE coalesce(profiling_consent, 1) <> 0) USING (customer_id)
+            ORDER BY md5(customer_id), customer_id LIMIT {POOL}"""
         with storage.connect(self.workspace.home_path) as connection:
             return pd.Index(connection.execute(query).df()["customer_id"].sort_values())
 

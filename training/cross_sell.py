@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating]
 
-# Windows that do not overlap; the latest calibrates a model taught by the others.
+# Windows that do not overlap.
 _CUTOFFS = 3
 _MOST_PAIRS = 1_500_000
 # Newcomers' rate is drawn to everybody's, as by so many purchases expected of them.
@@ -120,7 +120,7 @@ def judged_at(
     """Offers made at `judge`, learnt from dates that had closed by then, against what is known since to be bought.
 
     Raises:
-        NoCrossSell: too little was bought in the windows to learn from.
+        NoCrossSell: too little was bought in the windows to learn from, or nothing in the judged one.
     """
     return learner(store, workspace, judge, learnt_from, known_by)(workspace)
 
@@ -131,6 +131,8 @@ def learner(
     """`judged_at` for settings that differ in nothing but how the booster learns; the rows are loaded once."""
     lessons = [lesson(store, workspace, cutoff, judge) for cutoff in learnt_from]
     asked = lesson(store, workspace, judge, known_by)
+    if not asked.bought.any():
+        raise NoCrossSell(f"nothing that could be offered at {judge} was bought in the window after it")
     return lambda settings: judged(learnt(settings, lessons), asked, settings)
 
 
@@ -140,32 +142,24 @@ def answered_at(store: FeatureStore, workspace: Workspace, model: OfferModel, ju
 
 
 def learnt(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
-    """The model of these cutoffs, oldest first; calibrated on the latest as one that the others taught.
+    """The model of these cutoffs, calibrated over all of their windows: the level of the latest alone is its season's.
 
     Raises:
         NoCrossSell: fewer than two items, or too little was bought in the windows.
     """
     if not _suffice(lessons):
         raise NoCrossSell(f"fewer than two items, or fewer than {MIN_BOUGHT} purchases of them, in the closed windows")
-    model = _fit(workspace, lessons)
-    model = replace(model, newcomer_rate=_newcomer_rate(lessons), launch_rate=_launch_rate(lessons))
-    if len(lessons) == 1:
-        return model
-    tried = _fit(workspace, lessons[:-1]).calibrated(lessons[-1].pairs.rows, lessons[-1].bought)
-    return replace(model, repeat=tried.repeat, new=tried.new)
+    rows = np.concatenate([each.pairs.rows for each in lessons])
+    bought = np.concatenate([each.bought for each in lessons])
+    used = datasets.chosen(workspace, names(workspace), workspace.cross_sell.features)
+    model = fit(rows, bought, names(workspace), used, workspace.cross_sell, workspace.training.seed)
+    rates = _newcomer_rate(lessons), _launch_rate(lessons)
+    return replace(model.calibrated(rows, bought), newcomer_rate=rates[0], launch_rate=rates[1])
 
 
 def _suffice(lessons: Sequence[Lesson]) -> bool:
     items = {item for each in lessons for item in each.pairs.items}
     return len(items) >= MIN_ITEMS and sum(each.n_bought for each in lessons) >= MIN_BOUGHT
-
-
-def _fit(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
-    sell = workspace.cross_sell
-    rows = np.concatenate([each.pairs.rows for each in lessons])
-    bought = np.concatenate([each.bought for each in lessons])
-    used = datasets.chosen(workspace, names(workspace), workspace.cross_sell.features)
-    return fit(rows, bought, names(workspace), used, sell, workspace.training.seed)
 
 
 def _newcomer_rate(lessons: Sequence[Lesson]) -> float:

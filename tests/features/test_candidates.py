@@ -126,3 +126,13 @@ def test_without_a_snapshot_it_says_which_command_makes_one(by_item: tuple[Works
     """The sentence names the family, the day and the command."""
     with pytest.raises(CheckFailed, match="popularity has no snapshot at 2024-07-02; run `perennial snapshot"):
         Shelf.at(by_item[0], date(2024, 7, 2))
+
+
+def test_a_shop_that_sold_nothing_for_a_year_has_no_pairs(by_item: tuple[Workspace, pd.DataFrame]) -> None:
+    """Its customers are known, its shelf is empty."""
+    workspace, customers = by_item
+    later = date(2026, 7, 1)
+    snapshot.snapshot(workspace, [later])
+    pairs = Shelf.at(workspace, later).pairs(customers)
+    assert pairs.rows.shape == (0, len(candidates.names(workspace)))
+    assert pairs.keys.empty

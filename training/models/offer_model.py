@@ -79,7 +79,7 @@ class OfferModel:
         return np.minimum(self.launch_rate * shares, 1.0)
 
     def calibrated(self, rows: Rows, bought: Floats) -> Self:
-        """The same model with a line for repeats and one for new items, fitted on a later cutoff (Platt 1999)."""
+        """The same model with a line for repeats and one for new items, fitted on these rows (Platt 1999)."""
         score, owned = self._score(rows), self.owned(rows)
         return replace(self, repeat=_line(score[owned], bought[owned]), new=_line(score[~owned], bought[~owned]))
 
@@ -88,6 +88,8 @@ class OfferModel:
         return rows[:, self.names.index("item_n_purchases")] > 0
 
     def _score(self, rows: Rows) -> Floats:
+        if len(rows) == 0:  # which LightGBM 4.7 refuses
+            return np.empty(0)
         score = predicted(self.booster, _columns(rows, self.names, self.used), raw_score=True)
         if self.plain is not None:
             new, (intercept, *weights) = ~self.owned(rows), self.plain
