@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
+.PHONY: setup demo test lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
 
 setup: .venv/.ready
 
@@ -49,9 +49,6 @@ lock:
 	  --no-emit-index-url --upgrade - -o requirements-spark.lock
 	echo 'prefect>=3' | $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --upgrade - -o requirements-prefect.lock
-
-bench-accuracy: setup
-	$(BIN)/python -m benchmarks.accuracy
 
 bench-value: setup
 	$(BIN)/python -W ignore -m benchmarks.value

@@ -2,6 +2,7 @@
 
     python -m benchmarks.value                                   # all of it, from nothing
     python -m benchmarks.value online_retail 2011-03-01          # one shop's window, any
+    python -m benchmarks.value rolling                           # totals of one shop over rolling cutoffs
     python -m benchmarks.value world --customers 20000           # the simulated shop alone, smaller
 
 A real run of Perennial in a folder of its own answers; the outcomes are read only to print the figures. dec_wape,
@@ -16,7 +17,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,8 +26,10 @@ import pandas as pd
 import yaml
 
 from benchmarks.peers import RESULTS, Answer, Finished, Floats, finished, peers
+from features import retrieval, snapshot
+from perennial import ingest, settings
 from perennial.simulate import simulate, truth
-from training import metrics
+from training import backtest, datasets, metrics
 
 METRICS: dict[str, Callable[[Floats, Floats], float]] = {
     "ngini": metrics.ngini,
@@ -41,6 +44,8 @@ NOMINAL, TOLERANCE = 0.8, 0.03
 WORLD_ENDS, WORLD_HORIZON = date(2025, 1, 1), 90
 WORLD_AS_OF = WORLD_ENDS - timedelta(days=WORLD_HORIZON)
 LEAST_REGRET = 0.02
+ROLLING, ROLLING_AS_OF, ROLLING_CUTOFFS = "online_retail", date(2011, 9, 1), 9
+MEAN_BIAS = 0.08
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,13 @@ REPORTED = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", help="a workspace of configs/, or `world`; everything if absent")
+    parser.add_argument("name", nargs="?", help="a workspace of configs/, `rolling` or `world`; everything if absent")
     parser.add_argument("as_of", nargs="?", type=date.fromisoformat)
     parser.add_argument("--customers", type=int, default=100_000, help="of the simulated shop")
     asked = parser.parse_args()
     found = [_real(window) for window in _asked_for(asked.name, asked.as_of)]
+    if asked.name in (None, "rolling"):
+        found.append(_rolling())
     if asked.name in (None, "world"):
         found.append(_simulated(asked.customers))
     RESULTS.mkdir(exist_ok=True)
@@ -82,6 +89,24 @@ def _asked_for(name: str | None, as_of: date | None) -> list[Window]:
 def _real(window: Window) -> dict[str, object]:
     with finished(Path(f"configs/{window.name}.yaml"), window.as_of) as run:
         return _measured(run, peers(run), window.to_reach)
+
+
+def _rolling() -> dict[str, object]:
+    """By how much totals are off at cutoffs a month apart, each trained on what was known then, and on the mean."""
+    with TemporaryDirectory() as home:
+        workspace = settings.read(Path(f"configs/{ROLLING}.yaml"), home=Path(home))
+        ingest.ingest(workspace, datetime.now(UTC))
+        closed = backtest.cutoffs(workspace, ROLLING_AS_OF, ROLLING_CUTOFFS)
+        snapshot.snapshot(workspace, [*closed, ROLLING_AS_OF])
+        data = datasets.load(retrieval.apply(workspace), workspace, ROLLING_AS_OF, closed)
+        judged = backtest.judge_value(data, workspace, closed[-ROLLING_CUTOFFS:])
+    columns = {str(cutoff.as_of): {answer.name: metrics.bias(cutoff.actual, answer.predicted) for answer in cutoff.answers}
+               for cutoff in judged}  # fmt: skip
+    table = pd.DataFrame(columns)
+    table = table.assign(**{"mean |bias|": table.abs().mean(axis=1), "|mean|": table.mean(axis=1).abs()})
+    print(f"\n{ROLLING}, total off by, at cutoffs of 92 days (mean |bias| at most {MEAN_BIAS})")
+    print(table.to_string(float_format=lambda share: f"{share:.3f}"))
+    return {"workspace": ROLLING, "rolling": table.to_dict("index")}
 
 
 def _simulated(customers: int) -> dict[str, object]:
