@@ -61,7 +61,8 @@ def _by_segment(shelf: Shelf, attribute: str) -> pd.DataFrame:
     with storage.connect(home) as connection:
         return connection.execute(f"""
             WITH bought AS (
-                SELECT customer_id, item, {attribute} AS segment FROM {own} JOIN {profile} USING (customer_id)
+                SELECT customer_id, item, {attribute} AS segment
+                FROM {own} AS own JOIN {profile} AS profile USING (customer_id)
                 WHERE item_days_since_last <= 365 AND {attribute} IS NOT NULL AND coalesce(profiling_consent, 1) <> 0),
             buyers AS (SELECT segment, count(DISTINCT customer_id) AS buyers FROM bought GROUP BY segment)
             SELECT segment, item, count(*) AS n, any_value(buyers) AS buyers FROM bought JOIN buyers USING (segment)
