@@ -1,194 +1,327 @@
-"""Whether today's customers still look like those that the champion learnt from: an Evidently report and a verdict."""
+"""Whether the world has moved since the champion learnt from it, what moved, and whether that matters to the model.
+
+Three things are looked at: the rows that came in lately (`sources`), the customers as the champion sees them
+(`customers`), and what it predicts of them. Each is held against the reference and against the same season last year,
+and what is usual of it is learnt from the workspace's own past months. `report` draws Evidently's pages of it.
+"""
 
 from __future__ import annotations
 
-import math
-import os
+import functools
 import re
-import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import date
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import NamedTuple
 
-import duckdb
 import numpy as np
 import pandas as pd
 
-from features.snapshot import CUSTOMER_FAMILIES, NOT_FOR_MODELS, customer_features
-from perennial import registry, storage
+from features.snapshot import CUSTOMER_FAMILIES, NOT_FOR_MODELS
+from monitoring import customers, report, shifts, sources
+from monitoring.customers import PREDICTIONS, Champion, reference_of
+from monitoring.shifts import Pair, Shift
+from perennial import storage
 from perennial.settings import Workspace
+from perennial.windows import days_after
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+__all__ = ["Champion", "Drift", "Shift", "needed", "reference_of", "watch"]
 
-Comparison = Literal["values", "categories", "presence"]
-
-MOVED = 0.1
-"""A feature has moved when a tenth of the customers would have to change for it to look as it did."""
-BY_CHANCE = 1.63
-"""Times sqrt(1/n + 1/m): the Kolmogorov-Smirnov distance that 1 in 100 pairs of equal samples exceeds."""
-
-_METHOD = (
-    "share of customers that moved: Kolmogorov-Smirnov distance of numbers, total variation distance of categories; "
-    f"the threshold is {MOVED}, or {BY_CHANCE} * sqrt(1/n + 1/m) where fewer customers make chance larger than that"
-)
+SEASON = 364
+"""Days to the same season last year: whole weeks, so that weekdays match."""
+STEP = 30  # days between the past months that say what is usual
+_MOST_PAST = 24
+_NEAR = STEP // 2  # days by which two dates may miss the distance that is wanted
 # Figures of a customer's whole past: they never fall, so they differ between any two dates.
 _NEVER_FALL = frozenset(
     {"tenure_days", "T", "n_purchases", "spend", "frequency", "recency", "gap_max", "spend_max"}
     | {"days_since_cancellation"}
 )
-_CATEGORIES = 10  # of one attribute; many rare ones would differ by chance alone
 _SHOWN = 4
-
-
-@dataclass(frozen=True)
-class Shift:
-    """One feature that moved, by `score`.
-
-    `before` and `after` are means for `values`, shares of customers of whom it is known for `presence` (a feature that
-    more than half of its holders lost, or gained), and null for `categories`.
-    """
-
-    feature: str
-    compared: Comparison
-    score: float
-    threshold: float
-    before: float | None
-    after: float | None
-
-    def __str__(self) -> str:
-        if self.before is None or self.after is None:
-            return f"{self.score:.2f}  other categories"
-        if self.compared == "presence":
-            return f"{self.score:.2f}  known of {self.before:.0%} -> {self.after:.0%} of customers"
-        return f"{self.score:.2f}  mean {self.before:,.4g} -> {self.after:,.4g}"
+Pairs = dict[str, Pair]
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What moved between two snapshots, strongest first; `share` is of the `judged` features.
+    """What moved between `reference` and `as_of`, farthest beyond its own threshold first.
 
-    The features in `growing` and `constant` were not judged. `page` is Evidently's, `record` this one as JSON.
+    `sources` moved in the rows of the last month, `features` in what the champion is shown of customers, `predictions`
+    in what it says of them. `share` is the moved share of the `judged` features, `weight` their share of what the
+    champion decides by; from `limit` and `weight_limit` on they count. Not judged were features that grow with the
+    calendar and constant ones; `gone` are those of the reference that exist no more. `past` is from how many earlier
+    months the thresholds come, `last_year` the other date compared with, null where there is none. `pages` are
+    Evidently's, the first of them `page`; `problem` says why there are none. `record` is this as JSON.
+
+    `matters`: the champion decides by what moved, or predicts otherwise. `drifted`: that, or anything else moved.
     """
 
     as_of: date
     reference: date
+    last_year: date | None
     drifted: bool
+    matters: bool
     share: float
     limit: float
+    weight: float
+    weight_limit: float
     judged: int
+    past: int
+    sources: tuple[Shift, ...]
     features: tuple[Shift, ...]
+    predictions: tuple[Shift, ...]
     growing: tuple[str, ...]
     constant: tuple[str, ...]
+    gone: tuple[str, ...]
     reference_rows: int
     current_rows: int
     page: Path
     record: Path
+    pages: tuple[Path, ...] = ()
+    problem: str = ""
 
     def __str__(self) -> str:
-        shown = self.features[:_SHOWN]
-        width = max((len(shift.feature) for shift in shown), default=0)
-        more = len(self.features) - len(shown)
+        season = f" and {self.last_year}" if self.last_year else ""
+        usual = f"{self.past} earlier months say what is usual" if self.past else "no earlier month says what is usual"
         lines = [
-            f"{'drift' if self.drifted else 'no drift'} at {self.as_of} against {self.reference}: "
-            f"{len(self.features)} of {self.judged} features moved ({self.share:.0%}; {self.limit:.0%} is drift)",
-            *(f"  {shift.feature:{width}}  {shift}" for shift in shown),
-            *([f"  and {more} more, in {self.record}"] if more else []),
-            f"not judged: {len(self.growing)} that follow the calendar, {len(self.constant)} empty or constant",
-            f"page: {self.page}",
+            f"{'drift' if self.drifted else 'no drift'} at {self.as_of} against {self.reference}{season}"
+            f"{', and it matters to the model' if self.matters else ''}; {usual}",
+            *_listed("rows of the last month", self.sources),
+            *_listed("predictions", self.predictions),
+            f"{len(self.features)} of {self.judged} features moved ({self.share:.0%}; {self.limit:.0%} is drift), with"
+            f" {self.weight:.0%} of what the model decides by ({self.weight_limit:.0%} matters)",
+            *_listed("", self.features[:_SHOWN]),
         ]
-        return "\n".join(lines)
+        if more := len(self.features) - _SHOWN:
+            lines += [f"  and {more} more, in {self.record}"] if more > 0 else []
+        lines.append(
+            f"not judged: {len(self.growing)} that follow the calendar, {len(self.constant)} empty or constant"
+        )
+        if self.gone:
+            lines.append(f"in the reference alone: {', '.join(self.gone[:5])}; no setting asks for them any more")
+        return "\n".join([*lines, self.problem or f"page: {self.page}"])
 
 
-def reference_of(tracker: MlflowClient, workspace: Workspace) -> date:
-    """The latest cutoff that the champion churn model learnt from; where it had none, the as_of it was trained at.
+def _listed(title: str, moved: Sequence[Shift]) -> list[str]:
+    width = max((len(shift.feature) for shift in moved), default=0)
+    return [*([f"{title}:"] if title and moved else []), *(f"  {shift.feature:{width}}  {shift}" for shift in moved)]
 
-    Earlier cutoffs are left aside: histories were shorter then, so a mixture of all differs from any later date.
+
+def needed(workspace: Workspace, as_of: date, reference: date) -> list[date]:
+    """The dates whose snapshots `watch` compares: last year's too where the shop was already there."""
+    last_year = days_after(as_of, -SEASON)
+    first = sources.first_day(workspace)
+    is_there = first is not None and (last_year - first).days >= workspace.training.min_history
+    return [*([last_year] if is_there else []), reference, as_of]
+
+
+def watch(workspace: Workspace, as_of: date, reference: date, champion: Champion | None = None) -> Drift:
+    """Compares `as_of` with `reference` and last year; writes `reports/drift-<as_of>.html`, others and `.json`.
+
+    Compared are the rows of the last month, and the customers whom the churn model predicts, `monitoring.sample` a
+    side, in what it is shown of them and in what it says of them. Without a champion nothing is predicted, and every
+    feature weighs alike. Not judged is what grows with the calendar by itself: figures of a whole past (`T`,
+    `tenure_days`, `n_purchases` ...) and windows that reached further back than the first purchase at `reference`,
+    which were still filling; nor the shop's own season (`shop_...`), one figure for all customers and another every
+    day. Nor are features that are empty or one constant on both sides.
 
     Raises:
-        CheckFailed: nothing was promoted yet.
+        CheckFailed: a snapshot is missing or cannot be read, has no customer to predict, or no feature to compare.
     """
-    version = registry.champion(tracker, workspace, "churn")
-    if version is None or version.run_id is None:
-        name = registry.model_name(workspace, "churn")
-        raise storage.CheckFailed(f"{name} has no champion; run `perennial train`, then `perennial promote`")
-    recorded = tracker.get_run(version.run_id).data.params
-    return date.fromisoformat(max(recorded.get("cutoffs", "").split(), default=recorded["as_of"]))
-
-
-def watch(workspace: Workspace, as_of: date, reference: date) -> Drift:
-    """Compares the snapshot `as_of` with that of `reference`; writes `reports/drift-<as_of>.html` and `.json`.
-
-    Compared are the customers whom the churn model predicts, `monitoring.sample` a side, in what it is shown of them.
-    It is drift when at least `monitoring.drifted_share` of the judged features moved. Not judged is what grows with
-    the calendar by itself: figures of a whole past (`T`, `tenure_days`, `n_purchases` ...) and windows that reached
-    further back than the first purchase at `reference`, which were still filling; nor the shop's own season
-    (`shop_...`), one figure for all customers and another every day. Nor are features that are empty or one constant on
-    both sides.
-
-    Raises:
-        CheckFailed: a snapshot is missing, has no customer to predict, or has no feature to compare.
-    """
-    before, after = _rows(workspace, reference), _rows(workspace, as_of)
-    constant = [name for name in before.columns if not _varies(before[name], after[name])]
-    before, after = before.drop(columns=constant), after.drop(columns=constant)
-    history = _days_of_history(workspace, reference)
-    growing = [name for name in before.columns if _follows_the_calendar(name, history)]
-    before, after = before.drop(columns=growing), after.drop(columns=growing)
-    if before.columns.empty:
-        raise storage.CheckFailed(f"{reference} and {as_of} share no feature to compare: all are constant or grow")
-    pairs = {name: _pair(before[name], after[name], _attribute_values(workspace, name)) for name in before.columns}
-    shifts = sorted((s for s in map(_shift, pairs.items()) if s.score >= s.threshold), key=lambda s: -s.score)
-    share, limit = len(shifts) / len(pairs), workspace.monitoring.drifted_share
-    page = workspace.home_path / "reports" / f"drift-{as_of}.html"
-    drift = Drift(
-        as_of, reference, share >= limit, share, limit, len(pairs), tuple(shifts), tuple(growing), tuple(constant),
-        len(before), len(after), page, page.with_suffix(".json"),
-    )  # fmt: skip
-    with storage.replacing(page) as draft:
-        _write_page(pairs, limit, draft)
-        storage.write_json(drift.record, asdict(drift) | {"method": _METHOD, "seed": workspace.training.seed})
+    comparison = Comparison(workspace, as_of, reference, champion)
+    drift = comparison.drift()
+    pages, problem = report.write(workspace, drift.page, comparison.sides(), comparison.limits())
+    drift = replace(drift, pages=pages, problem=problem)
+    storage.write_json(drift.record, asdict(drift) | {"method": shifts.METHOD, "seed": workspace.training.seed})
     return drift
 
 
-def _rows(workspace: Workspace, as_of: date) -> pd.DataFrame:
-    """What the churn model is shown of a fixed sample of the customers whom it predicts at `as_of`."""
-    parts = {family: storage.snapshot_part(workspace.home_path, family, as_of) for family in CUSTOMER_FAMILIES}
-    for part in parts.values():
-        if not part.exists():
-            raise storage.CheckFailed(f"{part} is missing; run `perennial snapshot -c FILE --as-of {as_of}`")
-    tables = {family: f"{storage.rows_of_part(part)} AS {family}" for family, part in parts.items()}
-    everyone = tables.pop("profile")
-    joins = " ".join(f"LEFT JOIN {table} USING (customer_id, as_of)" for table in tables.values())
-    shown = [f'"{f.name}"' for f in customer_features(workspace) if f.name not in NOT_FOR_MODELS]
-    churn = workspace.churn
-    active = f"days_since_last_purchase <= {churn.active_window}"
-    stayed = "days_since_cancellation IS NULL AND days_since_contract_end IS NULL"
-    predicted = stayed if churn.kind == "event" else active
-    query = f"""
-        SELECT {", ".join(shown)} FROM {everyone} {joins} WHERE {predicted}
-        ORDER BY md5(concat(customer_id, {workspace.training.seed})) LIMIT {workspace.monitoring.sample}"""
-    with storage.connect(workspace.home_path) as connection:
-        try:
-            rows = connection.execute(query).df()
-        except duckdb.BinderException as problem:
-            raise storage.CheckFailed(
-                f"the snapshot of {as_of} has other features than these settings ask for;"
-                f" run `perennial snapshot -c FILE --as-of {as_of}`"
-            ) from problem
-    if rows.empty:
-        raise storage.CheckFailed(f"no customer of {as_of} has {predicted}, so nobody can be compared; see churn.kind")
-    return rows
+class Comparison:
+    """What `watch` compares, before anything is written. Raises what `watch` does."""
+
+    def __init__(self, workspace: Workspace, as_of: date, reference: date, champion: Champion | None) -> None:
+        self.workspace, self.as_of, self.reference, self.champion = workspace, as_of, reference, champion
+        self.seen, self.rows = _Seen(workspace, champion), Rows(workspace, as_of, reference)
+        self.pairs = self.seen.against(reference, as_of)
+        self.judged = [name for name in self.pairs if name not in PREDICTIONS]
+        if not self.judged:
+            raise storage.CheckFailed(f"{reference} and {as_of} share no feature to compare: all are constant or grow")
+
+    @functools.cached_property
+    def past(self) -> list[Pairs]:
+        """The same of earlier pairs of dates, none of which is later than the reference."""
+        dates = self.seen.past(self.reference, (self.as_of - self.reference).days)
+        return [self.seen.against(*pair) for pair in dates]
+
+    def limits(self) -> dict[str, float]:
+        """The score from which each thing has moved, by name."""
+        return shifts.limits(self.pairs, self.past) | shifts.limits(self.rows.now, self.rows.past)
+
+    def sides(self) -> report.Sides:
+        return self.seen.sides(self.as_of, self.reference) | self.rows.sides()
+
+    def drift(self) -> Drift:
+        monitoring, equal = self.workspace.monitoring, dict.fromkeys(self.judged, 1 / len(self.judged))
+        importance = self.champion.importance(self.seen.at(self.reference)) if self.champion else equal
+        found = shifts.moved(self.pairs, self.past, importance)
+        predictions = tuple(shift for shift in found if shift.feature in PREDICTIONS)
+        rows = tuple(shifts.moved(self.rows.now, self.rows.past))
+        share, weight = _spread(found, self.judged, importance)
+        usual = [_spread(_as_then(self.past, place), self.judged, importance) for place in range(len(self.past))]
+        limit = _limit(monitoring.drifted_share, [month.share for month in usual])
+        weight_limit = _limit(monitoring.matters_share, [month.weight for month in usual])
+        matters = bool(predictions) or weight >= weight_limit
+        page = self.workspace.home_path / "reports" / f"drift-{self.as_of}.html"
+        return Drift(
+            as_of=self.as_of, reference=self.reference, last_year=self.seen.last_year(self.as_of), matters=matters,
+            drifted=matters or bool(rows) or share >= limit, share=share, limit=limit, weight=weight,
+            weight_limit=weight_limit, judged=len(self.judged), past=len(self.past), sources=rows,
+            features=tuple(shift for shift in found if shift.feature not in PREDICTIONS), predictions=predictions,
+            growing=self.seen.growing(self.reference), constant=self.seen.constant(self.reference, self.as_of),
+            gone=customers.gone(self.workspace, self.reference), reference_rows=len(self.seen.at(self.reference)),
+            current_rows=len(self.seen.at(self.as_of)), page=page, record=page.with_suffix(".json"),
+        )  # fmt: skip
 
 
-def _days_of_history(workspace: Workspace, as_of: date) -> int:
-    """From the first purchase of all to `as_of`."""
-    part = storage.snapshot_part(workspace.home_path, "purchases", as_of)
-    with storage.connect(workspace.home_path) as connection:
-        days = connection.execute(f'SELECT max("T") FROM {storage.rows_of_part(part)}').fetchall()[0][0]
-    return int(days or 0)
+class _Side(NamedTuple):
+    """The customers of one as_of: every feature of them and what is predicted, smallest, largest, and what grows."""
+
+    rows: pd.DataFrame
+    low: pd.Series
+    high: pd.Series
+    growing: tuple[str, ...]
+
+
+class _Seen:
+    """The customers at several as_ofs, read once each, and compared two by two."""
+
+    def __init__(self, workspace: Workspace, champion: Champion | None) -> None:
+        self.workspace, self.champion = workspace, champion
+        self._sides: dict[date, _Side] = {}
+        family = storage.snapshot_part(workspace.home_path, CUSTOMER_FAMILIES[0], "*").parent
+        self.written = sorted(date.fromisoformat(part.name) for part in family.glob("[0-9]*"))
+
+    def at(self, as_of: date) -> pd.DataFrame:
+        return self._side(as_of).rows
+
+    def _side(self, as_of: date) -> _Side:
+        if as_of not in self._sides:
+            rows = customers.read(self.workspace, as_of)
+            said = [self.champion.predictions(rows)] if self.champion else []
+            rows = pd.concat([rows, *said], axis=1)
+            history = customers.days_of_history(self.workspace, as_of)
+            growing = tuple(name for name in _shown(rows) if _follows_the_calendar(name, history))
+            self._sides[as_of] = _Side(rows, rows.min(), rows.max(), growing)
+        return self._sides[as_of]
+
+    def growing(self, before: date) -> tuple[str, ...]:
+        return self._side(before).growing
+
+    def constant(self, before: date, after: date) -> tuple[str, ...]:
+        then, now = self._side(before), self._side(after)
+        varies: pd.Series = then.high.combine(now.high, np.fmax) > then.low.combine(now.low, np.fmin)
+        return tuple(name for name in _shown(then.rows) if not varies[name])
+
+    def pairs(self, before: date, after: date) -> Pairs:
+        """Of every feature that is judged between two dates, and of every prediction."""
+        left_out = {*self.growing(before), *self.constant(before, after)}
+        then, now = self.at(before), self.at(after)
+        return {
+            name: shifts.compared(then[name], now[name], customers.attribute_values(self.workspace, name))
+            for name in _shown(then)
+            if name not in left_out
+        }
+
+    def against(self, reference: date, as_of: date) -> Pairs:
+        """Against the reference, and against last year where a snapshot of then is there."""
+        last_year = self.last_year(as_of)
+        pairs = self.pairs(reference, as_of)
+        return shifts.seasonal(pairs, self.pairs(last_year, as_of)) if last_year else pairs
+
+    def last_year(self, as_of: date) -> date | None:
+        return self._near(days_after(as_of, -SEASON))
+
+    def _near(self, day: date) -> date | None:
+        nearest = min(self.written, key=lambda other: abs((other - day).days), default=day)
+        return nearest if abs((nearest - day).days) <= _NEAR and nearest in self.written else None
+
+    def past(self, until: date, lag: int) -> list[tuple[date, date]]:
+        """Earlier pairs of dates about `lag` days apart, the later one no later than `until`; shorter, if few are."""
+        every = [(early, late) for early, late in combinations(self.written, 2) if late <= until]
+        alike = [dates for dates in every if abs((dates[1] - dates[0]).days - lag) <= _NEAR]
+        closer = [dates for dates in every if STEP - _NEAR <= (dates[1] - dates[0]).days <= lag + _NEAR]
+        return (alike if len(alike) >= shifts.FEWEST_PAST else closer)[-_MOST_PAST:]
+
+    def sides(self, as_of: date, reference: date) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+        """What Evidently is shown: by the name of a page, the rows before and after."""
+        last_year = self.last_year(as_of)
+        dates = {"": reference} | ({"-last-year": last_year} if last_year else {})
+        return {
+            name: (self.at(day)[list(self.pairs(day, as_of))], self.at(as_of)[list(self.pairs(day, as_of))])
+            for name, day in dates.items()
+        }
+
+
+def _shown(rows: pd.DataFrame) -> list[str]:
+    return [str(name) for name in rows if name not in NOT_FOR_MODELS]
+
+
+class _Spread(NamedTuple):
+    """How much moved: the share of the features, and of what the champion decides by."""
+
+    share: float
+    weight: float
+
+
+def _spread(moved: Sequence[Shift], judged: Sequence[str], importance: Mapping[str, float]) -> _Spread:
+    names = {shift.feature for shift in moved} & set(judged)
+    whole = sum(importance.get(name, 0.0) for name in judged)
+    return _Spread(len(names) / len(judged), sum(importance.get(name, 0.0) for name in names) / max(whole, 1e-9))
+
+
+def _as_then(past: Sequence[Pairs], place: int) -> list[Shift]:
+    """What moved in a past month, by what was usual in the others."""
+    return shifts.moved(past[place], [*past[:place], *past[place + 1 :]])
+
+
+def _limit(floor: float, usual: Sequence[float]) -> float:
+    return max(floor, shifts.MARGIN * max(usual)) if len(usual) >= shifts.FEWEST_PAST else floor
+
+
+class Rows:
+    """The rows of the last month, against those before the reference and last year's, and what was usual of them."""
+
+    def __init__(self, workspace: Workspace, as_of: date, reference: date) -> None:
+        self.as_of, self.lag = as_of, (as_of - reference).days
+        self.first = sources.first_day(workspace)
+        self.recent = sources.Lately(workspace).at
+        self.room = -1 if self.first is None else ((as_of - self.first).days - self.lag - sources.DAYS) // STEP
+        self.now = self._against(as_of) if self.room >= 0 else {}
+
+    @functools.cached_property
+    def past(self) -> list[Pairs]:
+        months = range(1, min(self.room, _MOST_PAST) + 1)
+        return [self._against(days_after(self.as_of, -STEP * month)) for month in months]
+
+    def _against(self, day: date) -> Pairs:
+        assert self.first is not None
+        pairs = sources.pairs(self.recent(days_after(day, -self.lag)), self.recent(day))
+        last_year = days_after(day, -SEASON)
+        if (last_year - self.first).days < sources.DAYS:
+            return pairs
+        return shifts.seasonal(pairs, sources.pairs(self.recent(last_year), self.recent(day)))
+
+    def sides(self) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+        """By table, the sampled rows before the reference and before the as_of, as Evidently's pages name them."""
+        if not self.now:
+            return {}
+        before, after = self.recent(days_after(self.as_of, -self.lag)), self.recent(self.as_of)
+        return {
+            f"-{table}": (then.rows.add_prefix(f"{table}."), now.rows.add_prefix(f"{table}."))
+            for table, now in after.items()
+            if (then := before.get(table)) and not then.rows.empty and not now.rows.empty
+        }
 
 
 def _follows_the_calendar(name: str, history: int) -> bool:
@@ -202,99 +335,3 @@ def _days_back(name: str) -> int:
     window = re.search(r"_(\d+)d$", name)
     # A change compares two windows in a row; three time constants hold 95 % of an exponential weight.
     return int(window[1]) * (2 if "_change_" in name else 3 if "_decayed_" in name else 1) if window else 0
-
-
-def _varies(before: pd.Series, after: pd.Series) -> bool:
-    both = pd.concat([before, after])
-    return bool(both.max() > both.min())
-
-
-def _attribute_values(workspace: Workspace, feature: str) -> dict[int, str] | None:
-    """What the codes of a text attribute stand for; none for any other feature."""
-    path = workspace.home_path / "tables" / "attribute_codes.json"
-    if not feature.startswith("attribute_") or not path.exists():
-        return None
-    codes = storage.read_json(path).get(feature.removeprefix("attribute_"))
-    return codes and {code: value for value, code in codes.items()}
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """One feature on both sides, as it is compared; `levels` are a shift's `before` and `after`."""
-
-    compared: Comparison
-    before: pd.Series
-    after: pd.Series
-    levels: tuple[float, float] | tuple[None, None]
-
-    @property
-    def threshold(self) -> float:
-        return max(MOVED, BY_CHANCE * math.sqrt(1 / self.before.count() + 1 / self.after.count()))
-
-
-def _pair(before: pd.Series, after: pd.Series, values: Mapping[int, str] | None) -> _Pair:
-    """Numbers as they are, codes as the values they stand for; where most holders are gone or new, who holds any."""
-    levels = float(before.notna().mean()), float(after.notna().mean())
-    if min(levels) < max(levels) / 2:
-        known = {True: "known", False: "unknown"}
-        return _Pair("presence", before.notna().map(known), after.notna().map(known), levels)
-    if values is None:
-        return _Pair("values", before.astype(float), after.astype(float), (float(before.mean()), float(after.mean())))
-    before, after = before.map(values).fillna("unknown"), after.map(values).fillna("unknown")
-    common = before.value_counts().index[:_CATEGORIES]
-    before, after = before.where(before.isin(common), "other"), after.where(after.isin(common), "other")
-    return _Pair("categories", before, after, (None, None))
-
-
-def _shift(named: tuple[str, _Pair]) -> Shift:
-    name, pair = named
-    score = _moved(pair.before.dropna(), pair.after.dropna())
-    return Shift(name, pair.compared, score, pair.threshold, *pair.levels)
-
-
-def _moved(before: pd.Series, after: pd.Series) -> float:
-    """The least share of customers that would have to change for one side to look like the other.
-
-    It is free of units, of outliers and, but for chance, of the number of rows. Evidently's own choice is not: with
-    Wasserstein distance over the standard deviation, and its threshold of 0.1, two thirds of the features of two
-    samples of 200 customers from one population (Online Retail II) differ, since the few largest customers decide.
-    """
-    if pd.api.types.is_numeric_dtype(before):
-        every = np.concatenate([before, after])
-        below = [np.searchsorted(np.sort(side), every, side="right") / len(side) for side in (before, after)]
-        return float(np.abs(below[0] - below[1]).max())
-    shares = before.value_counts(normalize=True).sub(after.value_counts(normalize=True), fill_value=0.0)
-    return float(shares.abs().sum() / 2)
-
-
-def _write_page(pairs: Mapping[str, _Pair], limit: float, page: Path) -> None:
-    """Evidently's page of all pairs, by our measure."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")  # its user interface reports home; a report does not, nor shall it
-    # Importing Evidently 0.7.23 uses names that numpy and litestar deprecate.
-    with warnings.catch_warnings(action="ignore"):
-        from evidently import DataDefinition, Dataset, Report
-        from evidently.legacy.calculations.stattests import StatTest, register_stattest
-        from evidently.legacy.core import ColumnType
-        from evidently.presets import DataDriftPreset
-
-        class Table(DataDriftPreset):
-            """The preset without the chart per column that it also draws, never shows, and spends half its time on."""
-
-            def generate_metrics(self, context: Any) -> Any:
-                return super().generate_metrics(context)[:1]
-
-        def moved(before: pd.Series, after: pd.Series, kind: Any, threshold: float) -> tuple[float, bool]:
-            score = _moved(before, after)
-            return score, score >= threshold
-
-        kinds = [ColumnType.Numerical, ColumnType.Categorical]
-        register_stattest(StatTest("moved", "share of customers that moved", kinds, MOVED), moved)
-        numbers = [name for name, pair in pairs.items() if pair.compared == "values"]
-        others = [name for name in pairs if name not in numbers]
-        definition = DataDefinition(numerical_columns=numbers, categorical_columns=others)
-        thresholds = {name: pair.threshold for name, pair in pairs.items()}
-        run = Report([Table(drift_share=limit, method="moved", per_column_threshold=thresholds)]).run(
-            reference_data=Dataset.from_pandas(pd.DataFrame({n: p.before for n, p in pairs.items()}), definition),
-            current_data=Dataset.from_pandas(pd.DataFrame({n: p.after for n, p in pairs.items()}), definition),
-        )
-        run.save_html(str(page))

@@ -133,7 +133,7 @@ def outcomes(workspace: Workspace, as_of: date) -> Outcomes:
     customer counts once for an as_of and model, by the batch's prediction where there is one.
     """
     logged = predictions.read(workspace)
-    logged = _once(logged[pd.to_datetime(logged["as_of"]) < pd.Timestamp(as_of)])
+    logged = _once(logged[logged["as_of"] < pd.Timestamp(as_of)])
     known = labels.purchase_days(workspace, as_of)
     last, pause = (known[1], _longest_pause(workspace, as_of)) if known else (None, 0)
     waiting: list[Open] = []
@@ -160,17 +160,17 @@ def as_data(found: Outcomes) -> dict[str, object]:
 def _once(logged: pd.DataFrame) -> pd.DataFrame:
     """A row per customer, as_of, role, models and question: the batch's, or what was served last; `shown` says how."""
     key = ["role", "as_of", "churn_model", "lifetime_value_model", "question", "customer_id"]
-    rank = {"batch": 3, "card": 2, "scores": 2, "list": 1}
-    ordered = logged.assign(rank=logged["via"].map(rank)).sort_values(["rank", "served_at"], na_position="first")
-    shown = ordered.groupby(key)["via"].agg(
-        lambda via: "listed" if "list" in set(via) else "served" if set(via) - {"batch"} else "scored only"
-    )
-    return ordered.drop_duplicates(key, keep="last").merge(shown.rename("shown"), on=key)
+    via = logged["via"].astype(str)
+    shown = via.map({"batch": 0, "scores": 1, "card": 1, "list": 2}).rename("shown")
+    rank = via.map({"batch": 2, "scores": 1, "card": 1, "list": 0}).rename("rank")
+    farthest = shown.groupby([logged[name] for name in key], observed=True).transform("max")
+    rows = logged.assign(shown=farthest.map(dict(enumerate(("scored only", "served", "listed")))), rank=rank)
+    return rows.sort_values(["rank", "served_at"], na_position="first").drop_duplicates(key, keep="last")
 
 
 def _parts(rows: pd.DataFrame, by: list[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
     """The rows of each combination of values that there is; pandas' own type of the values is none to work with."""
-    groups: Any = rows.groupby(by, sort=True)
+    groups: Any = rows.groupby(by, sort=True, observed=True)
     return iter(groups)
 
 

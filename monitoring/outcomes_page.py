@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from monitoring.outcomes import By, Early, Group, Open, Outcomes
+from monitoring.outcomes import By, Early, Group, Open, Outcomes, as_data
+from perennial import storage
 
 _TITLES: dict[By, str] = {
     "all": "All predictions", "model": "By model version", "week": "By week of the as_of", "segment": "By segment",
@@ -31,6 +32,13 @@ _LOOK: Any = {
 _HEADS = ("customers", "expected", "left", "95 %", "auc", "brier", "value", "spent", "bias")
 
 
+def write(found: Outcomes) -> None:
+    """The page and the record of it, each whole or not at all."""
+    storage.write_json(found.record, as_data(found))
+    with storage.replacing(found.page) as draft:
+        draft.write_text(as_html(found), encoding="utf-8")
+
+
 def as_text(found: Outcomes) -> str:
     """What a terminal shows: judged groups, one line each, then what nobody can judge yet."""
     lines = [_lead(found)]
@@ -39,7 +47,7 @@ def as_text(found: Outcomes) -> str:
         for group in (group for by in _IN_TEXT for group in found.of(by, role)):
             cells = "".join(f"{cell:>{_width(head)}}" for head, cell in zip(_HEADS, _cells(group), strict=True))
             lines.append(f"  {_name(group):<28}{cells}{'  off' if group.is_off else ''}")
-    return "\n".join([*lines, *_notes(found)])
+    return "\n".join([*lines, *_notes(found), f"page: {found.page}"])
 
 
 def _width(head: str) -> int:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -81,7 +81,8 @@ def log_served(
 ) -> int:
     """Logs answers, or rows of a list, by those columns of `scores` that they have; returns how many are predictions.
 
-    Answers of one call may be of several as_ofs: an event may have come since the published one.
+    Answers of one call may be of several as_ofs: an event may have come since the published one. Whoever calls keeps
+    off erasures (`privacy.keeping`) from reading the answers to here.
     """
     rows = _rows(answers, role="champion", via=via, question=question(workspace, horizon), served_at=served_at)
     folder = _folder(workspace.home_path)
@@ -107,19 +108,25 @@ def _write(rows: pa.Table, path: Path) -> None:
     command takes the workspace, while the service writes on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
-    pq.write_table(rows, draft, compression="zstd")
-    os.replace(draft, path)
+    try:
+        pq.write_table(rows, draft, compression="zstd")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read(workspace: Workspace, role: Role | None = None) -> pd.DataFrame:
-    """Everything that is logged, a row per prediction, in the columns of `SCHEMA`; of one role if it is named."""
+    """Everything that is logged, a row per prediction, in the columns of `SCHEMA`; of one role if it is named.
+
+    Texts other than the ids, of which there are few, are categories.
+    """
+    coded = [field.name for field in SCHEMA if field.type == pa.string() and field.name != "customer_id"]
+    filters = None if role is None else [("role", "=", role)]
     with _alone(workspace.home_path) as folder:
         files = sorted(folder.glob("*/*.parquet"))
-        if not files:
-            return SCHEMA.empty_table().to_pandas()
-        query = f"SELECT * FROM {storage.reader(files)} WHERE role = coalesce(?, role)"
-        with storage.connect(workspace.home_path) as connection:
-            return connection.execute(query, [role]).df()
+        parts = [pq.read_table(file, read_dictionary=coded, filters=filters, partitioning=None) for file in files]
+    rows: pd.DataFrame = pa.concat_tables(parts or [SCHEMA.empty_table()]).unify_dictionaries().to_pandas()
+    return rows.assign(as_of=pd.to_datetime(rows["as_of"]))
 
 
 def bound(workspace: Workspace) -> None:
@@ -154,20 +161,14 @@ def _put_together(workspace: Workspace, day: Path) -> None:
         part.unlink()
 
 
-def forget(workspace: Workspace, customer_id: str) -> int:
-    """Removes a customer from the log; returns the rows that were about them.
-
-    What a running service answered in the last seconds is not in it yet: see that it answers no more, and ask again.
-    """
-    removed = 0
+def forget(workspace: Workspace, customer_ids: Sequence[str]) -> None:
+    """Removes customers from the log; while they are marked as erased, nothing of them comes into it again."""
     with _alone(workspace.home_path) as folder:
         for path in folder.glob("*/*.parquet"):
             rows = pq.read_table(path)
-            others = rows.filter(pc.not_equal(rows["customer_id"], customer_id))
+            others = rows.filter(pc.invert(pc.is_in(rows["customer_id"], pa.array(customer_ids, pa.string()))))
             if others.num_rows < rows.num_rows:
-                removed += rows.num_rows - others.num_rows
                 _write(others, path)
-    return removed
 
 
 def _folder(home: Path) -> Path:

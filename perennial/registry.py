@@ -28,8 +28,9 @@ def client() -> MlflowClient:
         folder = Path("mlruns").resolve()
         folder.mkdir(exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    for noisy in ("alembic", "mlflow"):  # a page of migrations at the first start, a line per registered version
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # A page of migrations at the first start, a line per registered version, the trace of an error that it raises too.
+    for noisy in ("alembic", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     return mlflow.MlflowClient()
 
 

@@ -14,7 +14,7 @@ Floats = NDArray[np.floating]
 YEAR = 364
 """Days: 52 weeks, so that a Saturday is compared with a Saturday."""
 _GROWTH_DAYS = 91
-_LEAST_GROWTH_DAYS = 60
+_LEAST_GROWTH_DAYS = 28
 _SAME_SEASON = 16
 """Days either side of a year ago within which an earlier cutoff's window counts as the same season."""
 

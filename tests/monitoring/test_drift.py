@@ -57,6 +57,11 @@ def write_snapshot(
     return rows
 
 
+def compared(workspace: Workspace, champion: drift.Champion | None = None) -> drift.Drift:
+    """The verdict without the pages."""
+    return drift.Comparison(workspace, NOW, THEN, champion).drift()
+
+
 def names(found: drift.Drift) -> set[str]:
     return {shift.feature for shift in found.features}
 
@@ -66,7 +71,7 @@ def test_an_ordinary_resample_is_quiet(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path)
     write_snapshot(workspace, THEN, make_features(1500, seed=1))
     write_snapshot(workspace, NOW, make_features(1500, seed=2))
-    found = drift.watch(workspace, NOW, THEN)
+    found = compared(workspace)
     assert not found.drifted
     assert found.features == ()
     assert found.judged == len(COMPARED)
@@ -77,16 +82,16 @@ def test_few_customers_are_not_taken_for_drift(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path)
     write_snapshot(workspace, THEN, make_features(120, seed=3))
     write_snapshot(workspace, NOW, make_features(120, seed=4))
-    assert drift.watch(workspace, NOW, THEN).features == ()
+    assert compared(workspace).features == ()
 
 
 def test_a_planted_shift_is_caught_and_named_first(tmp_path: Path) -> None:
-    """Features that grew a hundredfold come before one that merely doubled, and scores are Kolmogorov-Smirnov's."""
+    """Features that grew a hundredfold come before one that grew sixfold, and scores are Kolmogorov-Smirnov's."""
     workspace = make_workspace(tmp_path)
     grown = VARIED[:4]
     before = write_snapshot(workspace, THEN, make_features(1500, seed=1))
-    after = write_snapshot(workspace, NOW, make_features(1500, 2, dict.fromkeys(grown, 100.0) | {"gap_mean": 2.0}))
-    found = drift.watch(workspace, NOW, THEN)
+    after = write_snapshot(workspace, NOW, make_features(1500, 2, dict.fromkeys(grown, 100.0) | {"gap_mean": 6.0}))
+    found = compared(workspace)
     assert found.drifted
     assert found.share == pytest.approx(5 / len(COMPARED))
     assert {shift.feature for shift in found.features[:4]} == set(grown)
@@ -97,7 +102,7 @@ def test_a_planted_shift_is_caught_and_named_first(tmp_path: Path) -> None:
         assert (shift.before, shift.after) == pytest.approx([values.mean() for values in side], rel=1e-4)
 
 
-@pytest.mark.parametrize("factor", [1.0, 1.7])
+@pytest.mark.parametrize("factor", [1.0, 4.0])
 def test_the_verdict_does_not_depend_on_the_sample(tmp_path: Path, factor: float) -> None:
     """2,000 and 10,000 rows a side name the same features, where any significance test would find more in more rows."""
     workspace = make_workspace(tmp_path, monitoring={"sample": 2000})
@@ -105,7 +110,7 @@ def test_the_verdict_does_not_depend_on_the_sample(tmp_path: Path, factor: float
     write_snapshot(workspace, THEN, make_features(12_000, seed=1))
     write_snapshot(workspace, NOW, make_features(12_000, 2, shifted))
     larger = make_workspace(tmp_path, monitoring={"sample": 10_000})
-    few, many = drift.watch(workspace, NOW, THEN), drift.watch(larger, NOW, THEN)
+    few, many = compared(workspace), compared(larger)
     assert (few.current_rows, many.current_rows) == (2000, 10_000)
     assert few.drifted == many.drifted == (factor > 1)
     assert names(few) == names(many) == (set(VARIED[:5]) if factor > 1 else set())
@@ -116,7 +121,7 @@ def test_constant_and_empty_features_are_skipped_by_name(tmp_path: Path) -> None
     workspace = make_workspace(tmp_path)
     for as_of, seed in ((THEN, 1), (NOW, 2)):
         write_snapshot(workspace, as_of, make_features(300, seed).assign(spend_max=np.nan, price_mean_365d=np.nan))
-    found = drift.watch(workspace, NOW, THEN)
+    found = compared(workspace)
     assert {"n_purchases_7d", "price_mean_365d", "n_visit_30d", "satisfaction_last"} <= set(found.constant)
     assert not set(found.constant) & COMPARED
 
@@ -126,7 +131,7 @@ def test_a_feature_that_became_constant_is_judged(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path)
     write_snapshot(workspace, THEN, make_features(300, 1))
     write_snapshot(workspace, NOW, make_features(300, 2).assign(gap_cv=0.0, n_purchases_14d=5.0))
-    assert names(drift.watch(workspace, NOW, THEN)) == {"gap_cv", "n_purchases_14d"}
+    assert names(compared(workspace)) == {"gap_cv", "n_purchases_14d"}
 
 
 def test_growing_with_the_calendar_is_no_drift(tmp_path: Path) -> None:
@@ -139,7 +144,7 @@ def test_growing_with_the_calendar_is_no_drift(tmp_path: Path) -> None:
         rows["shop_growth_90d"] = days / 170
     write_snapshot(workspace, THEN, before)
     write_snapshot(workspace, NOW, after)
-    found = drift.watch(workspace, NOW, THEN)
+    found = compared(workspace)
     assert found.features == ()
     windows = {"spend_365d", "spend_change_90d", "spend_decayed_90d", "n_purchases_next_30d_last_year"}
     assert {"T", "tenure_days", "n_purchases", "shop_growth_90d", *windows} <= set(found.growing)
@@ -152,7 +157,7 @@ def test_a_table_that_stopped_coming_is_drift(tmp_path: Path) -> None:
     visits = {f"n_visit_{days}d": np.arange(300) % days for days in (30, 90)}
     write_snapshot(workspace, THEN, make_features(300, 1).assign(**visits), absent=())
     write_snapshot(workspace, NOW, make_features(300, 2).assign(**visits))
-    found = drift.watch(workspace, NOW, THEN)
+    found = compared(workspace)
     assert [(s.feature, s.compared, s.score, s.before, s.after) for s in found.features] == [
         (name, "presence", 1.0, 1.0, 0.0) for name in visits
     ]
@@ -165,11 +170,11 @@ def test_text_attributes_are_compared_as_categories(tmp_path: Path) -> None:
     storage.write_json(tmp_path / "tables" / "attribute_codes.json", codes)
     region, plans = np.repeat([0, 1, 2], 100), np.random.default_rng(5).integers(0, 40, (2, 300))
     write_snapshot(workspace, THEN, make_features(300, 1).assign(attribute_region=region, attribute_plan=plans[0]))
-    moved = np.where(region == 0, 2, region)
+    moved = np.full_like(region, 2)
     write_snapshot(workspace, NOW, make_features(300, 2).assign(attribute_region=moved, attribute_plan=plans[1]))
-    (shift,) = drift.watch(workspace, NOW, THEN).features
+    (shift,) = compared(workspace).features
     assert (shift.feature, shift.compared) == ("attribute_region", "categories")
-    assert shift.score == pytest.approx(1 / 3)
+    assert shift.score == pytest.approx(2 / 3)
 
 
 def test_only_customers_whom_the_model_predicts_are_compared(tmp_path: Path) -> None:
@@ -178,7 +183,7 @@ def test_only_customers_whom_the_model_predicts_are_compared(tmp_path: Path) -> 
     write_snapshot(workspace, THEN, make_features(300, 1))
     gone = make_features(300, 3, dict.fromkeys(VARIED, 100.0)).assign(days_since_last_purchase=500)
     write_snapshot(workspace, NOW, pd.concat([make_features(300, 2), gone], ignore_index=True))
-    found = drift.watch(workspace, NOW, THEN)
+    found = compared(workspace)
     assert found.features == ()
     assert found.current_rows == 300
 
@@ -189,7 +194,151 @@ def test_nobody_to_compare_is_refused(tmp_path: Path) -> None:
     write_snapshot(workspace, THEN, make_features(300, 1))
     write_snapshot(workspace, NOW, make_features(300, 2).assign(days_since_last_purchase=500))
     with pytest.raises(storage.CheckFailed, match=r"no customer of 2023-06-01 has days_since_last_purchase <= 365"):
+        compared(workspace)
+
+
+SHIFTED = dict.fromkeys(VARIED[:6], 5.0)
+
+
+def test_a_season_that_comes_every_year_is_quiet(tmp_path: Path) -> None:
+    """Six features that are five times as large as in the reference, as they were a year ago, have not moved."""
+    workspace, last_year = make_workspace(tmp_path), date(2022, 6, 2)
+    write_snapshot(workspace, last_year, make_features(1500, 3, SHIFTED))
+    write_snapshot(workspace, THEN, make_features(1500, seed=1))
+    write_snapshot(workspace, NOW, make_features(1500, 2, SHIFTED))
+    found = drift.watch(workspace, NOW, THEN)
+    assert (found.drifted, found.features, found.last_year) == (False, (), last_year)
+    assert [page.name for page in found.pages] == ["drift-2023-06-01.html", "drift-2023-06-01-last-year.html"]
+
+
+def test_more_than_the_season_is_caught(tmp_path: Path) -> None:
+    """What differs from last year as well is no season; each is held against the nearer of the two."""
+    workspace = make_workspace(tmp_path)
+    write_snapshot(workspace, date(2022, 6, 2), make_features(1500, 3, SHIFTED))
+    write_snapshot(workspace, THEN, make_features(1500, seed=1))
+    write_snapshot(workspace, NOW, make_features(1500, 2, SHIFTED | dict.fromkeys(VARIED[:5], 100.0)))
+    found = compared(workspace)
+    assert found.drifted
+    assert names(found) == set(VARIED[:5])
+
+
+def test_what_moves_every_month_has_to_move_farther(tmp_path: Path) -> None:
+    """Limits come from the workspace's own past: a feature that swings each quarter is quiet, a steady one is not."""
+    workspace = make_workspace(tmp_path)
+    for month in range(1, 10):
+        swing = {"spend_30d": 4.0} if month % 2 else {}
+        write_snapshot(workspace, date(2022, month, 1), make_features(800, month, swing))
+    past_to, now = date(2022, 9, 1), date(2022, 12, 1)
+    write_snapshot(workspace, now, make_features(800, 20, {"spend_90d": 4.0}))
+    found = drift.Comparison(workspace, now, past_to, None).drift()
+    assert found.past == 6
+    (shift,) = found.features
+    assert shift.feature == "spend_90d"
+    assert shift.past is not None
+    assert shift.past < 0.1
+    assert not found.drifted
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """Stands for a champion that decides by some features alone, and predicts their sum."""
+
+    decides_by: tuple[str, ...]
+
+    def importance(self, customers: pd.DataFrame) -> dict[str, float]:
+        return dict.fromkeys(self.decides_by, 1 / len(self.decides_by))
+
+    def predictions(self, customers: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"churn_probability": customers[list(self.decides_by)].sum(axis=1)})
+
+
+@pytest.mark.parametrize(("decides_by", "matters"), [(("spend_30d", "spend_90d"), True), (("weekend_share",), False)])
+def test_drift_matters_where_the_model_decides_by_what_moved(
+    tmp_path: Path, decides_by: tuple[str, ...], matters: bool
+) -> None:
+    """The same six features move; to a model that decides by none of them it does not matter, though it is drift."""
+    workspace = make_workspace(tmp_path)
+    write_snapshot(workspace, THEN, make_features(800, seed=1))
+    write_snapshot(workspace, NOW, make_features(800, 2, dict.fromkeys(VARIED[:6], 100.0)))
+    found = compared(workspace, Told(decides_by))  # type: ignore[arg-type]
+    assert (found.drifted, found.matters) == (True, matters)
+    assert bool(found.predictions) is matters
+    assert found.weight == pytest.approx(1.0 if matters else 0.0)
+
+
+def test_a_half_written_snapshot_is_named_with_the_remedy(tmp_path: Path) -> None:
+    """A part that is cut off, or empty, is no snapshot: a sentence, and no page of it."""
+    workspace = make_workspace(tmp_path)
+    for as_of, seed in ((THEN, 1), (NOW, 2)):
+        write_snapshot(workspace, as_of, make_features(100, seed))
+    part = storage.snapshot_part(tmp_path, "basket", NOW) / "part.parquet"
+    part.write_bytes(part.read_bytes()[:200])
+    with pytest.raises(storage.CheckFailed, match=r"the snapshot of 2023-06-01 cannot be read .*; remove .*, then run"):
         drift.watch(workspace, NOW, THEN)
+    part.unlink()
+    with pytest.raises(storage.CheckFailed, match=r"basket/2023-06-01 is empty; run `perennial snapshot"):
+        drift.watch(workspace, NOW, THEN)
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_column_that_exists_no_longer_is_said(tmp_path: Path) -> None:
+    """A feature of the reference that nothing asks for any more is left out by name; the rest is compared."""
+    workspace = make_workspace(tmp_path)
+    write_snapshot(workspace, THEN, make_features(300, 1))
+    write_snapshot(workspace, NOW, make_features(300, 2))
+    part = storage.snapshot_part(tmp_path, "basket", THEN) / "part.parquet"
+    pd.read_parquet(part).assign(old_index=1.0).to_parquet(part, index=False)
+    found = drift.watch(workspace, NOW, THEN)
+    assert (found.gone, found.drifted) == (("old_index",), False)
+    assert "in the reference alone: old_index" in str(found)
+
+
+def test_where_evidently_cannot_draw_the_verdict_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own failure is a sentence in place of a page; what moved is known and recorded, the old page stays."""
+    workspace = make_workspace(tmp_path)
+    write_snapshot(workspace, THEN, make_features(300, 1))
+    write_snapshot(workspace, NOW, make_features(300, 2))
+    page = drift.watch(workspace, NOW, THEN).page
+    before = page.read_bytes()
+
+    def fail(run: object, page: str) -> None:
+        raise ValueError("cannot bin a constant column")
+
+    monkeypatch.setattr("evidently.core.report.Snapshot.save_html", fail)
+    found = drift.watch(workspace, NOW, THEN)
+    assert (found.pages, found.drifted) == ((), False)
+    assert "Evidently could not draw it (cannot bin a constant column)" in str(found)
+    assert json.loads(found.record.read_text())["problem"] == found.problem
+    assert page.read_bytes() == before
+
+
+def test_columns_that_are_constant_on_one_side_or_both_are_drawn(tmp_path: Path) -> None:
+    """Evidently gets no column that is one constant on both sides, and draws one that became constant."""
+    from monitoring import report
+
+    before = pd.DataFrame({"steady": 1.0, "fixed": np.arange(100.0), "kind": "a", "empty": np.nan})
+    after = before.assign(fixed=5.0, kind=["a", "b"] * 50)
+    pages, problem = report.write(make_workspace(tmp_path), tmp_path / "drift.html", {"": (before, after)}, {})
+    assert (problem, [page.name for page in pages]) == ("", ["drift.html"])
+    assert "of columns (2 out of 2)" in pages[0].read_text(encoding="utf-8")
+
+
+def test_the_user_interface_has_the_latest_runs_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evidently's own workspace holds a project of the shop's name with a run for each page; the oldest go."""
+    from evidently.ui.workspace import Workspace as Runs
+
+    from monitoring import report
+
+    monkeypatch.setattr(report, "_KEPT", 2)
+    workspace, rows = make_workspace(tmp_path), pd.DataFrame({"spend": np.arange(100.0)})
+    with pytest.raises(storage.CheckFailed, match=r"nothing was compared in .* yet; run `perennial monitor"):
+        report.serve(workspace, 8000)
+    for number in range(4):
+        report.write(workspace, tmp_path / f"drift-{number}.html", {"": (rows, rows + number)}, {})
+    runs = Runs.create(str(tmp_path / "evidently"))
+    (project,) = runs.list_projects()
+    assert project.name == "shop"
+    assert len(runs.list_runs(project.id)) == 2
 
 
 @pytest.mark.parametrize(("there", "absent"), [(THEN, NOW), (NOW, THEN)])
@@ -223,9 +372,12 @@ def test_page_and_record_agree_with_the_answer(tmp_path: Path) -> None:
     assert (record["drifted"], record["reference"], record["share"]) == (True, "2023-03-01", found.share)
     assert [feature["feature"] for feature in record["features"]] == [shift.feature for shift in found.features]
     lines = str(found).splitlines()
-    assert len(lines) <= 8
-    assert lines[0] == "drift at 2023-06-01 against 2023-03-01: 6 of 13 features moved (46%; 30% is drift)"
-    assert found.features[0].feature in lines[1]
+    assert len(lines) <= 9
+    assert lines[0] == (
+        "drift at 2023-06-01 against 2023-03-01, and it matters to the model; no earlier month says what is usual"
+    )
+    assert lines[1].startswith("6 of 13 features moved (46%; 30% is drift), with 46% of what the model decides by")
+    assert found.features[0].feature in lines[2]
 
 
 def test_a_failing_report_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
