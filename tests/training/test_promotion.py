@@ -197,7 +197,7 @@ def test_a_refresh_need_not_be_better(shop: Registry) -> None:
     """The champion's recipe, taught later, is asked at a cutoff after the champion's day; the champion is asked too."""
     champion = shop.add(unchanged, as_of="2024-04-01", recipe="same")
     shop.promote(champion)
-    verdict = shop.judge(shop.add(lambda cutoff: (unchanged(cutoff) + cutoff.actual) / 2, recipe="same"))
+    verdict = shop.judge(shop.add(lambda cutoff: cutoff.actual, recipe="same"))
     assert verdict.passed
     assert any("a refresh of the champion, no worse on" in reason for reason in verdict.reasons)
     worse = shop.add(lambda cutoff: 1 - unchanged(cutoff), recipe="same")
