@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perennial.registry import champion, model_name
+from perennial.registry import challenger, champion, model_name
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training.contest import Condition, Contest, as_the_first, costs
@@ -54,13 +54,13 @@ def judge(
         CheckFailed: there is no such version, or it could not answer here.
     """
     found = version_of(tracker, workspace, kind, version)
-    challenger = Version.of(tracker, workspace, kind, found)
+    asked = Version.of(tracker, workspace, kind, found)
     reigning = champion(tracker, workspace, kind)
     if reigning is not None and reigning.version == found.version:
         return Verdict(str(found.version), ("it is the champion already",), ())
     if reigning is not None:
         tracker.set_registered_model_alias(found.name, "challenger", str(found.version))
-    verdict = _judged(tracker, workspace, kind, challenger, reigning, say)
+    verdict = _judged(tracker, workspace, kind, asked, reigning, say)
     for name, value in (("gate", "passed" if verdict.passed else "refused"), ("gate_reasons", _told(verdict.reasons))):
         tracker.set_model_version_tag(found.name, str(found.version), name, value)
     return verdict
@@ -72,23 +72,23 @@ def _told(reasons: Sequence[str]) -> str:
 
 
 def _judged(
-    tracker: MlflowClient, workspace: Workspace, kind: str, challenger: Version, reigning: ModelVersion | None,
+    tracker: MlflowClient, workspace: Workspace, kind: str, asked: Version, reigning: ModelVersion | None,
     say: Say,
 ) -> Verdict:  # fmt: skip
-    conditions = costs(workspace, challenger)
-    if "rolled_back" in challenger.tags:
-        conditions.append(Condition(False, f"version {challenger.number} was rolled back before"))
+    conditions = costs(workspace, asked)
+    if "rolled_back" in asked.tags:
+        conditions.append(Condition(False, f"version {asked.number} was rolled back before"))
     try:
         rival = reigning and Version.of(tracker, workspace, kind, reigning, fits=False)
     except CheckFailed as problem:
         rival = None
         conditions.append(Condition(True, f"the champion cannot answer: {problem}"))
     if rival:
-        conditions += Contest(workspace, kind, challenger, rival, say).conditions()
+        conditions += Contest(workspace, kind, asked, rival, say).conditions()
     else:
-        conditions.append(as_the_first(challenger))
+        conditions.append(as_the_first(asked))
     met, unmet = (tuple(c.sentence for c in conditions if c.met is wanted) for wanted in (True, False))
-    return Verdict(challenger.number, met, unmet)
+    return Verdict(asked.number, met, unmet)
 
 
 def promote(
@@ -110,7 +110,8 @@ def promote(
         tracker.set_model_version_tag(found.name, number, "forced", forced)
     for past in ({"rolled_back"} | ({"forced"} if not forced else set())) & found.tags.keys():
         tracker.delete_model_version_tag(found.name, number, past)
-    if "challenger" in found.aliases:
+    unseen = challenger(tracker, workspace, kind)
+    if unseen is not None and str(unseen.version) == number:
         tracker.delete_registered_model_alias(found.name, "challenger")
     tracker.set_registered_model_alias(found.name, "champion", number)
     return tracker.get_model_version(found.name, number)
