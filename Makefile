@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-service bench-faults bench-drift
+.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
 
 setup: .venv/.ready
 
@@ -28,7 +28,14 @@ demo: setup
 	  || $(BIN)/pip install -q --no-deps --require-hashes -r requirements-spark.lock
 	touch $@
 
-test: setup .venv/.spark
+# Prefect asks for other versions than the lock's: its example has an environment of its own, which is 160 MB.
+.venv/.prefect: requirements-prefect.lock .venv/.ready
+	test -x .venv/prefect/bin/python || $(BIN)/python -m venv .venv/prefect
+	$(BIN)/uv pip install -q --python .venv/prefect/bin/python --require-hashes -r requirements-prefect.lock \
+	  || .venv/prefect/bin/pip install -q --require-hashes -r requirements-prefect.lock
+	touch $@
+
+test: setup .venv/.spark .venv/.prefect
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -40,6 +47,8 @@ lock:
 	  --extra dev --extra redis --extra postgres pyproject.toml -o requirements.lock
 	echo 'pyspark>=4.0' | $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --upgrade - -o requirements-spark.lock
+	echo 'prefect>=3' | $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --upgrade - -o requirements-prefect.lock
 
 bench-accuracy: setup
 	$(BIN)/python -m benchmarks.accuracy
@@ -56,6 +65,9 @@ bench-purchase-models: setup
 
 bench-churn: setup
 	$(BIN)/python -W ignore -m benchmarks.churn
+
+bench-cross-sell: setup
+	$(BIN)/python -W ignore -m benchmarks.cross_sell
 
 # make bench-online CUSTOMERS=1000000
 CUSTOMERS ?= 100000
@@ -77,6 +89,12 @@ bench-service: setup
 
 bench-faults: setup
 	$(BIN)/python -W ignore -m benchmarks.faults
+
+bench-month: setup
+	$(BIN)/python -W ignore -m benchmarks.month
+
+bench-replay: setup
+	$(BIN)/python -W ignore -m benchmarks.replay
 
 bench-drift: setup
 	$(BIN)/python -W ignore -m benchmarks.drift

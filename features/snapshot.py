@@ -13,6 +13,8 @@ from types import ModuleType
 
 import duckdb
 import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from features import (
     basket,
@@ -78,13 +80,14 @@ def snapshot(
     """Writes the missing parts of every family for `as_of_dates`; returns the paths of all parts.
 
     A part names the fingerprint of the rows known at its as_of, the settings and the code it came from: one that
-    differs is written anew, or removed where it is not asked for, since Feast reads all parts of a family together.
+    differs, or that cannot be read to its end, is written anew, or removed where it is not asked for, since Feast reads
+    all parts of a family together.
     """
     stamps = {as_of: fingerprint(workspace, as_of) for as_of in {*as_of_dates, *_written(workspace)}}
     for as_of in stamps:
         for family in KEYS:
             part = storage.snapshot_part(workspace.home_path, family, as_of)
-            if part.exists() and stamp_of(part) != stamps[as_of]:
+            if part.exists() and (stamp_of(part) != stamps[as_of] or not _is_whole(part)):
                 storage.remove(part)
     wanted = [(family, as_of) for as_of in as_of_dates for family in families(workspace)]
     paths = [storage.snapshot_part(workspace.home_path, family, as_of) for family, as_of in wanted]
@@ -94,6 +97,14 @@ def snapshot(
                 _Snapshot(engine, workspace, as_of, stamps[as_of]).write()
                 progress(f"snapshot {as_of}")
     return paths
+
+
+def _is_whole(part: Path) -> bool:
+    """Whether every file of a part can be read: a disk that was full or lost power may have left half of one."""
+    try:
+        return all(pq.read_metadata(file).num_columns for file in part.glob("*.parquet"))
+    except (pa.ArrowInvalid, OSError):
+        return False
 
 
 def _written(workspace: Workspace) -> set[date]:
@@ -210,11 +221,16 @@ def fingerprint(workspace: Workspace, as_of: date | None = None) -> str:
     A file of events that all happened at `as_of` or later says nothing of that day: a new day of data leaves the
     snapshots before it as they are.
     """
-    tables = {name: _content(workspace, name, as_of) for name in CONTRACTS if name in workspace.tables.given()}
+    tables = contents(workspace, as_of)
     engines = (on_duckdb, on_spark)
     modules = (known, days, segments, *engines, purchases, basket, engagement, profile, product_affinity)
     shape = [workspace.timezone, list(workspace.attributes), workspace.cross_sell.level]
     return hashlib.sha256(json.dumps([tables, list(map(inspect.getsource, modules)), shape]).encode()).hexdigest()
+
+
+def contents(workspace: Workspace, as_of: date | None = None) -> dict[str, list[str]]:
+    """The parts of every table, as far as they can hold rows known at `as_of`."""
+    return {name: _content(workspace, name, as_of) for name in CONTRACTS if name in workspace.tables.given()}
 
 
 def _content(workspace: Workspace, table: str, as_of: date | None) -> list[str]:

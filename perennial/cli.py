@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import platform
+import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
 
 import typer
 
-from perennial import settings, storage
+from perennial import registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 
@@ -24,8 +29,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from monitoring.drift import Drift
+    from monitoring.outcomes import Outcomes
+    from monitoring.summary import Summary
     from perennial.ingest import Account
     from serving.predictor import Predictor
+    from training.promotion import Verdict
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -35,6 +43,8 @@ list_app = typer.Typer(no_args_is_help=True, help="Lists to act on.")
 app.add_typer(list_app, name="list")
 churn_app = typer.Typer(no_args_is_help=True, help="What leaving means, and who is about to.")
 app.add_typer(churn_app, name="churn")
+keys_app = typer.Typer(no_args_is_help=True, help="The keys of those who may ask the service.")
+app.add_typer(keys_app, name="keys")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="Workspace file, e.g. configs/online_retail.yaml.")]
 Set = Annotated[list[str], typer.Option("--set", help="key.path=value over the file; may be repeated.")]
@@ -66,6 +76,26 @@ class Band(StrEnum):
     high = "high"
 
 
+class Every(StrEnum):
+    day = "day"
+    week = "week"
+    month = "month"
+
+
+class Schedule(StrEnum):
+    cron = "cron"
+    service = "service"
+    timer = "timer"
+
+
+class For(StrEnum):
+    """What a key is for."""
+
+    crm = "crm"
+    marketing = "marketing"
+    admin = "admin"
+
+
 class Exported(StrEnum):
     scores = "scores"
     offers = "offers"
@@ -80,22 +110,29 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(prog_name="perennial")
-    except SettingsError as problem:
-        _fail(str(problem), 2)
-    except CheckFailed as problem:
-        _fail(str(problem), 1)
     except Exception as problem:
-        if _is_full_disk(problem):
-            _fail(f"the disk is full: {str(problem).splitlines()[0]}; free some space and run again", 1)
-        if not isinstance(problem, OSError):
+        told = _in_words(problem)
+        if told is None:
             raise
+        typer.secho(f"error: {told[0]}", fg="red", err=True)
+        sys.exit(told[1])
+
+
+def _in_words(problem: Exception) -> tuple[str, int] | None:
+    """A failure as a sentence and an exit code; None for a fault of the program."""
+    if isinstance(problem, SettingsError):
+        return str(problem), 2
+    if isinstance(problem, CheckFailed):
+        return str(problem), 1
+    if _is_full_disk(problem):
+        return f"the disk is full: {str(problem).splitlines()[0]}; free some space and run again", 1
+    if {"MlflowException", "OperationalError"} & {kind.__name__ for kind in type(problem).__mro__}:
+        said = str(problem).splitlines()[0]
+        return f"MLflow, or its database, does not do as it is asked: {said}; run again when it does, all else stays", 1
+    if isinstance(problem, OSError):
         where = f": {problem.filename}" if problem.filename else ""
-        _fail(f"{problem.strerror or problem}{where}; nothing was left half-written", 1)
-
-
-def _fail(message: str, code: int) -> None:
-    typer.secho(f"error: {message}", fg="red", err=True)
-    sys.exit(code)
+        return f"{problem.strerror or problem}{where}; nothing was left half-written", 1
+    return None
 
 
 def _is_full_disk(problem: Exception) -> bool:
@@ -113,6 +150,15 @@ def _day(workspace: Workspace, as_of: datetime | None) -> date:
     today = datetime.now(ZoneInfo(workspace.timezone)).date()
     typer.echo(f"as_of is today, {today}")
     return today
+
+
+@contextmanager
+def _alone(workspace: Workspace, command: str = "") -> Iterator[None]:
+    """Sole use of the workspace, in the name of `command`, or else of the words that were typed before any option."""
+    words = command or " ".join(["perennial", *takewhile(lambda word: not word.startswith("-"), sys.argv[1:])])
+    process = f"process {os.getpid()} of {os.environ.get('USER', os.getuid())} on {platform.node()}"
+    with storage.locked(workspace.home_path, f"`{words}` ({process}) since {_now():%Y-%m-%d %H:%M:%S} UTC"):
+        yield
 
 
 def _say() -> Callable[[str], None]:
@@ -174,8 +220,9 @@ def ingest(config: Config, overrides: Set = [], home: Home = None) -> None:
     from perennial.ingest import ingest as take_in
 
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         take_in(workspace, _now(), typer.echo)
+        _catch_up(workspace, typer.echo)
 
 
 @app.command()
@@ -185,24 +232,31 @@ def snapshot(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf
     Example: perennial snapshot -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
-        _snapshot(workspace, _day(workspace, as_of), _say())
+    with _alone(workspace):
+        _snapshot(workspace, _day(workspace, as_of), _say(), registry.KINDS)
 
 
 @app.command()
 def train(
     config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
+    tune: Annotated[int, typer.Option(min=0, help="Try so many ways to learn, and take the best.")] = 0,
+    features: Annotated[str | None, typer.Option(help="Show the model only these, or families of them.")] = None,
     overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
-    """Fit the models on what was known at as_of, and register them in MLflow.
+    """Fit the models on what was known at as_of, and register them in MLflow; a stopped tuning goes on.
 
-    Example: perennial train churn -c configs/online_retail.yaml --as-of 2011-06-01
+    Example: perennial train churn -c configs/online_retail.yaml --as-of 2011-06-01 --tune 40
     """
+    if features is not None:
+        if kind is None:
+            raise SettingsError("--features are those of one model: perennial train churn --features ...")
+        overrides = [*overrides, f"{_model(kind)}.features=[{features}]"]
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    kinds = [_model(kind)] if kind else [*registry.KINDS]
+    with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
-        _snapshot(workspace, day, say)
-        _train(workspace, day, say, [_model(kind)] if kind else None)
+        _snapshot(workspace, day, say, kinds, kinds if tune else [])
+        _train(workspace, day, say, kinds, tune)
 
 
 @app.command()
@@ -219,7 +273,7 @@ def backtest(
     from training import backtest_page, backtest_report
 
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
         count = cutoffs or workspace.training.backtest_cutoffs
         report = backtest_report.run(workspace, day, count, say)
@@ -237,23 +291,105 @@ def backtest(
 def promote(
     config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
     version: Annotated[str | None, typer.Option(help="The latest if absent.")] = None,
+    force: Annotated[str | None, typer.Option(help="Why it is to answer whatever the gate says; recorded.")] = None,
     overrides: Set = [], home: Home = None,
 ) -> None:  # fmt: skip
-    """Make a registered version the champion, which answers from then on.
+    """Make a registered version the champion, which answers from then on, if it is better than the one that does.
 
+    Says what speaks for and against it; exit 1 when it stays out.
     Example: perennial promote churn -c configs/online_retail.yaml --version 3
     """
-    from perennial import registry
-    from training.promotion import promote as make_champion
+    from training import promotion
 
     workspace = _open(config, overrides, home)
-    tracker = registry.client()
-    kinds = [_model(kind)] if kind else [k for k in registry.KINDS if registry.has_versions(tracker, workspace, k)]
-    if not kinds:
-        raise CheckFailed(f"{workspace.name} has no registered model; `perennial train` makes one")
-    for name in kinds:
-        champion = make_champion(tracker, workspace, name, version)
-        typer.echo(f"{champion.name} version {champion.version} is champion")
+    if force is not None and not force.strip():
+        raise SettingsError('--force needs a reason: --force "the shop asks about 60 days from now on"')
+    refused = 0
+    with _alone(workspace):
+        tracker = registry.client()
+        kinds = [_model(kind)] if kind else [k for k in registry.KINDS if registry.has_versions(tracker, workspace, k)]
+        if not kinds:
+            raise CheckFailed(f"{workspace.name} has no registered model; `perennial train` makes one")
+        for name in kinds:
+            verdict = promotion.judge(tracker, workspace, name, version, _say())
+            refused += not _promoted(tracker, workspace, name, verdict, force or "")
+    if refused:
+        raise typer.Exit(1)
+
+
+def _promoted(tracker: MlflowClient, workspace: Workspace, kind: str, verdict: Verdict, forced: str) -> bool:
+    """Moves the alias where the gate, or a reason, lets the version in; says why or why not."""
+    from training import promotion
+
+    enters = verdict.passed or bool(forced)
+    if enters:
+        promotion.promote(tracker, workspace, kind, verdict.version, "" if verdict.passed else forced)
+    ends = "is champion" if enters else "stays out"
+    typer.echo(f"{workspace.name}.{kind} version {verdict.version} {ends}")
+    if not verdict.passed and forced:
+        typer.echo(f"  forced    {forced}")
+    for sign, sentences in (("against", verdict.against), ("for", verdict.in_favour)):
+        for sentence in sentences:
+            typer.echo(f"  {sign:<8}  {sentence}")
+    return enters
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A run's id, or a version, such as demo.churn/3.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+) -> None:
+    """Hold two runs of one model against each other, on the customers that both were judged on.
+
+    Differences with 95 % intervals, by segment, and whose scores moved most.
+    Example: perennial compare demo.churn/2 demo.churn/3
+    """
+    from training import comparison
+
+    typer.echo(comparison.as_text(comparison.compare(_tracker(), first, second)))
+
+
+@app.command()
+def reproduce(
+    run: Annotated[str, typer.Argument(help="A run's id, or a version, such as demo.churn/3.")],
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Also say which settings differ here.")] = None,
+) -> None:
+    """Build a run's model again from its commit, settings, data and seed; exit 1 when it predicts anything else.
+
+    Example: perennial reproduce demo.churn/3
+    """
+    import mlflow
+
+    from training import reproduction
+
+    tracker, say = _tracker(), _say()
+    recorded = reproduction.Recorded.of(tracker, run)
+    for sentence in recorded.differences(settings.read(config) if config else None):
+        typer.echo(sentence)
+    if recorded.can_be_checked_out:
+        say(f"checking out {recorded.commit}")
+        raise typer.Exit(reproduction.in_checkout(recorded, mlflow.get_tracking_uri()))
+    apart = reproduction.apart(recorded, reproduction.rebuild(recorded, say))
+    if apart > reproduction.TOLERANCE:
+        raise CheckFailed(f"run {recorded.run_id} is not reproduced: predictions are up to {apart:.2g} apart")
+    typer.echo(f"run {recorded.run_id} is reproduced: predictions are within {reproduction.TOLERANCE:g} ({apart:.1g})")
+
+
+@app.command()
+def rollback(
+    config: Config, kind: Annotated[Kind, typer.Argument(help="The model.")],
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Let the version that answered before the champion answer again.
+
+    Example: perennial rollback churn -c configs/online_retail.yaml
+    """
+    from training.promotion import rollback as take_back
+
+    workspace = _open(config, overrides, home)
+    with _alone(workspace):
+        champion = take_back(_tracker(), workspace, _model(kind))
+    typer.echo(f"{champion.name} version {champion.version} is champion again")
 
 
 @app.command()
@@ -265,7 +401,7 @@ def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = 
     from features.snapshot import snapshot as compute
 
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
         predictor = _predictor(workspace)
         compute(workspace, [day], say)
@@ -279,7 +415,7 @@ def publish(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf 
     Example: perennial publish -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
+    with _alone(workspace):
         _publish(workspace, _day(workspace, as_of), _say())
 
 
@@ -301,20 +437,79 @@ def monitor(
 
         report.serve(workspace, port)
         return
-    with storage.locked(workspace.home_path):
-        if _monitor(workspace, _day(workspace, as_of), _say()).drifted:
-            raise typer.Exit(1)
+    with _alone(workspace):
+        drift, _ = _monitor(workspace, _day(workspace, as_of), _say())
+    if drift.drifted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def campaigns(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
+    """What customers did after past campaign contacts, and which features would tell a model of the contacts.
+
+    Needs the ingested tables, no model. Example: perennial campaigns -c configs/demo.yaml --as-of 2025-01-01
+    """
+    from monitoring.campaigns import as_text, response
+
+    workspace = _open(config, overrides, home)
+    typer.echo(as_text(response(workspace, _day(workspace, as_of))))
 
 
 @app.command()
 def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
-    """All of it in order: ingest, snapshot, train, promote, score, publish, monitor. Started again, it goes on.
+    """All of it in order: ingest, snapshot, monitor, train, promote, score, publish. Started again, it goes on.
+
+    Trains where there is no champion, the champion is older than retraining.max_age, or drift matters; promotes what
+    passes the gate. What it did is on a page in the home's `reports` folder; what needs a look goes to `alerts`. Exit 1
+    when it breaks off, the gate refuses, or there is drift and no new champion.
 
     Example: perennial run -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
-    with storage.locked(workspace.home_path):
-        _run(workspace, _day(workspace, as_of))
+    with _alone(workspace):
+        if _run(workspace, _day(workspace, as_of), _typed(config, overrides, home)):
+            raise typer.Exit(1)
+
+
+def _typed(config: Path, overrides: list[str], home: Path | None) -> str:
+    """The options that name a workspace, for the next command; without what may hold the password of a database."""
+    words = ["-c", str(config), *(["--home", str(home)] if home else [])]
+    words += [word for override in overrides if "://" not in override for word in ("--set", override)]
+    return shlex.join(words)
+
+
+@app.command()
+def schedule(
+    config: Config, every: Annotated[Every, typer.Option(help="How often; a week begins on Monday.")] = Every.month,
+    at: Annotated[datetime, typer.Option(formats=["%H:%M"], help="In the workspace's timezone.")] = "04:00",  # type: ignore[assignment]
+    only: Annotated[Schedule | None, typer.Option(help="One of the three, to put into a file.")] = None,
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Print what makes `perennial run` run by itself: lines for cron, or a service and a timer for systemd.
+
+    Example: perennial schedule -c configs/online_retail.yaml --every month --at 04:00
+    """
+    from perennial import schedule as schedules
+
+    workspace, folder = _open(config, overrides, home), Path.cwd()
+    command = [str(Path(sys.executable).with_name("perennial")), "run", "-c", str(config.resolve())]
+    command += [word for override in overrides for word in ("--set", override)]
+    command += ["--home", str(home.resolve())] if home else []
+    time_of_day = f"{at:%H:%M}"
+    texts = {
+        Schedule.cron: schedules.crontab(workspace, command, folder, every.value, time_of_day),
+        Schedule.service: schedules.service(workspace, command, folder),
+        Schedule.timer: schedules.timer(workspace, every.value, time_of_day),
+    }
+    if only is not None:
+        typer.echo(texts[only], nl=False)
+        return
+    unit = f"/etc/systemd/system/perennial-{workspace.name}"
+    typer.echo(f"# Either cron: `crontab -e`, and add\n{texts[Schedule.cron]}")
+    typer.echo(f"# or systemd: {unit}.service\n{texts[Schedule.service]}")
+    typer.echo(
+        f"# {unit}.timer, then `systemctl enable --now perennial-{workspace.name}.timer`\n{texts[Schedule.timer]}"
+    )
 
 
 @list_app.command("churn-risk")
@@ -323,21 +518,27 @@ def list_churn_risk(
     band: Annotated[Band | None, typer.Option(help="Only this band.")] = None,
     min_value: Annotated[float, typer.Option(help="Only customers worth at least this.")] = 0.0,
     format: Annotated[Format | None, typer.Option(help="csv, xlsx or json; a table if absent.")] = None,
+    contacts: Annotated[bool, typer.Option("--contacts", help="With the contact data under `pii`.")] = False,
     out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
     """Who is about to leave, why, what they are worth, what to offer; highest value at risk first.
 
     Never lists who objected. Example: perennial list churn-risk -c configs/demo.yaml --top 500 --out risk.xlsx
     """
-    from perennial import predictions
+    from perennial import predictions, privacy
     from serving import lists
 
     workspace = _open(config, overrides, home)
     if format is None and out is not None:
         format = _format_of(out)
     predictor = _predictor(workspace)
-    rows = lists.churn_risk(predictor, as_of.date() if as_of else None, top=top, min_value=min_value, band=band)
-    predictions.log_served(workspace, lists.with_models(rows, predictor), "list", _now())
+    with privacy.keeping(workspace.home_path):
+        rows = lists.churn_risk(
+            predictor, as_of.date() if as_of else None, top=top, min_value=min_value, band=band, contacts=contacts
+        )
+        predictions.log_served(workspace, lists.with_models(rows, predictor), "list", _now())
+    asked = {"top": top, "band": band, "min_value": min_value, "as_of": as_of and as_of.date(), "contacts": contacts}
+    _note(workspace, "list churn-risk", asked, len(rows))
     if format is None:
         typer.echo(lists.as_text(rows))
     elif out is None:
@@ -346,6 +547,29 @@ def list_churn_risk(
         with storage.replacing(out) as draft:
             draft.write_bytes(lists.encode(rows, format.value))
         typer.echo(f"{len(rows):,} customers in {out}")
+
+
+@list_app.command("bought-with")
+def list_bought_with(
+    config: Config, item: Annotated[str | None, typer.Option(help="Of this item; of every one if absent.")] = None,
+    top: Annotated[int, typer.Option(min=1, max=20, help="So many companions of an item at most.")] = 5,
+    out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """What the buyers of an item buy with it more than by chance, for its product page.
+
+    Of a scored as_of, the latest if absent. Example: perennial list bought-with -c configs/demo.yaml --out rules.csv
+    """
+    from serving import lists
+    from serving.bought_with import bought_with
+
+    workspace = _open(config, overrides, home)
+    rules = bought_with(workspace, as_of.date() if as_of else None, item, top)
+    if out is None:
+        typer.echo(rules.to_string(index=False, float_format=lambda figure: f"{figure:.3f}"))
+    else:
+        with storage.replacing(out) as draft:
+            draft.write_bytes(lists.encode(rules, _format_of(out).value))
+        typer.echo(f"{len(rules):,} rules in {out}")
 
 
 def _check_readiness(workspace: Workspace) -> None:
@@ -426,6 +650,7 @@ def export(
 
     workspace = _open(config, overrides, home)
     rows = exports.export(workspace, what.value, as_of.date() if as_of else None, out)
+    _note(workspace, f"export {what.value}", {"as_of": as_of and as_of.date()}, rows)
     typer.echo(f"{rows:,} rows in {out}")
 
 
@@ -435,7 +660,7 @@ def serve(
     check: Annotated[bool, typer.Option("--check", help="Only say what is missing, and start nothing.")] = False,
     overrides: Set = [], home: Home = None,
 ) -> None:  # fmt: skip
-    """Answer over HTTP until stopped; the bearer key is in PERENNIAL_API_KEY.
+    """Answer over HTTP until stopped; the bearer key is in PERENNIAL_API_KEY, others come from `perennial keys`.
 
     Example: PERENNIAL_API_KEY=secret perennial serve -c configs/demo.yaml --port 3000
     """
@@ -449,6 +674,113 @@ def serve(
     from serving import processes
 
     processes.serve(workspace.home_path, workspace.service, _now)
+
+
+@keys_app.command("add")
+def add_key(
+    config: Config, role: Annotated[For, typer.Option(help="crm, marketing or admin.")],
+    contacts: Annotated[bool, typer.Option("--contacts", help="Lists show it the contact data under `pii`.")] = False,
+    name: Annotated[str, typer.Option(help="Whose it is, for `keys list`.")] = "",
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Make a key and show it, once: only a hash of it is kept.
+
+    crm: scores, cards and consents. marketing: lists. admin: everything.
+    Example: perennial keys add --role marketing --contacts --name "spring campaign" -c configs/demo.yaml
+    """
+    from serving.keys import Keys
+
+    workspace = _open(config, overrides, home)
+    typer.echo(Keys(workspace.home_path).add(role.value, _now(), contacts, name))
+
+
+@keys_app.command("list")
+def list_keys(config: Config, overrides: Set = [], home: Home = None) -> None:
+    """Show the keys' ids, what each is for, and which were revoked.
+
+    Example: perennial keys list -c configs/demo.yaml
+    """
+    from serving.keys import Keys
+
+    for key in Keys(_open(config, overrides, home).home_path).listed():
+        role = f"{key.role}{', contacts' if key.contacts else ''}"
+        state = f"revoked {key.revoked_at}" if key.revoked_at else f"added {key.added_at}"
+        typer.echo(f"{key.id}  {role:<20}{state}  {key.name}")
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    config: Config, key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")],
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Let a key in no more, from now on, in services that are running too.
+
+    Example: perennial keys revoke 1f0c93ab -c configs/demo.yaml
+    """
+    from serving.keys import Keys
+
+    Keys(_open(config, overrides, home).home_path).revoke(key_id, _now())
+    typer.echo(f"{key_id} is revoked")
+
+
+@app.command()
+def customer(
+    config: Config, customer_id: Annotated[str, typer.Argument(help="As the shop calls them.")],
+    out: Out = None, overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Show everything that is held of one customer, as JSON: rows by the file they lie in, and who has read them.
+
+    Example: perennial customer C00012645 -c configs/demo.yaml --out held.json
+    """
+    import json
+
+    from features import retrieval
+    from perennial import privacy
+    from serving import erasure
+    from serving.audit import AuditLog
+
+    workspace = _open(config, overrides, home)
+    name = privacy.naming(workspace)(customer_id)
+    try:
+        held = erasure.held(workspace, retrieval.open_store(workspace), name)
+    except erasure.UnknownCustomer:
+        raise CheckFailed(f"nothing is held of {customer_id} in {workspace.home_path}") from None
+    found = {"customer_id": name, "held": held, "audit": AuditLog(workspace.home_path).mentions(name)}
+    _note(workspace, "customer", {}, sum(map(len, held.values())), [name])
+    text = json.dumps(found, indent=2, default=str, ensure_ascii=False)
+    if out is None:
+        typer.echo(text)
+    else:
+        with storage.replacing(out) as draft:
+            draft.write_text(text, encoding="utf-8")
+
+
+@app.command()
+def erase(
+    config: Config, customer_ids: Annotated[list[str], typer.Argument(help="As the shop calls them.")],
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Erase customers from everything that is held, for good, and say where each was found. Killed, it goes on.
+
+    Marks of who was erased stay, made with the key in PERENNIAL_PRIVACY_KEY: no ingest takes them in again.
+    Example: perennial erase C00012645 -c configs/demo.yaml
+    """
+    from features import retrieval
+    from perennial import privacy
+    from serving import erasure
+
+    workspace = _open(config, overrides, home)
+    names = list(map(privacy.naming(workspace), customer_ids))
+    with _alone(workspace, "perennial erase"):  # whom it erases stands in no file
+        try:
+            found = erasure.erase(workspace, retrieval.open_store(workspace), names, _say())
+        except erasure.UnknownCustomer as problem:
+            raise CheckFailed(f"nothing is held of {problem} in {workspace.home_path}; nobody was erased") from None
+    for name, places in found.items():
+        typer.echo(f"{name}: {sum(places.values()):,} rows in {len(places)} places are erased")
+        for place, rows in places.items():
+            typer.echo(f"  {rows:>8,}  {place}")
+    _note(workspace, "erase", {}, sum(sum(places.values()) for places in found.values()), names)
 
 
 @app.command()
@@ -485,11 +817,34 @@ def _model(kind: Kind) -> str:
     return kind.value.replace("-", "_")
 
 
-def _snapshot(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
-    from features.snapshot import snapshot as compute
-    from training import pipelines
+def _note(
+    workspace: Workspace, what: str, asked: Mapping[str, object], rows: int, customers: Sequence[str] = ()
+) -> None:
+    """Leaves a line in the audit log, as every read over HTTP does."""
+    import getpass
 
-    compute(workspace, pipelines.cutoffs(workspace, day), say)
+    from serving.audit import AuditLog, Read
+
+    read = Read(getpass.getuser(), "command line", what, _now(), asked, rows, customers)
+    AuditLog(workspace.home_path).add(read)
+
+
+def _catch_up(workspace: Workspace, say: Callable[[str], None]) -> None:
+    from serving.consent import Consents
+
+    if changed := Consents(workspace.home_path).catch_up(workspace):
+        say(f"customers: {changed:,} consents are later than what was said over HTTP")
+
+
+def _snapshot(
+    workspace: Workspace, day: date, say: Callable[[str], None], kinds: Sequence[str], tuned: Sequence[str] = ()
+) -> None:
+    """Of `day`, and of the earlier days that these kinds learn from, and are tuned on."""
+    from features.snapshot import snapshot as compute
+    from training import pipelines, tuning
+
+    days = {*pipelines.cutoffs(workspace, day, kinds)}.union(*(tuning.cutoffs(workspace, kind, day) for kind in tuned))
+    compute(workspace, sorted(days), say)
 
 
 def _store(workspace: Workspace) -> FeatureStore:
@@ -499,8 +854,6 @@ def _store(workspace: Workspace) -> FeatureStore:
 
 
 def _tracker() -> MlflowClient:
-    from perennial import registry
-
     return registry.client()
 
 
@@ -515,12 +868,11 @@ def _predictor(workspace: Workspace) -> Predictor:
 
 
 def _train(
-    workspace: Workspace, day: date, say: Callable[[str], None], kinds: list[str] | None = None
+    workspace: Workspace, day: date, say: Callable[[str], None], kinds: Sequence[str] = registry.KINDS, tune: int = 0
 ) -> dict[str, str]:
-    from perennial.registry import KINDS
     from training import pipelines
 
-    versions = pipelines.train(_store(workspace), workspace, _tracker(), day, kinds or KINDS, say)
+    versions = pipelines.train(_store(workspace), workspace, _tracker(), day, kinds, say, tune)
     return {kind: str(version.version) for kind, version in versions.items()}
 
 
@@ -531,6 +883,22 @@ def _score(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
         say(f"scores of {day} are there already")
     else:
         scoring.score(predictor, _store(predictor.workspace), day, say)
+    _shadow(predictor, day, say)
+
+
+def _shadow(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
+    """What challengers would say; that one of them cannot answer keeps nobody from being scored."""
+    from features.online import FeatureMismatch
+    from serving import scoring
+    from serving.predictor import Predictor
+
+    try:
+        challengers = Predictor.shadow(predictor.workspace, _tracker())
+    except (FileNotFoundError, FeatureMismatch) as problem:
+        say(f"a challenger is not scored: {problem}")
+        return
+    if challengers is not None:
+        scoring.shadow(predictor, challengers, _store(predictor.workspace), day, say)
 
 
 def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
@@ -539,7 +907,7 @@ def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> Non
     online.publish(_store(workspace), workspace, day, say)
 
 
-def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> Drift:
+def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> tuple[Drift, Outcomes]:
     from features.snapshot import snapshot as compute
     from monitoring import drift, outcomes_page
     from monitoring.outcomes import outcomes
@@ -551,27 +919,127 @@ def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> Dri
     say(outcomes_page.as_text(happened))
     found = drift.watch(workspace, day, champion.reference, champion)
     say(str(found))
-    return found
+    return found, happened
 
 
-def _run(workspace: Workspace, day: date) -> None:
+def _run(workspace: Workspace, day: date, typed: str) -> bool:
+    """Whether a check failed that the run did not answer itself; what it did is on a page, also when it breaks off."""
+    from monitoring import alerts
+    from monitoring.summary import Summary
+
+    summary = Summary(workspace.name, day, _now(), workspace.home_path / "reports", _say(), len(_STAGES))
+    try:
+        return _in_order(workspace, day, summary, typed)
+    except Exception as problem:
+        if (broken := summary.failed) is not None:
+            broken.failed, _ = _in_words(problem) or (f"{type(problem).__name__}: {problem}", 1)
+            again = f"perennial run {typed} --as-of {day}"
+            summary.alerts.append(alerts.Alert(f"the run broke off in {broken.name}", broken.failed, again))
+        raise
+    finally:
+        told = alerts.tell(workspace, summary.alerts, day, _now(), summary.page, complete=summary.complete)
+        summary.told += told
+        for line in (*told, f"page: {summary.write()}"):
+            summary.say(line)
+
+
+_STAGES = ("ingest", "snapshot", "monitor", "train", "promote", "score", "publish")
+
+
+def _in_order(workspace: Workspace, day: date, summary: Summary, typed: str) -> bool:
+    """Every stage of a run; True when drift or the gate failed, and nothing was done about it."""
+    from features.snapshot import snapshot as compute
     from perennial.ingest import ingest as take_in
-    from training.promotion import promote as make_champion
 
-    say = _say()
-    say(f"[1/7] ingest into {workspace.home_path}")
-    take_in(workspace, _now(), say)
-    say("[2/7] snapshot")
-    _snapshot(workspace, day, say)
-    say("[3/7] train")
-    versions = _train(workspace, day, say)
-    say("[4/7] promote")
-    for kind, version in versions.items():
-        make_champion(_tracker(), workspace, kind, version)
-    say("[5/7] score")
-    _score(_predictor(workspace), day, say)
-    say("[6/7] publish")
-    _publish(workspace, day, say)
-    say("[7/7] monitor")
-    _monitor(workspace, day, say)
-    say(f"done: {storage.scores_path(workspace.home_path, day)}")
+    ingest, snapshot, monitor, train, promote, score, publish = (partial(summary.stage, name) for name in _STAGES)
+    with ingest() as say:
+        take_in(workspace, _now(), say)
+        _catch_up(workspace, say)
+    with snapshot() as say:
+        compute(workspace, [day], say)
+    with monitor() as say:
+        drift = _watched(workspace, day, say, summary, f"perennial monitor {typed} --as-of {day}")
+    with train() as say:
+        due, versions = _retrained(workspace, day, say, drift is not None and drift.matters)
+    with promote() as say:
+        for kind, version in versions.items():
+            _decide(workspace, kind, version, due[kind], say, summary, typed)
+    with score() as say:
+        _score(_predictor(workspace), day, say)
+    summary.links["scores"] = storage.scores_path(workspace.home_path, day)
+    with publish() as say:
+        _publish(workspace, day, say)
+    decided = {decision.outcome for decision in summary.decisions}
+    unanswered = drift is not None and drift.drifted and (bool(drift.sources) or "promoted" not in decided)
+    return "refused" in decided or unanswered
+
+
+def _watched(workspace: Workspace, day: date, say: Callable[[str], None], summary: Summary, again: str) -> Drift | None:
+    """What has moved since the champion learnt; None where nobody can say, which stops no scores."""
+    from monitoring import alerts, outcomes_page
+
+    if registry.champion(_tracker(), workspace, "churn") is None:
+        say("there is no champion yet to compare with")
+        return None
+    try:
+        drift, happened = _monitor(workspace, day, say)
+    except CheckFailed as problem:
+        say(str(problem))
+        summary.alerts.append(alerts.Alert("the customers could not be compared", str(problem), again))
+        return None
+    summary.notes |= {"Drift": str(drift), "Outcomes": outcomes_page.as_text(happened)}
+    summary.links |= {"drift": drift.record if drift.problem else drift.page, "outcomes": happened.page}
+    summary.alerts += [*alerts.of_drift(drift, again), *alerts.of_outcomes(happened, again)]
+    return drift
+
+
+def _retrained(
+    workspace: Workspace, day: date, say: Callable[[str], None], matters: bool
+) -> tuple[dict[str, str], dict[str, str]]:
+    """By kind: why a training was due, and the version that is there now."""
+    from training import retraining
+
+    tracker = _tracker()
+    reasons = {kind: retraining.due(tracker, workspace, kind, day, matters) for kind in registry.KINDS}
+    for kind, reason in reasons.items():
+        say(f"{kind}: {reason or 'no training is due'}")
+    due = {kind: reason for kind, reason in reasons.items() if reason}
+    if not due:
+        return {}, {}
+    _snapshot(workspace, day, say, list(due))
+    return due, _train(workspace, day, say, list(due))
+
+
+def _decide(
+    workspace: Workspace, kind: str, version: str, due: str, say: Callable[[str], None], summary: Summary, typed: str
+) -> None:
+    """Promotes a version where the gate, and the settings, let it; what is left for a person is alerted."""
+    from monitoring.alerts import Alert
+    from monitoring.summary import Decision
+    from training import promotion
+
+    tracker = _tracker()
+    reigning = registry.champion(tracker, workspace, kind)
+    verdict = promotion.judge(tracker, workspace, kind, version, say)
+    reasons, by_hand = (
+        "; ".join(verdict.reasons),
+        f"perennial promote {kind.replace('_', '-')} {typed} --version {version}",
+    )
+    if reigning is not None and str(reigning.version) == version:
+        outcome = "is the champion already"
+    elif workspace.retraining.promote == "person":
+        outcome = "waits for a person"
+        summary.alerts.append(Alert(f"{kind} version {version} {outcome}", reasons, by_hand))
+    elif verdict.passed:
+        outcome = "promoted"
+        promotion.promote(tracker, workspace, kind, version)
+    elif reigning is None:
+        # A model without a grade is better than none, and a person is told of it.
+        outcome = "promoted"
+        promotion.promote(tracker, workspace, kind, version, forced=f"nothing else could answer; {reasons}")
+        summary.alerts.append(Alert(f"{kind} version {version} answers for want of a better one", reasons, by_hand))
+    else:
+        outcome = "refused"
+        summary.alerts.append(Alert(f"{kind} version {version} was refused", reasons, f"{by_hand} --force REASON"))
+    say(f"{kind}: version {version} {outcome}: {reasons}")
+    summary.decisions.append(Decision(kind, version, due, outcome, verdict.reasons))

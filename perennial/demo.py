@@ -27,7 +27,8 @@ def demo(customers: int, port: int = 0) -> None:
     _perennial("list", "churn-risk", "-c", _CONFIG, "--top", "8")
     first = json.loads(_perennial("list", "churn-risk", "-c", _CONFIG, "--top", "1", "--format", "json", quiet=True))
     _ask(first[0]["customer_id"], port or _free_port())
-    print(_WHERE_NEXT)  # noqa: T201
+    page = max(Path("var/demo/reports").glob("run-*.html"), key=lambda path: path.stat().st_mtime)
+    print(_WHERE_NEXT.format(page=page))  # noqa: T201
 
 
 def _ask(customer_id: str, port: int) -> None:
@@ -98,7 +99,7 @@ def _free_port() -> int:
 _WHERE_NEXT = f"""
 Where to look next
   runs, figures, plots   .venv/bin/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db
-  drift report           var/demo/reports/drift-{_AS_OF}.html
+  what the run did       {{page}}
   the whole list         .venv/bin/perennial list churn-risk -c {_CONFIG} --top 1000 --out risk.xlsx
   the HTTP service       PERENNIAL_API_KEY=secret .venv/bin/perennial serve -c {_CONFIG}   (its API: /docs.json)
   your own shop          copy configs/online_retail.yaml, map your columns, perennial run -c your.yaml"""

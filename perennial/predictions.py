@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -45,8 +45,10 @@ _PUT_TOGETHER = 50  # parts of one as_of, which are then one
 
 def question(workspace: Workspace, horizon: int | None = None) -> str:
     """What a prediction answers: what leaving and value mean, over another horizon if one is named."""
-    asked = workspace.model_dump(mode="json", include={"churn": True, "lifetime_value": True})
-    del asked["churn"]["allow_leaks"]
+    asked = workspace.model_dump(mode="json", include={"churn", "lifetime_value"})
+    for group in asked.values():
+        for how_it_is_learnt in ("allow_leaks", "features", "boosting"):
+            group.pop(how_it_is_learnt, None)
     if horizon is not None:
         asked["churn"]["horizon"] = asked["lifetime_value"]["horizon"] = horizon
     return json.dumps(asked, sort_keys=True)
@@ -79,7 +81,8 @@ def log_served(
 ) -> int:
     """Logs answers, or rows of a list, by those columns of `scores` that they have; returns how many are predictions.
 
-    Answers of one call may be of several as_ofs: an event may have come since the published one.
+    Answers of one call may be of several as_ofs: an event may have come since the published one. Whoever calls keeps
+    off erasures (`privacy.keeping`) from reading the answers to here.
     """
     rows = _rows(answers, role="champion", via=via, question=question(workspace, horizon), served_at=served_at)
     folder = _folder(workspace.home_path)
@@ -158,20 +161,14 @@ def _put_together(workspace: Workspace, day: Path) -> None:
         part.unlink()
 
 
-def forget(workspace: Workspace, customer_id: str) -> int:
-    """Removes a customer from the log; returns the rows that were about them.
-
-    What a running service answered in the last seconds is not in it yet: see that it answers no more, and ask again.
-    """
-    removed = 0
+def forget(workspace: Workspace, customer_ids: Sequence[str]) -> None:
+    """Removes customers from the log; while they are marked as erased, nothing of them comes into it again."""
     with _alone(workspace.home_path) as folder:
         for path in folder.glob("*/*.parquet"):
             rows = pq.read_table(path)
-            others = rows.filter(pc.not_equal(rows["customer_id"], customer_id))
+            others = rows.filter(pc.invert(pc.is_in(rows["customer_id"], pa.array(customer_ids, pa.string()))))
             if others.num_rows < rows.num_rows:
-                removed += rows.num_rows - others.num_rows
                 _write(others, path)
-    return removed
 
 
 def _folder(home: Path) -> Path:

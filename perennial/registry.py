@@ -28,8 +28,9 @@ def client() -> MlflowClient:
         folder = Path("mlruns").resolve()
         folder.mkdir(exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    for noisy in ("alembic", "mlflow"):  # a page of migrations at the first start, a line per registered version
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # A page of migrations at the first start, a line per registered version, the trace of an error that it raises too.
+    for noisy in ("alembic", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     return mlflow.MlflowClient()
 
 
@@ -40,10 +41,19 @@ def model_name(workspace: Workspace, kind: str) -> str:
 
 def champion(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion | None:
     """The version that answers now; none where nothing was promoted yet."""
+    return _by_alias(tracker, workspace, kind, "champion")
+
+
+def challenger(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion | None:
+    """The version that was judged last and stayed out, which answers unseen; none where there is none."""
+    return _by_alias(tracker, workspace, kind, "challenger")
+
+
+def _by_alias(tracker: MlflowClient, workspace: Workspace, kind: str, alias: str) -> ModelVersion | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return tracker.get_model_version_by_alias(model_name(workspace, kind), "champion")
+        return tracker.get_model_version_by_alias(model_name(workspace, kind), alias)
     except MlflowException as problem:
         if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None

@@ -26,6 +26,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from perennial.tables import CUSTOMERS
+
 # Where the shipped configurations find the real data sets when the environment does not say.
 _DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().parents[2] / "shared" / "data")}
 
@@ -33,6 +35,7 @@ _DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().paren
 # Settings that are addresses, with their schemes. They may need a password, so they are kept as they are written, and
 # filled in only where they are opened: what is stored of the settings never holds a secret.
 _ADDRESSES = {"online": "redis|rediss", "registry": "postgresql|postgres", "events": "postgresql|postgres"}
+_AS_WRITTEN = {*_ADDRESSES, "alerts"}
 
 
 class SettingsError(ValueError):
@@ -48,7 +51,9 @@ def _one_or_many(value: Any) -> Any:
 
 
 _NAME = r"^[a-z][a-z0-9_]*$"
+_VARIABLE = r"\$\{\w+\}"
 _Name = Annotated[str, StringConstraints(pattern=_NAME)]
+_Items = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
 
 class Table(_Model):
@@ -106,6 +111,29 @@ class Tables(_Model):
         return {name: table for name in order if (table := getattr(self, name)) is not None}
 
 
+class Boosting(_Model):
+    """How a model's boosters learn; `perennial train --tune` finds them. What is absent is the model's own."""
+
+    rounds: int | None = Field(default=None, ge=1, le=5000, description="trees of a booster; the model's own if absent")
+    learning_rate: float | None = Field(default=None, gt=0, le=1, description="what a tree's answer counts")
+    num_leaves: int | None = Field(default=None, ge=2, le=1024, description="leaves of a tree")
+    min_child_samples: int | None = Field(default=None, ge=1, description="rows in a leaf, at least")
+    feature_fraction: float | None = Field(default=None, gt=0, le=1, description="share of the columns a tree may use")
+    lambda_l2: float | None = Field(default=None, ge=0, description="pull of a leaf's answer towards none")
+
+    def parameters(self) -> dict[str, float]:
+        """Of LightGBM, by its names; without those that are the model's own, and without the rounds."""
+        given = {
+            "learning_rate": self.learning_rate, "num_leaves": self.num_leaves, "lambda_l2": self.lambda_l2,
+            "min_child_samples": self.min_child_samples, "feature_fraction": self.feature_fraction,
+        }  # fmt: skip
+        return {name: value for name, value in given.items() if value is not None}
+
+
+_Features = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+_FEATURES = "features, or families of them, that the booster is shown; all if absent"
+
+
 class Churn(_Model):
     kind: Literal["inactivity", "event"] = Field(
         default="inactivity",
@@ -127,6 +155,8 @@ class Churn(_Model):
     allow_leaks: bool = Field(
         default=False, description="train although a column gives the outcome away; the run then says so"
     )
+    features: _Features = Field(default=(), description=_FEATURES)
+    boosting: Boosting = Field(default_factory=Boosting, description="how its booster learns")
 
 
 class LifetimeValue(_Model):
@@ -139,12 +169,39 @@ class LifetimeValue(_Model):
     interval: float = Field(
         default=0.8, gt=0, lt=1, description="share of outcomes that the lower and upper bound are to hold"
     )
+    features: _Features = Field(default=(), description=_FEATURES)
+    boosting: Boosting = Field(default_factory=Boosting, description="how its boosters learn")
 
 
 class CrossSell(_Model):
     level: Literal["category", "item"] = Field(default="category", description="what to rank")
     horizon: int = Field(default=90, ge=1, description="days in which the next purchase counts")
     top: int = Field(default=5, ge=1, le=100, description="offers per customer")
+    kind: Literal["both", "repeat", "new"] = Field(
+        default="both", description="what to offer: what the customer bought before (`repeat`), what not (`new`)"
+    )
+    segment: str | None = Field(
+        default=None,
+        pattern=_NAME,
+        description="the attribute whose value says what who has not bought yet is offered: what sells in that segment",
+    )
+    stock: _Items = Field(
+        default=(), description="the only items to offer, or a .csv or .parquet file with them in a column `item`"
+    )
+    exclude: _Items = Field(default=(), description="items never to offer, or files of them, as for `stock`")
+    margin_floor: float | None = Field(
+        default=None,
+        lt=1,
+        description="least margin of an offered item: 1 - unit_cost / list_price, summed over a category's products",
+    )
+    one_off: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="an item that a smaller share of its buyers bought again is not offered to who has it",
+    )
+    features: _Features = Field(default=(), description=_FEATURES)
+    boosting: Boosting = Field(default_factory=Boosting, description="how its booster learns")
 
 
 class Training(_Model):
@@ -163,6 +220,24 @@ class Training(_Model):
     backtest_customers: int = Field(
         default=20_000, ge=1000, description="customers that a backtest looks at, at most; above, a sample by their ids"
     )
+
+
+class Promotion(_Model):
+    refresh: Literal["no_worse", "better"] = Field(
+        default="no_worse",
+        description="what a version must be that differs from the champion only in what it learnt from: `no_worse`, or"
+        " `better` beyond noise, as every other version must",
+    )
+    calibration_loss: float = Field(
+        default=0.01, ge=0, le=1, description="how much further off probabilities, or the total value, may be"
+    )
+    segment_loss: float = Field(
+        default=0.02, ge=0, le=1, description="how much of the main metric a segment may lose (auc, ngini, ndcg)"
+    )
+    latency: float = Field(
+        default=20.0, gt=0, description="milliseconds of a processor that one customer's answer may take"
+    )
+    size: float = Field(default=50.0, gt=0, description="megabytes that the model's files may have")
 
 
 class Bands(_Model):
@@ -193,6 +268,49 @@ class Monitoring(_Model):
     )
 
 
+class Retraining(_Model):
+    max_age: int = Field(default=90, ge=1, description="days after which `run` trains a challenger of a champion anew")
+    promote: Literal["gate", "person"] = Field(
+        default="gate",
+        description="who makes a challenger of `run` the champion: the `gate`, where it passes, or a `person`, with"
+        " `perennial promote`",
+    )
+
+
+class Email(_Model):
+    to: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = Field(description="addresses to write to")
+    sender: str = Field(description="address that the messages come from")
+    host: str = Field(description="name of the SMTP server")
+    port: int = Field(default=587, ge=1, le=65535, description="port of the SMTP server")
+    security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="`starttls`; `tls` from the first byte, port 465; or `none`"
+    )
+    user: str | None = Field(default=None, description="name to log in with; no log-in if absent")
+    password: str | None = Field(
+        default=None, pattern=f"^{_VARIABLE}$", description="a variable of the environment: `${SMTP_PASSWORD}`"
+    )
+
+
+class Alerts(_Model):
+    """Kept as they are written, and filled in from the environment only when they are used."""
+
+    file: str | None = Field(
+        default=None, description="file that gets a line of JSON for each alert; `alerts.jsonl` in the home if absent"
+    )
+    webhook: str | None = Field(
+        default=None,
+        pattern=_VARIABLE,
+        description="address that alerts are posted to as JSON; since it holds a secret, name a variable:"
+        " `${ALERTS_WEBHOOK}`",
+    )
+    email: Email | None = Field(default=None, description="whom to write to")
+    reports: str | None = Field(
+        default=None,
+        description="address at which the home's `reports` folder can be opened, for links; the file's path if absent",
+    )
+    repeat_after: int = Field(default=30, ge=1, description="days after which what is still so is told again")
+
+
 class Service(_Model):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=3000, ge=1, le=65535, description="port to listen on")
@@ -200,12 +318,17 @@ class Service(_Model):
         default=None, description="file of the certificate chain (PEM); with `tls_key` the service speaks HTTPS only"
     )
     tls_key: str | None = Field(default=None, description="file of the certificate's private key (PEM)")
+    rate_limit: float = Field(
+        default=1000.0, gt=0, description="requests per second of one key that each worker answers; more get a 429"
+    )
     max_ids: int = Field(default=1000, ge=1, description="customers in one request, at most")
     max_body: int = Field(default=2_000_000, ge=1000, description="bytes of a request's body, at most")
     max_requests: int = Field(
         default=64, ge=1, description="requests that a worker has under way, at most; further ones get a 503 at once"
     )
-    timeout: float = Field(default=10.0, gt=0, description="seconds until a request that has no answer yet gets a 503")
+    timeout: float = Field(
+        default=10.0, gt=0, description="seconds until a request, but an erasure, that has no answer yet gets a 503"
+    )
     workers: int = Field(default=1, ge=1, le=64, description="processes that answer; one for each core, less one")
     when_down: Literal["stale", "refuse"] = Field(
         default="stale",
@@ -232,6 +355,16 @@ class Workspace(_Model):
         default=(),
         description="columns of `customers` that describe them, usable as features; names in lower case",
     )
+    pii: Annotated[tuple[_Name, ...], BeforeValidator(_one_or_many)] = Field(
+        default=(),
+        description="columns of `customers` that say how to reach them (`email`): encrypted with the key in"
+        " PERENNIAL_PRIVACY_KEY, shown in lists to who may see them, never a feature",
+    )
+    pseudonyms: bool = Field(
+        default=False,
+        description="whether every customer_id is replaced by a hash of it, keyed with PERENNIAL_PRIVACY_KEY, as it is"
+        " taken in",
+    )
     max_quarantined: float = Field(
         default=0.2, ge=0, le=1, description="share of a source's rows that may be quarantined before ingest fails"
     )
@@ -242,8 +375,11 @@ class Workspace(_Model):
     lifetime_value: LifetimeValue = Field(default_factory=LifetimeValue, description="what value means")
     cross_sell: CrossSell = Field(default_factory=CrossSell, description="what to offer")
     training: Training = Field(default_factory=Training, description="which past to learn from")
+    promotion: Promotion = Field(default_factory=Promotion, description="what a new version must reach to answer")
     bands: Bands = Field(default_factory=Bands, description="where risk becomes medium and high")
     monitoring: Monitoring = Field(default_factory=Monitoring, description="when to say that the world moved")
+    retraining: Retraining = Field(default_factory=Retraining, description="when to train anew, and who decides")
+    alerts: Alerts = Field(default_factory=Alerts, description="whom to tell what needs a look")
     service: Service = Field(default_factory=Service, description="where the HTTP service listens")
     engine: Literal["duckdb", "spark"] = Field(
         default="duckdb",
@@ -277,6 +413,17 @@ class Workspace(_Model):
     def _attributes_have_a_table(self) -> Workspace:
         if self.attributes and self.tables.customers is None:
             raise ValueError("attributes are columns of `tables.customers`, which is not given")
+        segment = self.cross_sell.segment
+        if segment is not None and segment not in self.attributes:
+            raise ValueError(f"cross_sell.segment is {segment}, which is none of the attributes")
+        return self
+
+    @model_validator(mode="after")
+    def _pii_is_nothing_else(self) -> Workspace:
+        if self.pii and self.tables.customers is None:
+            raise ValueError("pii are columns of `tables.customers`, which is not given")
+        if used := {*self.attributes, *CUSTOMERS.names} & {*self.pii}:
+            raise ValueError(f"`{min(used)}` is under `pii` and would be used as a feature; name it once")
         return self
 
     @model_validator(mode="after")
@@ -348,9 +495,9 @@ def of_home(home: Path) -> Workspace:
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Workspace:
-    """A workspace from plain data; environment variables in its texts are filled in, but for the addresses'."""
+    """A workspace from plain data; environment variables in its texts are filled in, but for addresses."""
     try:
-        expanded = {key: value if key in _ADDRESSES else filled(value, where) for key, value in raw.items()}
+        expanded = {key: value if key in _AS_WRITTEN else filled(value, where) for key, value in raw.items()}
         return Workspace.model_validate(expanded)
     except ValidationError as problem:
         lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {_message(e)}" for e in problem.errors()[:5]]
@@ -364,7 +511,10 @@ def _message(error: Any) -> str:
     if error["type"] == "missing":
         return "required, and absent"
     text = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == _NAME:
+    pattern = error["ctx"]["pattern"] if error["type"] == "string_pattern_mismatch" else ""
+    if _VARIABLE in pattern:
+        return "holds a secret, so it must name a variable of the environment: ${VARIABLE}"
+    if pattern == _NAME:
         text = "must be lower-case letters, digits and underscores, a letter first"
     return text if isinstance(error["input"], Mapping) else f"{text} (it is {error['input']!r:.60})"
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features import candidates
 from features.online import FeatureMismatch
 from features.snapshot import customer_features, families, features_hash
-from perennial.registry import KINDS, champion, model_folder
+from perennial.registry import KINDS, challenger, champion, model_folder
 from perennial.settings import Workspace
 from training.models.churn_model import ChurnModel
 from training.models.leaving import NO_PURCHASE
@@ -34,6 +34,8 @@ SCORE_COLUMNS = (
     "lifetime_value", "lifetime_value_low", "lifetime_value_high", "value_at_risk", "not_scored_reason", "churn_model",
     "lifetime_value_model", "cross_sell_model",
 )  # fmt: skip
+# What a score says of the customer, rather than where it comes from.
+NUMBERS = SCORE_COLUMNS[2 : SCORE_COLUMNS.index("not_scored_reason")]
 
 
 class NoChampion(RuntimeError):
@@ -53,6 +55,10 @@ class Registered(NamedTuple):
     def of(cls, version: ModelVersion) -> Registered:
         tags, at = version.tags, version.creation_timestamp / 1000
         return cls(version.name, str(version.version), tags.get("grade"), at, tags.get("as_of"))
+
+
+def _kinds(workspace: Workspace) -> tuple[str, ...]:
+    return KINDS if "product_affinity" in families(workspace) else ("churn", "lifetime_value")
 
 
 @dataclass(frozen=True)
@@ -76,11 +82,27 @@ class Predictor:
                 more): then nothing is offered.
             FeatureMismatch: a champion was trained on other features than this code defines, or ranks other items.
         """
-        kinds = KINDS if "product_affinity" in families(workspace) else ("churn", "lifetime_value")
-        found = {kind: champion(tracker, workspace, kind) for kind in kinds}
+        found = {kind: champion(tracker, workspace, kind) for kind in _kinds(workspace)}
         for kind in ("churn", "lifetime_value"):
             if found[kind] is None:
                 raise NoChampion(f"{workspace.name} has no {kind} champion; run `perennial train` and `promote`")
+        return cls._of(workspace, found)
+
+    @classmethod
+    def shadow(cls, workspace: Workspace, tracker: MlflowClient) -> Predictor | None:
+        """The challengers, a champion in the place of a kind that has none; None where no kind has one.
+
+        Raises:
+            FileNotFoundError: the files of one are gone.
+            FeatureMismatch: as in `load`.
+        """
+        found = {kind: challenger(tracker, workspace, kind) for kind in _kinds(workspace)}
+        if not any(found.values()):
+            return None
+        return cls._of(workspace, {kind: found[kind] or champion(tracker, workspace, kind) for kind in found})
+
+    @classmethod
+    def _of(cls, workspace: Workspace, found: Mapping[str, ModelVersion | None]) -> Predictor:
         folders = {kind: model_folder(version) for kind, version in found.items() if version is not None}
         churn, value = ChurnModel.load(folders["churn"]), ValueModel.load(folders["lifetime_value"])
         expected = features_hash(feature.name for feature in customer_features(workspace))
@@ -100,6 +122,10 @@ class Predictor:
         registered = {kind: Registered.of(version) for kind, version in found.items() if version is not None}
         versions = {kind: f"{of_kind.name}/{of_kind.version}" for kind, of_kind in registered.items()}
         return cls(workspace, churn, value, offers, versions, registered=registered)
+
+    def is_beside(self, other: Predictor, kind: str) -> bool:
+        """Whether this one answers by another version of a kind."""
+        return self.versions.get(kind) != other.versions.get(kind)
 
     def ranking_among(self, vectors: NDArray[np.float32]) -> Predictor:
         """The same predictor with percentiles that rank a customer among these."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,17 +186,17 @@ class Explainer:
         self.predictor = predictor
         self.packed, self.currency = predictor.churn.inputs.packed, predictor.workspace.currency
         self.attribute_names = _attribute_names(predictor.workspace)
-        used = predictor.churn.inputs.used
-        themes = _themes(used, predictor.workspace)
-        self.places, self.says = [[used.index(name) for name in of] for of, _ in themes], [say for _, say in themes]
-        self.of_value = [_NEUTRAL.get(say, say) for say in self.says]
+        self.of_churn = _Themes.among(predictor.churn.explained, predictor.workspace)
+        self.of_value = _Themes.among(predictor.value.explained, predictor.workspace)
 
     def __call__(self, vectors: NDArray[np.float32]) -> list[list[str]]:
         """Per packed vector, strongest first."""
         if not len(vectors):
             return []
-        weights = self._weights(self.predictor.churn.contributions(vectors)[1])
-        return [_strongest(self.says, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)]
+        weights = self.of_churn.weights(self.predictor.churn.contributions(vectors)[1])
+        return [
+            _strongest(self.of_churn.says, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)
+        ]
 
     def value(self, vectors: NDArray[np.float32]) -> list[list[str]]:
         """Per packed vector, what moves its lifetime value most from that of the shop's average customer.
@@ -205,16 +206,29 @@ class Explainer:
         """
         if not len(vectors):
             return []
-        weights = self._weights(self.predictor.value.contributions(vectors)[1])
-        return [_drivers(self.of_value, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)]
-
-    def _weights(self, contributions: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Of every theme for each row, in steps."""
-        return np.round(np.column_stack([contributions[:, own].sum(axis=1) for own in self.places]) / _STEP)
+        weights = self.of_value.weights(self.predictor.value.contributions(vectors)[1])
+        says = [_NEUTRAL.get(say, say) for say in self.of_value.says]
+        return [_drivers(says, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)]
 
     def _facts(self, vector: NDArray[np.float32]) -> Facts:
         values = dict(zip(self.packed, vector.astype(float), strict=True))
         return Facts(values, self.currency, self.attribute_names)
+
+
+class _Themes(NamedTuple):
+    """The themes of one model's contributions: the columns of each, and what says it."""
+
+    places: list[list[int]]
+    says: list[Say]
+
+    @classmethod
+    def among(cls, names: tuple[str, ...], workspace: Workspace) -> Self:
+        themes = _themes(names, workspace)
+        return cls([[names.index(name) for name in of] for of, _ in themes], [say for _, say in themes])
+
+    def weights(self, contributions: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Of every theme for each row, in steps."""
+        return np.round(np.column_stack([contributions[:, own].sum(axis=1) for own in self.places]) / _STEP)
 
 
 def _themes(names: tuple[str, ...], workspace: Workspace) -> list[tuple[list[str], Say]]:

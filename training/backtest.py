@@ -66,6 +66,16 @@ class Judged:
     bounds: Bounds | None = None
     n_purchases: tuple[Floats, Floats] | None = None
 
+    def of_customers(self, places: NDArray[np.int64]) -> Judged:
+        """The same, of the customers at these places alone."""
+        bounds = self.bounds and Bounds(self.bounds.low[places], self.bounds.high[places])
+        counts = self.n_purchases and (self.n_purchases[0][places], self.n_purchases[1][places])
+        return replace(
+            self, customer_ids=self.customer_ids[places], actual=self.actual[places], bounds=bounds, n_purchases=counts,
+            answers=tuple(replace(answer, predicted=answer.predicted[places]) for answer in self.answers),
+            segments={name: rows[places] for name, rows in self.segments.items()},
+        )  # fmt: skip
+
     def figures(self, answer: Answer, at: NDArray[np.int64], among: Iterable[str] | None = None) -> dict[str, float]:
         """Of churn or, where there are bounds, of value; over the customers at `at`."""
         functions = scoreboard.CHURN if self.bounds is None else scoreboard.VALUE
@@ -109,37 +119,41 @@ def judge_churn(
     data: Dataset, workspace: Workspace, dates: Sequence[date], progress: Callable[[str], None] = lambda _: None
 ) -> list[Judged]:
     """Churn at each date at which it could have been learnt, among the customers who could leave."""
-    return list(_judge(data, workspace, dates, _judge_churn, progress))
+    return list(judge("churn", data, workspace, dates, progress))
 
 
 def judge_value(
     data: Dataset, workspace: Workspace, dates: Sequence[date], progress: Callable[[str], None] = lambda _: None
 ) -> list[Judged]:
     """Lifetime value at each date at which it could have been learnt, of everyone who had bought."""
-    return list(_judge(data, workspace, dates, _judge_value, progress))
+    return list(judge("lifetime_value", data, workspace, dates, progress))
 
 
-_JudgeOne = Callable[[Dataset, Workspace, Cutoff, Histories], Judged]
-
-
-def _judge(
-    data: Dataset, workspace: Workspace, dates: Sequence[date], judge_one: _JudgeOne, progress: Callable[[str], None]
-) -> Iterator[Judged]:
+def judge(
+    kind: str, data: Dataset, workspace: Workspace, dates: Sequence[date],
+    progress: Callable[[str], None] = lambda _: None, peers: bool = True,
+) -> Iterator[Judged]:  # fmt: skip
+    """Churn or value at each date; without `peers` the field's purchase-history models are not fitted."""
     if datasets.outcome_days(data.taught) != datasets.outcome_days(workspace):
         progress("not judged: no window as long as the horizon has closed after enough history")
         return
     for cutoff in data.closed:
         if cutoff.as_of not in dates:
             continue
-        seen = datasets.seen_at(data, workspace, cutoff.as_of)
-        then = replace(data, closed=seen, current=_unlabelled(cutoff))
+        then = known_at(data, workspace, cutoff)
         try:
-            judged = judge_one(then, workspace, cutoff, Histories.fit(data.inputs, cutoff))
+            judged = JUDGES[kind](then, workspace, cutoff, Histories.fit(data.inputs, cutoff) if peers else None)
         except CheckFailed as problem:
             progress(f"{cutoff.as_of}: not judged: {problem}")
             continue
         progress(f"{cutoff.as_of}: learnt from {len(judged.learnt_from)} cutoffs, {len(judged.actual):,} customers")
         yield judged
+
+
+def known_at(data: Dataset, workspace: Workspace, cutoff: Cutoff) -> Dataset:
+    """What a training on the day of this cutoff would have had to learn from."""
+    seen = datasets.seen_at(data, workspace, cutoff.as_of)
+    return replace(data, closed=seen, current=_unlabelled(cutoff))
 
 
 def _unlabelled(cutoff: Cutoff) -> Cutoff:
@@ -148,7 +162,7 @@ def _unlabelled(cutoff: Cutoff) -> Cutoff:
     return replace(cutoff, churned=unknown, value=unknown, n_purchases=unknown)
 
 
-def _judge_churn(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories) -> Judged:
+def _judge_churn(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories | None) -> Judged:
     settings, inputs = workspace.churn, then.inputs
     model = churn.fit(then, workspace, then.closed, then.current)
     rows = ~np.isnan(cutoff.churned)
@@ -156,15 +170,19 @@ def _judge_churn(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories:
     answers = [
         Answer(OURS, "ours", model.probability(vectors)),
         *naive_churn(inputs, vectors, then.closed),
-        *(histories.churn(vectors, settings.horizon, settings.gap) if settings.kind == "inactivity" else []),
+        *(
+            histories.churn(vectors, settings.horizon, settings.gap)
+            if histories and settings.kind == "inactivity"
+            else []
+        ),
     ]
     return Judged(
         cutoff.as_of, _dates(then.closed), cutoff.customer_ids[rows], cutoff.churned[rows], tuple(answers),
-        segments(inputs, vectors), histories.refused,
+        segments(inputs, vectors), histories.refused if histories else (),
     )  # fmt: skip
 
 
-def _judge_value(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories) -> Judged:
+def _judge_value(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories | None) -> Judged:
     model = lifetime_value.fit(then, workspace, then.closed, then.current)
     rows = ~np.isnan(then.inputs.column(cutoff.vectors, "T"))
     vectors = cutoff.vectors[rows]
@@ -172,13 +190,19 @@ def _judge_value(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories:
     answers = [
         Answer(OURS, "ours", forecast.value),
         *naive_value(then.inputs, vectors, workspace),
-        *histories.value(vectors, workspace.lifetime_value.horizon),
+        *(histories.value(vectors, workspace.lifetime_value.horizon) if histories else []),
     ]
     return Judged(
         cutoff.as_of, _dates(then.closed), cutoff.customer_ids[rows], cutoff.value[rows], tuple(answers),
-        segments(then.inputs, vectors), histories.refused, Bounds(forecast.low, forecast.high),
+        segments(then.inputs, vectors), histories.refused if histories else (), Bounds(forecast.low, forecast.high),
         (cutoff.n_purchases[rows], forecast.expected_purchases),
     )  # fmt: skip
+
+
+JUDGES: Mapping[str, Callable[[Dataset, Workspace, Cutoff, Histories | None], Judged]] = {
+    "churn": _judge_churn, "lifetime_value": _judge_value,
+}  # fmt: skip
+"""What was known on a day, and what then followed, to how right the model would have been."""
 
 
 def _dates(closed: Sequence[Cutoff]) -> tuple[date, ...]:

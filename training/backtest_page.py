@@ -16,7 +16,7 @@ from training.evaluation import Evaluation
 from training.grade import ERRORS, RULES, Letter
 from training.scoreboard import Contender, Spread, better
 
-_TITLES = {"churn": "Who will leave", "lifetime_value": "What customers will spend", "cross_sell": "What to offer"}
+TITLES = {"churn": "Who will leave", "lifetime_value": "What customers will spend", "cross_sell": "What to offer"}
 _MEANINGS: dict[Letter, str] = {
     "A": "Rely on the order and on the amounts.",
     "B": "Rely on the order; take the amounts with the margin shown here.",
@@ -57,11 +57,16 @@ def as_html(report: Report) -> str:
     title = f"Backtest of {report.name}, {report.as_of}"
     body = [
         f"<h1>Can we rely on the predictions?</h1><p class=lead>{escape(_lead(report))}</p>",
-        f'<section class="cards" aria-label="Grades">{"".join(map(_card, report.models))}</section>',
-        *(_model(found, report.currency) for found in _by_money(report.models) if found.judged),
+        f'<section class="cards" aria-label="Grades">{"".join(map(grade_card, report.models))}</section>',
+        *(section(found, report.currency) for found in _by_money(report.models) if found.judged),
         _how_to_read(report.models),
     ]
-    return _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(body))
+    return page(title, body, "<code>perennial backtest</code>; every figure is in the JSON file beside this page")
+
+
+def page(title: str, body: Sequence[str], maker: str) -> str:
+    """One page that needs nothing else; `maker` is HTML that says what made it."""
+    return _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(body), maker=maker)
 
 
 def _by_money(models: Sequence[Evaluation]) -> list[Evaluation]:
@@ -79,12 +84,13 @@ def _lead(report: Report) -> str:
     )
 
 
-def _card(found: Evaluation) -> str:
+def grade_card(found: Evaluation) -> str:
+    """A model's grade, the one thing to know of it, and why it has that grade."""
     letter = found.grade.letter
     shown_letter, is_open = ("–", " open") if letter == "none" else (letter, "")
     return (
         f'<article class="card grade-{letter}"><p class=letter aria-label="grade {letter}">{shown_letter}</p>'
-        f"<h2>{_TITLES[found.kind]}</h2><p><strong>{_MEANINGS[letter]}</strong></p>"
+        f"<h2>{TITLES[found.kind]}</h2><p><strong>{_MEANINGS[letter]}</strong></p>"
         f"<p>{escape(_headline(found))}</p><details{is_open}><summary>Why this grade</summary>"
         f"<p>{escape(_sentence(found.grade.reason))}</p></details></article>"
     )
@@ -113,9 +119,10 @@ def _headline(found: Evaluation) -> str:
     )
 
 
-def _model(found: Evaluation, currency: str) -> str:
+def section(found: Evaluation, currency: str) -> str:
+    """A judged model's pictures and tables: totals by date, beside its rivals, by segment."""
     pictures = "".join(_picture(name, figure) for name, figure in plots.of(found.kind, found.judged, currency).items())
-    parts = [f'<h2>{_TITLES[found.kind]}</h2><div class="pictures">{pictures}</div>']
+    parts = [f'<h2>{TITLES[found.kind]}</h2><div class="pictures">{pictures}</div>']
     if found.kind != "cross_sell":
         what = "leavers" if found.kind == "churn" else currency
         parts.append(_total_table("Predicted on", totals(found), what, found))
@@ -139,7 +146,7 @@ def _total_table(first: str, rows: Sequence[Total], what: str, found: Evaluation
     if held is not None:
         heads.append("within bounds")
         cells = [[*row, f"{value:.1%}"] for row, value in zip(cells, held.each, strict=True)]
-    return _table(heads, cells)
+    return table(heads, cells)
 
 
 def _contender_table(found: Evaluation) -> str:
@@ -191,7 +198,8 @@ def _raw_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide" tabindex="0"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The first column of texts names the row; all are escaped."""
     head = "".join(f"<th scope=col>{escape(text)}</th>" for text in heads)
     body = "".join(
         f"<tr><th scope=row>{escape(row[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>"
@@ -252,7 +260,7 @@ def _grades() -> str:
     return (
         f"<dl>{meanings}</dl><p>A grade needs everything in its row. The order's share is of the way from the simple"
         " rule to a perfect order; limits are on average, then at the worst date. The field's models must not be"
-        f" clearly better either; docs/models.md has every rule.</p>{_table(heads, rows)}"
+        f" clearly better either; docs/models.md has every rule.</p>{table(heads, rows)}"
     )
 
 
@@ -271,7 +279,7 @@ _PAGE = """<!doctype html>
 </head>
 <body><main>
 {body}
-<footer>Made by <code>perennial backtest</code>; every figure is in the JSON file beside this page.</footer>
+<footer>Made by {maker}.</footer>
 </main></body>
 </html>
 """

@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
+from training import datasets
 from training.datasets import Cutoff, Dataset
 from training.leaks import givens_away
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
@@ -58,31 +59,32 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
         CheckFailed: neither a labelled window nor enough returning customers to learn from.
     """
     leaving, learnt = Leaving.of(workspace.churn), data.taught.churn.horizon
-    plain = _without_booster(data, leaving, learnt, current)
+    plain = _without_booster(data, workspace, current)
     refused = _too_little(closed, leaving)
     if refused is not None:
         if leaving.is_event:
             raise CheckFailed(f"event churn cannot be learnt at {current.as_of}: {refused}")
         return replace(plain, remarks=(f"learnt from purchase histories alone: {refused}",))
-    seed = workspace.training.seed
     *teaching, latest = closed
     judged = ~np.isnan(latest.churned)
-    line = replace(plain, booster=_booster(plain, teaching, seed)).calibrated(
+    line = replace(plain, booster=_booster(plain, teaching, workspace)).calibrated(
         latest.vectors[judged], latest.churned[judged], latest.history_model
     )
-    model = replace(line, booster=_booster(plain, closed, seed))
+    model = replace(line, booster=_booster(plain, closed, workspace))
     season = _season(model, closed, current, workspace.training.spacing)
     short = (f"learnt on windows of {learnt} days, carried to {leaving.horizon}",) if learnt != leaving.horizon else ()
     return replace(model, season=season, remarks=(*short, str(season)))
 
 
-def _without_booster(data: Dataset, leaving: Leaving, learnt: int, current: Cutoff) -> ChurnModel:
+def _without_booster(data: Dataset, workspace: Workspace, current: Cutoff) -> ChurnModel:
+    leaving, learnt = Leaving.of(workspace.churn), data.taught.churn.horizon
     if current.history_model is None and not leaving.is_event:
         raise CheckFailed(
             f"churn cannot be learnt at {current.as_of}: too few customers came back for a second purchase"
             f" (at least {MINIMUM_REPEAT_BUYERS} are needed); collect a longer history"
         )
     inputs = inputs_of(data.inputs, leaving)
+    inputs = replace(inputs, used=datasets.chosen(workspace, inputs.used, workspace.churn.features))
     longest = int(np.nanmax(inputs.column(current.vectors, "T"), initial=0))
     return ChurnModel(inputs, current.history_model, leaving, learnt, max(longest, leaving.horizon))
 
@@ -102,9 +104,9 @@ def _too_little(closed: Sequence[Cutoff], leaving: Leaving) -> str | None:
     )
 
 
-def _booster(model: ChurnModel, cutoffs: Sequence[Cutoff], seed: int) -> lgb.Booster:
+def _booster(model: ChurnModel, cutoffs: Sequence[Cutoff], workspace: Workspace) -> lgb.Booster:
     rows, churned = labelled(model, cutoffs)
-    return fit_booster(model.inputs, rows, churned, model.leaving, seed)
+    return fit_booster(model.inputs, rows, churned, model.leaving, workspace.training.seed, workspace.churn.boosting)
 
 
 def labelled(model: ChurnModel, cutoffs: Sequence[Cutoff]) -> tuple[Floats, Floats]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -167,6 +168,24 @@ def load(
     *found, current = (_cutoff(inputs, day, groups[pd.Timestamp(day)], sold) for day in [*closed, as_of])
     labelled = (_labelled(inputs, short, one, happened[happened["as_of"] == pd.Timestamp(one.as_of)]) for one in found)
     return Dataset(inputs, tuple(labelled), current, short)
+
+
+def chosen(workspace: Workspace, names: Sequence[str], features: Sequence[str]) -> tuple[str, ...]:
+    """Those of `names` that `features` lists, by themselves or by their family; all where it lists none.
+
+    Raises:
+        CheckFailed: one of `features` is neither a family nor among `names`.
+    """
+    if not features:
+        return tuple(names)
+    families = {family: {f.name for f in snapshot.features_of(family, workspace)} for family in snapshot.KEYS}
+    for wanted in features:
+        if wanted not in families and wanted not in names:
+            near = get_close_matches(wanted, (*families, *names), 1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise CheckFailed(f"the model can be shown no feature {wanted}{meant}; docs/features.md lists them")
+    kept = {*features}.union(*(families.get(wanted, ()) for wanted in features))
+    return tuple(name for name in names if name in kept)
 
 
 def _cutoff(inputs: Inputs, as_of: date, rows: pd.DataFrame, sold: pd.DataFrame) -> Cutoff:

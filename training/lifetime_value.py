@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
+from training import datasets
 from training.datasets import Cutoff, Dataset
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 from training.models.customer_model import Inputs, predicted
@@ -79,6 +80,8 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
     Raises:
         CheckFailed: too few customers came back to learn from.
     """
+    used = datasets.chosen(workspace, data.inputs.used, workspace.lifetime_value.features)
+    data = replace(data, inputs=replace(data.inputs, used=used))
     alone = _history_only(data, workspace, current)
     usable = [c for c in closed if c.history_model is not None and c.value.sum() > 0 and c.n_purchases.sum() > 0]
     rng = np.random.default_rng(workspace.training.seed)
@@ -88,7 +91,7 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
     taught = [_Taught.of(data.inputs, cutoff, horizon) for cutoff in usable]
     # Whether somebody buys at all is asked only where a later cutoff can say what the answer means for the spend.
     kinds = tuple(OBJECTIVES) if len(taught) > 1 else ("spend", "purchases")
-    boosters = _boosters(data.inputs, taught, kinds, workspace.training.seed)
+    boosters = _boosters(data.inputs, taught, kinds, workspace)
     model = replace(alone, taught_horizon=horizon, boosters=boosters)
     if len(taught) > 1:
         model = _judged(model, taught, workspace)
@@ -112,10 +115,13 @@ def _history_only(data: Dataset, workspace: Workspace, current: Cutoff) -> Value
     )
 
 
-def _boosters(inputs: Inputs, taught: Sequence[_Taught], kinds: Sequence[str], seed: int) -> dict[str, lgb.Booster]:
+def _boosters(
+    inputs: Inputs, taught: Sequence[_Taught], kinds: Sequence[str], workspace: Workspace
+) -> dict[str, lgb.Booster]:
+    seed, boosting = workspace.training.seed, workspace.lifetime_value.boosting
     design = np.concatenate([one.shown.design for one in taught])
     targets = {kind: np.concatenate([one.target(kind) for one in taught]) for kind in kinds}
-    return {kind: fit_booster(kind, inputs, design, target, seed) for kind, target in targets.items()}
+    return {kind: fit_booster(kind, inputs, design, target, seed, boosting) for kind, target in targets.items()}
 
 
 def _judged(model: ValueModel, taught: Sequence[_Taught], workspace: Workspace) -> ValueModel:
@@ -125,7 +131,7 @@ def _judged(model: ValueModel, taught: Sequence[_Taught], workspace: Workspace) 
     """
     ages = [(taught[-1].as_of - one.as_of).days for one in taught]
     early = sum(age >= model.taught_horizon for age in ages) or len(taught) - 1
-    boosters = _boosters(model.inputs, taught[:early], ("spend", "buys"), workspace.training.seed)
+    boosters = _boosters(model.inputs, taught[:early], ("spend", "buys"), workspace)
     judged = replace(model, boosters=boosters)
     score = np.concatenate([judged.score(one.shown) for one in taught[early:]])
     actual = np.concatenate([one.target("spend") for one in taught[early:]])

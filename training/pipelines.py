@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features import online, snapshot
+from features import snapshot
 from perennial.registry import KINDS
 from perennial.settings import Workspace
-from training import backtest, churn, cross_sell, datasets, evaluation, labels, lifetime_value, offer_backtest, tracking
+from training import (
+    backtest,
+    churn,
+    cross_sell,
+    datasets,
+    evaluation,
+    labels,
+    lifetime_value,
+    offer_backtest,
+    tracking,
+    tuning,
+)
+from training.model_card import card
+from training.models.churn_model import ChurnModel
+from training.models.offer_model import OfferModel
+from training.models.value_model import ValueModel
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -19,10 +34,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
-def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
+def cutoffs(workspace: Workspace, as_of: date, kinds: Sequence[str] = KINDS) -> list[date]:
     """Every as_of whose snapshot the trainings at `as_of` need, `as_of` itself last."""
-    learnt_from = {*datasets.cutoffs(workspace, as_of), *cross_sell.cutoffs(workspace, as_of)}
-    return [*sorted(learnt_from), as_of]
+    found = [cross_sell.cutoffs(workspace, as_of)] if "cross_sell" in kinds else []
+    if {*kinds} - {"cross_sell"}:
+        found.append(datasets.cutoffs(workspace, as_of))
+    return [*sorted({day for days in found for day in days}), as_of]
 
 
 def train(
@@ -32,65 +49,100 @@ def train(
     as_of: date,
     kinds: Sequence[str] = KINDS,
     progress: Callable[[str], None] = lambda _: None,
+    trials: int = 0,
 ) -> dict[str, ModelVersion]:
     """The registered version of each kind for `as_of`; kinds that the data cannot teach are left out, with a word why.
 
+    With `trials`, so many ways for the boosters to learn are tried first, and the best one is trained.
+
     Raises:
-        CheckFailed: churn or lifetime value cannot be learnt.
+        CheckFailed: churn or lifetime value cannot be learnt, or the history is too short to tune on.
     """
     if (until := labels.recorded_until(workspace, as_of)) < as_of:
         progress(f"no purchase is recorded after {until}, a silence as never before: no later window counts as closed")
-    data = snapshot.fingerprint(workspace)
-    keys = {kind: tracking.training_key(workspace, kind, as_of, data) for kind in kinds}
-    done = {kind: tracking.registered(tracker, workspace, kind, key) for kind, key in keys.items()}
-    versions = {kind: version for kind, version in done.items() if version is not None}
+    data, versions = snapshot.fingerprint(workspace), {}
 
     @functools.cache
-    def dataset() -> datasets.Dataset:
-        return datasets.load(store, workspace, as_of)
+    def dataset(most: int | None = None) -> datasets.Dataset:
+        return datasets.load(store, workspace, as_of, most=most)
 
     for kind in kinds:
-        if kind in versions:
-            progress(f"{kind}: version {versions[kind].version} was trained on the same data and settings before")
+        settings, reported = workspace, None
+        if trials:
+            settings, plan = tuning.tune(store, workspace, tracker, kind, as_of, data, trials, progress)
+            reported = plan.reported
+        key = tracking.training_key(settings, kind, as_of, data)
+        done = tracking.registered(tracker, workspace, kind, key)
+        if done is not None:
+            progress(f"{kind}: version {done.version} was trained on the same data and settings before")
+            versions[kind] = done
             continue
         try:
-            model, training = _TRAIN[kind](store, workspace, as_of, dataset)
+            model, training = _TRAIN[kind](store, settings, as_of, dataset, reported)
         except cross_sell.NoCrossSell as problem:
             progress(f"cross_sell: {problem}")
             continue
-        versions[kind] = tracking.record(tracker, workspace, training, model, keys[kind])
+        versions[kind] = tracking.record(tracker, settings, training, model, key)
+        training.card(card_folder(workspace, kind, str(versions[kind].version)))
         progress(f"{kind}: version {versions[kind].version}, grade {training.grade.letter}: {training.grade.reason}")
         for remark in training.remarks:
             progress(f"{kind}: {remark}")
     return versions
 
 
-_Dataset = Callable[[], datasets.Dataset]
-_Trained = tuple[tracking.Savable, tracking.Training]
+def fit(store: FeatureStore, workspace: Workspace, kind: str, as_of: date) -> ChurnModel | ValueModel | OfferModel:
+    """The model alone, neither judged nor recorded.
+
+    Raises:
+        CheckFailed: it cannot be learnt.
+    """
+    if kind == "cross_sell":
+        return cross_sell.train(store, workspace, as_of)
+    data = datasets.load(store, workspace, as_of)
+    if kind == "churn":
+        return churn.train(data, workspace)
+    return lifetime_value.fit(data, workspace, data.closed, data.current)
 
 
-def _train_churn(store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset) -> _Trained:
+def card_folder(workspace: Workspace, kind: str, version: str) -> Path:
+    """Where a version's card lies beside MLflow's copy: `card.html` and `card.json`."""
+    return workspace.home_path / "reports" / "models" / f"{kind}-{version}"
+
+
+_Reported = Sequence[date] | None  # None: those of an untuned training
+_Dataset = Callable[..., datasets.Dataset]  # of so many customers at most; those that training.customers says if absent
+_Model = ChurnModel | ValueModel | OfferModel
+_Trained = tuple[_Model, tracking.Training]
+
+
+def _train_churn(
+    store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset, reported: _Reported
+) -> _Trained:
     data = dataset()
     model = churn.train(data, workspace)
-    found = evaluation.of_churn(model, *_to_judge(store, workspace, data))
-    training = _training(workspace, found, as_of, _dates(data), online.expected_hash(workspace))
-    return model, replace(training, remarks=model.remarks)
+    found = evaluation.of_churn(model, *_to_judge(workspace, dataset, reported))
+    return model, _training(workspace, model, found, as_of, _dates(data), data)
 
 
-def _train_lifetime_value(store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset) -> _Trained:
+def _train_lifetime_value(
+    store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset, reported: _Reported
+) -> _Trained:
     data = dataset()
     model = lifetime_value.fit(data, workspace, data.closed, data.current)
-    found = evaluation.of_value(model, *_to_judge(store, workspace, data))
-    return model, _training(workspace, found, as_of, _dates(data), online.expected_hash(workspace))
+    found = evaluation.of_value(model, *_to_judge(workspace, dataset, reported))
+    return model, _training(workspace, model, found, as_of, _dates(data), data)
 
 
-def _train_cross_sell(store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset) -> _Trained:
+def _train_cross_sell(
+    store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset, reported: _Reported
+) -> _Trained:
     """Judged only where the snapshots that it learns from are enough: `perennial backtest` computes further ones."""
     model = cross_sell.train(store, workspace, as_of)
     closed = cross_sell.cutoffs(workspace, as_of)
     dates = offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs, among=closed)
+    dates = {day: learnt_from for day, learnt_from in dates.items() if reported is None or day in reported}
     found = evaluation.of_offers(store, workspace, as_of, dates)
-    return model, _training(workspace, found, as_of, closed, snapshot.features_hash(model.names))
+    return model, _training(workspace, model, found, as_of, closed)
 
 
 def _dates(data: datasets.Dataset) -> list[date]:
@@ -98,21 +150,30 @@ def _dates(data: datasets.Dataset) -> list[date]:
 
 
 def _to_judge(
-    store: FeatureStore, workspace: Workspace, data: datasets.Dataset
-) -> tuple[datasets.Dataset, Workspace, list[date]]:
-    """What a training is judged on: the cutoffs that it has, and of many customers a sample."""
-    most, closed = workspace.training.backtest_customers, _dates(data)
+    workspace: Workspace, dataset: _Dataset, reported: _Reported
+) -> tuple[datasets.Dataset, Workspace, Sequence[date]]:
+    """What a training is judged on: the cutoffs that it has, and of many customers a sample, one for all models."""
+    data, most = dataset(), workspace.training.backtest_customers
+    closed = _dates(data)
     if len(data.current.customer_ids) > most:
-        data = datasets.load(store, workspace, data.current.as_of, most=most)
-    return data, workspace, backtest.judged_dates(workspace, closed, workspace.training.backtest_cutoffs)
+        data = dataset(most)
+    if reported is None:
+        reported = backtest.judged_dates(workspace, closed, workspace.training.backtest_cutoffs)
+    return data, workspace, reported
 
 
 def _training(
-    workspace: Workspace, found: evaluation.Evaluation, as_of: date, closed: Sequence[date], features_hash: str
-) -> tracking.Training:
+    workspace: Workspace, model: _Model, found: evaluation.Evaluation, as_of: date, closed: Sequence[date],
+    data: datasets.Dataset | None = None,
+) -> tracking.Training:  # fmt: skip
+    """What to record; `data` are the customers learnt from, null for offers."""
+    names = model.names if isinstance(model, OfferModel) else model.inputs.packed
+    remarks = model.remarks if isinstance(model, ChurnModel) else ()
+    fingerprint = snapshot.fingerprint(workspace)
     return tracking.Training(
-        found.kind, as_of, closed, features_hash, snapshot.fingerprint(workspace), found.figures(),
-        lambda folder: found.draw(folder, workspace.currency), found.grade,
+        found.kind, as_of, closed, snapshot.features_hash(names), fingerprint, found.figures(),
+        lambda folder: found.draw(folder, workspace.currency), found.grade, remarks, found.judged,
+        card(workspace, model, found, as_of, closed, fingerprint, data, remarks).write,
     )  # fmt: skip
 
 

@@ -1,28 +1,145 @@
-"""Which version answers: the alias `champion` of each registered model."""
+"""Which version answers: the gate that a challenger must pass, the alias `champion`, and the way back.
+
+The challenger is held against the champion at the cutoffs that the challenger was judged at, on the same customers.
+Neither has learnt from them: the challenger's answers are those of its training's backtest, and the champion's are, at
+a cutoff after it was trained, what it says there, and at an earlier one what its own backtest says, or what its
+settings, taught by that day, say. A version that differs from the champion only in what it learnt from is a refresh:
+it need not be better, just no worse (`promotion.refresh`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perennial.registry import model_name
+from perennial.registry import champion, model_name
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
+from training.contest import Condition, Contest, as_the_first, costs
+from training.versions import Version, usable, version_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+Say = Callable[[str], None]
 
-def promote(tracker: MlflowClient, workspace: Workspace, kind: str, version: str | None = None) -> ModelVersion:
-    """Makes a version, the latest unless one is named, the champion.
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of the gate on one version: sentences for it, and those against it, of which one is enough."""
+
+    version: str
+    in_favour: tuple[str, ...]
+    against: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.against
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return (*self.against, *self.in_favour)
+
+
+def judge(
+    tracker: MlflowClient, workspace: Workspace, kind: str, version: str | None = None, say: Say = lambda _: None
+) -> Verdict:
+    """Whether a version, the latest unless one is named, may take the champion's place.
+
+    The version gets the alias `challenger` where there is a champion, and its tags say how it was judged.
 
     Raises:
-        CheckFailed: there is no such version.
+        CheckFailed: there is no such version, or it could not answer here.
     """
-    name = model_name(workspace, kind)
-    versions = {str(v.version): v for v in tracker.search_model_versions(f"name = '{name}'")}
-    wanted = version or max(versions, key=int, default="1")
-    if wanted not in versions:
-        raise CheckFailed(f"{name} has no version {wanted}; `perennial train` makes one")
-    tracker.set_registered_model_alias(name, "champion", wanted)
-    return versions[wanted]
+    found = version_of(tracker, workspace, kind, version)
+    challenger = Version.of(tracker, workspace, kind, found)
+    reigning = champion(tracker, workspace, kind)
+    if reigning is not None and reigning.version == found.version:
+        return Verdict(str(found.version), ("it is the champion already",), ())
+    if reigning is not None:
+        tracker.set_registered_model_alias(found.name, "challenger", str(found.version))
+    verdict = _judged(tracker, workspace, kind, challenger, reigning, say)
+    for name, value in (("gate", "passed" if verdict.passed else "refused"), ("gate_reasons", _told(verdict.reasons))):
+        tracker.set_model_version_tag(found.name, str(found.version), name, value)
+    return verdict
+
+
+def _told(reasons: Sequence[str]) -> str:
+    """MLflow keeps 5,000 characters of a tag."""
+    return ". ".join(reasons)[:4900]
+
+
+def _judged(
+    tracker: MlflowClient, workspace: Workspace, kind: str, challenger: Version, reigning: ModelVersion | None,
+    say: Say,
+) -> Verdict:  # fmt: skip
+    conditions = costs(workspace, challenger)
+    if "rolled_back" in challenger.tags:
+        conditions.append(Condition(False, f"version {challenger.number} was rolled back before"))
+    try:
+        rival = reigning and Version.of(tracker, workspace, kind, reigning, fits=False)
+    except CheckFailed as problem:
+        rival = None
+        conditions.append(Condition(True, f"the champion cannot answer: {problem}"))
+    if rival:
+        conditions += Contest(workspace, kind, challenger, rival, say).conditions()
+    else:
+        conditions.append(as_the_first(challenger))
+    met, unmet = (tuple(c.sentence for c in conditions if c.met is wanted) for wanted in (True, False))
+    return Verdict(challenger.number, met, unmet)
+
+
+def promote(
+    tracker: MlflowClient, workspace: Workspace, kind: str, version: str | None = None, forced: str = ""
+) -> ModelVersion:
+    """Makes a version, the latest unless one is named, the champion; whether it may, `judge` says.
+
+    The version notes whose place it took and, where the gate was passed by, the reason in `forced`.
+
+    Raises:
+        CheckFailed: there is no such version, or it could not answer here: no reason is good enough for that.
+    """
+    found = version_of(tracker, workspace, kind, version)
+    usable(tracker, workspace, kind, found)
+    number, reigning = str(found.version), champion(tracker, workspace, kind)
+    if reigning is not None and str(reigning.version) != number:
+        tracker.set_model_version_tag(found.name, number, "promoted_over", str(reigning.version))
+    if forced:
+        tracker.set_model_version_tag(found.name, number, "forced", forced)
+    for past in ({"rolled_back"} | ({"forced"} if not forced else set())) & found.tags.keys():
+        tracker.delete_model_version_tag(found.name, number, past)
+    if "challenger" in found.aliases:
+        tracker.delete_registered_model_alias(found.name, "challenger")
+    tracker.set_registered_model_alias(found.name, "champion", number)
+    return tracker.get_model_version(found.name, number)
+
+
+def rollback(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion:
+    """Makes the version that answered before the champion the champion again; the gate lets the other in no more.
+
+    Raises:
+        CheckFailed: there is no champion, none before it, or that one could not answer here; nothing has changed then.
+    """
+    name, reigning = model_name(workspace, kind), champion(tracker, workspace, kind)
+    if reigning is None:
+        raise CheckFailed(f"{name} has no champion to roll back")
+    before = _before(tracker, reigning)
+    if before is None:
+        raise CheckFailed(f"{name} version {reigning.version} took no other's place: there is nothing to go back to")
+    usable(tracker, workspace, kind, before)
+    tracker.set_model_version_tag(name, str(reigning.version), "rolled_back", "true")
+    tracker.set_registered_model_alias(name, "champion", str(before.version))
+    return before
+
+
+def _before(tracker: MlflowClient, version: ModelVersion) -> ModelVersion | None:
+    """The latest champion before a version that was not rolled back itself."""
+    seen = {str(version.version)}
+    while (earlier := version.tags.get("promoted_over")) is not None and earlier not in seen:
+        seen.add(earlier)
+        version = tracker.get_model_version(version.name, earlier)
+        if "rolled_back" not in version.tags:
+            return version
+    return None

@@ -28,7 +28,7 @@ VALUE: dict[str, Callable[[Floats, Floats], float]] = {
 }  # fmt: skip
 OF_LEVEL = frozenset(("brier", "log_loss", "ece", "decile_wape", "bias"))
 """Figures that only a probability or an amount has; the others need no more than an order."""
-_SMALL = {"brier", "log_loss", "ece", "decile_wape"}
+_SMALL = {"brier", "log_loss", "ece", "relative_ece", "decile_wape"}
 _DRAWN = {"auc", "average_precision", "brier", "ece", "ngini", "spearman", "decile_wape", "bias"}
 _FEWEST_ROWS = 20
 _DRAWS = 200

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from features import snapshot
+from perennial import settings
 from perennial.registry import model_name
-from perennial.settings import Workspace
+from perennial.settings import SettingsError, Workspace
+from perennial.storage import CheckFailed
+from training import evidence
+from training.backtest import Judged
+from training.datasets import outcome_days
 from training.grade import Grade
+from training.offer_backtest import JudgedOffers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Savable(Protocol):
@@ -31,7 +41,8 @@ class Savable(Protocol):
 class Training:
     """What one run records, beside its model: `figures` by name, the grade, `draw` writes plots into a folder.
 
-    `remarks` are sentences of the training about itself: a season corrected, a leak let through.
+    `remarks` are sentences of the training about itself: a season corrected, a leak let through. `judged` is what
+    the figures are of; `card` writes the model's card into a folder.
     """
 
     kind: str
@@ -43,15 +54,48 @@ class Training:
     draw: Callable[[Path], None]
     grade: Grade
     remarks: Sequence[str] = ()
+    judged: Sequence[Judged | JudgedOffers] = ()
+    card: Callable[[Path], None] = lambda folder: None
+
+
+_LEARNING = ("churn.py", "lifetime_value.py", "cross_sell.py", "datasets.py", "labels.py", "season.py", "models/*.py")
+"""The code that a model comes from; the rest of it judges, records and shows."""
+_LIBRARIES = ("python", "duckdb", "ibis-framework", "lightgbm", "numpy", "pandas", "scikit-learn", "scipy")
+
+
+def code() -> str:
+    """A hash of the code that models come from."""
+    files = [path for pattern in _LEARNING for path in sorted((ROOT / "training").glob(pattern))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def recipe(workspace: Workspace, kind: str, features_hash: str) -> str:
+    """How a model is made, hashed, whatever the data: two versions with the same one differ in what they learnt from.
+
+    The other kinds' settings count as far as they say which windows are learnt from.
+    """
+    own = workspace.model_dump(
+        mode="json", include={kind: True, "training": {"cutoffs", "customers", "spacing", "min_history"}}
+    )
+    windows = [outcome_days(workspace), workspace.churn.active_window, workspace.timezone]
+    return hashlib.sha256(json.dumps([kind, own, windows, features_hash, code()]).encode()).hexdigest()[:16]
+
+
+def libraries() -> dict[str, str]:
+    """The versions of what a model's numbers depend on."""
+    return {name: platform.python_version() if name == "python" else version(name) for name in _LIBRARIES}
 
 
 def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str:
     """Everything that a training depends on, hashed: two with the same key would give the same model."""
-    settings = workspace.model_dump(
+    shaping = workspace.model_dump(
         mode="json", include={"churn", "lifetime_value", "cross_sell", "training", "timezone"}
     )
-    code = [path.read_bytes().hex() for path in sorted((_ROOT / "training").rglob("*.py"))]
-    return hashlib.sha256(json.dumps([kind, str(as_of), data, settings, code]).encode()).hexdigest()
+    for name in ("stock", "exclude", "margin_floor", "one_off", "kind"):  # what is offered, not what is learnt
+        del shaping["cross_sell"][name]
+    folders = ("features", "training")
+    code = [path.read_bytes().hex() for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return hashlib.sha256(json.dumps([kind, str(as_of), data, shaping, code]).encode()).hexdigest()
 
 
 def registered(tracker: MlflowClient, workspace: Workspace, kind: str, key: str) -> ModelVersion | None:
@@ -65,7 +109,7 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
     import mlflow
 
     name = model_name(workspace, training.kind)
-    experiment_id = _experiment(workspace.name)
+    experiment_id = experiment(workspace.name)
     _close_killed(tracker, experiment_id, key)
     grade = {"grade": training.grade.letter, "grade_reason": training.grade.reason}
     title = f"{training.kind} {training.as_of}"
@@ -74,20 +118,30 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         tempfile.TemporaryDirectory() as scratch,
     ):
         mlflow.log_params(_parameters(workspace, training))
-        mlflow.set_tags({"git_commit": _commit(), "remarks": ". ".join(training.remarks)} | grade)
+        mlflow.set_tags({"git_commit": commit(), "remarks": ". ".join(training.remarks)} | grade)
         mlflow.log_metrics({name: value for name, value in training.figures.items() if value == value})
         mlflow.log_dict(workspace.model_dump(mode="json"), "settings.json")
+        mlflow.log_dict(libraries(), "libraries.json")
+        mlflow.log_dict(snapshot.contents(workspace, training.as_of), "data.json")
         plots, stored = Path(scratch) / "plots", Path(scratch) / "model"
         plots.mkdir()
         training.draw(plots)
         mlflow.log_artifacts(str(plots), "plots")
+        evidence.write(workspace.home_path, run.info.run_id, training.judged)
+        kept = Path(scratch) / "kept"
+        kept.mkdir()
+        training.card(kept)
+        mlflow.log_artifacts(str(kept))
         model.save(stored)
         logged = mlflow.pyfunc.log_model(
             name="model", data_path=str(stored), loader_module=type(model).__module__, pip_requirements=["perennial"]
         )
     if not tracker.search_registered_models(f"name = '{name}'"):
         tracker.create_registered_model(name)
-    tags = {"training_key": key, "as_of": str(training.as_of), "features_hash": training.features_hash} | grade
+    tags = grade | {
+        "training_key": key, "as_of": str(training.as_of), "features_hash": training.features_hash, "code": code(),
+        "recipe": recipe(workspace, training.kind, training.features_hash),
+    }  # fmt: skip
     return tracker.create_model_version(name, logged.model_uri, run.info.run_id, tags=tags, model_id=logged.model_id)
 
 
@@ -98,13 +152,13 @@ def record_backtest(
     """Logs a backtest as a run of its own and returns the run's id; a figure's step is its day, counted from 1970."""
     import mlflow
 
-    experiment_id, title = _experiment(workspace.name), f"backtest {as_of}"
+    experiment_id, title = experiment(workspace.name), f"backtest {as_of}"
     with (
         mlflow.start_run(experiment_id=experiment_id, run_name=title, tags=dict(tags)) as run,
         tempfile.TemporaryDirectory() as scratch,
     ):
         mlflow.log_params({"as_of": str(as_of), "seed": workspace.training.seed})
-        mlflow.set_tags({"git_commit": _commit()})
+        mlflow.set_tags({"git_commit": commit()})
         for day, found in figures.items():
             known = {name: value for name, value in found.items() if value == value}
             mlflow.log_metrics(known, step=(day - date(1970, 1, 1)).days)
@@ -116,6 +170,83 @@ def record_backtest(
     return str(run.info.run_id)
 
 
+def belongs(tracker: MlflowClient, workspace: Workspace, run_id: str, title: str) -> Run:
+    """The run, once it is sure that it is one of this workspace; `title` names whose run it is.
+
+    Raises:
+        CheckFailed: the run is gone, or another workspace's.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = tracker.get_run(run_id)
+    except MlflowException as problem:
+        if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise CheckFailed(f"{title}: MLflow has no run {run_id or 'of it'} (any more)") from problem
+        raise
+    owner = tracker.get_experiment(run.info.experiment_id).name
+    if owner != workspace.name:
+        raise CheckFailed(f"{title}: run {run_id} is of the workspace {owner}, not of {workspace.name}")
+    return run
+
+
+def training_run(tracker: MlflowClient, text: str) -> Run:
+    """The run of a training, by its id or by a version that it made, such as `demo.churn/3`.
+
+    Raises:
+        CheckFailed: there is no such run or version, or the run is no training.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name, slash, number = text.rpartition("/")
+    try:
+        run = tracker.get_run(str(tracker.get_model_version(name, number).run_id) if slash else text)
+    except MlflowException as problem:
+        if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise CheckFailed(
+                f"MLflow has no {'version' if slash else 'run'} {text}; name a run's id, or a version: demo.churn/3"
+            ) from problem
+        raise
+    if "feature_service" not in run.data.params:
+        raise CheckFailed(f"run {text} ({run.info.run_name}) is no training: it made no model")
+    return run
+
+
+def kind_of(run: Run) -> str:
+    """Which model a training made."""
+    return str(run.data.params["feature_service"]).removesuffix("_v1")
+
+
+def settings_of(kept: Path, run_id: str) -> Workspace:
+    """The workspace that a run, whose files are `kept`, was made with.
+
+    Raises:
+        CheckFailed: it has settings that this code does not know.
+    """
+    try:
+        return settings.parse(json.loads((kept / "settings.json").read_text(encoding="utf-8")), f"run {run_id}")
+    except SettingsError as problem:
+        raise CheckFailed(f"run {run_id} was recorded by another version of Perennial: {problem}") from problem
+
+
+def artifacts(tracker: MlflowClient, run_id: str) -> Path:
+    """Where the files of a run lie on this machine.
+
+    Raises:
+        CheckFailed: they are gone.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(run_id=run_id))
+    except (MlflowException, OSError) as problem:
+        raise CheckFailed(f"the files of run {run_id} cannot be read: {problem}") from problem
+    if not (folder / "settings.json").exists():
+        raise CheckFailed(f"the files of run {run_id} are gone from {folder}")
+    return folder
+
+
 def _close_killed(tracker: MlflowClient, experiment_id: str, key: str) -> None:
     """Marks the runs of this training that a kill cut off; MLflow would show them as running for ever."""
     cut_off = f"tags.training_key = '{key}' and attributes.status = 'RUNNING'"
@@ -123,7 +254,8 @@ def _close_killed(tracker: MlflowClient, experiment_id: str, key: str) -> None:
         tracker.set_terminated(run.info.run_id, "KILLED")
 
 
-def _experiment(name: str) -> str:
+def experiment(name: str) -> str:
+    """The id of a workspace's experiment, made where there is none yet."""
     import mlflow
 
     if (experiment := mlflow.get_experiment_by_name(name)) is not None:
@@ -136,8 +268,8 @@ def _experiment(name: str) -> str:
 
 
 def _parameters(workspace: Workspace, training: Training) -> dict[str, Any]:
-    settings = getattr(workspace, training.kind).model_dump(mode="json")
-    return settings | {
+    own = getattr(workspace, training.kind).model_dump(mode="json")
+    return own | {
         "as_of": str(training.as_of),
         "cutoffs": " ".join(map(str, training.cutoffs)),
         "seed": workspace.training.seed,
@@ -147,8 +279,8 @@ def _parameters(workspace: Workspace, training: Training) -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit that the code is at, `-dirty` behind it where files differ; `unknown` outside a checkout."""
-    ask = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    ask = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
     answer = subprocess.run(ask, capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "unknown"

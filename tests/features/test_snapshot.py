@@ -93,6 +93,19 @@ def test_a_part_without_a_fingerprint_is_written_anew(tmp_path: Path) -> None:
     assert pd.read_parquet(snapshot.snapshot(workspace, [SUMMER])[0]).equals(good)
 
 
+def test_a_part_that_is_half_written_is_written_anew(tmp_path: Path) -> None:
+    """A disk that lost power kept the first half of a file: nobody reads it, and the others are left as they are."""
+    workspace = shop_in(tmp_path)
+    whole = snapshot.snapshot(workspace, [SUMMER])
+    before, broken = written(workspace), whole[0] / "part.parquet"
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    assert snapshot.snapshot(workspace, [SUMMER]) == whole
+    assert broken.read_bytes() == content
+    name = broken.relative_to(workspace.home_path / "snapshots").as_posix()
+    assert [part for part, at in written(workspace).items() if at != before[part]] == [name]
+
+
 def test_a_snapshot_that_fails_leaves_no_half_part(tmp_path: Path) -> None:
     """A table that breaks while it is read leaves no part, no draft and no segment that counts."""
     workspace = shop_in(tmp_path)

@@ -25,8 +25,9 @@ from workspaces import small_workspace
 from perennial import cli, registry
 
 COMMANDS = [
-    "backtest", "check", "churn segments", "churn sensitivity", "demo", "export", "ingest", "list churn-risk",
-    "monitor", "promote", "publish", "run", "score", "serve", "simulate", "snapshot", "train",
+    "backtest", "campaigns", "check", "churn segments", "churn sensitivity", "compare", "customer", "demo", "erase",
+    "export", "ingest", "keys add", "keys list", "keys revoke", "list bought-with", "list churn-risk", "monitor",
+    "promote", "publish", "reproduce", "rollback", "run", "schedule", "score", "serve", "simulate", "snapshot", "train",
 ]  # fmt: skip
 HEAVY = {"bentoml", "evidently", "feast", "ibis", "lightgbm", "matplotlib", "mlflow", "pandas", "scipy", "sklearn"}
 
@@ -145,6 +146,21 @@ def test_done_ends_with_0(shop: Path, perennial) -> None:  # type: ignore[no-unt
     done = perennial(f"ingest -c {shop}")
     assert done.code == 0
     assert "transactions: 3 read = 3 accepted + 0 quarantined" in done.stdout
+
+
+def test_a_schedule_names_what_was_typed(shop: Path, perennial) -> None:  # type: ignore[no-untyped-def]
+    """The three texts together, or one alone for a file; with the options, and paths that hold from anywhere."""
+    options = "--set churn.horizon=60 --home elsewhere --every week --at 03:30"
+    done = perennial(f"schedule -c {shop} {options}")
+    assert done.code == 0, done.stderr
+    command = f"run -c {shop} --set churn.horizon=60 --home {Path('elsewhere').resolve()}"
+    assert f"30 3 * * 1 cd {Path.cwd()} && " in done.stdout
+    assert f"/perennial {command} >> " in done.stdout
+    for only, first in (("cron", "CRON_TZ=UTC"), ("service", "[Unit]"), ("timer", "[Unit]")):
+        alone = perennial(f"schedule -c {shop} {options} --only {only}").stdout
+        assert alone.startswith(first)
+        assert alone in done.stdout
+    assert "OnCalendar=Mon *-*-* 03:30:00 UTC" in alone
 
 
 def test_options_stand_over_the_file(shop: Path, tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]

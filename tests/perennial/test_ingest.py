@@ -758,7 +758,7 @@ def test_a_killed_ingest_is_made_good_by_the_next(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL
     assert list(table.glob("*.parquet"))
     assert storage.parts(table) == []
-    with storage.locked(home):
+    with storage.locked(home, "a test"):
         take_in(path)
     undisturbed = tmp_path / "undisturbed"
     take_in(path, NOW, f"home={undisturbed}")

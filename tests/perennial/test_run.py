@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import gc
 import hashlib
+import html
 import json
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -61,7 +63,7 @@ class Command:
         """Sends SIGKILL so many seconds after `line` was said."""
         deadline = time.monotonic() + PATIENCE
         while line not in self.said:
-            ended = "done:" in self.said or "error:" in self.said or time.monotonic() > deadline
+            ended = "page:" in self.said or "error:" in self.said or time.monotonic() > deadline
             assert not ended, f"{line!r} was never said:\n{self.said}"
             time.sleep(0.005)
         time.sleep(delay)
@@ -252,20 +254,21 @@ MOMENTS = [
     ("[1/7]", "customers:", 0.0),
     ("[1/7]", "products:", 0.02),
     ("[2/7]", "[2/7]", 0.1),
-    ("[2/7]", "snapshot 2023-03-03", 0.15),
-    ("[2/7]", "snapshot 2023-05-02", 0.0),
-    ("[3/7]", "[3/7]", 0.2),
-    ("[3/7]", "[3/7]", 1.5),
-    ("[3/7]", "churn: version 1", 0.05),
-    ("[3/7]", "lifetime_value: version 1", 0.4),
-    ("[5/7]", "[5/7]", 0.05),
-    ("[5/7]", "scored ", 0.0),
-    ("[6/7]", "[6/7]", 0.03),
+    ("[4/7]", "snapshot 2023-03-03", 0.15),
+    ("[4/7]", "snapshot 2023-05-02", 0.0),
+    ("[4/7]", "[4/7]", 0.2),
+    ("[4/7]", "[4/7]", 1.5),
+    ("[4/7]", "churn: version 1", 0.05),
+    ("[4/7]", "lifetime_value: version 1", 0.4),
+    ("[5/7]", "churn: version 1 promoted", 0.0),
+    ("[6/7]", "[6/7]", 0.05),
+    ("[6/7]", "scored ", 0.0),
+    ("[7/7]", "[7/7]", 0.03),
 ]
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_answers(shop: Shop, undisturbed: Finished) -> None:
-    """Killed in every step, at fourteen moments, and started again each time, it ends with the undisturbed answers."""
+    """Killed in every step, at fifteen moments, and started again each time, it ends with the undisturbed answers."""
     home, uri = shop.folder / "killed", shop.registry("killed")
     for step, line, delay in MOMENTS:
         killed = shop.start(home, uri).kill_after(line, delay)
@@ -302,7 +305,7 @@ def test_a_second_run_does_nothing_anew(shop: Shop, undisturbed: Finished) -> No
     assert done.code == 0, done.stderr
     assert times(undisturbed.home) == before
     assert versions(undisturbed.uri) == trained
-    assert done.stderr.count("was trained on the same data and settings before") == 3
+    assert done.stderr.count("no training is due") == 3
     assert "scores of 2023-07-01 are there already" in done.stderr
 
 
@@ -315,7 +318,8 @@ def test_of_two_runs_at_once_the_second_is_refused(shop: Shop) -> None:
     second = shop.run(home, uri)
     first.kill_after("[2/7]", 0)
     assert second.code == 1
-    assert second.stderr == f"error: {home} is in use by another perennial command; wait for it to end\n"
+    holder = rf"`perennial run` \(process {first.pid} of \S+ on \S+\) since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+    assert re.fullmatch(f"error: {home} is in use by {holder}; wait for it to end, or stop it\n", second.stderr)
 
 
 class Bad(NamedTuple):
@@ -412,7 +416,7 @@ def test_after_the_mend_a_run_answers_as_if_nothing_had_happened(
     assert_whole(battered.home)
     done = shop.run(battered.home, undisturbed.uri)
     assert done.code == 0, done.stderr
-    assert done.stderr.count("was trained on the same data and settings before") == 3
+    assert done.stderr.count("no training is due") == 3
     assert digest(battered.home) == digest(undisturbed.home)
 
 
@@ -525,6 +529,136 @@ def test_monitor_ends_with_1_when_the_world_has_moved(shop: Shop, undisturbed: F
     moved = shop.launcher.run(*options, "2023-11-01", uri=undisturbed.uri)
     assert moved.code == 1
     assert "drift at 2023-11-01 against" in moved.stderr
+
+
+def page_of(done: Done) -> Path:
+    """What a run left to read."""
+    return Path(re.findall(r"page: (.+/run-.+\.html)\n", done.stderr)[-1])
+
+
+def record(page: Path) -> Any:
+    return json.loads(page.with_suffix(".json").read_text())
+
+
+def test_a_run_leaves_a_page_of_what_it_did(shop: Shop, undisturbed: Finished) -> None:
+    """Its stages in order, why it trained, what the gate said of each version, and where the scores are."""
+    page = min((undisturbed.home / "reports").glob("run-*.html"))
+    found = record(page)
+    stages = ["ingest", "snapshot", "monitor", "train", "promote", "score", "publish"]
+    assert [stage["name"] for stage in found["stages"]] == stages
+    assert found["done"] is True
+    decided = [(one["kind"], one["version"], one["due"], one["outcome"]) for one in found["decisions"]]
+    due = "there is no champion yet"
+    assert sorted(decided) == [(kind, "1", due, "promoted") for kind in KINDS]
+    assert all(one["reasons"] for one in found["decisions"])
+    assert str(storage.scores_path(undisturbed.home, AS_OF)) in page.read_text()
+
+
+@pytest.mark.parametrize("name", [name for name, bad in BAD.items() if bad.code == 1])
+def test_a_run_that_breaks_off_leaves_a_page_and_an_alert(name: str, battered: Battered) -> None:
+    """Both say where and why, in the sentence of the terminal, and what to type next."""
+    found = record(page_of(battered.done[name]))
+    assert found["done"] is False
+    failed = found["stages"][-1]
+    assert f"error: {failed['failed']}\n" in battered.done[name].stderr
+    alert = found["alerts"][-1]
+    assert (alert["about"], alert["says"]) == (f"the run broke off in {failed['name']}", failed["failed"])
+    typed = f"perennial run -c {battered.home.parent}/workspace.yaml --home {battered.home} "
+    assert alert["command"].startswith(typed)
+    told = (battered.home / "alerts.jsonl").read_text()
+    assert alert["about"] in told
+
+
+def test_a_locked_registry_stops_a_run_in_words(shop: Shop, undisturbed: Finished) -> None:
+    """The scores stay as they were; once the database is free again, the run goes through."""
+    home, uri = shutil.copytree(undisturbed.home, shop.folder / "locked"), shop.registry("locked")
+    holder = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    done = shop.run(home, f"{uri}?timeout=0.1")
+    assert done.code == 1
+    assert re.search(r"error: MLflow, or its database, .*database is locked; run again when it does", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert record(page_of(done))["stages"][-1]["name"] == "monitor"
+    assert digest(home) == digest(undisturbed.home)
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert shop.run(home, undisturbed.uri).code == 0
+
+
+def test_a_registry_that_goes_away_stops_a_run_in_words(shop: Shop, undisturbed: Finished) -> None:
+    """While it trains, which it has to record; the home serves the next run as before."""
+    home, uri = shutil.copytree(undisturbed.home, shop.folder / "gone"), shop.registry("gone")
+    folder = Path(uri.removeprefix("sqlite:///")).parent
+    command = shop.start(home, uri)
+    while "[4/7]" not in command.said:
+        time.sleep(0.01)
+    folder.rename(folder.with_name("away"))
+    done = command.wait()
+    assert done.code == 1
+    assert re.search(r"error: MLflow, or its database, does not do as it is asked: .*; run again", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert digest(home) == digest(undisturbed.home)
+    assert shop.run(home, undisturbed.uri).code == 0
+
+
+def test_targets_that_cannot_be_told_do_not_break_a_run(shop: Shop, undisturbed: Finished) -> None:
+    """A webhook that is down and mail that is refused are said and on the page; the file has the alert."""
+    home = shutil.copytree(undisturbed.home, shop.folder / "untold")
+    email = {"to": "ann@example.org", "sender": "p@example.org", "host": "127.0.0.1", "port": 9, "security": "none"}
+    config = rewrite(shop.config, shop.folder / "untold.yaml", alerts={"webhook": "${NO_HOOK}", "email": email})
+    done = shop.run(home, undisturbed.uri, "-c", config, "--as-of", "2021-06-01")
+    assert done.code == 1
+    for sentence in (
+        "alerts.webhook could not be told: alerts.webhook uses ${NO_HOOK}, which is not set in the environment",
+        "alerts.email could not be told: [Errno 111] Connection refused; the next run tries again",
+    ):
+        assert sentence in done.stderr
+        assert sentence in html.unescape(page_of(done).read_text())
+    assert "the run broke off in " in (home / "alerts.jsonl").read_text()
+
+
+@pytest.fixture(scope="module")
+def aged(shop: Shop) -> Finished:
+    """A home whose champions were trained a quarter before the others'."""
+    found = Finished(shop.folder / "aged", shop.registry("aged"))
+    done = shop.run(*found, *_EARLY, "--as-of", "2023-04-01")
+    assert done.code == 0, done.stderr
+    return found
+
+
+_EARLY = ("--set", "training.min_history=200")
+
+
+def test_an_old_champion_is_challenged_and_a_person_decides(shop: Shop, aged: Finished) -> None:
+    """With `retraining.promote: person` the gate's verdict is told with the command, and the champion goes on."""
+    home = shutil.copytree(aged.home, shop.folder / "asked")
+    done = shop.run(home, aged.uri, *_EARLY, "--set", "retraining.promote=person")
+    assert done.code == 0, done.stderr
+    found = record(page_of(done))
+    due = "the champion is 91 days old, more than retraining.max_age (90)"
+    decided = [(one["kind"], one["version"], one["due"], one["outcome"]) for one in found["decisions"]]
+    assert sorted(decided) == [(kind, "2", due, "waits for a person") for kind in KINDS]
+    alert = next(one for one in found["alerts"] if one["about"] == "churn version 2 waits for a person")
+    assert alert["says"] == "; ".join(next(one["reasons"] for one in found["decisions"] if one["kind"] == "churn"))
+    typed = f"-c {shop.config} --home {home} --set training.min_history=200 --set retraining.promote=person"
+    assert alert["command"] == f"perennial promote churn {typed} --version 2"
+    assert set(pd.read_parquet(storage.scores_path(home, AS_OF))["churn_model"].dropna()) == {"small.churn/1"}
+
+
+def test_an_old_champion_is_challenged_and_the_gate_decides(shop: Shop, aged: Finished) -> None:
+    """What passes answers from this run on; what does not is told, with why, and ends the run with 1."""
+    home = shutil.copytree(aged.home, shop.folder / "judged")
+    done = shop.run(home, aged.uri, *_EARLY)
+    assert done.code == 1, done.stderr
+    found = record(page_of(done))
+    outcomes = {one["kind"]: one["outcome"] for one in found["decisions"]}
+    assert outcomes == {"churn": "refused", "lifetime_value": "refused", "cross_sell": "promoted"}
+    scores = pd.read_parquet(storage.scores_path(home, AS_OF)).dropna()
+    assert set(scores["churn_model"]) == {"small.churn/1"}
+    assert set(scores["cross_sell_model"]) == {"small.cross_sell/2"}
+    alert = next(one for one in found["alerts"] if one["about"] == "churn version 2 was refused")
+    assert alert["command"].endswith(" --version 2 --force REASON")
+    assert alert["says"] in (home / "alerts.jsonl").read_text()
 
 
 @pytest.fixture

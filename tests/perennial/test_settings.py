@@ -300,5 +300,5 @@ def test_every_setting_is_read_somewhere() -> None:
     for key, info in _fields(Workspace):
         if settings._model_of(info.annotation) is None:
             group, _, name = key.rpartition(".")
-            owner = "table|customers" if group.startswith("tables.") else group or "workspace"
+            owner = "table|customers" if group.startswith("tables.") else group.rpartition(".")[2] or "workspace"
             assert re.search(rf"\b({owner}|self)\.{name}\b", code), f"nothing reads {key}"

@@ -67,7 +67,7 @@ _WRITES = """
 import os, signal, sys
 from pathlib import Path
 from perennial import storage
-with storage.locked(Path(sys.argv[1])), storage.replacing(Path(sys.argv[1]) / "part.parquet") as draft:
+with storage.locked(Path(sys.argv[1]), "a test"), storage.replacing(Path(sys.argv[1]) / "part.parquet") as draft:
     draft.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -79,18 +79,21 @@ def test_a_killed_writer_leaves_the_old_content_and_frees_the_lock(tmp_path: Pat
     done = subprocess.run([sys.executable, "-c", _WRITES, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert len(list(tmp_path.glob(".draft-*"))) == 1
-    with storage.locked(tmp_path):
+    with storage.locked(tmp_path, "a test"):
         assert (tmp_path / "part.parquet").read_text() == "old"
         assert list(tmp_path.glob(".draft-*")) == []
 
 
 def test_a_home_in_use_is_refused(tmp_path: Path) -> None:
-    """Two commands on one workspace would mix their work: the second is told to wait."""
-    with storage.locked(tmp_path):  # noqa: SIM117
-        with pytest.raises(CheckFailed, match="is in use by another perennial command; wait for it to end"):
-            with storage.locked(tmp_path):
+    """Two commands on one workspace would mix their work: the second is told whom to wait for, each time it asks."""
+    with storage.locked(tmp_path, "`perennial run` since noon"):
+        for _ in range(2):
+            with (
+                pytest.raises(CheckFailed, match="is in use by `perennial run` since noon; wait for it to end, or"),
+                storage.locked(tmp_path, "the second"),
+            ):
                 pass
-    with storage.locked(tmp_path):
+    with storage.locked(tmp_path, "the third"):
         pass
 
 

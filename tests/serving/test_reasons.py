@@ -17,6 +17,7 @@ from serving import lists
 from serving.predictor import Predictor
 from serving.reasons import MOST, Explainer, reasons
 from training.models.churn_model import ChurnModel
+from training.models.value_model import ValueModel
 
 from .conftest import Shop
 
@@ -209,6 +210,27 @@ def test_a_value_is_told_by_the_customers_own_spend(predictor: Predictor, vector
     by_sign = {sign: [own_spend for own_spend, (word, *_) in said if word == sign] for sign in ("more", "less")}
     assert np.median(by_sign["more"]) > np.median(by_sign["less"])
     assert all(1 <= len(own) <= 3 for own, bought in zip(told, spend, strict=True) if not np.isnan(bought))
+
+
+@dataclass(frozen=True)
+class TellingOfValue(ValueModel):
+    """The value model with contributions of our making."""
+
+    told: tuple[tuple[str, ...], NDArray[np.floating]] = ((), np.empty(0))
+
+    def contributions(self, vectors: Vectors) -> tuple[tuple[str, ...], NDArray[np.floating]]:
+        return self.told
+
+
+def test_a_value_is_told_by_its_own_models_features(predictor: Predictor, vectors: Vectors) -> None:
+    """It is shown other features than the churn model, so a part is looked up in its own columns."""
+    names, parts = predictor.value.contributions(vectors)
+    planted = np.zeros_like(parts)
+    planted[:, names.index("n_categories_365d")] = 9.0
+    value = TellingOfValue(**predictor.value.__dict__, told=(names, planted))
+    told = Explainer(replace(predictor, value=value)).value(vectors)
+    assert {len(own) for own in told} == {1}
+    assert all(own[0].startswith("more: bought from ") for own in told)
 
 
 def test_no_number_is_longer_than_a_person_reads(predictor: Predictor, vectors: Vectors) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from features import purchases, retrieval, snapshot
 from perennial import ingest
+from perennial.settings import Boosting
 from perennial.storage import CheckFailed
 from training import churn, labels, metrics
 from training.datasets import Cutoff, Dataset
@@ -53,7 +54,7 @@ def test_it_is_calibrated_on_a_later_date_than_it_was_taught_by(world: World, mo
     """The line is that of a booster taught by the earlier cutoffs, fitted on the latest and on nothing else."""
     *teaching, latest = world.data.closed
     rows, churned = churn.labelled(model, teaching)
-    first = replace(model, booster=fit_booster(model.inputs, rows, churned, model.leaving, seed=7))
+    first = replace(model, booster=fit_booster(model.inputs, rows, churned, model.leaving, 7, Boosting()))
     known = ~np.isnan(latest.churned)
     line = first.calibrated(latest.vectors[known], latest.churned[known], latest.history_model)
     assert (model.slope, model.intercept) == (line.slope, line.intercept)
@@ -63,7 +64,7 @@ def test_it_is_calibrated_on_a_later_date_than_it_was_taught_by(world: World, mo
 def test_the_final_booster_is_taught_by_every_closed_cutoff(world: World, model: ChurnModel) -> None:
     """No labelled window is kept back once the line is known."""
     rows, churned = churn.labelled(model, world.data.closed)
-    booster = fit_booster(model.inputs, rows, churned, model.leaving, seed=7)
+    booster = fit_booster(model.inputs, rows, churned, model.leaving, 7, Boosting())
     assert model.booster is not None
     assert model.booster.model_to_string() == booster.model_to_string()
 

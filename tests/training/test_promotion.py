@@ -1,80 +1,357 @@
-"""Promotion: which version answers."""
+"""The gate: what a version must be to answer, each reason to stay out, and the way back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
+import yaml
+from mlflow.entities.model_registry import ModelVersion
 
-from perennial import registry, settings
+from perennial import cli, registry
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
-from training import promotion
+from training import evidence, promotion, tracking
+from training.backtest import Judged
+from training.promotion import Verdict
+from training.versions import version_of
 
-SHOP, OTHER = (
-    settings.parse({"name": name, "tables": {"transactions": {"path": "none.csv"}}}, "the tests")
-    for name in ("shop", "other")
-)
+from .conftest import World
+
+Said = Callable[[Judged], np.ndarray]
 
 
-@pytest.fixture(scope="module")
-def tracker(tmp_path_factory: pytest.TempPathFactory) -> mlflow.MlflowClient:
-    """A registry with eleven versions of the shop's churn model, and one each of others."""
-    found = mlflow.MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
-    for name, count in (("shop.churn", 11), ("shop.lifetime_value", 1), ("other.churn", 1)):
-        found.create_registered_model(name)
-        for _ in range(count):
-            found.create_model_version(name, source="file:///nowhere")
-    return found
+def sharper(cutoff: Judged) -> np.ndarray:
+    """What the model had said, moved a little towards what then happened."""
+    return 0.85 * cutoff.answers[0].predicted + 0.15 * cutoff.actual
+
+
+def unchanged(cutoff: Judged) -> np.ndarray:
+    return cutoff.answers[0].predicted
+
+
+def lower(cutoff: Judged) -> np.ndarray:
+    """In a better order, at a level that nobody can rely on."""
+    return sharper(cutoff) ** 4
+
+
+def blind_to(segment: str) -> Said:
+    """All-knowing of everyone else, and of a segment the same probabilities, the highest given to the lowest."""
+
+    def said(cutoff: Judged) -> np.ndarray:
+        rows, found = np.flatnonzero(cutoff.segments[segment]), cutoff.actual.copy()
+        rising = rows[np.argsort(cutoff.answers[0].predicted[rows])]
+        found[rising] = cutoff.answers[0].predicted[rising][::-1]
+        return found
+
+    return said
+
+
+@dataclass
+class Registry:
+    """The world's registry; versions made here have the model of version 1 and whatever answers and tags they get."""
+
+    world: World
+    kind: str = "churn"
+    made: list[ModelVersion] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return registry.model_name(self.world.workspace, self.kind)
+
+    @property
+    def champion(self) -> str | None:
+        found = registry.champion(self.world.tracker, self.world.workspace, self.kind)
+        return found and str(found.version)
+
+    def add(self, said: Said | None = sharper, experiment: str = "world", settings: Any = None, **tags: str) -> str:
+        """A version with a run of its own, judged where version 1 was, or nowhere."""
+        first, tracker = self.world.versions[self.kind], self.world.tracker
+        folder = Path(mlflow.artifacts.download_artifacts(run_id=first.run_id))
+        judged = [replace(c, answers=(replace(c.answers[0], predicted=said(c)),)) for c in self.judged if said]
+        run = tracker.create_run(tracking.experiment(experiment), run_name="planted")
+        for name, value in tracker.get_run(first.run_id).data.params.items():
+            tracker.log_param(run.info.run_id, name, value)
+        evidence.write(self.world.workspace.home_path, run.info.run_id, judged)
+        raw = json.loads((folder / "settings.json").read_text())
+        raw[self.kind] |= settings or {}
+        tracker.log_dict(run.info.run_id, raw, "settings.json")
+        own = dict(first.tags) | {"grade": "B", "recipe": f"recipe {len(self.made)}"} | tags
+        made = tracker.create_model_version(self.name, first.source, run.info.run_id, tags=own, model_id=first.model_id)
+        self.made.append(made)
+        return str(made.version)
+
+    @property
+    def judged(self) -> list[Any]:
+        first = self.world.versions[self.kind]
+        return evidence.read(self.world.workspace.home_path, str(first.run_id))
+
+    def judge(self, version: str, workspace: Workspace | None = None) -> Verdict:
+        return promotion.judge(self.world.tracker, workspace or self.world.workspace, self.kind, version)
+
+    def promote(self, version: str, forced: str = "") -> ModelVersion:
+        return promotion.promote(self.world.tracker, self.world.workspace, self.kind, version, forced)
+
+    def rollback(self) -> ModelVersion:
+        return promotion.rollback(self.world.tracker, self.world.workspace, self.kind)
+
+    def tags(self, version: str) -> dict[str, str]:
+        return dict(self.world.tracker.get_model_version(self.name, version).tags)
 
 
 @pytest.fixture
-def champion(tracker: mlflow.MlflowClient) -> Callable[..., str | None]:
-    """The version that answers; before each test none does."""
-    for name in ("shop.churn", "shop.lifetime_value", "other.churn"):
-        tracker.delete_registered_model_alias(name, "champion")
-
-    def find(workspace: Workspace = SHOP, kind: str = "churn") -> str | None:
-        found = registry.champion(tracker, workspace, kind)
-        return found and str(found.version)
-
-    return find
-
-
-def test_the_latest_version_becomes_champion(tracker: mlflow.MlflowClient, champion: Callable[..., str | None]) -> None:
-    """The eleventh is later than the ninth, whatever their spelling says."""
-    assert champion() is None
-    assert str(promotion.promote(tracker, SHOP, "churn").version) == "11"
-    assert champion() == "11"
+def shop(world: World) -> Iterator[Registry]:
+    """A champion of grade B; afterwards everything is as it was."""
+    made = Registry(world)
+    made.promote(made.add(unchanged))
+    yield made
+    for alias in ("champion", "challenger"):
+        world.tracker.delete_registered_model_alias(made.name, alias)
+    for version in made.made:
+        world.tracker.delete_model_version(made.name, str(version.version))
+    made.promote("1")
 
 
-def test_a_named_version_becomes_champion(tracker: mlflow.MlflowClient, champion: Callable[..., str | None]) -> None:
-    """So that one can go back to what answered before."""
-    promotion.promote(tracker, SHOP, "churn")
-    promotion.promote(tracker, SHOP, "churn", "3")
-    assert champion() == "3"
+def limited(shop: Registry, **limits: Any) -> Workspace:
+    workspace = shop.world.workspace
+    return workspace.model_copy(update={"promotion": workspace.promotion.model_copy(update=limits)})
 
 
-def test_promoting_touches_no_other_model(tracker: mlflow.MlflowClient, champion: Callable[..., str | None]) -> None:
-    """Neither another kind of the same shop nor another shop's."""
-    promotion.promote(tracker, SHOP, "churn")
-    assert champion(SHOP, "lifetime_value") is None
-    assert champion(OTHER, "churn") is None
+def test_a_better_version_may_answer(shop: Registry) -> None:
+    """Better beyond noise, as well calibrated, no segment hurt, as good a grade, quick and small; its tags say so."""
+    version = shop.add()
+    verdict = shop.judge(version)
+    assert verdict.passed
+    assert verdict.against == ()
+    wanted = ["ms; 20 are allowed", "MB; 50 are allowed", "better beyond noise on", "calibration is no worse: ece",
+              "no segment loses more than 0.02 of auc", "grade B, the champion's is B"]  # fmt: skip
+    assert all(any(text in reason for reason in verdict.reasons) for text in wanted), verdict.reasons
+    tags = shop.tags(version)
+    assert tags["gate"] == "passed"
+    assert tags["gate_reasons"] == ". ".join(verdict.reasons)
 
 
-@pytest.mark.parametrize("version", ["12", "0", "latest"])
-def test_an_unknown_version_is_refused(
-    version: str, tracker: mlflow.MlflowClient, champion: Callable[..., str | None]
+@pytest.mark.parametrize(
+    ("version", "limits", "reason"),
+    [
+        ({"said": unchanged}, {}, r"not better beyond noise on \d+ answers at 2024-04-27: auc .* \(gain \+0.0000"),
+        ({"said": lower}, {}, r"calibration is worse: ece"),
+        ({"said": blind_to("one-time")}, {}, r"the segment `one-time` loses more than 0.02: auc"),
+        ({"grade": "C"}, {}, "grade C, the champion's is B"),
+        ({}, {"latency": 1e-6}, "an answer takes .* ms; 1e-06 are allowed"),
+        ({}, {"size": 1e-6}, "its files have .* MB; 1e-06 are allowed"),
+        ({"settings": {"horizon": 61}}, {}, "it answers another question .*: churn.horizon 60 -> 61"),
+        ({"rolled_back": "true"}, {}, r"version \d+ was rolled back before"),
+    ],
+)  # fmt: skip
+def test_each_reason_keeps_a_version_out(
+    version: dict[str, Any], limits: dict[str, float], reason: str, shop: Registry
 ) -> None:
-    """The sentence names it, and the champion stays who it was."""
-    promotion.promote(tracker, SHOP, "churn", "3")
-    with pytest.raises(CheckFailed, match=f"shop.churn has no version {version}; `perennial train` makes one"):
-        promotion.promote(tracker, SHOP, "churn", version)
-    assert champion() == "3"
+    """With that one thing wrong and all else right, that is the one sentence against it, and its tags have it."""
+    number = shop.add(**version)
+    verdict = shop.judge(number, limited(shop, **limits))
+    assert not verdict.passed
+    assert len(verdict.against) == 1
+    assert re.search(reason, verdict.against[0]), verdict.against
+    assert shop.tags(number)["gate"] == "refused"
+    assert verdict.against[0] in shop.tags(number)["gate_reasons"]
 
 
-def test_a_model_never_trained_is_refused(tracker: mlflow.MlflowClient) -> None:
-    """There is no version to promote."""
-    with pytest.raises(CheckFailed, match=r"shop.cross_sell has no version"):
-        promotion.promote(tracker, SHOP, "cross_sell")
+def test_who_stays_out_is_the_challenger_until_promoted(shop: Registry) -> None:
+    """So that it can be scored unseen; once it answers, nobody is."""
+    version = shop.add(unchanged)
+    assert not shop.judge(version).passed
+    found = registry.challenger(shop.world.tracker, shop.world.workspace, "churn")
+    assert found is not None
+    assert str(found.version) == version
+    shop.promote(version, "a test")
+    assert registry.challenger(shop.world.tracker, shop.world.workspace, "churn") is None
+
+
+@pytest.mark.parametrize(("grade", "passes"), [("none", False), ("C", True)])
+def test_a_first_version_needs_a_grade(grade: str, passes: bool, shop: Registry) -> None:
+    """Without a champion there is nothing to be better than, but what was never shown to be right does not answer."""
+    shop.world.tracker.delete_registered_model_alias(shop.name, "champion")
+    verdict = shop.judge(shop.add(grade=grade, grade_reason="for a reason"))
+    assert verdict.passed is passes
+    told = "there is no champion, and it has grade C" if passes else "this one has none: for a reason"
+    assert any(told in reason for reason in verdict.reasons)
+
+
+def test_the_champion_itself_may_answer(shop: Registry) -> None:
+    """Judged again, nothing is computed and nothing changes."""
+    assert shop.judge(str(shop.champion)) == Verdict(str(shop.champion), ("it is the champion already",), ())
+
+
+def test_a_refresh_need_not_be_better(shop: Registry) -> None:
+    """The champion's recipe, taught later, is asked at a cutoff after the champion's day; the champion is asked too."""
+    champion = shop.add(unchanged, as_of="2024-04-01", recipe="same")
+    shop.promote(champion)
+    verdict = shop.judge(shop.add(lambda cutoff: (unchanged(cutoff) + cutoff.actual) / 2, recipe="same"))
+    assert verdict.passed
+    assert any("a refresh of the champion, no worse on" in reason for reason in verdict.reasons)
+    worse = shop.add(lambda cutoff: 1 - unchanged(cutoff), recipe="same")
+    assert any("a refresh of the champion, worse on" in reason for reason in shop.judge(worse).against)
+    strict = shop.judge(worse, limited(shop, refresh="better"))
+    assert any("not better beyond noise" in reason for reason in strict.against)
+
+
+def test_a_refresh_before_any_window_has_closed_is_let_in(shop: Registry) -> None:
+    """It is the champion's recipe, and nothing tells them apart before the champion's own future can be judged."""
+    champion = shop.add(unchanged, as_of="2024-06-01", recipe="same")
+    shop.promote(champion)
+    verdict = shop.judge(shop.add(unchanged, recipe="same"))
+    assert verdict.passed
+    assert any("no window since has closed to compare them on" in reason for reason in verdict.reasons)
+
+
+def test_what_nothing_compares_stays_out(shop: Registry) -> None:
+    """Other code at another day: no cutoff at which both can be asked, and the sentence says what to do."""
+    shop.promote(shop.add(None, as_of="2024-06-01", code="older"))
+    verdict = shop.judge(shop.add())
+    assert len(verdict.against) == 1
+    assert "no cutoff has closed at which both can be asked" in verdict.against[0]
+    assert "train the challenger at --as-of 2024-06-01 too" in verdict.against[0]
+
+
+def test_the_champions_settings_are_taught_where_it_has_no_answers(shop: Registry) -> None:
+    """At a cutoff before its day that it was never judged at: with the same settings, the same answers come out."""
+    shop.promote(shop.add(None))
+    verdict = shop.judge(shop.add(unchanged))
+    assert any("not better beyond noise on 618 answers at 2024-04-27" in reason for reason in verdict.against)
+    assert any("(gain +0.0000, 95 % +0.0000 to +0.0000)" in reason for reason in verdict.against)
+
+
+def test_a_version_whose_files_are_gone_is_refused_whatever_the_reason(shop: Registry) -> None:
+    """Judged or forced, a sentence; the champion stays."""
+    champion, source = shop.champion, shop.world.versions["churn"]
+    gone = shop.world.tracker.create_model_version(shop.name, "file:///nowhere", source.run_id, tags=dict(source.tags))
+    shop.made.append(gone)
+    for attempt in (shop.judge, lambda version: shop.promote(version, "because")):
+        with pytest.raises(
+            CheckFailed, match=r"world.churn version \d+ cannot answer: the files of .*`perennial train`"
+        ):
+            attempt(str(gone.version))
+    assert shop.champion == champion
+
+
+def test_a_run_of_another_workspace_is_refused(shop: Registry) -> None:
+    """A version registered under this name from a run of another one is not this shop's."""
+    champion, foreign = shop.champion, shop.add(experiment="elsewhere")
+    for attempt in (shop.judge, lambda version: shop.promote(version, "because")):
+        with pytest.raises(CheckFailed, match=r"version \d+: run \w+ is of the workspace elsewhere, not of world"):
+            attempt(foreign)
+    assert shop.champion == champion
+
+
+def test_other_features_are_refused(shop: Registry) -> None:
+    """The service could not ask it."""
+    champion, other = shop.champion, shop.add(features_hash="0123456789abcdef")
+    for attempt in (shop.judge, lambda version: shop.promote(version, "because")):
+        with pytest.raises(
+            CheckFailed, match=r"it learnt features 0123456789abcdef, this workspace has \w+; train again"
+        ):
+            attempt(other)
+    assert shop.champion == champion
+
+
+def test_a_version_whose_run_is_gone_is_refused(shop: Registry) -> None:
+    """Nothing says any more what it was made from."""
+    first = shop.world.versions["churn"]
+    lost = shop.world.tracker.create_model_version(shop.name, first.source, "0" * 32, tags=dict(first.tags))
+    shop.made.append(lost)
+    with pytest.raises(CheckFailed, match=r"version \d+: MLflow has no run 0{32} \(any more\)"):
+        shop.judge(str(lost.version))
+
+
+def test_a_champion_that_cannot_answer_keeps_nobody_out(shop: Registry) -> None:
+    """Its files are gone; a graded version takes the place, and the verdict says why it was not compared."""
+    first = shop.world.versions["churn"]
+    broken = shop.world.tracker.create_model_version(shop.name, "file:///nowhere", first.run_id, tags=dict(first.tags))
+    shop.made.append(broken)
+    shop.world.tracker.set_registered_model_alias(shop.name, "champion", broken.version)
+    verdict = shop.judge(shop.add())
+    assert verdict.passed
+    assert any("the champion cannot answer: world.churn version" in reason for reason in verdict.in_favour)
+
+
+def test_rollback_goes_back_step_by_step(shop: Registry) -> None:
+    """To the champion before, and to the one before that; who was rolled back is let in by no gate again."""
+    first, second, third = str(shop.champion), shop.add(), shop.add()
+    shop.promote(second)
+    shop.promote(third)
+    assert str(shop.rollback().version) == shop.champion == second
+    assert "rolled back before" in shop.judge(third).against[0]
+    assert str(shop.rollback().version) == shop.champion == first
+    shop.promote(third, "we looked again")
+    assert "rolled_back" not in shop.tags(third)
+    assert shop.tags(third)["forced"] == "we looked again"
+    assert str(shop.rollback().version) == shop.champion == first
+
+
+def test_rollback_to_what_cannot_answer_is_refused(shop: Registry) -> None:
+    """The one before has lost its files, or there is none before: the champion stays."""
+    first = shop.world.versions["churn"]
+    broken = shop.world.tracker.create_model_version(shop.name, "file:///nowhere", first.run_id, tags=dict(first.tags))
+    shop.made.append(broken)
+    champion = shop.add(promoted_over=str(broken.version))
+    shop.world.tracker.set_registered_model_alias(shop.name, "champion", champion)
+    with pytest.raises(CheckFailed, match="cannot answer"):
+        shop.rollback()
+    assert shop.champion == champion
+    alone = shop.add()
+    shop.world.tracker.set_registered_model_alias(shop.name, "champion", alone)
+    with pytest.raises(CheckFailed, match=rf"version {alone} took no other's place: there is nothing to go back to"):
+        shop.rollback()
+
+
+def test_an_unknown_version_is_refused(shop: Registry) -> None:
+    """The latest is the eleventh, not the ninth; what is not there is named."""
+    for version in ("99", "0", "latest"):
+        with pytest.raises(CheckFailed, match=f"world.churn has no version {version}; `perennial train` makes one"):
+            shop.promote(version)
+    while len(shop.made) < 11:
+        shop.made.append(shop.world.tracker.create_model_version(shop.name, "file:///nowhere"))
+    latest = version_of(shop.world.tracker, shop.world.workspace, "churn", None)
+    assert str(latest.version) == str(shop.made[-1].version)
+
+
+def test_the_command_says_why_and_ends_with_1(
+    shop: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused: both sides and exit 1. Forced: in, with the reason kept. Taken back: the one before."""
+    path = tmp_path / "world.yaml"
+    path.write_text(yaml.safe_dump(shop.world.workspace.model_dump(mode="json", exclude_none=True)))
+    before, version = shop.champion, shop.add(unchanged)
+
+    def perennial(line: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["perennial", *shlex.split(line)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        return int(str(code or 0)), capsys.readouterr().out
+
+    code, said = perennial(f"promote churn -c {path}")
+    assert (code, shop.champion) == (1, before)
+    assert f"world.churn version {version} stays out" in said
+    assert "  against   not better beyond noise" in said
+    assert "  for       calibration is no worse" in said
+    code, said = perennial(f"promote churn -c {path} --force 'we know better'")
+    assert (code, shop.champion) == (0, version)
+    assert "forced    we know better" in said
+    assert shop.tags(version)["forced"] == "we know better"
+    assert perennial(f"promote churn -c {path} --force ''")[0] == 2
+    code, said = perennial(f"rollback churn -c {path}")
+    assert (code, shop.champion) == (0, before)
+    assert f"world.churn version {before} is champion again" in said

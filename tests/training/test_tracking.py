@@ -46,7 +46,7 @@ def artifacts(world: World, kind: str) -> Path:
 def test_a_run_records_what_it_came_from(kind: str, world: World) -> None:
     """The as_of dates, windows, feature service and hash, data fingerprint, commit and seed of design section 5."""
     recorded = run_of(world, kind).data.params
-    own = getattr(world.workspace, kind).model_dump()
+    own = getattr(world.workspace, kind).model_dump(mode="json")
     assert {name: recorded[name] for name in own} == {name: str(value) for name, value in own.items()}
     cutoffs = cross_sell.cutoffs(world.workspace, TRAINED_AT) if kind == "cross_sell" else world.data.closed
     assert recorded["cutoffs"].split() == [str(getattr(cutoff, "as_of", cutoff)) for cutoff in cutoffs]

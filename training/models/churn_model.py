@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from perennial.settings import Boosting
 from training.models.buy_till_you_die import BuyTillYouDie, Outlook
 from training.models.customer_model import Inputs, PyFunc, Stored, boosted, logit, predicted, sigmoid
 from training.models.leaving import Leaving
@@ -164,22 +165,28 @@ class ChurnModel:
         raw = predicted(self.booster, design(self.inputs, vectors, outlook), raw_score=True)
         return raw if self.leaving.is_event else (raw + silence(outlook)) / 2
 
+    @property
+    def explained(self) -> tuple[str, ...]:
+        """The features that `contributions` has a column of: those of the booster, and what the outlook counts for."""
+        return tuple(dict.fromkeys((*self.inputs.used, "silence_vs_gap", "days_since_last_purchase")))
+
     def contributions(self, vectors: Vectors) -> tuple[tuple[str, ...], Floats]:
-        """Names and SHAP values, in the booster's log-odds, of every used feature for each row; zeros without booster.
+        """Names and SHAP values, in the booster's log-odds, of the `explained` for each row; zeros without booster.
 
         What the booster takes from the history's outlook is silence measured by the customer's own rhythm: it counts
         for `silence_vs_gap`, or for `days_since_last_purchase` where one purchase gives no rhythm.
         """
-        used = self.inputs.used
+        names, count = self.explained, len(self.inputs.used)
+        own = np.zeros((len(vectors), len(names)))
         if self.booster is None:
-            return used, np.zeros((len(vectors), len(used)))
+            return names, own
         outlook = self.outlook_by(self.history_model, vectors)
         shap = predicted(self.booster, design(self.inputs, vectors, outlook), pred_contrib=True)
-        own, by_outlook = shap[:, : len(used)], shap[:, len(used) : -1].sum(axis=1)
+        own[:, :count], by_outlook = shap[:, :count], shap[:, count:-1].sum(axis=1)
         rhythm = ~np.isnan(self.inputs.column(vectors, "silence_vs_gap"))
-        own[:, used.index("silence_vs_gap")] += np.where(rhythm, by_outlook, 0)
-        own[:, used.index("days_since_last_purchase")] += np.where(rhythm, 0, by_outlook)
-        return used, own
+        own[:, names.index("silence_vs_gap")] += np.where(rhythm, by_outlook, 0)
+        own[:, names.index("days_since_last_purchase")] += np.where(rhythm, 0, by_outlook)
+        return names, own
 
     def calibrated(self, vectors: Vectors, churned: Floats, history_model: BuyTillYouDie | None) -> Self:
         """The same model with slope and intercept fitted on a later cutoff (Platt 1999, with his smoothed targets)."""
@@ -240,14 +247,16 @@ def design(inputs: Inputs, vectors: Vectors, outlook: Outlook) -> Floats:
     return np.column_stack([chosen, *logs, logit(outlook.no_purchase), spend])
 
 
-def fit_booster(inputs: Inputs, rows: Floats, churned: Floats, leaving: Leaving, seed: int) -> lgb.Booster:
+def fit_booster(
+    inputs: Inputs, rows: Floats, churned: Floats, leaving: Leaving, seed: int, boosting: Boosting
+) -> lgb.Booster:
     """The booster on rows of several cutoffs, each with the outlook of the history model of its own cutoff.
 
     Of inactivity, silence never lowers the risk and activity never raises it; of an event neither direction is known.
     """
     names = (*inputs.used, *_OUTLOOK_NAMES)
     limits = {} if leaving.is_event else {"monotone_constraints": [direction(name) for name in names]}
-    return boosted(rows, churned, names, PARAMETERS | limits, ROUNDS, seed, categorical=inputs.coded)
+    return boosted(rows, churned, names, PARAMETERS | limits, ROUNDS, seed, boosting, inputs.coded)
 
 
 def _load_pyfunc(path: str) -> PyFunc:

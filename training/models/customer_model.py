@@ -13,6 +13,7 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
+from perennial.settings import Boosting
 from training.models.buy_till_you_die import History, Outlook
 
 Floats = NDArray[np.floating]
@@ -115,10 +116,13 @@ def predicted(booster: lgb.Booster, rows: Floats, **options: bool) -> Floats:
 
 def boosted(
     design: Floats, target: Floats, names: Sequence[str], parameters: dict[str, Any], rounds: int, seed: int,
-    categorical: Sequence[str] = (),
+    boosting: Boosting, categorical: Sequence[str] = (),
 ) -> lgb.Booster:  # fmt: skip
-    """A LightGBM fit that two runs on the same machine repeat exactly; `categorical` names hold codes of texts."""
+    """A LightGBM fit that two runs on the same machine repeat exactly; `categorical` names hold codes of texts.
+
+    What `boosting` names takes the place of the model's own `parameters` and `rounds`.
+    """
     coded = [index for index, name in enumerate(names) if name in categorical]
     data = lgb.Dataset(design, target, feature_name=list(names), categorical_feature=coded, free_raw_data=True)
     fixed = {"seed": seed, "deterministic": True, "force_col_wise": True, "verbose": -1}
-    return lgb.train(parameters | fixed, data, rounds)
+    return lgb.train(parameters | boosting.parameters() | fixed, data, boosting.rounds or rounds)

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from perennial.settings import Boosting
 from training.models.buy_till_you_die import BuyTillYouDie, Outlook
 from training.models.customer_model import Inputs, PyFunc, Stored, boosted, logit, predicted, sigmoid
 
 Floats = NDArray[np.floating]
 
-_TREES: dict[str, Any] = {
+TREES: dict[str, Any] = {
     "learning_rate": 0.03, "num_leaves": 7, "min_child_samples": 100, "feature_fraction": 0.3,
     "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0,
 }  # fmt: skip
@@ -200,19 +201,25 @@ class ValueModel:
         buys = logit(predicted(self.boosters["buys"], shown.design))
         return spend * sigmoid((buys - logit(shown.outlook.no_purchase)) / 2)
 
+    @property
+    def explained(self) -> tuple[str, ...]:
+        """The features that `contributions` has a column of: those of the booster, and what the outlook counts for."""
+        return tuple(dict.fromkeys((*self.inputs.used, "spend_365d")))
+
     def contributions(self, vectors: NDArray[np.float32]) -> tuple[tuple[str, ...], Floats]:
-        """Names and SHAP values of every used feature for each row, in the logarithm of spend; zeros without booster.
+        """Names and SHAP values of the `explained` for each row, in the logarithm of spend; zeros without booster.
 
         What is taken from the history's outlook counts for the spend of the last year, which it stands for.
         """
-        used = self.inputs.used
+        names, count = self.explained, len(self.inputs.used)
+        own = np.zeros((len(vectors), len(names)))
         if not self.boosters:
-            return used, np.zeros((len(vectors), len(used)))
+            return names, own
         design = self.inputs.design(vectors, self.outlook(vectors, self.taught_horizon))
         shap = predicted(self.boosters["spend"], design, pred_contrib=True)
-        own = shap[:, : len(used)]
-        own[:, used.index("spend_365d")] += shap[:, len(used) : -1].sum(axis=1)
-        return used, own
+        own[:, :count] = shap[:, :count]
+        own[:, names.index("spend_365d")] += shap[:, count:-1].sum(axis=1)
+        return names, own
 
     def _bounds(self, value: Floats, days: int) -> tuple[Floats, Floats]:
         """Those of the trained horizon; of another one in proportion to its length."""
@@ -269,11 +276,12 @@ def _tuples(columns: dict[str, list[float]]) -> dict[str, tuple[float, ...]]:
     return {name: tuple(column) for name, column in columns.items()}
 
 
-def fit_booster(kind: str, inputs: Inputs, design: Floats, target: Floats, seed: int) -> lgb.Booster:
+def fit_booster(
+    kind: str, inputs: Inputs, design: Floats, target: Floats, seed: int, boosting: Boosting
+) -> lgb.Booster:
     """One of the `OBJECTIVES` on rows of several cutoffs; a net return counts as nothing spent (Tweedie)."""
-    return boosted(
-        design, np.maximum(target, 0), inputs.booster_names, _TREES | OBJECTIVES[kind], ROUNDS, seed, inputs.coded
-    )
+    own = TREES | OBJECTIVES[kind]
+    return boosted(design, np.maximum(target, 0), inputs.booster_names, own, ROUNDS, seed, boosting, inputs.coded)
 
 
 def _load_pyfunc(path: str) -> PyFunc:

@@ -1,0 +1,182 @@
+"""Two models on the same rows: kept evidence, paired differences and their intervals, comparisons in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from perennial.storage import CheckFailed
+from training import comparison, duel, evidence, metrics, tracking
+from training.backtest import Judged
+from training.peers import Answer
+
+from .conftest import World
+
+
+def judged(customers: int = 400, noise: float = 0.3, seed: int = 1, day: date = date(2024, 1, 1)) -> Judged:
+    """Churn of so many customers, a quarter of whom leave, as a model of some noise sees it."""
+    random = np.random.default_rng(seed)
+    actual = (np.arange(customers) % 4 == 0).astype(float)
+    said = np.clip(0.25 + 0.3 * (actual - 0.25) + random.normal(0, noise, customers), 0.01, 0.99)
+    ids = np.array([f"c{number:04}" for number in range(customers)], dtype=object)
+    half = np.arange(customers) < customers // 2
+    answers = (Answer("Perennial", "ours", said), Answer("silence", "naive", random.random(customers), False))
+    return Judged(day, (), ids, actual, answers, {"first half": half, "second half": ~half})
+
+
+def judged_of(world: World, kind: str) -> list[Any]:
+    """What version 1 was judged on."""
+    return evidence.read(world.workspace.home_path, str(world.versions[kind].run_id))
+
+
+@pytest.mark.parametrize("kind", ["churn", "lifetime_value", "cross_sell"])
+def test_a_run_keeps_what_it_was_judged_on(kind: str, world: World) -> None:
+    """Read again, the kept answers give the very figures that the run recorded."""
+    kept = judged_of(world, kind)
+    recorded = world.tracker.get_run(world.versions[kind].run_id).data.metrics
+    assert len(kept) == recorded["judged_cutoffs"]
+    figures = [cutoff.figures(cutoff.answers[0], np.arange(len(cutoff.customer_ids))) for cutoff in kept]
+    for name in figures[0]:
+        assert np.mean([found[name] for found in figures]) == pytest.approx(recorded[name], rel=1e-12), name
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    """Answers with their kinds, segments, ids that need quoting, nothing lost on the way."""
+    wanted = judged()
+    wanted = replace(wanted, customer_ids=np.array([f"Zoë/{i} & co" for i in range(400)], dtype=object))
+    evidence.write(tmp_path, "a-run", [wanted])
+    [found] = evidence.read(tmp_path, "a-run")
+    assert isinstance(found, Judged)
+    np.testing.assert_array_equal(found.customer_ids, wanted.customer_ids)
+    np.testing.assert_array_equal(found.actual, wanted.actual)
+    for mine, theirs in zip(found.answers, wanted.answers, strict=True):
+        assert (mine.name, mine.kind, mine.is_level) == (theirs.name, theirs.kind, theirs.is_level)
+        np.testing.assert_array_equal(mine.predicted, theirs.predicted)
+    assert found.segments.keys() == wanted.segments.keys()
+    assert evidence.read(tmp_path, "another-run") == []
+
+
+def test_only_common_cutoffs_and_customers_are_compared() -> None:
+    """Whatever else either was judged on is left out, and rows are matched by customer, not by place."""
+    mine, later = judged(), judged(day=date(2024, 4, 1))
+    theirs = judged().of_customers(np.arange(399, 99, -1))
+    [(first, second)] = duel.paired([theirs, later], [mine])
+    assert first.customer_ids.tolist() == second.customer_ids.tolist() == sorted(theirs.customer_ids)
+    found = duel.difference([(first, second)], "auc", 1)
+    assert found.gain == 0
+    assert found.first == pytest.approx(metrics.auc(mine.actual[100:], mine.answers[0].predicted[100:]))
+
+
+def test_a_real_difference_is_beyond_noise_and_a_chance_one_is_not() -> None:
+    """A much less noisy model is better, its mirror image worse; two of the same noise are neither."""
+    noisy, sharp, alike = judged(noise=0.3), judged(noise=0.1), judged(noise=0.3, seed=2)
+    better, worse, same = (
+        duel.difference(duel.paired([a], [b]), "auc", 1) for a, b in ((noisy, sharp), (sharp, noisy), (noisy, alike))
+    )
+    assert better.is_better
+    assert not better.is_worse()
+    assert worse.is_worse()
+    assert worse.is_worse(0.02)
+    assert not worse.is_worse(0.9)
+    assert not same.is_better
+    assert not same.is_worse()
+    assert better.low < better.gain < better.high
+
+
+@pytest.mark.parametrize("metric", ["brier", "ece"])
+def test_less_error_is_a_gain(metric: str) -> None:
+    """Whichever way a figure is good, a gain is good."""
+    off = judged(noise=0.1)
+    off = replace(off, answers=(replace(off.answers[0], predicted=np.clip(off.answers[0].predicted + 0.3, 0, 1)),))
+    assert duel.difference(duel.paired([off], [judged(noise=0.1)]), metric, 1).is_better
+
+
+def test_a_segment_is_compared_by_itself() -> None:
+    """What was planted in one half is found there alone."""
+    before, after = judged(noise=0.1), judged(noise=0.1)
+    said = np.where(after.segments["first half"], 1 - after.answers[0].predicted, after.answers[0].predicted)
+    after = replace(after, answers=(replace(after.answers[0], predicted=said),))
+    pairs = duel.paired([before], [after])
+    assert duel.difference(pairs, "auc", 1, "first half").is_worse(0.02)
+    assert duel.difference(pairs, "auc", 1, "second half").gain == 0
+
+
+def planted(world: World, kind: str, change: Any, experiment: str = "world") -> str:
+    """A run like that of version 1, with other answers."""
+    first = world.versions[kind]
+    run = world.tracker.create_run(tracking.experiment(experiment), run_name="planted")
+    for name, value in world.tracker.get_run(first.run_id).data.params.items():
+        world.tracker.log_param(run.info.run_id, name, value)
+    evidence.write(world.workspace.home_path, run.info.run_id, [change(c) for c in judged_of(world, kind)])
+    kept = tracking.artifacts(world.tracker, str(first.run_id))
+    world.tracker.log_artifact(run.info.run_id, str(kept / "settings.json"))
+    return str(run.info.run_id)
+
+
+def test_two_runs_are_compared_by_metric_segment_and_customer(world: World) -> None:
+    """The customer whose score was planted is the one that moved most; nothing else differs beyond noise."""
+
+    def moved(cutoff: Judged) -> Judged:
+        said = cutoff.answers[0].predicted.copy()
+        said[7] = 1 - said[7] / 2
+        return replace(cutoff, answers=(replace(cutoff.answers[0], predicted=said),))
+
+    [cutoff] = judged_of(world, "churn")
+    found = comparison.compare(world.tracker, "world.churn/1", planted(world, "churn", moved))
+    assert [one.customer_id for one in found.moved] == [cutoff.customer_ids[7]]
+    assert [one.metric for one in found.metrics][:2] == ["auc", "average_precision"]
+    assert found.segments.keys() == {"new", "one-time", "repeat", "top decile"}
+    text = comparison.as_text(found)
+    assert f"whose scores moved most at {cutoff.as_of}\n  {cutoff.customer_ids[7]}" in text
+    assert f"churn: world.churn/1 -> {found.runs[1]}, {len(cutoff.customer_ids):,} answers at {cutoff.as_of}" in text
+
+
+def test_offers_are_compared_too(world: World) -> None:
+    """Against itself nothing moved."""
+    found = comparison.compare(world.tracker, "world.cross_sell/1", world.versions["cross_sell"].run_id)
+    assert [one.metric for one in found.metrics] == ["ndcg5", "recall5", "hit5", "relative_ece"]
+    assert all(one.gain == 0 for one in found.metrics)
+    assert "no score moved" in comparison.as_text(found)
+
+
+def test_what_cannot_be_compared_is_said(world: World) -> None:
+    """Another model, another workspace, no common cutoff, no training, no run: a sentence each."""
+    later = planted(world, "churn", lambda cutoff: replace(cutoff, as_of=date(2020, 1, 1)))
+    foreign = planted(world, "churn", lambda cutoff: cutoff, "elsewhere")
+    for other, reason in (
+        ("world.lifetime_value/1", "are of different models, churn and lifetime_value"),
+        (foreign, "are of different workspaces, world and elsewhere"),
+        (later, "were judged at no common cutoff .*: train both at one --as-of"),
+        ("world.churn/99", "MLflow has no version world.churn/99"),
+        ("0" * 32, "MLflow has no run 0{32}"),
+    ):
+        with pytest.raises(CheckFailed, match=reason):
+            comparison.compare(world.tracker, "world.churn/1", other)
+
+
+def test_what_is_erased_of_a_customer_in_the_home_is_erased_here(tmp_path: Path) -> None:
+    """Nothing of a single customer lies in MLflow, and a file without one is read and compared like any other."""
+    evidence.write(tmp_path, "a-run", [judged()])
+    [path] = (tmp_path / "judged" / "a-run").glob("*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.slice(1), path)
+    [found] = evidence.read(tmp_path, "a-run")
+    assert "c0000" not in found.customer_ids
+    [(first, second)] = duel.paired([judged()], [found])
+    assert len(first.customer_ids) == len(second.customer_ids) == 399
+
+
+def test_no_customer_is_named_in_mlflow(world: World) -> None:
+    """Neither model, card, settings nor figures of a run hold an id."""
+    ids = {str(customer_id) for customer_id in world.data.current.customer_ids}
+    for version in world.versions.values():
+        folder = tracking.artifacts(world.tracker, str(version.run_id))
+        text = "".join(path.read_text() for path in folder.rglob("*") if path.suffix in {".json", ".html", ".txt"})
+        assert text
+        assert not any(customer_id in text for customer_id in ids)

@@ -1,0 +1,53 @@
+"""A version's card: what a person must know before relying on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from perennial.registry import KINDS
+from training import pipelines
+
+from .conftest import World
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_card_tells_data_windows_figures_limits_drivers_and_consent(kind: str, world: World) -> None:
+    """In MLflow and in the home, as a page and as data, with the figures that the run recorded."""
+    run = world.tracker.get_run(world.versions[kind].run_id)
+    folder = pipelines.card_folder(world.workspace, kind, "1")
+    told = json.loads((folder / "card.json").read_text())
+    page = (folder / "card.html").read_text()
+    kept = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="card.json"))
+    assert json.loads(kept.read_text()) == told
+    assert told["tables"]["transactions"] > 10_000
+    assert " ".join(told["learnt_from"]) == run.data.params["cutoffs"]
+    main = {"churn": "auc", "lifetime_value": "ngini", "cross_sell": "ndcg5"}[kind]
+    by_cutoff = [figures[main] for figures in told["figures"].values()]
+    assert sum(by_cutoff) / len(by_cutoff) == pytest.approx(run.data.metrics[main])
+    assert told["segments"].keys() == {"new", "one-time", "repeat", "top decile"}
+    assert told["limits"][0].startswith(f"Grade {run.data.tags['grade']}: ")
+    assert 0.2 < sum(driver["share"] for driver in told["drivers"]) <= 1 + 1e-9
+    assert all(driver["meaning"] for driver in told["drivers"] if not driver["feature"].startswith("attribute"))
+    assert "consent" in told["consent"]
+    for text in (
+        f"world.{kind}",
+        "Limits",
+        "What drives it",
+        "Consent",
+        "Figures by segment",
+        told["drivers"][0]["feature"],
+    ):
+        assert text in page
+
+
+def test_a_card_counts_who_consented(world: World) -> None:
+    """By the profile at the as_of; who did not is said to be among the rows learnt from."""
+    consent = json.loads((pipelines.card_folder(world.workspace, "churn", "1") / "card.json").read_text())["consent"]
+    names = world.data.inputs.packed
+    given = world.data.current.vectors[:, names.index("profiling_consent")]
+    assert f"{int((given == 1).sum()):,} of {len(given):,} customers known consented to profiling" in consent
+    assert f"The {int((given == 0).sum()):,} who did not" in consent

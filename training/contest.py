@@ -1,0 +1,207 @@
+"""Challenger against champion: the conditions of the gate, each with the sentence that tells how it was met or not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features import candidates, retrieval, snapshot
+from perennial.settings import Workspace
+from training import backtest, cross_sell, datasets, duel, offer_backtest, pipelines
+from training.backtest import Bounds, Judged
+from training.models.churn_model import ChurnModel
+from training.models.offer_model import OfferModel
+from training.models.value_model import ValueModel
+from training.offer_backtest import JudgedOffers
+from training.peers import Answer
+from training.versions import LETTERS, Model, Version
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+Say = Callable[[str], None]
+
+NOT_THE_QUESTION = frozenset({"features", "boosting", "allow_leaks", "interval"})
+"""Settings of a model that say how it is made; the others say what it is asked."""
+_TIMED = 30  # answers, of which the quickest counts
+
+
+class Condition(NamedTuple):
+    met: bool
+    sentence: str
+
+
+def as_the_first(challenger: Version) -> Condition:
+    """Where there is no champion to be better than, a grade is asked for."""
+    if challenger.grade == "none":
+        why = challenger.tags.get("grade_reason", "it was never judged")
+        return Condition(False, f"without a champion a version needs a grade, and this one has none: {why}")
+    return Condition(True, f"there is no champion, and it has grade {challenger.grade}")
+
+
+def costs(workspace: Workspace, challenger: Version) -> list[Condition]:
+    """What it takes to hold the model and to ask it."""
+    promotion, found = workspace.promotion, challenger.model
+    size = sum(path.stat().st_size for path in challenger.folder.iterdir()) / 1e6
+    latency = _milliseconds(found)
+    return [
+        Condition(latency <= promotion.latency, f"an answer takes {latency:.2f} ms; {promotion.latency:g} are allowed"),
+        Condition(size <= promotion.size, f"its files have {size:.2f} MB; {promotion.size:g} are allowed"),
+    ]
+
+
+def _milliseconds(model: Model) -> float:
+    """Of a processor, for one customer; of offers, for one customer's items. A busy machine changes nothing of it."""
+    if isinstance(model, OfferModel):
+        rows = np.ones((candidates.ALL_ITEMS, len(model.names)), dtype=np.float32)
+    else:
+        rows = np.ones((1, len(model.inputs.packed)), dtype=np.float32)
+    taken = []
+    for _ in range(_TIMED):
+        start = time.thread_time()
+        _ask(model, rows)
+        taken.append(time.thread_time() - start)
+    return min(taken) * 1000
+
+
+def _ask(model: Model, rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    return np.asarray(model.value(rows) if isinstance(model, ValueModel) else model.probability(rows))
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Challenger against champion, at the cutoffs at which both can be asked about what neither has learnt."""
+
+    workspace: Workspace
+    kind: str
+    challenger: Version
+    rival: Version
+    say: Say
+
+    @property
+    def is_refresh(self) -> bool:
+        return self.challenger.tags.get("recipe") == self.rival.tags.get("recipe", "unknown")
+
+    def conditions(self) -> list[Condition]:
+        changed = self._changed_question()
+        if changed:
+            return [
+                Condition(False, f"it answers another question than the champion, so nothing compares them: {changed}")
+            ]
+        pairs = duel.paired(self._rivals_answers(), self.challenger.judged)
+        return [*self._by_figures(pairs), self._grades()]
+
+    def _changed_question(self) -> str:
+        mine, theirs = (getattr(version.workspace, self.kind).model_dump() for version in (self.challenger, self.rival))
+        return ", ".join(
+            f"{self.kind}.{name} {theirs[name]} -> {mine[name]}"
+            for name in mine
+            if name not in NOT_THE_QUESTION and mine[name] != theirs[name]
+        )
+
+    def _grades(self) -> Condition:
+        mine, theirs = self.challenger.grade, self.rival.grade
+        return Condition(LETTERS.index(mine) >= LETTERS.index(theirs), f"grade {mine}, the champion's is {theirs}")
+
+    def _by_figures(self, pairs: Sequence[duel.Pair]) -> Iterator[Condition]:
+        if not pairs:
+            yield self._nothing_to_compare()
+            return
+        metric, error = duel.measures(self.kind, pairs)
+        seed, promotion = self.workspace.training.seed, self.workspace.promotion
+        days = ", ".join(str(cutoff.as_of) for cutoff, _ in pairs)
+        self.say(f"{self.kind}: version {self.challenger.number} against {self.rival.number} at {days}")
+        main = duel.difference(pairs, metric, seed)
+        on = f"on {sum(len(cutoff.customer_ids) for cutoff, _ in pairs):,} answers at {days}: {main}"
+        if self.is_refresh and promotion.refresh == "no_worse":
+            worse = main.is_worse()
+            yield Condition(not worse, f"a refresh of the champion, {'worse' if worse else 'no worse'} {on}")
+        else:
+            yield Condition(main.is_better, f"{'better' if main.is_better else 'not better'} beyond noise {on}")
+        level = duel.difference(pairs, error, seed)
+        worse = level.is_worse(promotion.calibration_loss)
+        yield Condition(not worse, f"calibration is {'worse' if worse else 'no worse'}: {level}")
+        yield from self._by_segment(pairs, metric)
+
+    def _by_segment(self, pairs: Sequence[duel.Pair], metric: str) -> Iterator[Condition]:
+        limit, hurt = self.workspace.promotion.segment_loss, False
+        for name in pairs[0][0].segments:
+            found = duel.difference(pairs, metric, self.workspace.training.seed, name)
+            if found.is_worse(limit):
+                hurt = True
+                yield Condition(False, f"the segment `{name}` loses more than {limit:g}: {found}")
+        if not hurt:
+            yield Condition(True, f"no segment loses more than {limit:g} of {metric}")
+
+    def _nothing_to_compare(self) -> Condition:
+        trained = f"trained at {self.challenger.as_of}, the champion at {self.rival.as_of}"
+        if self.is_refresh and self.workspace.promotion.refresh == "no_worse":
+            return Condition(
+                True,
+                f"the champion's recipe on later data, {trained}; no window since has closed to compare them on",
+            )
+        return Condition(
+            False,
+            f"no cutoff has closed at which both can be asked ({trained}); train the challenger at"
+            f" --as-of {self.rival.as_of} too, or judge it when a window after that has closed",
+        )
+
+    def _rivals_answers(self) -> list[Judged | JudgedOffers]:
+        """The champion's, at those cutoffs of the challenger at which it has any."""
+        wanted, rival = self.challenger.judged, self.rival
+        later = [self._asked(cutoff) for cutoff in wanted if cutoff.as_of >= rival.as_of]
+        if self.is_refresh:
+            return [cutoff for cutoff in later if cutoff is not None]
+        recorded = {cutoff.as_of: cutoff for cutoff in rival.judged}
+        earlier = [cutoff.as_of for cutoff in wanted if cutoff.as_of < rival.as_of]
+        known = [recorded[day] for day in earlier if day in recorded]
+        taught = self._taught([day for day in earlier if day not in recorded])
+        return [cutoff for cutoff in (*later, *known, *taught) if cutoff is not None]
+
+    def _asked(self, cutoff: Judged | JudgedOffers) -> Judged | JudgedOffers | None:
+        """What the champion says on a day after its training; none where a feature that it needs is there no more."""
+        model, store = self.rival.model, self._store
+        snapshot.snapshot(self.workspace, [cutoff.as_of], self.say)
+        if isinstance(model, OfferModel):
+            if model.names != candidates.names(self.workspace):
+                return None
+            known_by = self.challenger.as_of
+            said = cross_sell.answered_at(store, self.workspace, model, cutoff.as_of, known_by)
+            judged = JudgedOffers.of(said, (), cutoff.as_of, self.workspace.cross_sell.top)
+            return offer_backtest.with_segments(judged, store, self.workspace)
+        rows = retrieval.customer_rows(store, self.workspace, [cutoff.as_of]).set_index("customer_id")
+        if not set(model.inputs.packed) <= {*rows.columns}:
+            return None
+        assert isinstance(cutoff, Judged)
+        cutoff = cutoff.of_customers(np.flatnonzero(np.isin(cutoff.customer_ids, rows.index)))  # some may be erased
+        vectors = retrieval.matrix(rows.loc[list(cutoff.customer_ids)], model.inputs.packed)
+        if isinstance(model, ChurnModel):
+            return replace(cutoff, answers=(Answer(backtest.OURS, "ours", model.probability(vectors)),))
+        forecast = model.forecast(vectors)
+        return replace(
+            cutoff, answers=(Answer(backtest.OURS, "ours", forecast.value),), bounds=Bounds(forecast.low, forecast.high)
+        )
+
+    def _taught(self, days: Sequence[date]) -> Sequence[Judged | JudgedOffers]:
+        """What the champion's settings, taught by these days, say on them; none where its code or features differ."""
+        mine, theirs = self.challenger.tags, self.rival.tags
+        if not days or any(mine.get(name) != theirs.get(name) for name in ("code", "features_hash")):
+            return []
+        own, as_of = self.rival.workspace, self.challenger.as_of
+        self.say(f"{self.kind}: teaching the champion's settings by {', '.join(map(str, days))}")
+        snapshot.snapshot(self.workspace, pipelines.cutoffs(own, as_of, [self.kind]), self.say)
+        if self.kind == "cross_sell":
+            learnt = {cutoff.as_of: cutoff.learnt_from for cutoff in self.challenger.judged if cutoff.as_of in days}
+            return offer_backtest.judge_offers(self._store, own, as_of, learnt)
+        data = datasets.load(self._store, own, as_of, most=self.workspace.training.backtest_customers)
+        return list(backtest.judge(self.kind, data, own, days, peers=False))
+
+    @property
+    def _store(self) -> FeatureStore:
+        return retrieval.open_store(self.workspace)

@@ -1,0 +1,194 @@
+"""A version's card: what it learnt from, how right it would have been and for whom, what drives it, its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from features.snapshot import customer_features, features_of
+from perennial import storage
+from perennial.registry import model_name
+from perennial.settings import Workspace
+from training import backtest_page
+from training.datasets import Dataset
+from training.evaluation import Evaluation
+from training.models.churn_model import ChurnModel
+from training.models.offer_model import OfferModel
+from training.models.value_model import ValueModel
+
+Model = ChurnModel | ValueModel | OfferModel
+
+_SHOWN_DRIVERS = 15
+_EXPLAINED = 1_000  # customers whose answers are taken apart
+_LIMITS = {
+    "churn": (
+        "A high probability does not say that contacting the customer helps.",
+        "It holds for groups of customers; of a single one it says how many like them would leave.",
+    ),
+    "lifetime_value": (
+        "The bounds hold for customers on average, and only as well as the coming season is foreseen.",
+        "Who never bought has no value here, rather than none.",
+    ),
+    "cross_sell": (
+        "Items that fewer than a handful have bought are not offered.",
+        "A probability says what is bought anyway, not what an offer adds.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A feature and its share of what moves the answers, all features together being 1."""
+
+    feature: str
+    meaning: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """`question` and `made_by` are settings; `figures` by cutoff, `segments` means over them, both by metric."""
+
+    model: str
+    as_of: date
+    currency: str
+    found: Evaluation
+    tables: Mapping[str, int]
+    fingerprint: str
+    question: Mapping[str, Any]
+    made_by: Mapping[str, Any]
+    learnt_from: Sequence[date]
+    figures: Mapping[str, Mapping[str, float]]
+    segments: Mapping[str, Mapping[str, float]]
+    limits: Sequence[str]
+    drivers: Sequence[Driver]
+    consent: str
+
+    def write(self, folder: Path) -> None:
+        """`card.html`, for people, and `card.json`."""
+        with storage.replacing(folder / "card.html") as draft:
+            draft.write_text(as_html(self), encoding="utf-8")
+        told = {name: value for name, value in self.__dict__.items() if name not in ("found", "drivers")}
+        told |= {"grade": asdict(self.found.grade), "drivers": [asdict(driver) for driver in self.drivers]}
+        storage.write_json(folder / "card.json", told)
+
+
+def card(
+    workspace: Workspace, model: Model, found: Evaluation, as_of: date, learnt_from: Sequence[date], data: str,
+    current: Dataset | None, remarks: Sequence[str],
+) -> Card:  # fmt: skip
+    """`current` holds the customers whose answers are taken apart; of offers, which have none, the trees are asked."""
+    settings = getattr(workspace, found.kind).model_dump(mode="json")
+    made_by = {name: settings.pop(name) for name in ("features", "boosting")} | {"seed": workspace.training.seed}
+    board = found.board
+    figures = {
+        str(day): {name: spread.each[place] for name, spread in board.ours.figures.items()}
+        for place, day in enumerate(board.as_of)
+    } if board else {}  # fmt: skip
+    segments = {
+        name: {metric: spread.mean for metric, spread in contenders[0].figures.items()}
+        for name, contenders in (board.segments if board else {}).items()
+    }
+    return Card(
+        model_name(workspace, found.kind), as_of, workspace.currency, found, _rows(workspace), data, settings, made_by,
+        learnt_from, figures, segments, (f"Grade {found.grade.letter}: {found.grade.reason}.", *_told(remarks),
+        *_LIMITS[found.kind]), _drivers(workspace, model, current), _consent(workspace, as_of),
+    )  # fmt: skip
+
+
+def _told(remarks: Sequence[str]) -> list[str]:
+    return [f"{remark[:1].upper()}{remark[1:]}." for remark in remarks]
+
+
+def _rows(workspace: Workspace) -> dict[str, int]:
+    """Accepted rows of each table."""
+    return {
+        name: sum(source["accepted"] for source in storage.sources_of(storage.tables_folder(workspace.home_path, name)))
+        for name in workspace.tables.given()
+    }
+
+
+def _drivers(workspace: Workspace, model: Model, current: Dataset | None) -> list[Driver]:
+    """By mean absolute SHAP value over a sample of customers or, of offers, by the gain of the trees' splits."""
+    if isinstance(model, OfferModel):
+        names, weights = model.used, model.booster.feature_importance("gain")
+    else:
+        assert current is not None
+        vectors = current.current.vectors
+        bought = np.flatnonzero(~np.isnan(current.inputs.column(vectors, "T")))
+        some = bought[:: max(1, len(bought) // _EXPLAINED)]
+        names, parts = model.contributions(vectors[some])
+        weights = np.abs(parts).mean(axis=0)
+    total = float(weights.sum())
+    if not total:
+        return []
+    of_items = (*features_of("product_affinity", workspace), *features_of("popularity", workspace))
+    meanings = {feature.name: feature.meaning for feature in (*customer_features(workspace), *of_items)}
+    order = np.argsort(-weights, kind="stable")[:_SHOWN_DRIVERS]
+    return [Driver(names[i], meanings.get(names[i], ""), float(weights[i]) / total) for i in order if weights[i]]
+
+
+def _consent(workspace: Workspace, as_of: date) -> str:
+    part = storage.snapshot_part(workspace.home_path, "profile", as_of)
+    granted = pd.read_parquet(part, columns=["profiling_consent"])["profiling_consent"]
+    if granted.isna().all():
+        return (
+            f"The shop records no consent to profiling: all {len(granted):,} customers known are scored, on a basis"
+            " that is the shop's to state."
+        )
+    refused = int((granted == 0).sum())
+    return (
+        f"{len(granted) - refused:,} of {len(granted):,} customers known consented to profiling. The {refused:,} who"
+        " did not, or of whom it is not recorded, are never scored; what they bought is among the rows learnt from."
+        " Consents are not shown to the model, nor are contacts by the marketer."
+    )
+
+
+def as_html(card: Card) -> str:
+    """What it answers and from what it learnt, the backtest, its limits, its drivers, the consent."""
+    rows = [[name, f"{count:,}"] for name, count in card.tables.items()]
+    windows = [
+        ["asked", ", ".join(f"{name} {value}" for name, value in card.question.items())],
+        ["learnt from", ", ".join(map(str, card.learnt_from)) or "purchase histories alone"],
+        ["judged at", ", ".join(card.figures) or "no earlier date"],
+        ["made by", ", ".join(f"{name} {value}" for name, value in card.made_by.items())],
+        ["data", card.fingerprint],
+    ]
+    body = [
+        f"<h1>{escape(card.model)}, as of {card.as_of}</h1>",
+        f'<section class="cards">{backtest_page.grade_card(card.found)}</section>',
+        f"<section><h2>Data and windows</h2>{backtest_page.table(['', ''], windows)}"
+        f"{backtest_page.table(['table', 'rows'], rows)}</section>",
+        backtest_page.section(card.found, card.currency) if card.found.judged else "",
+        _figures("Figures by cutoff", card.figures) + _figures("Figures by segment", card.segments),
+        f"<section><h2>Limits</h2>{_list(card.limits)}</section>",
+        f"<section><h2>What drives it</h2>{_driver_table(card.drivers)}</section>",
+        f"<section><h2>Consent</h2><p>{escape(card.consent)}</p></section>",
+    ]
+    return backtest_page.page(f"{card.model}, {card.as_of}", body, "<code>perennial train</code>")
+
+
+def _figures(title: str, figures: Mapping[str, Mapping[str, float]]) -> str:
+    if not figures:
+        return ""
+    names = [*next(iter(figures.values()))]
+    rows = [[row, *(f"{values[name]:.3f}" for name in names)] for row, values in figures.items()]
+    return f"<section><h2>{title}</h2>{backtest_page.table(['', *names], rows)}</section>"
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+
+
+def _driver_table(drivers: Sequence[Driver]) -> str:
+    if not drivers:
+        return "<p>No booster: the answers come from purchase histories alone.</p>"
+    rows = [[driver.feature, driver.meaning, f"{driver.share:.1%}"] for driver in drivers]
+    return backtest_page.table(["feature", "what it is", "share"], rows)

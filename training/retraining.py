@@ -1,0 +1,65 @@
+"""When a champion is to be challenged: what it learnt from has moved, it is old, or what is asked for has changed."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+from features import candidates, online, snapshot
+from perennial.registry import champion, model_name
+from perennial.settings import Workspace
+from training import tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+REST = 7
+"""Days after a training in which age and drift call for no other: hardly a window has closed since."""
+
+
+def due(tracker: MlflowClient, workspace: Workspace, kind: str, as_of: date, drift: bool) -> str | None:
+    """Why the champion of this kind is to be challenged at `as_of`, in words; None while it need not be.
+
+    `drift` says whether what moved since it was trained matters to the models.
+    """
+    reigning = champion(tracker, workspace, kind)
+    if reigning is None:
+        return "there is no champion yet"
+    if changed := _changed(tracker, workspace, kind, reigning, as_of):
+        return changed
+    age, rest = _days_since(reigning, as_of), _days_since(_latest(tracker, workspace, kind), as_of)
+    if age == 0 or 0 < rest < REST:
+        return None
+    if age > workspace.retraining.max_age:
+        return f"the champion is {age} days old, more than retraining.max_age ({workspace.retraining.max_age})"
+    return "what the champion learnt from has moved, and it matters" if drift else None
+
+
+def _changed(tracker: MlflowClient, workspace: Workspace, kind: str, reigning: ModelVersion, as_of: date) -> str | None:
+    """What makes the champion's answers others than those asked for."""
+    if reigning.tags.get("recipe") != tracking.recipe(workspace, kind, _features_hash(workspace, kind)):
+        return "the champion was made with other settings, features or code than those of now"
+    age = _days_since(reigning, as_of)
+    if age < 0:
+        return f"the champion was trained at {reigning.tags['as_of']}, which {as_of} could not know of"
+    assert reigning.run_id is not None
+    recorded = tracker.get_run(reigning.run_id).data.params
+    if age == 0 and recorded["data_fingerprint"] != snapshot.fingerprint(workspace):
+        return "the tables are others than those that the champion was trained on at this day"
+    return None
+
+
+def _features_hash(workspace: Workspace, kind: str) -> str:
+    if kind == "cross_sell":
+        return snapshot.features_hash(candidates.names(workspace))
+    return online.expected_hash(workspace)
+
+
+def _latest(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion:
+    versions = tracker.search_model_versions(f"name = '{model_name(workspace, kind)}'")
+    return max(versions, key=lambda version: int(version.version))
+
+
+def _days_since(version: ModelVersion, as_of: date) -> int:
+    return (as_of - date.fromisoformat(version.tags["as_of"])).days

@@ -1,0 +1,109 @@
+"""A registered version: found, sure that it can answer here, and loaded with what it was judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features import candidates, online
+from features.snapshot import features_hash
+from perennial.registry import model_folder, model_name
+from perennial.settings import Workspace
+from perennial.storage import CheckFailed
+from training import evidence, tracking
+from training.backtest import Judged
+from training.models.churn_model import ChurnModel
+from training.models.offer_model import OfferModel
+from training.models.value_model import ValueModel
+from training.offer_backtest import JudgedOffers
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+Model = ChurnModel | ValueModel | OfferModel
+
+LETTERS = ("none", "C", "B", "A")
+
+
+LOADERS: dict[str, Callable[[Path], Model]] = {
+    "churn": ChurnModel.load, "lifetime_value": ValueModel.load, "cross_sell": OfferModel.load,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version that can answer: its model, its files, its settings and what it was judged on."""
+
+    number: str
+    tags: dict[str, str]
+    folder: Path
+    model: Model
+    workspace: Workspace
+    judged: tuple[Judged | JudgedOffers, ...]
+
+    @classmethod
+    def of(
+        cls, tracker: MlflowClient, workspace: Workspace, kind: str, version: ModelVersion, fits: bool = True
+    ) -> Version:
+        """With `fits`, only a version that the features of this code fit.
+
+        Raises:
+            CheckFailed: its run or its files are gone, it comes from another workspace, or learnt other features.
+        """
+        folder = usable(tracker, workspace, kind, version, fits)
+        run_id = str(version.run_id)
+        own = tracking.settings_of(tracking.artifacts(tracker, run_id), run_id)
+        model = LOADERS[kind](folder)
+        judged = tuple(evidence.read(workspace.home_path, run_id))
+        return cls(str(version.version), dict(version.tags), folder, model, own, judged)
+
+    @property
+    def grade(self) -> str:
+        return self.tags.get("grade", "none")
+
+    @property
+    def as_of(self) -> date:
+        return date.fromisoformat(self.tags["as_of"])
+
+
+def version_of(tracker: MlflowClient, workspace: Workspace, kind: str, version: str | None) -> ModelVersion:
+    """A registered version, the latest unless one is named.
+
+    Raises:
+        CheckFailed: there is no such version.
+    """
+    name = model_name(workspace, kind)
+    versions = {str(v.version): v for v in tracker.search_model_versions(f"name = '{name}'")}
+    wanted = version or max(versions, key=int, default="1")
+    if wanted not in versions:
+        raise CheckFailed(f"{name} has no version {wanted}; `perennial train` makes one")
+    return versions[wanted]
+
+
+def usable(tracker: MlflowClient, workspace: Workspace, kind: str, version: ModelVersion, fits: bool = True) -> Path:
+    """The folder of a version's files, once it is sure that it can answer here.
+
+    Raises:
+        CheckFailed: its run or its files are gone, it comes from another workspace or, with `fits`, it learnt other
+            features than this code makes.
+    """
+    title = f"{version.name} version {version.version}"
+    tracking.belongs(tracker, workspace, str(version.run_id or ""), title)
+    try:
+        folder = model_folder(version)
+    except FileNotFoundError as problem:
+        raise CheckFailed(f"{title} cannot answer: {problem}; `perennial train` makes another one") from problem
+    expected = _expected_hash(workspace, kind)
+    if fits and (learnt := version.tags.get("features_hash")) != expected:
+        raise CheckFailed(
+            f"{title} cannot answer: it learnt features {learnt}, this workspace has {expected}; train again"
+        )
+    return folder
+
+
+def _expected_hash(workspace: Workspace, kind: str) -> str:
+    return features_hash(candidates.names(workspace)) if kind == "cross_sell" else online.expected_hash(workspace)
