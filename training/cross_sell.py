@@ -120,7 +120,7 @@ def answered_at(store: FeatureStore, workspace: Workspace, model: OfferModel, ju
 
 def _fit(workspace: Workspace, pairs: list[_Pairs]) -> OfferModel:
     names, sell = candidates.names(workspace), workspace.cross_sell
-    used = datasets.chosen(workspace, names, sell.features)
+    used = datasets.chosen(workspace, names, workspace.cross_sell.features)
     rows, bought = np.concatenate([p.rows for p in pairs]), np.concatenate([p.bought for p in pairs])
     return fit(rows, bought, names, used, sell, workspace.training.seed)
 

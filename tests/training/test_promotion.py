@@ -20,7 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from perennial import cli, registry
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
-from training import evidence, promotion, tracking
+from training import duel, evidence, promotion, tracking
 from training.backtest import Judged
 from training.promotion import Verdict
 from training.versions import version_of
@@ -109,8 +109,9 @@ class Registry:
 
 
 @pytest.fixture
-def shop(world: World) -> Iterator[Registry]:
-    """A champion of grade B; afterwards everything is as it was."""
+def shop(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """A champion of grade B; afterwards everything is as it was. What is planted is plain to see in few draws."""
+    monkeypatch.setattr(duel, "_DRAWS", 40)
     made = Registry(world)
     made.promote(made.add(unchanged))
     yield made
