@@ -16,6 +16,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from features.snapshot import CUSTOMER_FAMILIES, NOT_FOR_MODELS
@@ -183,43 +184,52 @@ class Comparison:
         )  # fmt: skip
 
 
+class _Side(NamedTuple):
+    """The customers of one as_of: every feature of them and what is predicted, smallest, largest, and what grows."""
+
+    rows: pd.DataFrame
+    low: pd.Series
+    high: pd.Series
+    growing: tuple[str, ...]
+
+
 class _Seen:
     """The customers at several as_ofs, read once each, and compared two by two."""
 
     def __init__(self, workspace: Workspace, champion: Champion | None) -> None:
         self.workspace, self.champion = workspace, champion
-        self._frames: dict[date, pd.DataFrame] = {}
+        self._sides: dict[date, _Side] = {}
         family = storage.snapshot_part(workspace.home_path, CUSTOMER_FAMILIES[0], "*").parent
         self.written = sorted(date.fromisoformat(part.name) for part in family.glob("[0-9]*"))
 
     def at(self, as_of: date) -> pd.DataFrame:
-        """Every feature of the customers, and what is predicted of them."""
-        if as_of not in self._frames:
+        return self._side(as_of).rows
+
+    def _side(self, as_of: date) -> _Side:
+        if as_of not in self._sides:
             rows = customers.read(self.workspace, as_of)
             said = [self.champion.predictions(rows)] if self.champion else []
-            self._frames[as_of] = pd.concat([rows, *said], axis=1)
-        return self._frames[as_of]
+            rows = pd.concat([rows, *said], axis=1)
+            history = customers.days_of_history(self.workspace, as_of)
+            growing = tuple(name for name in _shown(rows) if _follows_the_calendar(name, history))
+            self._sides[as_of] = _Side(rows, rows.min(), rows.max(), growing)
+        return self._sides[as_of]
 
     def growing(self, before: date) -> tuple[str, ...]:
-        self.at(before)
-        history = customers.days_of_history(self.workspace, before)
-        return tuple(name for name in self._shown(before) if _follows_the_calendar(name, history))
+        return self._side(before).growing
 
     def constant(self, before: date, after: date) -> tuple[str, ...]:
-        sides = self.at(before), self.at(after)
-        return tuple(name for name in self._shown(before) if not _varies(*(side[name] for side in sides)))
-
-    def _shown(self, as_of: date) -> list[str]:
-        return [str(name) for name in self.at(as_of) if name not in NOT_FOR_MODELS]
+        then, now = self._side(before), self._side(after)
+        varies: pd.Series = then.high.combine(now.high, np.fmax) > then.low.combine(now.low, np.fmin)
+        return tuple(name for name in _shown(then.rows) if not varies[name])
 
     def pairs(self, before: date, after: date) -> Pairs:
         """Of every feature that is judged between two dates, and of every prediction."""
         left_out = {*self.growing(before), *self.constant(before, after)}
+        then, now = self.at(before), self.at(after)
         return {
-            name: shifts.compared(
-                self.at(before)[name], self.at(after)[name], customers.attribute_values(self.workspace, name)
-            )
-            for name in self._shown(before)
+            name: shifts.compared(then[name], now[name], customers.attribute_values(self.workspace, name))
+            for name in _shown(then)
             if name not in left_out
         }
 
@@ -251,6 +261,10 @@ class _Seen:
             name: (self.at(day)[list(self.pairs(day, as_of))], self.at(as_of)[list(self.pairs(day, as_of))])
             for name, day in dates.items()
         }
+
+
+def _shown(rows: pd.DataFrame) -> list[str]:
+    return [str(name) for name in rows if name not in NOT_FOR_MODELS]
 
 
 class _Spread(NamedTuple):
@@ -321,8 +335,3 @@ def _days_back(name: str) -> int:
     window = re.search(r"_(\d+)d$", name)
     # A change compares two windows in a row; three time constants hold 95 % of an exponential weight.
     return int(window[1]) * (2 if "_change_" in name else 3 if "_decayed_" in name else 1) if window else 0
-
-
-def _varies(before: pd.Series, after: pd.Series) -> bool:
-    both = pd.concat([before, after])
-    return bool(both.max() > both.min())

@@ -6,6 +6,7 @@
 | `categories` | texts | total variation distance: the same share |
 | `presence` | a feature that most of its holders lost, or gained | the difference of the shares who have it |
 | `missing` | empty cells of a column | the difference of their shares |
+| `tail` | the number that one row in a hundred exceeds | the logarithm of the ratio, up or down |
 | `new` | rows with a value never seen before | by how much their share grew |
 | `repeated` | lines that are there more than once | by how much their share grew |
 | `volume` | rows a day | the logarithm of their ratio, up or down |
@@ -22,14 +23,16 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-Comparison = Literal["values", "categories", "presence", "missing", "new", "repeated", "volume", "pause"]
+Comparison = Literal["values", "categories", "presence", "missing", "tail", "new", "repeated", "volume", "pause"]
 
 MOVED = 0.1
 """Of customers or rows, that must have changed for anything to have moved, however quiet the past was."""
 LEAST: dict[Comparison, float] = {
-    "values": MOVED, "categories": MOVED, "presence": MOVED, "missing": 0.05, "new": 0.1, "repeated": 0.05,
-    "volume": math.log(1.5), "pause": 5 / 30,
+    "values": MOVED, "categories": MOVED, "presence": MOVED, "missing": 0.05, "tail": math.log(2), "new": 0.1,
+    "repeated": 0.05, "volume": math.log(1.5), "pause": 5 / 30,
 }  # fmt: skip
+MOST: dict[Comparison, float] = dict.fromkeys(LEAST, 0.5) | {"tail": math.log(10), "volume": math.log(5)}
+"""Has moved in any case: a past in which the whole range was replaced must not hide that amounts come in pence."""
 BY_CHANCE = 1.63
 """Times sqrt(1/n + 1/m): the Kolmogorov-Smirnov distance that 1 in 100 pairs of equal samples exceeds."""
 MARGIN = 1.5
@@ -45,7 +48,8 @@ METHOD = (
     f" Moved: beyond {MARGIN} times the largest score of the workspace's own past months, and beyond what is least"
     f" ({', '.join(f'{name} {least:.2f}' for name, least in LEAST.items())}) or chance"
     f" ({BY_CHANCE} * sqrt(1/n + 1/m)); {UNKNOWN_SEASON} times those without a last year, {UNKNOWN_PAST} times with"
-    f" fewer than {FEWEST_PAST} past months"
+    f" fewer than {FEWEST_PAST} past months; in any case beyond"
+    f" {', '.join(f'{name} {most:.2f}' for name, most in MOST.items())}"
 )
 _CATEGORIES = 10  # of one text; many rare ones would differ by chance alone
 
@@ -98,6 +102,8 @@ class Shift:
                 return f"{self.score:.2f}  never seen before in {before:.1%} -> {after:.1%} of rows"
             case "repeated":
                 return f"{self.score:.2f}  there more than once: {before:.1%} -> {after:.1%} of rows"
+            case "tail":
+                return f"{self.score:.2f}  one in a hundred above {before:,.4g} -> {after:,.4g}"
             case "volume":
                 return f"{self.score:.2f}  {before:,.1f} -> {after:,.1f} rows a day"
             case "pause":
@@ -131,10 +137,19 @@ def numbers(before: np.ndarray, after: np.ndarray) -> Pair:
     with Wasserstein distance over the standard deviation, and its threshold of 0.1, two thirds of the features of two
     samples of 200 customers from one population (Online Retail II) differ, since the few largest customers decide.
     """
-    every = np.concatenate([before, after])
-    below = [np.searchsorted(np.sort(side), every, side="right") / len(side) for side in (before, after)]
+    sides = np.sort(before), np.sort(after)
+    every = np.concatenate(sides)
+    below = [np.searchsorted(side, every, side="right") / len(side) for side in sides]
     score = float(np.abs(below[0] - below[1]).max())
     return Pair("values", score, _chance(len(before), len(after)), float(before.mean()), float(after.mean()))
+
+
+def tail(before: np.ndarray, after: np.ndarray) -> Pair | None:
+    """How far the largest hundredth lies: what another unit in a few rows moves most. None where it is not above 0."""
+    levels = float(np.quantile(before, 0.99)), float(np.quantile(after, 0.99))
+    if min(levels) <= 0:
+        return None
+    return Pair("tail", abs(math.log(levels[1] / levels[0])), 0.0, *levels)
 
 
 def categories(before: pd.Series, after: pd.Series) -> Pair:
@@ -166,10 +181,11 @@ def seasonal(reference: Mapping[str, Pair], last_year: Mapping[str, Pair]) -> di
 
 def threshold(pair: Pair, past: Sequence[float]) -> float:
     """The score from which it has moved, given the scores of past months."""
-    least = pair.least * (1 if pair.season else UNKNOWN_SEASON)
     if len(past) < FEWEST_PAST:
-        return pair.least * UNKNOWN_PAST
-    return max(least, MARGIN * max(past))
+        usual = pair.least * UNKNOWN_PAST
+    else:
+        usual = max(pair.least * (1 if pair.season else UNKNOWN_SEASON), MARGIN * max(past))
+    return max(pair.least, min(usual, MOST[pair.compared]))
 
 
 def limits(now: Mapping[str, Pair], past: Sequence[Mapping[str, Pair]]) -> dict[str, float]:

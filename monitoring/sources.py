@@ -25,9 +25,10 @@ DAYS = 30
 """Before an as_of, whose rows are compared."""
 TABLES = ("transactions", "interactions")
 _NUMBERS = {"transactions": ("amount", "quantity", "discount", "cost"), "interactions": ("value",)}
+_MONEY = ("amount", "cost")  # quantities may be pieces and grams at once
 _TEXTS = {"transactions": ("channel", "location", "category"), "interactions": ("kind", "channel")}
 _NEW = {"transactions": (*_TEXTS["transactions"], "product_id"), "interactions": _TEXTS["interactions"]}
-_FEWEST_ROWS = 30  # of a side, to compare what is in them
+_FEWEST_ROWS, _FEWEST_OF_A_TAIL = 30, 300  # of a side, to compare what is in them, and its largest hundredth
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,9 @@ def pairs(before: Mapping[str, Recent], after: Mapping[str, Recent]) -> dict[str
             columns = then.rows[name].dropna(), now.rows[name].dropna()
             if min(map(len, columns)) >= _FEWEST_ROWS:
                 found[f"{table}.{name}"] = _column(*columns)
+            if name in _MONEY and min(map(len, columns)) >= _FEWEST_OF_A_TAIL:
+                extremes = shifts.tail(*(column.to_numpy(dtype=np.float64) for column in columns))
+                found |= {f"{table}.{name} tail": extremes} if extremes else {}
     return found
 
 

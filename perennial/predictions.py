@@ -107,8 +107,11 @@ def _write(rows: pa.Table, path: Path) -> None:
     command takes the workspace, while the service writes on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
-    pq.write_table(rows, draft, compression="zstd")
-    os.replace(draft, path)
+    try:
+        pq.write_table(rows, draft, compression="zstd")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read(workspace: Workspace, role: Role | None = None) -> pd.DataFrame:

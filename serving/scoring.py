@@ -54,10 +54,10 @@ def score(
     edges = ranked.percentile_edges
     storage.write_json(storage.percentiles_path(workspace.home_path, as_of), [] if edges is None else edges.tolist())
     lists.write_risk(workspace, as_of, scores)
+    predictions.log_batch(workspace, scores)
     with storage.replacing(storage.scores_path(workspace.home_path, as_of)) as draft:
         pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft, row_group_size=_ROW_GROUP)
     progress(f"offered {offers.num_rows:,} items")
-    predictions.log_batch(workspace, scores)
     return scores
 
 

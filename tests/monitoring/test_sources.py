@@ -22,7 +22,7 @@ Lines = pd.DataFrame
 def make_lines(seed: int = 1) -> Lines:
     """Two years of a shop with a Christmas, on three channels, some of whose lines have no location."""
     random, days = np.random.default_rng(seed), pd.date_range("2022-06-01", "2024-05-31")
-    each = np.where((days.month == 12), 45, 20) + random.integers(-3, 4, len(days))
+    each = np.where(days.month == 12, 130, 20) + random.integers(-3, 4, len(days))
     count = int(each.sum())
     lines = pd.DataFrame({
         "customer_id": random.integers(0, 400, count).astype(str), "occurred_at": np.repeat(days, each),
@@ -48,19 +48,26 @@ def shifted(
 
 @pytest.mark.parametrize("as_of", [AS_OF, date(2024, 1, 1), date(2024, 2, 1)])
 def test_an_ordinary_month_is_quiet(tmp_path: Path, as_of: date) -> None:
-    """So is December, in which twice as much is sold as in the reference, as it was a year before; and what follows."""
+    """So is December, in which six times as much is sold as in the reference, as it was a year before."""
     assert shifted(tmp_path, lambda lines: lines, as_of, as_of - (AS_OF - REFERENCE)) == set()
 
 
 FAULTS: dict[str, tuple[Callable[[Lines], Lines], set[str]]] = {
-    "another unit": (lambda lines: lines.assign(amount=lines["amount"] * 100), {"transactions.amount"}),
+    "another unit": (
+        lambda lines: lines.assign(amount=lines["amount"] * 100),
+        {"transactions.amount", "transactions.amount tail"},
+    ),
+    "another unit in a tenth of the lines": (
+        lambda lines: lines.assign(amount=lines["amount"] * np.where(np.arange(len(lines)) % 10, 1, 100)),
+        {"transactions.amount tail"},
+    ),
     "dearer": (lambda lines: lines.assign(amount=lines["amount"] * 2), {"transactions.amount"}),
     "a channel missing": (lambda lines: lines[lines["channel"] != "web"], {"transactions.channel"}),
     "a new channel": (
         lambda lines: lines.assign(channel=lines["channel"].replace("phone", "app")),
         {"transactions.channel", "transactions.channel new"},
     ),
-    "half of the file": (lambda lines: lines.iloc[::3], {"transactions"}),
+    "most of the file missing": (lambda lines: lines.iloc[::6], {"transactions"}),
     "the last ten days": (lambda lines: lines[lines["occurred_at"] < "2024-05-22"], {"transactions since"}),
     "every line twice": (lambda lines: pd.concat([lines, lines]), {"transactions lines"}),
     "no location": (lambda lines: lines.assign(location=None), {"transactions.location empty"}),

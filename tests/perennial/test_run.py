@@ -679,7 +679,7 @@ def test_scoring_on_a_full_disk_leaves_nothing_half_written(
 ) -> None:
     """It ends with a sentence and exit code 1; with space again it gives the same answers."""
     home = small_disk / "home"
-    shutil.copytree(undisturbed.home, home, ignore=shutil.ignore_patterns("scores", "reports"))
+    shutil.copytree(undisturbed.home, home, ignore=shutil.ignore_patterns("scores", "reports", "evidently"))
     with (small_disk / "ballast").open("wb") as ballast:
         ballast.write(b"0" * (shutil.disk_usage(small_disk).free - free))
     options = ("-c", shop.config, "--home", home, "--as-of", AS_OF)
