@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
 
-.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-service bench-faults bench-month bench-replay bench-drift
+.PHONY: setup demo test lock bench-accuracy bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
 
 setup: .venv/.ready
 
@@ -65,6 +65,9 @@ bench-purchase-models: setup
 
 bench-churn: setup
 	$(BIN)/python -W ignore -m benchmarks.churn
+
+bench-cross-sell: setup
+	$(BIN)/python -W ignore -m benchmarks.cross_sell
 
 # make bench-online CUSTOMERS=1000000
 CUSTOMERS ?= 100000

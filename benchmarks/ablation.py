@@ -19,11 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from features import candidates, product_affinity, retrieval, snapshot
 from perennial import ingest, settings
 from perennial.settings import Workspace
 from training import churn, cross_sell, datasets, labels, lifetime_value, metrics, pipelines
+from training.cross_sell import Lesson
+from training.offer_backtest import JudgedOffers
 
 RESULTS = Path("benchmarks/results")
 SHOPS = (("online_retail", "2011-06-01"), ("complete_journey", "2017-10-01"))
@@ -47,9 +50,9 @@ def _measure(name: str, as_of: date) -> dict[str, dict[str, dict[str, float]]]:
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, as_of))
         store = retrieval.apply(workspace)
         tables = {"of customers": _of_customers(workspace, datasets.load(store, workspace, as_of))}
-        pairs = [cross_sell._pairs(store, workspace, day, as_of) for day in cross_sell.cutoffs(workspace, as_of)]
-        if len(pairs) > 1:
-            tables["of items"] = _of_items(workspace, pairs)
+        lessons = [cross_sell.lesson(store, workspace, day, as_of) for day in cross_sell.cutoffs(workspace, as_of)]
+        if len(lessons) > 1:
+            tables["of items"] = _of_items(workspace, lessons)
     for families, rows in tables.items():
         print(f"\n{name} at {as_of}: families {families}")
         print(pd.DataFrame(rows).T.to_string(float_format=lambda figure: f"{figure:.4f}"), flush=True)
@@ -85,25 +88,34 @@ def _customer_models(
     return figures | {name: getattr(metrics, name)(value, expected) for name in _OF_VALUE}
 
 
-def _of_items(workspace: Workspace, pairs: Sequence[cross_sell._Pairs]) -> dict[str, dict[str, float]]:
+def _of_items(workspace: Workspace, lessons: Sequence[Lesson]) -> dict[str, dict[str, float]]:
     families = {
         "product_affinity": [feature.name for feature in product_affinity.FEATURES],
         "popularity": [feature.name for feature in product_affinity.POPULARITY],
-        "co_purchase": [candidates.LIFT],
+        "co_purchase": list(candidates.BESIDE),
         "the customer": list(candidates.CONTEXT),
     }
-    found = {"all families": _offers(workspace, pairs, [])}
-    return found | {f"without {family}": _offers(workspace, pairs, names) for family, names in families.items()}
+    found = {"all families": _offers(workspace, lessons, [])}
+    return found | {f"without {family}": _offers(workspace, lessons, names) for family, names in families.items()}
 
 
-def _offers(workspace: Workspace, pairs: Sequence[cross_sell._Pairs], left_out: list[str]) -> dict[str, float]:
+def _offers(workspace: Workspace, lessons: Sequence[Lesson], left_out: list[str]) -> dict[str, float]:
+    """What is a repeat is not hidden."""
     hidden = np.isin(candidates.names(workspace), left_out)
-    shown = [replace(p, rows=np.where(hidden, np.float32(np.nan), p.rows)) for p in pairs]
-    model = cross_sell._fit(workspace, shown[:-1])
-    # The naive rule and what counts as a repeat are read from all columns; only the model is blinded.
-    predicted = model.probability(shown[-1].rows)
-    judged = replace(cross_sell._judge(model, pairs[-1], workspace), predicted=predicted).figures()
-    return {"features": float((~hidden).sum())} | {name: judged[name] for name in _OF_OFFERS if name in judged}
+    hidden[candidates.names(workspace).index(candidates.OWNED)] = False
+    *earlier, latest = [_blinded(lesson, hidden) for lesson in lessons]
+    model = cross_sell.learnt(workspace, earlier)
+    judged = cross_sell.judged(model, lessons[-1], workspace)
+    judged = replace(judged, predicted=model.probability(latest.pairs.rows))
+    offers = JudgedOffers.of(judged, [], date.min, 5)
+    ours, naive = (offers.figures(answer, np.arange(len(offers.customer_ids))) for answer in offers.answers)
+    figures = ours | {f"naive_{name}": figure for name, figure in naive.items()}
+    return {"features": float((~hidden).sum())} | {name: figures[name] for name in _OF_OFFERS if name in figures}
+
+
+def _blinded(lesson: Lesson, hidden: NDArray[np.bool_]) -> Lesson:
+    rows = np.where(hidden, np.float32(np.nan), lesson.pairs.rows)
+    return replace(lesson, pairs=replace(lesson.pairs, rows=rows))
 
 
 if __name__ == "__main__":

@@ -217,7 +217,8 @@ def _affinity(lines: pd.DataFrame) -> pd.DataFrame:
     found["item_n_purchases"] = by.size()
     for w in (30, 90, 365):
         found[f"item_n_purchases_{w}d"] = within(1, w).size().reindex(found.index, fill_value=0)
-    found["item_n_purchases_decayed_90d"] = np.exp(-days["age"] / 90).groupby([days[key] for key in keys]).sum()
+    for w in (30, 90):
+        found[f"item_n_purchases_decayed_{w}d"] = np.exp(-days["age"] / w).groupby([days[key] for key in keys]).sum()
     found["item_n_purchases_next_90d_last_year"] = within(276, 365).size().reindex(found.index, fill_value=0)
     for w in (90, 365):
         found[f"item_spend_{w}d"] = within(1, w)["spend"].sum().reindex(found.index, fill_value=0.0)
@@ -240,6 +241,13 @@ def _popularity(affinity: pd.DataFrame) -> pd.DataFrame:
     found["item_rising"] = found["item_buyers_30d"] / found["item_buyers_365d"]
     sums = affinity.groupby("item")[["item_n_purchases_next_90d_last_year", "item_n_purchases_365d"]].sum()
     found["item_share_next_90d_last_year"] = sums.iloc[:, 0] / sums.iloc[:, 1]
+    first = affinity["item_days_since_first"]
+    newly = first[first <= 90].groupby("item").size().reindex(found.index, fill_value=0)
+    found["item_new_buyers_90d"] = newly / (latest <= 90).sum()
+    earlier = affinity[first > 30]
+    again = (earlier["item_n_purchases"] > 1).groupby("item").agg(["sum", "size"]).reindex(found.index)
+    found["item_rebought_share"] = (again["sum"] + 1) / (again["size"] + 20)
+    found["item_days_on_sale"] = first.groupby("item").max()
     return found
 
 
@@ -249,6 +257,17 @@ def _co_purchase(affinity: pd.DataFrame) -> pd.DataFrame:
     pairs = pairs[pairs["item"] != pairs["other"]]
     both = pairs.groupby(["item", "other"]).size()
     buyers, everyone = recent.groupby("item").size(), recent["customer_id"].nunique()
-    found = pd.DataFrame({"co_buyers_365d": both / buyers.reindex(both.index.get_level_values("other")).to_numpy()})
-    chance = buyers.reindex(both.index.get_level_values("item")).to_numpy() / everyone
-    return found.assign(co_purchase_lift_365d=found["co_buyers_365d"] / chance)
+    n_item, n_other = (buyers.reindex(both.index.get_level_values(name)).to_numpy() for name in ("item", "other"))
+    share = both / n_other
+    found = pd.DataFrame(
+        {
+            "n_bought_both_365d": both,
+            "co_buyers_365d": share,
+            "co_purchase_lift_365d": share / (n_item / everyone),
+            "co_purchase_cosine_365d": both / np.sqrt((n_item + 10) * (n_other + 10)),
+        }
+    )
+    nearest = found.reset_index().sort_values(
+        ["other", "co_purchase_cosine_365d", "item"], ascending=[True, False, True]
+    )
+    return nearest.groupby("other").head(50).set_index(["item", "other"])

@@ -31,7 +31,8 @@ _FAMILIES = (
     ("product_affinity", "a customer and item", "transactions, products", "never bought", product_affinity.FEATURES),
     ("popularity", "an item", "transactions, products", "not bought in 365 days", product_affinity.POPULARITY),
     ("co_purchase", "an item and another", "transactions, products",
-     "without a common buyer in 365 days, or not among the 300 most bought items", product_affinity.CO_PURCHASE),
+     "without a common buyer in 365 days, or not among the 3,000 most bought items and the other's 50 nearest",
+     product_affinity.CO_PURCHASE),
 )  # fmt: skip
 
 

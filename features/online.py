@@ -19,6 +19,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from functools import lru_cache
@@ -27,6 +28,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -38,7 +41,6 @@ from perennial.storage import CheckFailed
 from perennial.windows import midnight
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from feast import FeatureStore, FeatureView
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 _BLOCK = 2_500
 _TOLD_EVERY = 100_000
 _PACKING_MEMORY = 2.0  # gigabytes of the join of the families; what needs more goes to disk
+_PATIENCE = 60  # seconds that an erasure waits for who writes into SQLite
 _SAMPLE = 100  # customers looked up before a publication is taken for written
 
 
@@ -97,6 +100,10 @@ def published_path(home: Path) -> Path:
 
 def packed_path(home: Path, view: str) -> Path:
     return home / "online" / view / "packed.parquet"
+
+
+def _note_path(home: Path, view: str) -> Path:
+    return packed_path(home, view).with_name("publication.json")
 
 
 def _read_note(path: Path) -> Publication:
@@ -214,10 +221,18 @@ def online_rows(
     asked = list(dict.fromkeys(customer_ids))
     with stores.reached(store):
         found = _read(store, publication, asked)
-        if len(found) < len(asked) and not _read(store, publication, [publication.last_customer]):
+        if len(found) < len(asked) and not _is_there(store, workspace, publication):
             raise _gone(publication)
     zone = workspace.timezone
     return {customer_id: Row(vector, _day(instant, zone)) for customer_id, (vector, instant) in found.items()}
+
+
+def _is_there(store: FeatureStore, workspace: Workspace, publication: Publication) -> bool:
+    """Told by its last customer; where that one was erased since, its note on the disk names another."""
+    if _read(store, publication, [publication.last_customer]):
+        return True
+    note = _note_path(workspace.home_path, publication.view)
+    return note.exists() and bool(_read(store, publication, [_read_note(note).last_customer]))
 
 
 @lru_cache(maxsize=64)
@@ -281,7 +296,7 @@ def _packed(workspace: Workspace, as_of: date) -> Publication:
     store = stores.online_address(workspace)
     identity = json.dumps([workspace.name, str(as_of), names, data, store])
     view = f"customer_vector_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-    note, scores = packed_path(home, view).with_name("publication.json"), _scores_stamp(home, as_of)
+    note, scores = _note_path(home, view), _scores_stamp(home, as_of)
     if not note.exists():
         count, last = _pack(workspace, parts, names, packed_path(home, view))
         if not count:
@@ -375,8 +390,7 @@ def _remove_from_redis(
     """Customer by customer, in blocks: Feast 0.67 would list every key of every workspace, in one piece."""
     from feast.infra.online_stores.helpers import _mmh3, _redis_key
 
-    online: Any = store._get_provider().online_store
-    client = online._get_client(store.config.online_store)
+    client = _redis(store)
     fields = (f"_ts:{publication.view}", _mmh3(f"{publication.view}:vector"))
     packed_ids = (block.column("customer_id").to_pylist() for block in _blocks(packed, 0))
     for customer_ids in (*packed_ids, more_customers):
@@ -384,6 +398,87 @@ def _remove_from_redis(
             for customer_id in customer_ids:
                 pipe.hdel(_redis_key(store.project, _key(customer_id)), *fields)
             pipe.execute()
+
+
+def held(store: FeatureStore, workspace: Workspace, customer_ids: Sequence[str]) -> dict[str, int]:
+    """How many rows the online store has of each of these customers, in all publications.
+
+    Rows in the home's SQLite file, from before features went to Redis, count too.
+    """
+    counts = dict.fromkeys(customer_ids, 0)
+    if store.config.online_store.type == "redis":
+        with stores.reached(store):
+            counts |= {one: int(_redis(store).exists(_redis_name(store, one))) for one in customer_ids}
+    with _embedded(workspace) as connection:
+        for table in _tables_of_vectors(connection):
+            query = f'SELECT count(*) FROM "{table}" WHERE entity_key = ?'
+            for one in customer_ids:
+                counts[one] += connection.execute(query, (_sqlite_name(store, one),)).fetchone()[0]
+    return counts
+
+
+def forget(store: FeatureStore, workspace: Workspace, customer_ids: Sequence[str]) -> None:
+    """Takes customers out of every publication, so that those which stay answer as before.
+
+    The notes come first: a store without its `last_customer` would be taken for an empty one. The packed files are
+    left to whoever forgets about the customers in the home.
+    """
+    for publication in publications(workspace.home_path):
+        _forget_in_notes(workspace.home_path, publication, customer_ids)
+    if store.config.online_store.type == "redis":
+        with stores.reached(store):
+            _redis(store).delete(*(_redis_name(store, customer_id) for customer_id in customer_ids))
+    with _embedded(workspace) as connection:
+        with connection:
+            for table in _tables_of_vectors(connection):
+                names = [(_sqlite_name(store, customer_id),) for customer_id in customer_ids]
+                connection.executemany(f'DELETE FROM "{table}" WHERE entity_key = ?', names)
+        connection.execute("VACUUM")  # pages that were split keep copies of what has moved
+
+
+def _forget_in_notes(home: Path, publication: Publication, customer_ids: Sequence[str]) -> None:
+    packed = packed_path(home, publication.view)
+    ids = pq.read_table(packed, columns=["customer_id"])["customer_id"]
+    stay = pc.invert(pc.is_in(ids, pa.array(customer_ids, ids.type)))
+    changes = {"customers": pc.sum(stay).as_py(), "last_customer": pc.max(ids.filter(stay)).as_py() or ""}
+    written = packed.with_name("written.json")
+    if written.exists():  # what is not wholly written yet is begun anew
+        whole = storage.read_json(written) >= publication.customers
+        storage.write_json(written, changes["customers"] if whole else 0)
+    storage.write_json(_note_path(home, publication.view), asdict(replace(publication, **changes)))
+    answering = published(home)
+    if answering is not None and answering.view == publication.view:
+        storage.write_json(published_path(home), asdict(replace(answering, **changes)))
+
+
+def _redis(store: FeatureStore) -> Any:
+    online: Any = store._get_provider().online_store
+    return online._get_client(store.config.online_store)
+
+
+@contextmanager
+def _embedded(workspace: Workspace) -> Iterator[sqlite3.Connection]:
+    """The home's own online store; one without a table where there is none."""
+    path = stores.embedded_path(workspace.home_path)
+    with closing(sqlite3.connect(path if path.exists() else ":memory:", timeout=_PATIENCE)) as connection:
+        yield connection
+
+
+def _tables_of_vectors(connection: sqlite3.Connection) -> list[str]:
+    query = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'entity_key'"
+    return [row[0] for row in connection.execute(query)]
+
+
+def _sqlite_name(store: FeatureStore, customer_id: str) -> bytes:
+    from feast.infra.key_encoding_utils import serialize_entity_key
+
+    return serialize_entity_key(_key(customer_id), store.config.entity_key_serialization_version)
+
+
+def _redis_name(store: FeatureStore, customer_id: str) -> bytes:
+    from feast.infra.online_stores.helpers import _redis_key
+
+    return bytes(_redis_key(store.project, _key(customer_id)))
 
 
 def _key(customer_id: str) -> EntityKey:

@@ -18,6 +18,7 @@ FEATURES = (
     *(Feature(f"item_n_purchases_{w}d", "purchases", f"purchase days of the item in the last {w} days")
       for w in _SPANS),
     Feature("item_n_purchases_decayed_90d", "purchases", "purchase days of the item, each weighted exp(-age / 90)"),
+    Feature("item_n_purchases_decayed_30d", "purchases", "the same, weighted exp(-age / 30)"),
     Feature("item_n_purchases_next_90d_last_year", "purchases", "purchase days in the coming 90 days, a year earlier"),
     Feature("item_spend_90d", "money", "spend on the item in the last 90 days"),
     Feature("item_spend_365d", "money", "spend on the item in the last 365 days"),
@@ -35,13 +36,28 @@ POPULARITY = (
             null="nobody bought anything in the last 30 days"),
     Feature("item_share_next_90d_last_year", "share",
             "what part of the item's purchase days in the last 365 fell in the coming 90 days, a year earlier"),
+    Feature("item_new_buyers_90d", "share",
+            "share of the buyers of any item in the last 90 days who bought this for the first time in them",
+            null="nobody bought anything in them"),
+    Feature("item_rebought_share", "share",
+            "share of the buyers of more than 30 days ago who bought it on another day as well, drawn to 5 % as by 20"
+            " buyers more", null="nobody had bought it then"),
+    Feature("item_days_on_sale", "days", "as_of minus the first purchase by anybody"),
 )  # fmt: skip
 CO_PURCHASE = (
+    Feature("n_bought_both_365d", "count", "buyers of both items in 365 days"),
     Feature("co_buyers_365d", "share", "share of the buyers of the other item who bought this too, in 365 days"),
     Feature("co_purchase_lift_365d", "ratio", "that share over this item's share of all buyers of any item"),
-)
-# Pairs of items are looked at among so many of the most bought ones.
-_PAIRED = 300
+    Feature("co_purchase_cosine_365d", "ratio",
+            "buyers of both over the root of the product of each item's buyers, 10 more buyers counted with each"),
+)  # fmt: skip
+# Pairs are looked for among so many of the most bought items, and of each item the nearest are kept.
+_PAIRED = 3_000
+NEIGHBOURS = 50
+# An item that few have bought is neither a staple nor a one-off yet: so many buyers of this rebought share join it.
+_PRIOR_BUYERS = 20
+_PRIOR_REBOUGHT = 0.05
+_LATELY = 30
 
 
 def product_affinity(tables: Tables, as_of: date) -> ir.Table:
@@ -51,6 +67,7 @@ def product_affinity(tables: Tables, as_of: date) -> ir.Table:
         item_n_purchases=days.count(),
         **{f"item_n_purchases_{w}d": days.count(where=days.age <= w) for w in _SPANS},
         item_n_purchases_decayed_90d=(-days.age / 90).exp().sum(),
+        item_n_purchases_decayed_30d=(-days.age / 30).exp().sum(),
         item_n_purchases_next_90d_last_year=days.count(where=(days.age > 275) & (days.age <= 365)),
         item_spend_90d=days.gross.sum(where=days.age <= 90).fill_null(0),
         item_spend_365d=days.gross.sum(where=days.age <= 365).fill_null(0),
@@ -68,25 +85,36 @@ def product_affinity(tables: Tables, as_of: date) -> ir.Table:
 
 def popularity(affinity: ir.Table) -> ir.Table:
     """One row per item bought in the last 365 days, from the `product_affinity` of the same as_of."""
-    last = affinity.item_days_since_last
+    last, first, times = affinity.item_days_since_last, affinity.item_days_since_first, affinity.item_n_purchases
     latest = affinity.group_by("customer_id").agg(last=last.min())
     buyers = latest.agg(**{f"all_{w}d": latest.count(where=latest["last"] <= w) for w in _SPANS})
     counts = affinity.group_by("item").agg(
         **{f"own_{w}d": affinity.count(where=last <= w) for w in _SPANS},
         then=affinity.item_n_purchases_next_90d_last_year.sum(),
         year=affinity.item_n_purchases_365d.sum(),
+        newly=affinity.count(where=first <= 90),
+        earlier=affinity.count(where=first > _LATELY),
+        again=affinity.count(where=(first > _LATELY) & (times > 1)),
+        item_days_on_sale=first.max(),
     )
     both = counts.filter(counts.own_365d > 0).cross_join(buyers)
+    rebought = (both.again + _PRIOR_BUYERS * _PRIOR_REBOUGHT) / (both.earlier + _PRIOR_BUYERS)
     shares = both.select(
         "item",
+        "item_days_on_sale",
         **{f"item_buyers_{w}d": both[f"own_{w}d"] / both[f"all_{w}d"].nullif(0) for w in _SPANS},
         item_share_next_90d_last_year=both.then / both.year,
+        item_new_buyers_90d=both.newly / both.all_90d.nullif(0),
+        item_rebought_share=ibis.ifelse(both.earlier > 0, rebought, ibis.null("float64")),
     )
     return shares.mutate(item_rising=shares.item_buyers_30d / shares.item_buyers_365d)
 
 
 def co_purchase(affinity: ir.Table) -> ir.Table:
-    """One row per (item, other) with a common buyer in the last 365 days, both among the 300 most bought items."""
+    """One row per (item, other) with a common buyer in the last 365 days.
+
+    Both are among the 3,000 most bought items, and `item` among the 50 nearest of `other` by cosine.
+    """
     recent = affinity.filter(affinity.item_days_since_last <= 365).select("customer_id", "item")
     n_all = recent.agg(n_all=recent.customer_id.nunique())
     sizes = recent.group_by("item").agg(n_item=recent.count())
@@ -98,4 +126,11 @@ def co_purchase(affinity: ir.Table) -> ir.Table:
     of_other = sizes.view().rename(other="item", n_other="n_item")
     found = common.join(sizes, "item").join(of_other, "other").cross_join(n_all)
     share = found.n_both / found.n_other
-    return found.select("item", "other", co_buyers_365d=share, co_purchase_lift_365d=share * found.n_all / found.n_item)
+    measured = found.select(
+        "item", "other", n_bought_both_365d=found.n_both, co_buyers_365d=share,
+        co_purchase_lift_365d=share * found.n_all / found.n_item,
+        co_purchase_cosine_365d=found.n_both / ((found.n_item + 10) * (found.n_other + 10)).cast("float64").sqrt(),
+    )  # fmt: skip
+    nearest = [measured.co_purchase_cosine_365d.desc(), measured.item]
+    place = ibis.row_number().over(ibis.window(group_by="other", order_by=nearest))
+    return measured.mutate(place=place).filter(lambda pair: pair.place < NEIGHBOURS).drop("place")

@@ -76,6 +76,11 @@ def online_address(workspace: Workspace) -> str:
     return f"redis://{_host(online)}/{_database(online)}" if online else "sqlite"
 
 
+def embedded_path(home: Path) -> Path:
+    """Where the online features lie that a server does not keep."""
+    return home / "feast" / "online.db"
+
+
 @contextmanager
 def reached(store: FeatureStore) -> Iterator[None]:
     """Says it in a sentence when the online store of `store` cannot be reached, or refuses.

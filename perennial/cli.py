@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -43,6 +43,8 @@ list_app = typer.Typer(no_args_is_help=True, help="Lists to act on.")
 app.add_typer(list_app, name="list")
 churn_app = typer.Typer(no_args_is_help=True, help="What leaving means, and who is about to.")
 app.add_typer(churn_app, name="churn")
+keys_app = typer.Typer(no_args_is_help=True, help="The keys of those who may ask the service.")
+app.add_typer(keys_app, name="keys")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="Workspace file, e.g. configs/online_retail.yaml.")]
 Set = Annotated[list[str], typer.Option("--set", help="key.path=value over the file; may be repeated.")]
@@ -84,6 +86,14 @@ class Schedule(StrEnum):
     cron = "cron"
     service = "service"
     timer = "timer"
+
+
+class For(StrEnum):
+    """What a key is for."""
+
+    crm = "crm"
+    marketing = "marketing"
+    admin = "admin"
 
 
 class Exported(StrEnum):
@@ -143,9 +153,9 @@ def _day(workspace: Workspace, as_of: datetime | None) -> date:
 
 
 @contextmanager
-def _alone(workspace: Workspace) -> Iterator[None]:
-    """Sole use of the workspace, under the words of the command that were typed before its options."""
-    words = " ".join(["perennial", *takewhile(lambda word: not word.startswith("-"), sys.argv[1:])])
+def _alone(workspace: Workspace, command: str = "") -> Iterator[None]:
+    """Sole use of the workspace, in the name of `command`, or else of the words that were typed before any option."""
+    words = command or " ".join(["perennial", *takewhile(lambda word: not word.startswith("-"), sys.argv[1:])])
     process = f"process {os.getpid()} of {os.environ.get('USER', os.getuid())} on {platform.node()}"
     with storage.locked(workspace.home_path, f"`{words}` ({process}) since {_now():%Y-%m-%d %H:%M:%S} UTC"):
         yield
@@ -212,6 +222,7 @@ def ingest(config: Config, overrides: Set = [], home: Home = None) -> None:
     workspace = _open(config, overrides, home)
     with _alone(workspace):
         take_in(workspace, _now(), typer.echo)
+        _catch_up(workspace, typer.echo)
 
 
 @app.command()
@@ -433,6 +444,18 @@ def monitor(
 
 
 @app.command()
+def campaigns(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
+    """What customers did after past campaign contacts, and which features would tell a model of the contacts.
+
+    Needs the ingested tables, no model. Example: perennial campaigns -c configs/demo.yaml --as-of 2025-01-01
+    """
+    from monitoring.campaigns import as_text, response
+
+    workspace = _open(config, overrides, home)
+    typer.echo(as_text(response(workspace, _day(workspace, as_of))))
+
+
+@app.command()
 def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
     """All of it in order: ingest, snapshot, monitor, train, promote, score, publish. Started again, it goes on.
 
@@ -495,21 +518,27 @@ def list_churn_risk(
     band: Annotated[Band | None, typer.Option(help="Only this band.")] = None,
     min_value: Annotated[float, typer.Option(help="Only customers worth at least this.")] = 0.0,
     format: Annotated[Format | None, typer.Option(help="csv, xlsx or json; a table if absent.")] = None,
+    contacts: Annotated[bool, typer.Option("--contacts", help="With the contact data under `pii`.")] = False,
     out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
     """Who is about to leave, why, what they are worth, what to offer; highest value at risk first.
 
     Never lists who objected. Example: perennial list churn-risk -c configs/demo.yaml --top 500 --out risk.xlsx
     """
-    from perennial import predictions
+    from perennial import predictions, privacy
     from serving import lists
 
     workspace = _open(config, overrides, home)
     if format is None and out is not None:
         format = _format_of(out)
     predictor = _predictor(workspace)
-    rows = lists.churn_risk(predictor, as_of.date() if as_of else None, top=top, min_value=min_value, band=band)
-    predictions.log_served(workspace, lists.with_models(rows, predictor), "list", _now())
+    with privacy.keeping(workspace.home_path):
+        rows = lists.churn_risk(
+            predictor, as_of.date() if as_of else None, top=top, min_value=min_value, band=band, contacts=contacts
+        )
+        predictions.log_served(workspace, lists.with_models(rows, predictor), "list", _now())
+    asked = {"top": top, "band": band, "min_value": min_value, "as_of": as_of and as_of.date(), "contacts": contacts}
+    _note(workspace, "list churn-risk", asked, len(rows))
     if format is None:
         typer.echo(lists.as_text(rows))
     elif out is None:
@@ -518,6 +547,29 @@ def list_churn_risk(
         with storage.replacing(out) as draft:
             draft.write_bytes(lists.encode(rows, format.value))
         typer.echo(f"{len(rows):,} customers in {out}")
+
+
+@list_app.command("bought-with")
+def list_bought_with(
+    config: Config, item: Annotated[str | None, typer.Option(help="Of this item; of every one if absent.")] = None,
+    top: Annotated[int, typer.Option(min=1, max=20, help="So many companions of an item at most.")] = 5,
+    out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """What the buyers of an item buy with it more than by chance, for its product page.
+
+    Of a scored as_of, the latest if absent. Example: perennial list bought-with -c configs/demo.yaml --out rules.csv
+    """
+    from serving import lists
+    from serving.bought_with import bought_with
+
+    workspace = _open(config, overrides, home)
+    rules = bought_with(workspace, as_of.date() if as_of else None, item, top)
+    if out is None:
+        typer.echo(rules.to_string(index=False, float_format=lambda figure: f"{figure:.3f}"))
+    else:
+        with storage.replacing(out) as draft:
+            draft.write_bytes(lists.encode(rules, _format_of(out).value))
+        typer.echo(f"{len(rules):,} rules in {out}")
 
 
 def _check_readiness(workspace: Workspace) -> None:
@@ -598,6 +650,7 @@ def export(
 
     workspace = _open(config, overrides, home)
     rows = exports.export(workspace, what.value, as_of.date() if as_of else None, out)
+    _note(workspace, f"export {what.value}", {"as_of": as_of and as_of.date()}, rows)
     typer.echo(f"{rows:,} rows in {out}")
 
 
@@ -607,7 +660,7 @@ def serve(
     check: Annotated[bool, typer.Option("--check", help="Only say what is missing, and start nothing.")] = False,
     overrides: Set = [], home: Home = None,
 ) -> None:  # fmt: skip
-    """Answer over HTTP until stopped; the bearer key is in PERENNIAL_API_KEY.
+    """Answer over HTTP until stopped; the bearer key is in PERENNIAL_API_KEY, others come from `perennial keys`.
 
     Example: PERENNIAL_API_KEY=secret perennial serve -c configs/demo.yaml --port 3000
     """
@@ -621,6 +674,113 @@ def serve(
     from serving import processes
 
     processes.serve(workspace.home_path, workspace.service, _now)
+
+
+@keys_app.command("add")
+def add_key(
+    config: Config, role: Annotated[For, typer.Option(help="crm, marketing or admin.")],
+    contacts: Annotated[bool, typer.Option("--contacts", help="Lists show it the contact data under `pii`.")] = False,
+    name: Annotated[str, typer.Option(help="Whose it is, for `keys list`.")] = "",
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Make a key and show it, once: only a hash of it is kept.
+
+    crm: scores, cards and consents. marketing: lists. admin: everything.
+    Example: perennial keys add --role marketing --contacts --name "spring campaign" -c configs/demo.yaml
+    """
+    from serving.keys import Keys
+
+    workspace = _open(config, overrides, home)
+    typer.echo(Keys(workspace.home_path).add(role.value, _now(), contacts, name))
+
+
+@keys_app.command("list")
+def list_keys(config: Config, overrides: Set = [], home: Home = None) -> None:
+    """Show the keys' ids, what each is for, and which were revoked.
+
+    Example: perennial keys list -c configs/demo.yaml
+    """
+    from serving.keys import Keys
+
+    for key in Keys(_open(config, overrides, home).home_path).listed():
+        role = f"{key.role}{', contacts' if key.contacts else ''}"
+        state = f"revoked {key.revoked_at}" if key.revoked_at else f"added {key.added_at}"
+        typer.echo(f"{key.id}  {role:<20}{state}  {key.name}")
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    config: Config, key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")],
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Let a key in no more, from now on, in services that are running too.
+
+    Example: perennial keys revoke 1f0c93ab -c configs/demo.yaml
+    """
+    from serving.keys import Keys
+
+    Keys(_open(config, overrides, home).home_path).revoke(key_id, _now())
+    typer.echo(f"{key_id} is revoked")
+
+
+@app.command()
+def customer(
+    config: Config, customer_id: Annotated[str, typer.Argument(help="As the shop calls them.")],
+    out: Out = None, overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Show everything that is held of one customer, as JSON: rows by the file they lie in, and who has read them.
+
+    Example: perennial customer C00012645 -c configs/demo.yaml --out held.json
+    """
+    import json
+
+    from features import retrieval
+    from perennial import privacy
+    from serving import erasure
+    from serving.audit import AuditLog
+
+    workspace = _open(config, overrides, home)
+    name = privacy.naming(workspace)(customer_id)
+    try:
+        held = erasure.held(workspace, retrieval.open_store(workspace), name)
+    except erasure.UnknownCustomer:
+        raise CheckFailed(f"nothing is held of {customer_id} in {workspace.home_path}") from None
+    found = {"customer_id": name, "held": held, "audit": AuditLog(workspace.home_path).mentions(name)}
+    _note(workspace, "customer", {}, sum(map(len, held.values())), [name])
+    text = json.dumps(found, indent=2, default=str, ensure_ascii=False)
+    if out is None:
+        typer.echo(text)
+    else:
+        with storage.replacing(out) as draft:
+            draft.write_text(text, encoding="utf-8")
+
+
+@app.command()
+def erase(
+    config: Config, customer_ids: Annotated[list[str], typer.Argument(help="As the shop calls them.")],
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Erase customers from everything that is held, for good, and say where each was found. Killed, it goes on.
+
+    Marks of who was erased stay, made with the key in PERENNIAL_PRIVACY_KEY: no ingest takes them in again.
+    Example: perennial erase C00012645 -c configs/demo.yaml
+    """
+    from features import retrieval
+    from perennial import privacy
+    from serving import erasure
+
+    workspace = _open(config, overrides, home)
+    names = list(map(privacy.naming(workspace), customer_ids))
+    with _alone(workspace, "perennial erase"):  # whom it erases stands in no file
+        try:
+            found = erasure.erase(workspace, retrieval.open_store(workspace), names, _say())
+        except erasure.UnknownCustomer as problem:
+            raise CheckFailed(f"nothing is held of {problem} in {workspace.home_path}; nobody was erased") from None
+    for name, places in found.items():
+        typer.echo(f"{name}: {sum(places.values()):,} rows in {len(places)} places are erased")
+        for place, rows in places.items():
+            typer.echo(f"  {rows:>8,}  {place}")
+    _note(workspace, "erase", {}, sum(sum(places.values()) for places in found.values()), names)
 
 
 @app.command()
@@ -655,6 +815,25 @@ def demo(
 
 def _model(kind: Kind) -> str:
     return kind.value.replace("-", "_")
+
+
+def _note(
+    workspace: Workspace, what: str, asked: Mapping[str, object], rows: int, customers: Sequence[str] = ()
+) -> None:
+    """Leaves a line in the audit log, as every read over HTTP does."""
+    import getpass
+
+    from serving.audit import AuditLog, Read
+
+    read = Read(getpass.getuser(), "command line", what, _now(), asked, rows, customers)
+    AuditLog(workspace.home_path).add(read)
+
+
+def _catch_up(workspace: Workspace, say: Callable[[str], None]) -> None:
+    from serving.consent import Consents
+
+    if changed := Consents(workspace.home_path).catch_up(workspace):
+        say(f"customers: {changed:,} consents are later than what was said over HTTP")
 
 
 def _snapshot(
@@ -775,6 +954,7 @@ def _in_order(workspace: Workspace, day: date, summary: Summary, typed: str) -> 
     ingest, snapshot, monitor, train, promote, score, publish = (partial(summary.stage, name) for name in _STAGES)
     with ingest() as say:
         take_in(workspace, _now(), say)
+        _catch_up(workspace, say)
     with snapshot() as say:
         compute(workspace, [day], say)
     with monitor() as say:

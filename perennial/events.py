@@ -134,6 +134,12 @@ class EventStore:
             connection.execute(_text(_FORGET), values)
             connection.execute(_text("INSERT INTO {applied} VALUES (:workspace, :view, :number)"), values)
 
+    def forget(self, customer_ids: Iterable[str]) -> None:
+        """Deletes every event of these customers; their numbers are not given again."""
+        with self._begun() as connection:
+            for customer_id in customer_ids:
+                connection.execute(_text(_ERASE), {"workspace": self.workspace, "customer_id": customer_id})
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -243,6 +249,7 @@ _SCHEMA = {
     for dialect, number in _NUMBER.items()
 }
 _FORGET = "DELETE FROM {applied} WHERE workspace = :workspace"
+_ERASE = "DELETE FROM {events} WHERE workspace = :workspace AND customer_id = :customer_id"
 _INSERT = (
     "INSERT INTO {events} (workspace, table_name, event_id, customer_id, known_day, accepted_at, body)"
     " VALUES (:workspace, :table_name, :event_id, :customer_id, :known_day, :accepted_at, :body)"

@@ -18,15 +18,18 @@ from datetime import datetime
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
 from perennial import events, rows, sources, storage, verdicts
+from perennial.privacy import PrivacyKey, erased
+from perennial.rows import Mapped
 from perennial.settings import Table, Workspace
 from perennial.sources import Source
 from perennial.storage import CheckFailed, quoted
 from perennial.tables import CONTRACTS, Contract
 
 # Raise it when rows are judged differently: what was taken in before is then read again.
-_RULES = 2
+_RULES = 3
 
 _ADVICE = {
     "is not a time": "a time in another notation needs try_strptime(column, '%d/%m/%Y')",
@@ -89,7 +92,7 @@ def ingest(workspace: Workspace, now: datetime, progress: Callable[[str], None] 
     A source whose content was taken in before, under any name, is not read again. A new source of an event table adds
     a part, a changed one replaces its own; any change of a describing table rebuilds it, where the last source wins.
     A table changes as a whole or, if anything fails, not at all. Events that came over HTTP are sources too: a purchase
-    that a table and an event both tell of counts once, whichever came first.
+    that a table and an event both tell of counts once, whichever came first. Who was erased is not taken in again.
 
     Raises:
         SettingsError: a source or a mapping cannot be used.
@@ -135,7 +138,11 @@ class _Intake:
         self.name = contract.name
         self.table = workspace.tables.given()[self.name]
         self.attributes = workspace.attributes if self.name == "customers" else ()
+        self.pii = workspace.pii if self.name == "customers" else ()
         self.home = workspace.home_path
+        self.erased = erased(self.home) if "customer_id" in contract.names else {}
+        self.pseudonyms = workspace.pseudonyms and "customer_id" in contract.names
+        self.key = PrivacyKey.of_environment() if self.erased or self.pseudonyms or self.pii else None
         self.scratch = self.home / "tmp" / f"sources-{self.name}"
         self.folder = storage.tables_folder(self.home, self.name)
         self.manifest = storage.manifest_path(self.home, self.name)
@@ -168,7 +175,12 @@ class _Intake:
         """A hash of the settings that shape the rows: when they are mended, what was read before is read again."""
         mapping = self.table.model_dump(mode="json", exclude={"path", "database", "table", "complete"})
         customers = sorted(path.stem for path in self._known_customers())
-        return _hash(_RULES, mapping, self.attributes, self.workspace.timezone, customers)
+        privacy = [
+            self.pii,
+            self.pseudonyms,
+            self.key.fingerprint if self.key and (self.pii or self.pseudonyms) else "",
+        ]
+        return _hash(_RULES, mapping, self.attributes, self.workspace.timezone, customers, privacy)
 
     def _known_customers(self) -> list[Path]:
         customers = self.workspace.tables.customers
@@ -225,6 +237,8 @@ class _Intake:
         entries = list(plan.kept)
         with storage.connect(self.home, self.workspace.timezone, self.workspace.memory) as connection:
             connection.execute("SET preserve_insertion_order = true")  # rows stay in the order of their lines
+            if self.key:
+                self.key.teach(connection)
             self._start_quarantine(connection, [entry.part for entry in plan.kept])
             self._remember(connection, entries)
             for batch in plan.batches:
@@ -274,9 +288,9 @@ class _Intake:
         for source in batch:
             table = self._table_of(source)
             opened = rows.opened(connection, source, table, self.contract, self.attributes, self.scratch)
-            found = rows.expressions(connection, table, self.contract, opened, self.attributes)
-            given.append((source, opened, found))
-        columns = {column.name: column.type for column in self.contract.columns}
+            found = rows.expressions(connection, table, self.contract, opened, (*self.attributes, *self.pii))
+            given.append((source, opened, self._protected(found)))
+        columns = {column.name: column.type for column in self.contract.columns} | dict.fromkeys(self.pii, "VARCHAR")
         for name in self.attributes:
             columns.setdefault(name, _common_type([found[name].wanted for _, _, found in given]))
         verdicts.create(connection, columns)
@@ -286,7 +300,14 @@ class _Intake:
                 table = self._table_of(source)
                 verdicts.add(connection, number, table, opened, found, columns, self._judged_by())
                 filtered.append(rows.filtered(connection, table, opened))
+        if self.erased:
+            verdicts.mark_erased(connection, self.erased)
         return list(columns), filtered
+
+    def _protected(self, found: Mapping[str, Mapped]) -> dict[str, Mapped]:
+        """Pseudonyms for ids and ciphers for contact data: nothing that is written sees the originals."""
+        hidden = dict.fromkeys(self.pii, "encrypted") | ({"customer_id": "pseudonym"} if self.pseudonyms else {})
+        return {name: _hidden(one, hidden[name]) if name in hidden else one for name, one in found.items()}
 
     def _judged_by(self) -> verdicts.Rules:
         customers = self._known_customers()
@@ -326,7 +347,7 @@ class _Intake:
 
     def _start_quarantine(self, connection: duckdb.DuckDBPyConnection, kept: Sequence[str]) -> None:
         """A table `bad` with the rows in quarantine that came with parts that stay."""
-        names = dict.fromkeys((*self.contract.names, *self.attributes))
+        names = dict.fromkeys((*self.contract.names, *self.attributes, *self.pii))
         texts = ", ".join(f"{rows.identifier(name)} VARCHAR" for name in names)
         connection.execute(
             f"CREATE TEMP TABLE bad (source VARCHAR, line BIGINT, reason VARCHAR, {texts}, part VARCHAR)"
@@ -346,7 +367,8 @@ class _Intake:
     ) -> None:
         """Stops before anything counts when what would be left of a source is not the shop's data."""
         former = next((known for known in self.entries if known.origin == entry.origin), None)
-        if entry.read == 0 and former is not None and former.accepted:
+        of_events = entry.origin in map(str, self._event_files())  # one whose customers were all erased may be empty
+        if entry.read == 0 and former is not None and former.accepted and not of_events:
             raise CheckFailed(
                 f"{self.name}: {entry.origin} holds no rows{_filtered(entry.filtered)}; it held {former.read:,} before,"
                 " nothing was changed"
@@ -396,7 +418,14 @@ class _Intake:
         read, filtered, accepted = (
             sum(getattr(entry, count) for entry in self.entries) for count in ("read", "filtered", "accepted")
         )
-        return Account(self.name, read, filtered, accepted, dict(reasons))
+        if since := accepted - sum(pq.read_metadata(part).num_rows for part in storage.parts(self.folder)):
+            reasons[verdicts.ERASED] += since
+        return Account(self.name, read, filtered, accepted - since, dict(reasons))
+
+
+def _hidden(column: Mapped, function: str) -> Mapped:
+    text = verdicts.as_text(f"({column.expression}\n)", column.given)
+    return Mapped(f"{function}({text})", "VARCHAR", "VARCHAR")
 
 
 def _overlapping(entries: Iterable[_Entry], first: int | None, last: int | None) -> list[str]:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -81,7 +81,8 @@ def log_served(
 ) -> int:
     """Logs answers, or rows of a list, by those columns of `scores` that they have; returns how many are predictions.
 
-    Answers of one call may be of several as_ofs: an event may have come since the published one.
+    Answers of one call may be of several as_ofs: an event may have come since the published one. Whoever calls keeps
+    off erasures (`privacy.keeping`) from reading the answers to here.
     """
     rows = _rows(answers, role="champion", via=via, question=question(workspace, horizon), served_at=served_at)
     folder = _folder(workspace.home_path)
@@ -160,20 +161,14 @@ def _put_together(workspace: Workspace, day: Path) -> None:
         part.unlink()
 
 
-def forget(workspace: Workspace, customer_id: str) -> int:
-    """Removes a customer from the log; returns the rows that were about them.
-
-    What a running service answered in the last seconds is not in it yet: see that it answers no more, and ask again.
-    """
-    removed = 0
+def forget(workspace: Workspace, customer_ids: Sequence[str]) -> None:
+    """Removes customers from the log; while they are marked as erased, nothing of them comes into it again."""
     with _alone(workspace.home_path) as folder:
         for path in folder.glob("*/*.parquet"):
             rows = pq.read_table(path)
-            others = rows.filter(pc.not_equal(rows["customer_id"], customer_id))
+            others = rows.filter(pc.invert(pc.is_in(rows["customer_id"], pa.array(customer_ids, pa.string()))))
             if others.num_rows < rows.num_rows:
-                removed += rows.num_rows - others.num_rows
                 _write(others, path)
-    return removed
 
 
 def _folder(home: Path) -> Path:

@@ -26,6 +26,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from perennial.tables import CUSTOMERS
+
 # Where the shipped configurations find the real data sets when the environment does not say.
 _DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().parents[2] / "shared" / "data")}
 
@@ -51,6 +53,7 @@ def _one_or_many(value: Any) -> Any:
 _NAME = r"^[a-z][a-z0-9_]*$"
 _VARIABLE = r"\$\{\w+\}"
 _Name = Annotated[str, StringConstraints(pattern=_NAME)]
+_Items = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
 
 class Table(_Model):
@@ -174,6 +177,29 @@ class CrossSell(_Model):
     level: Literal["category", "item"] = Field(default="category", description="what to rank")
     horizon: int = Field(default=90, ge=1, description="days in which the next purchase counts")
     top: int = Field(default=5, ge=1, le=100, description="offers per customer")
+    kind: Literal["both", "repeat", "new"] = Field(
+        default="both", description="what to offer: what the customer bought before (`repeat`), what not (`new`)"
+    )
+    segment: str | None = Field(
+        default=None,
+        pattern=_NAME,
+        description="the attribute whose value says what who has not bought yet is offered: what sells in that segment",
+    )
+    stock: _Items = Field(
+        default=(), description="the only items to offer, or a .csv or .parquet file with them in a column `item`"
+    )
+    exclude: _Items = Field(default=(), description="items never to offer, or files of them, as for `stock`")
+    margin_floor: float | None = Field(
+        default=None,
+        lt=1,
+        description="least margin of an offered item: 1 - unit_cost / list_price, summed over a category's products",
+    )
+    one_off: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="an item that a smaller share of its buyers bought again is not offered to who has it",
+    )
     features: _Features = Field(default=(), description=_FEATURES)
     boosting: Boosting = Field(default_factory=Boosting, description="how its booster learns")
 
@@ -292,12 +318,17 @@ class Service(_Model):
         default=None, description="file of the certificate chain (PEM); with `tls_key` the service speaks HTTPS only"
     )
     tls_key: str | None = Field(default=None, description="file of the certificate's private key (PEM)")
+    rate_limit: float = Field(
+        default=1000.0, gt=0, description="requests per second of one key that each worker answers; more get a 429"
+    )
     max_ids: int = Field(default=1000, ge=1, description="customers in one request, at most")
     max_body: int = Field(default=2_000_000, ge=1000, description="bytes of a request's body, at most")
     max_requests: int = Field(
         default=64, ge=1, description="requests that a worker has under way, at most; further ones get a 503 at once"
     )
-    timeout: float = Field(default=10.0, gt=0, description="seconds until a request that has no answer yet gets a 503")
+    timeout: float = Field(
+        default=10.0, gt=0, description="seconds until a request, but an erasure, that has no answer yet gets a 503"
+    )
     workers: int = Field(default=1, ge=1, le=64, description="processes that answer; one for each core, less one")
     when_down: Literal["stale", "refuse"] = Field(
         default="stale",
@@ -323,6 +354,16 @@ class Workspace(_Model):
     attributes: Annotated[tuple[_Name, ...], BeforeValidator(_one_or_many)] = Field(
         default=(),
         description="columns of `customers` that describe them, usable as features; names in lower case",
+    )
+    pii: Annotated[tuple[_Name, ...], BeforeValidator(_one_or_many)] = Field(
+        default=(),
+        description="columns of `customers` that say how to reach them (`email`): encrypted with the key in"
+        " PERENNIAL_PRIVACY_KEY, shown in lists to who may see them, never a feature",
+    )
+    pseudonyms: bool = Field(
+        default=False,
+        description="whether every customer_id is replaced by a hash of it, keyed with PERENNIAL_PRIVACY_KEY, as it is"
+        " taken in",
     )
     max_quarantined: float = Field(
         default=0.2, ge=0, le=1, description="share of a source's rows that may be quarantined before ingest fails"
@@ -372,6 +413,17 @@ class Workspace(_Model):
     def _attributes_have_a_table(self) -> Workspace:
         if self.attributes and self.tables.customers is None:
             raise ValueError("attributes are columns of `tables.customers`, which is not given")
+        segment = self.cross_sell.segment
+        if segment is not None and segment not in self.attributes:
+            raise ValueError(f"cross_sell.segment is {segment}, which is none of the attributes")
+        return self
+
+    @model_validator(mode="after")
+    def _pii_is_nothing_else(self) -> Workspace:
+        if self.pii and self.tables.customers is None:
+            raise ValueError("pii are columns of `tables.customers`, which is not given")
+        if used := {*self.attributes, *CUSTOMERS.names} & {*self.pii}:
+            raise ValueError(f"`{min(used)}` is under `pii` and would be used as a feature; name it once")
         return self
 
     @model_validator(mode="after")

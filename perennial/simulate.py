@@ -87,7 +87,7 @@ UTC_TIME = pa.timestamp("us", tz="UTC")
 DIRT = ("no customer_id", "no occurred_at", "future occurred_at", "duplicate", "unknown customer", "absurd amount")
 CUSTOMERS = pa.schema([
     ("customer_id", pa.string()), ("signed_up_at", UTC_TIME), ("marketing_consent", pa.bool_()),
-    ("profiling_consent", pa.bool_()), ("region", pa.string()), ("age", pa.int64()),
+    ("profiling_consent", pa.bool_()), ("consent_recorded_at", UTC_TIME), ("region", pa.string()), ("age", pa.int64()),
     ("acquisition_channel", pa.string()), ("name", pa.string()),
 ])  # fmt: skip
 TRUTH_TABLES = ("customers", "orders", "steps", "assignments")
@@ -785,6 +785,7 @@ def _customers_table(block: _Block) -> pa.Table:
         "signed_up_at": _times(block.signed_up_at),
         "marketing_consent": customers.marketing_consent,
         "profiling_consent": customers.profiling_consent,
+        "consent_recorded_at": _times(block.signed_up_at),  # asked as they signed up, and not again
         "region": _coded(customers.region, REGIONS),
         "age": pa.array(customers.age, mask=~customers.age_told),
         "acquisition_channel": _coded(customers.acquisition, ACQUISITIONS),

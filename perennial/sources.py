@@ -32,9 +32,13 @@ class Source:
         return _is_csv(self.file)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the content: the same file under another name is the same source."""
-        with self.file.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        return fingerprint(self.file)
+
+
+def fingerprint(file: Path) -> str:
+    """SHA-256 of the content: the same file under another name is the same source."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def find(name: str, table: Table, scratch: Path) -> list[Source]:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import duckdb
 
 # Hidden folders that `replacing` writes drafts in; a killed run leaves them behind.
 _DRAFT = ".draft-"
+_PATIENCE = 5  # seconds that a writer of a database waits for another
 
 
 class CheckFailed(RuntimeError):
@@ -86,6 +88,10 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+class InUse(CheckFailed):
+    """Another command is at work in a workspace's home."""
+
+
 @contextmanager
 def locked(home: Path, holder: str) -> Iterator[None]:
     """Sole use of a workspace's home; released by the system even when the process is killed.
@@ -93,7 +99,7 @@ def locked(home: Path, holder: str) -> Iterator[None]:
     `holder` says who has it, and since when, to whoever is refused meanwhile.
 
     Raises:
-        CheckFailed: another process is using it.
+        InUse: another process is using it.
     """
     home.mkdir(parents=True, exist_ok=True)
     with (home / ".lock").open("a+", encoding="utf-8") as handle:
@@ -101,7 +107,7 @@ def locked(home: Path, holder: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as problem:
             handle.seek(0)
-            raise CheckFailed(f"{home} is in use by {handle.read()}; wait for it to end, or stop it") from problem
+            raise InUse(f"{home} is in use by {handle.read()}; wait for it to end, or stop it") from problem
         handle.truncate(0)
         handle.write(holder)
         handle.flush()
@@ -117,6 +123,21 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def database(path: Path, schema: str) -> sqlite3.Connection:
+    """A SQLite database for its owner's eyes, made with `schema` where it is not there.
+
+    A commit outlives a power cut, who reads does not wait for who writes, and what is deleted is overwritten, not just
+    unlinked.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    connection = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute(schema)
+    return connection
 
 
 def copy_to(
@@ -197,6 +218,10 @@ def offers_path(home: Path, as_of: date) -> Path:
 def shadow_path(home: Path, as_of: date, what: str) -> Path:
     """What the challengers say at an as_of, `scores` or `offers`, where no list and no service looks."""
     return home / "shadow" / str(as_of) / f"{what}.parquet"
+
+
+def bought_with_path(home: Path, as_of: date) -> Path:
+    return home / "scores" / str(as_of) / "bought_with.parquet"
 
 
 def risk_path(home: Path, as_of: date) -> Path:

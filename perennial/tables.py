@@ -78,6 +78,7 @@ CUSTOMERS = Contract(
         Column("contract_ends_at", _TIME),
         Column("marketing_consent", "BOOLEAN"),
         Column("profiling_consent", "BOOLEAN"),
+        Column("consent_recorded_at", _TIME),
     ),
     key=("customer_id",),
 )

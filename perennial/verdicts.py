@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +21,9 @@ from perennial.tables import ABSURD_AMOUNT, DATED, EARLIEST, Contract
 FUTURE = "occurred_at is in the future"
 ELSEWHERE = "already in another source"
 REPLACED = "replaced by a later source"
-# Rows that other sources hold as well are no sign of a bad source.
-NOT_THE_SOURCES_FAULT = (ELSEWHERE, REPLACED)
+ERASED = "erased customer"
+# Rows that other sources hold as well, or that may not be kept, are no sign of a bad source.
+NOT_THE_SOURCES_FAULT = (ELSEWHERE, REPLACED, ERASED)
 
 _NOT_OF_TYPE = {"TIMESTAMPTZ": "is not a time", "DOUBLE": "is not a number", "BOOLEAN": "is not true or false"}
 _FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
@@ -74,15 +75,24 @@ def _typed(name: str, kind: str, source: Mapped | None) -> str:
     if source is None:
         return f"CAST(NULL AS {kind})"
     raw = _raw(name)
-    text = f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
     if kind == "VARCHAR":
-        return _whole_or(raw, text) if source.given in _FRACTIONS else text
-    value = f"TRY_CAST({text if source.given == 'VARCHAR' else raw} AS {kind})"
+        return as_text(raw, source.given)
+    value = f"TRY_CAST({_trimmed(raw) if source.given == 'VARCHAR' else raw} AS {kind})"
     return f"CASE WHEN isfinite({value}) THEN {value} END" if kind in ("DOUBLE", "TIMESTAMPTZ") else value
 
 
-def _whole_or(raw: str, text: str) -> str:
-    """An id that is kept as a number with fractions: 17850, not 17850.0."""
+def _trimmed(raw: str) -> str:
+    return f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
+
+
+def as_text(raw: str, given: str) -> str:
+    """SQL for the canonical text of an expression of type `given`, null for a blank.
+
+    An id that is kept as a number with fractions is 17850, not 17850.0.
+    """
+    text = _trimmed(raw)
+    if given not in _FRACTIONS:
+        return text
     whole = f"CAST(CAST({raw} AS BIGINT) AS VARCHAR)"
     return f"CASE WHEN {raw} = trunc({raw}) AND abs({raw}) < 1e15 THEN {whole} ELSE {text} END"
 
@@ -121,6 +131,16 @@ def _unusable(name: str, kind: str, source: Mapped, required: bool) -> str:
 
 def _when(condition: str, reason: str) -> str:
     return f"CASE WHEN {condition} THEN {quoted(reason)} END"
+
+
+def mark_erased(connection: duckdb.DuckDBPyConnection, marks: Collection[str]) -> None:
+    """Gives the rows of customers with these marks their reason, whatever else is wrong with them."""
+    customers = "SELECT DISTINCT customer_id FROM checked WHERE customer_id IS NOT NULL"
+    connection.execute(
+        f"""UPDATE checked SET reason = {quoted(ERASED)} WHERE customer_id IN (
+                SELECT customer_id FROM ({customers}) WHERE mark(customer_id) IN (SELECT unnest(?)))""",
+        [list(marks)],
+    )
 
 
 def mark_repeats(connection: duckdb.DuckDBPyConnection, key: Sequence[str], what: str) -> None:
@@ -227,14 +247,17 @@ def days(contract: Contract, columns: Sequence[str]) -> str:
 
 
 def quarantined(origins: Sequence[str], part: str, columns: Sequence[str]) -> str:
-    """SQL for the rows with a reason: where they are, and their canonical columns as texts, as they were written."""
+    """SQL for the rows with a reason: where they are, and their canonical columns as texts, as they were written.
+
+    Without those of erased customers, who may not be kept here either.
+    """
     names = "[" + ", ".join(map(quoted, origins)) + "]"
     written = ", ".join(
         f"coalesce(as_written[{place}], CAST({name} AS VARCHAR)) AS {name}"
         for place, name in enumerate(map(identifier, columns), 1)
     )
     return f"""SELECT {names}[source + 1] AS source, line, reason, {written}, {quoted(part)} AS part
-               FROM checked WHERE reason IS NOT NULL ORDER BY ALL"""
+               FROM checked WHERE reason IS NOT NULL AND reason <> {quoted(ERASED)} ORDER BY ALL"""
 
 
 def examples(connection: duckdb.DuckDBPyConnection, number: int, reason: str, columns: Sequence[str]) -> str:

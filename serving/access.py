@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import hmac
-import os
-from collections.abc import Iterable, Mapping
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastapi import Depends, Request, Security, params
+from fastapi.security import HTTPBearer
 from starlette.responses import JSONResponse
 
-from perennial.settings import SettingsError
+from serving import metrics
+from serving.audit import AuditLog, Read
+from serving.keys import Caller, Keys, Role
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-KEY_VARIABLE = "PERENNIAL_API_KEY"
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 @dataclass(frozen=True)
@@ -43,46 +47,124 @@ class Refused(Exception):
         self.refusal = refusal
 
 
-def required_key() -> str:
-    """The key that callers must send.
+class Gate:
+    """Who is let into one workspace, and the note that is made of what they read. `clock` says what time it is."""
 
-    Raises:
-        SettingsError: the environment does not hold one.
-    """
-    key = os.environ.get(KEY_VARIABLE, "").strip()
-    if not key:
-        raise SettingsError(
-            f"{KEY_VARIABLE} is not set, and nobody is let in without it: export {KEY_VARIABLE}=<a secret>"
-        )
-    return key
+    def __init__(self, home: Path, rate_limit: float, clock: Callable[[], datetime]) -> None:
+        self.keys, self.audit, self.rates, self.clock = Keys(home), AuditLog(home), Rates(rate_limit), clock
+
+    def caller(self, authorization: bytes) -> Caller:
+        """
+        Raises:
+            Refused: no key, a wrong or a revoked one; or more requests with it than `service.rate_limit` allows.
+        """
+        scheme, _, sent = authorization.partition(b" ")
+        caller = self.keys.caller(sent.strip()) if scheme.lower() == b"bearer" else None
+        if caller is None:
+            raise Refused(_UNAUTHORIZED)
+        if wait := self.rates.wait(caller.key):
+            message = f"more than {self.rates.most:g} requests per second with this key"
+            raise Refused(Refusal(429, "too_many_requests", message, headers={"Retry-After": str(math.ceil(wait))}))
+        return caller
 
 
-class BearerKey:
-    """ASGI middleware: below `/v1/` only who sends `Authorization: Bearer <key>` gets through.
+class Rates:
+    """A bucket of tokens for each key: `most` requests at once, and as many in every second that follows."""
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def wait(self, key: str) -> float:
+        """Seconds until the next request with this key may come; 0 for one that may now, and then counts."""
+        now, most = time.monotonic(), max(self.most, 1.0)
+        tokens, then = self._buckets.get(key, (most, now))
+        tokens = min(most, tokens + (now - then) * self.most)
+        self._buckets[key] = (tokens - (tokens >= 1), now)
+        return 0.0 if tokens >= 1 else (1 - tokens) / self.most
+
+
+class Guard:
+    """ASGI middleware: below `/v1/` only who sends `Authorization: Bearer <key>` gets through, and leaves a line.
 
     Health, metrics and the API's description stay open to probes and scrapers. The key is checked before the body is
-    read, so that a stranger learns nothing from how a malformed one is answered.
+    looked at, so that a stranger learns nothing from how a malformed one is answered. The line is in the audit log
+    before the first byte of the answer is sent, or there is no answer.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        self.key = os.environ.get(KEY_VARIABLE, "").strip().encode()
+    def __init__(self, app: ASGIApp, gate: Callable[[], Gate]) -> None:
+        self.app, self.gate = app, gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        guarded = scope["type"] != "lifespan" and scope["path"].startswith("/v1")
-        app = _UNAUTHORIZED.response() if guarded and not self._admits(scope) else self.app
-        await app(scope, receive, send)
+        if scope["type"] == "lifespan" or not scope["path"].startswith("/v1"):
+            await self.app(scope, receive, send)
+            return
+        gate = self.gate()
+        try:
+            caller = gate.caller(next((value for name, value in scope["headers"] if name == b"authorization"), b""))
+        except Refused as refused:
+            metrics.REFUSED.labels(refused.refusal.code).inc()
+            await refused.refusal.response()(scope, receive, send)
+            return
+        read = Read(caller.key, caller.role, f"{scope.get('method')} unknown path", gate.clock())
+        scope.setdefault("state", {}).update(caller=caller, read=read)
+        await self.app(scope, receive, _Noted(gate.audit, read, scope, receive, send))
 
-    def _admits(self, scope: Scope) -> bool:
-        sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, key = sent.partition(b" ")
-        same = hmac.compare_digest(key.strip(), self.key)
-        return same and bool(self.key) and scheme.lower() == b"bearer"
+
+class _Noted:
+    """`send` for an answer that a line is owed for: without it a refusal is sent in the answer's place."""
+
+    def __init__(self, audit: AuditLog, read: Read, scope: Scope, receive: Receive, send: Send) -> None:
+        self.audit, self.read, self.asked, self.send = audit, read, (scope, receive), send
+        self.refused = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            try:
+                await self.audit.note(self.read, message["status"])
+            except OSError:
+                self.refused = True
+                await _NOT_RECORDED.response()(*self.asked, self.send)
+        if not self.refused:
+            await self.send(message)
+
+
+def allowed(*roles: Role) -> list[params.Depends]:
+    """What a route depends on: the caller has one of these roles, or is an admin. The audit log learns the route."""
+    return [Security(_bearer, scopes=[*roles, "admin"]), Depends(Permission(frozenset((*roles, "admin"))))]
+
+
+# Only describes the key in the API's description: Guard has checked it before.
+_bearer = HTTPBearer(auto_error=False, description="a key of the service; `security` names the roles that may ask")
+
+
+@dataclass(frozen=True)
+class Permission:
+    """Checks a request against the roles of its route."""
+
+    roles: frozenset[Role]
+
+    async def __call__(self, request: Request) -> None:
+        """
+        Raises:
+            Refused: the caller has another role.
+        """
+        read: Read = request.state.read
+        read.what = f"{request.method} {request.scope['route'].path_format}"
+        if "customer_id" in request.path_params:
+            read.customers = (request.path_params["customer_id"],)
+        if request.state.caller.role not in self.roles:
+            names = ", ".join(sorted(self.roles))
+            raise Refused(Refusal(403, "forbidden", f"this takes a key of another role: {names}"))
 
 
 _UNAUTHORIZED = Refusal(
-    401, "unauthorized", "send the header `Authorization: Bearer <key>` with the key of this service",
+    401, "unauthorized", "send the header `Authorization: Bearer <key>` with a key of this service",
     headers={"WWW-Authenticate": "Bearer"},
+)  # fmt: skip
+_NOT_RECORDED = Refusal(
+    503, "no_audit", "the audit log cannot be written, and nothing is answered without it",
+    headers={"Retry-After": "60"},
 )  # fmt: skip
 
 
@@ -103,9 +185,10 @@ class ByRoute:
 
     def route(self, path: str) -> str:
         """The path without whom it is about."""
-        for thing in ("customers", "offers"):
+        for thing, tails in (("customers", ("/consent", "/data")), ("offers", ())):
             if path.startswith(f"/v1/{thing}/"):
-                return f"/v1/{thing}/{{customer_id}}"
+                tail = next((tail for tail in tails if path.endswith(tail)), "")
+                return f"/v1/{thing}/{{customer_id}}{tail}"
         return path if path in self.paths else "/{unknown}"
 
 

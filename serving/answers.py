@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -17,12 +17,13 @@ import numpy as np
 
 from features import online, retrieval
 from features.online import FeatureMismatch, Publication, Row
-from perennial import registry, settings, storage
+from perennial import privacy, registry, settings, storage
 from perennial.settings import Service, Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import midnight
 from serving import card, lists, metrics
-from serving.access import Refusal, Refused
+from serving.access import Gate, Refusal, Refused
+from serving.consent import Consents, Kind, apply_profiling, withheld
 from serving.filed import Filed
 from serving.predictor import NoChampion, Predictor
 from serving.reasons import Explainer
@@ -105,6 +106,7 @@ class Answers:
         self.home, self.clock, self.service = home, clock, service
         self.workspace = settings.of_home(home)
         self.served = Served(clock)
+        self.gate, self.consents = Gate(home, service.rate_limit, clock), Consents(home)
         self._looking = threading.Lock()
         self._store_down_until = 0.0
         self._found: Published | Refusal | None = None
@@ -161,17 +163,21 @@ class Answers:
             _log.exception("what %s published cannot be loaded", self.home)
             return _unavailable("not_loaded", "the published models cannot be loaded; the service's log says why")
 
-    async def scores(self, asked: ScoresRequest) -> dict[str, dict[str, Any]]:
+    def names(self, customer_ids: Iterable[str]) -> list[str]:
+        """What the workspace calls these customers."""
+        return list(map(privacy.naming(self.workspace), customer_ids))
+
+    async def scores(self, customer_ids: Sequence[str], asked: ScoresRequest) -> dict[str, dict[str, Any]]:
         """The columns of `scores` of each customer who is known, by id; beside them what was asked for.
 
         Raises:
             Refused: there is nothing to answer with, or the online store does not hold it or does not answer.
         """
         published = self.current()
-        rows = await self._scored(published, asked.customer_ids, asked.explain, asked.horizon)
+        rows = await self._scored(published, customer_ids, asked.explain, asked.horizon)
         self.served.add(published.workspace, list(rows.values()), "scores", asked.horizon)
         if asked.offers and rows:
-            offers = await self._filed(published.filed.offers, list(rows))
+            offers = await self._offers(published, list(rows))
             rows = {customer_id: row | {"offers": offers.get(customer_id, [])} for customer_id, row in rows.items()}
         return rows
 
@@ -184,17 +190,17 @@ class Answers:
         published = self.current()
         online_rows = self._online(published, [customer_id])
         if online_rows is None:
-            scores = await self._filed(published.filed.scores, [customer_id])
-            rows = _stale(scores)
+            rows = await self._stale(published, [customer_id])
         else:
             rows = _rows(published, online_rows, explain=True)
         if customer_id not in rows:
             return None
         self.served.add(published.workspace, [rows[customer_id]], "card")
-        offers = await self._filed(published.filed.offers, [customer_id])
+        offers = await self._offers(published, [customer_id])
         marketing = await self._filed(published.filed.marketing_consent, customer_id)
         vector = online_rows[customer_id].vector if online_rows else None
-        return card.card(published.explainer, rows[customer_id], vector, offers.get(customer_id, []), marketing)
+        said: dict[Kind, bool | None] = {"marketing": marketing, **self.consents.by(customer_id)}
+        return card.card(published.explainer, rows[customer_id], vector, offers.get(customer_id, []), said)
 
     async def offers(self, customer_id: str) -> dict[str, Any] | None:
         """The offers that the last batch ranked for a customer; none of who is unknown to it.
@@ -203,22 +209,32 @@ class Answers:
             Refused: the published as_of has no offers.
         """
         published = self.current()
-        found = await self._filed(published.filed.offers, [customer_id])
+        found = await self._offers(published, [customer_id])
         if not found and customer_id not in await self._filed(published.filed.scores, [customer_id]):
             return None
         return {
             "customer_id": customer_id, "as_of": published.as_of.isoformat(), "offers": found.get(customer_id, [])
         }  # fmt: skip
 
-    def churn_risk(self, asked: ListQuery) -> lists.Page:
-        """A page of the list of the published as_of.
+    async def bought_with(self, item: str, top: int) -> dict[str, Any] | None:
+        """The first `top` companions of an item, as the last batch found them; none where it knows no such rule.
+
+        Raises:
+            Refused: the published as_of has no rules.
+        """
+        published = self.current()
+        rules = (await self._filed(published.filed.bought_with, item))[:top]
+        return {"item": item, "as_of": published.as_of.isoformat(), "bought_with": rules} if rules else None
+
+    def churn_risk(self, asked: ListQuery, contacts: bool) -> lists.Page:
+        """A page of the list of the published as_of, with contact data for who may see them.
 
         Raises:
             Refused: the published as_of has no scores, the cursor is of another list, an attribute is not kept.
         """
         published = self.current()
         try:
-            page = lists.page(published.explainer, published.as_of, asked, self._vectors)
+            page = lists.page(published.explainer, published.as_of, asked, self._vectors, contacts)
         except lists.NoSuchFilter as problem:
             raise Refused(Refusal(400, "malformed", str(problem), {"problems": []})) from problem
         except CheckFailed as problem:
@@ -268,7 +284,7 @@ class Answers:
         found = self._online(published, customer_ids)
         if found is not None:
             return _rows(published, found, explain, horizon)
-        rows = _stale(await self._filed(published.filed.scores, customer_ids))
+        rows = await self._stale(published, customer_ids)
         return {customer_id: row | {"reasons": []} for customer_id, row in rows.items()} if explain else rows
 
     def _online(self, published: Published, customer_ids: Sequence[str]) -> dict[str, Row] | None:
@@ -280,7 +296,7 @@ class Answers:
         if stale_instead and time.monotonic() < self._store_down_until:
             return None
         try:
-            return online.online_rows(published.store, published.workspace, published.publication, customer_ids)
+            found = online.online_rows(published.store, published.workspace, published.publication, customer_ids)
         except FeatureMismatch as problem:
             raise Refused(_not_online(problem)) from problem
         except CheckFailed as problem:
@@ -289,6 +305,20 @@ class Answers:
                 _log.warning("answering from the last batch's files: %s", problem)
                 return None
             raise Refused(_not_online(problem)) from problem
+        said = self.consents.of("profiling", list(found))
+        return _agreed(found, said, published.publication.features) if said else found
+
+    async def _stale(self, published: Published, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What the last batch said of these customers, marked so; nothing of who withdrew the consent since."""
+        rows = await self._filed(published.filed.scores, customer_ids)
+        metrics.STALE.inc(len(rows))
+        said = self.consents.of("profiling", list(rows))
+        return {one: (row if said.get(one, True) else withheld(row)) | {"stale": True} for one, row in rows.items()}
+
+    async def _offers(self, published: Published, customer_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        said = self.consents.of("profiling", customer_ids)
+        agreed = [customer_id for customer_id in customer_ids if said.get(customer_id, True)]
+        return await self._filed(published.filed.offers, agreed) if agreed else {}
 
     async def _filed(self, read: Callable[[Any], Any], of: Any) -> Any:
         """What the files say, read beside the event loop."""
@@ -315,9 +345,10 @@ def _unavailable(code: str, message: str) -> Refusal:
     return Refusal(503, code, message, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
-def _stale(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    metrics.STALE.inc(len(rows))
-    return {customer_id: row | {"stale": True} for customer_id, row in rows.items()}
+def _agreed(found: dict[str, Row], said: Mapping[str, bool], packed: Sequence[str]) -> dict[str, Row]:
+    """The rows with the consents to profiling that were said over HTTP."""
+    vectors = apply_profiling(said, found, packed, np.stack([row.vector for row in found.values()]))
+    return {one: row._replace(vector=vector) for (one, row), vector in zip(found.items(), vectors, strict=True)}
 
 
 def _rows(

@@ -5,7 +5,16 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from perennial.tables import ABSURD_AMOUNT, EARLIEST
 
@@ -111,6 +120,10 @@ class EventsRequest(_Asked):
     purchases: list[Purchase] = Field([], max_length=MOST_EVENTS)
     interactions: list[Interaction] = Field([], max_length=MOST_EVENTS)
 
+    def customers(self) -> list[str]:
+        """Whom it is about, each once."""
+        return sorted({one.customer_id for one in self.purchases} | {one.customer_id for one in self.interactions})
+
 
 class EventsAnswer(BaseModel):
     """Accepted for good: neither a crash nor a second delivery changes that."""
@@ -199,6 +212,64 @@ class OffersAnswer(BaseModel):
     customer_id: str
     as_of: date = Field(description="when the last batch ranked them")
     offers: list[Offer]
+
+
+class Companion(BaseModel):
+    rank: int
+    bought_with: str
+    buyers: int = Field(description="customers who bought both in the year before")
+    share: float = Field(description="their part of the item's buyers")
+    lift: float = Field(description="that share over the companion's among all buyers; above 1")
+
+
+class BoughtWithAnswer(BaseModel):
+    item: str
+    as_of: date = Field(description="when the last batch counted")
+    bought_with: list[Companion]
+
+
+class ConsentRequest(_Asked):
+    """What a customer allows from now on; what is left out stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"marketing": False}], "minProperties": 1})
+
+    marketing: bool | None = Field(None, description="to be listed, and so contacted")
+    profiling: bool | None = Field(None, description="to be scored, and so listed or offered anything")
+
+    @model_validator(mode="after")
+    def _something_said(self) -> ConsentRequest:
+        if not self.said:
+            raise ValueError("say `marketing` or `profiling`, true or false")
+        return self
+
+    @property
+    def said(self) -> dict[Literal["marketing", "profiling"], bool]:
+        given = (("marketing", self.marketing), ("profiling", self.profiling))
+        return {kind: granted for kind, granted in given if granted is not None}  # type: ignore[misc]
+
+
+class ConsentAnswer(BaseModel):
+    """Kept for good. Null is what was not said."""
+
+    customer_id: str
+    recorded_at: datetime
+    marketing: bool | None
+    profiling: bool | None
+
+
+class HeldAnswer(BaseModel):
+    """By place - a file in the workspace's home, a table of a database, the online store - the rows found there."""
+
+    customer_id: str
+    held: dict[str, list[dict[str, Any]]]
+    audit: list[dict[str, Any]] = Field(description="who read or changed something of this customer, and when")
+
+
+class ErasedAnswer(BaseModel):
+    """By place, how many rows there were; exported files are out of reach, and are not named."""
+
+    customer_id: str
+    found: dict[str, int]
 
 
 class Profile(BaseModel):

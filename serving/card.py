@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perennial.windows import days_after
+from serving.consent import Kind
 from serving.predictor import NO_CONSENT, SCORE_COLUMNS
 from serving.reasons import Explainer
 
@@ -27,9 +28,12 @@ def card(
     row: Mapping[str, Any],
     vector: NDArray[np.float32] | None,
     offers: Sequence[Mapping[str, Any]],
-    marketing_consent: bool | None,
+    said: Mapping[Kind, bool | None],
 ) -> dict[str, Any]:
-    """The card of a customer whose score is `row`; without a `vector`, the online store being away, it says less."""
+    """The card of a customer whose score is `row`; without a `vector`, the online store being away, it says less.
+
+    `said` are the consents that are known otherwise than by the vector.
+    """
     predictor = explainer.predictor
     names = predictor.churn.inputs.packed
     values = {} if vector is None else dict(zip(names, map(_known, vector), strict=True))
@@ -47,7 +51,7 @@ def card(
         "scores": {name: row[name] for name in (*SCORE_COLUMNS, "stale")},
         "reasons": row.get("reasons", []),
         "offers": [] if refused else list(offers),
-        "consents": {"profiling": None if granted is None else granted == 1, "marketing": marketing_consent},
+        "consents": {"profiling": None if granted is None else granted == 1, **said},
     }
 
 

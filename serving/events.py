@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 
-from perennial import events, storage
+from perennial import events, privacy, storage
 from perennial.events import Conflict, Event, EventStore
-from perennial.settings import Workspace
+from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from serving import metrics
 from serving.access import Refusal, Refused
@@ -33,8 +33,9 @@ class Inbox:
         """Keeps the events, all of them or none; how many were new, and how many were known with the same content.
 
         Raises:
-            Refused: too many or none, of the future, of an unknown customer or product, of a table that the workspace
-                does not keep, an id that is known with another content, or a store that does not answer.
+            Refused: too many or none, of the future, of an unknown or erased customer, of an unknown product, of a
+                table that the workspace does not keep, an id that is known with another content, or a store that does
+                not answer.
         """
         told: list[Purchase | Interaction] = [*asked.purchases, *asked.interactions]
         _refuse_count(len(told))
@@ -42,17 +43,28 @@ class Inbox:
         _refuse_interactions(self.workspace, asked.interactions)
         self._refuse_customers(told)
         _refuse_products(self.workspace, told)
-        zone = ZoneInfo(self.workspace.timezone)
+        zone, named = ZoneInfo(self.workspace.timezone), privacy.naming(self.workspace)
+        found = [_event(one, named(one.customer_id), zone) for one in told]
         try:
-            new = self._opened().add([_event(one, zone) for one in told], now)
+            new = self._kept(found, now)
         except Conflict as problem:
             raise Refused(Refusal(409, "conflict", str(problem), {"ids": list(problem.ids)})) from problem
         except CheckFailed as problem:
             headers = {"Retry-After": str(_RETRY_SECONDS)}
             raise Refused(Refusal(503, "no_event_store", str(problem), headers=headers)) from problem
+        except SettingsError as problem:
+            raise Refused(Refusal(503, "no_privacy_key", str(problem), headers={"Retry-After": "60"})) from problem
         metrics.EVENTS.labels("accepted").inc(new)
         metrics.EVENTS.labels("repeated").inc(len(told) - new)
         return {"accepted": new, "repeated": len(told) - new}
+
+    def _kept(self, found: Sequence[Event], now: datetime) -> int:
+        """How many are new; none of a customer who was erased is kept, nor of one who is being erased."""
+        home = self.workspace.home_path
+        with privacy.keeping(home):
+            if gone := privacy.erased_among(home, {event.customer_id for event in found}):
+                raise _refused("erased_customer", "erased on request, and not to be kept again", sorted(gone))
+            return self._opened().add(found, now)
 
     def _opened(self) -> EventStore:
         if self._store is None:
@@ -64,7 +76,7 @@ class Inbox:
         customers = self.workspace.tables.customers
         if customers is None or not customers.complete:
             return
-        asked = {one.customer_id for one in told}
+        asked = set(map(privacy.naming(self.workspace), {one.customer_id for one in told}))
         if absent := asked - self.known(sorted(asked)):
             absent -= _among(storage.rows_of(self.workspace.home_path, "customers"), sorted(absent))
         if absent:
@@ -121,14 +133,18 @@ def _id(one: Purchase | Interaction) -> str:
     return one.transaction_id if isinstance(one, Purchase) else one.interaction_id
 
 
-def _event(one: Purchase | Interaction, zone: ZoneInfo) -> Event:
-    """The canonical rows; times in UTC, so that the same instant is the same content however it is written."""
+def _event(one: Purchase | Interaction, customer_id: str, zone: ZoneInfo) -> Event:
+    """The canonical rows, under the customer's name in the workspace.
+
+    Times are in UTC, so that the same instant is the same content however it is written.
+    """
     known = max(one.occurred_at, one.recorded_at or one.occurred_at).astimezone(zone).date()
     row = {name: _plain(value) for name, value in one if name != "lines" and value is not None}
+    row["customer_id"] = customer_id
     if isinstance(one, Interaction):
-        return Event("interactions", one.interaction_id, one.customer_id, known, (row,))
+        return Event("interactions", one.interaction_id, customer_id, known, (row,))
     rows = tuple(row | {name: value for name, value in line if value is not None} for line in one.lines)
-    return Event("transactions", one.transaction_id, one.customer_id, known, rows)
+    return Event("transactions", one.transaction_id, customer_id, known, rows)
 
 
 def _plain(value: Any) -> Any:

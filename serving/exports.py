@@ -11,7 +11,9 @@ from features.snapshot import CUSTOMER_FAMILIES, features_of
 from perennial import storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed, quoted
+from serving.consent import REFUSED_PROFILING, Consents
 from serving.lists import encode
+from serving.predictor import NO_CONSENT, NUMBERS
 
 
 def export(workspace: Workspace, what: str, as_of: date | None, out: Path) -> int:
@@ -26,6 +28,7 @@ def export(workspace: Workspace, what: str, as_of: date | None, out: Path) -> in
     as_of = as_of or storage.latest_scored(workspace.home_path)
     query = _query(workspace, what, as_of)
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        Consents(workspace.home_path).tell(connection)
         if out.suffix == ".parquet":
             return storage.copy_to(connection, query, out)
         rows: pd.DataFrame = connection.execute(query).df()
@@ -39,9 +42,7 @@ def _query(workspace: Workspace, what: str, as_of: date) -> str:
     if what != "features":
         path = {"scores": storage.scores_path, "offers": storage.offers_path}[what](home, as_of)
         _refuse_missing(path, as_of)
-        return f"SELECT * FROM read_parquet({quoted(path)}) ORDER BY customer_id" + (
-            ", rank" if what == "offers" else ""
-        )
+        return _of_scores(path) if what == "scores" else _of_offers(path)
     for family in CUSTOMER_FAMILIES:
         _refuse_missing(storage.snapshot_part(home, family, as_of), as_of)
     parts = {f: f"{storage.rows_of_part(storage.snapshot_part(home, f, as_of))} AS {f}" for f in CUSTOMER_FAMILIES}
@@ -50,6 +51,18 @@ def _query(workspace: Workspace, what: str, as_of: date) -> str:
     )
     columns = ", ".join(f'"{feature.name}"' for f in CUSTOMER_FAMILIES for feature in features_of(f, workspace))
     return f"SELECT customer_id, profile.as_of, {columns} FROM {parts['profile']} {joins} ORDER BY customer_id"
+
+
+def _of_scores(path: Path) -> str:
+    """As they were written, but for who withdrew the consent to be scored since."""
+    numbers = ", ".join(f"CASE WHEN NOT {REFUSED_PROFILING} THEN {name} END AS {name}" for name in NUMBERS)
+    reason = f"CASE WHEN {REFUSED_PROFILING} THEN {quoted(NO_CONSENT)} ELSE not_scored_reason END AS not_scored_reason"
+    return f"SELECT * REPLACE ({numbers}, {reason}) FROM read_parquet({quoted(path)}) ORDER BY customer_id"
+
+
+def _of_offers(path: Path) -> str:
+    offers = f"read_parquet({quoted(path)})"
+    return f"SELECT * FROM {offers} WHERE NOT {REFUSED_PROFILING} ORDER BY customer_id, rank"
 
 
 def _refuse_missing(path: Path, as_of: date) -> None:

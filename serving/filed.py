@@ -37,6 +37,11 @@ class Filed:
             found.setdefault(row["customer_id"], []).append(offer)
         return found
 
+    def bought_with(self, item: str) -> list[dict[str, Any]]:
+        """What goes with an item, best first; nothing where no rule is known."""
+        rows = self._of(storage.bought_with_path(self.home, self.as_of), [item], "rank", key="item")
+        return [{name: row[name] for name in ("rank", "bought_with", "buyers", "share", "lift")} for row in rows]
+
     def marketing_consent(self, customer_id: str) -> bool | None:
         """What the customers' table says; null where it says nothing or there is none."""
         parts = storage.parts(storage.tables_folder(self.home, "customers"))
@@ -46,12 +51,12 @@ class Filed:
         found = self.connection.cursor().execute(query, [customer_id]).fetchone()
         return found[0] if found else None
 
-    def _of(self, path: Path, customer_ids: Sequence[str], order: str) -> list[dict[str, Any]]:
+    def _of(self, path: Path, wanted: Sequence[str], order: str, key: str = "customer_id") -> list[dict[str, Any]]:
         """Raises CheckFailed where the file is not there."""
         if not path.exists():
             raise storage.CheckFailed(f"there is no {path}; run `perennial score --as-of {self.as_of}`")
-        among = ", ".join(storage.quoted(customer_id) for customer_id in dict.fromkeys(customer_ids))
-        query = f"SELECT * FROM {storage.reader([path])} WHERE customer_id IN ({among}) ORDER BY {order}"
+        among = ", ".join(map(storage.quoted, dict.fromkeys(wanted)))
+        query = f"SELECT * FROM {storage.reader([path])} WHERE {key} IN ({among}) ORDER BY {order}"
         answer = self.connection.cursor().execute(query)
         names = [column[0] for column in answer.description]
         return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]

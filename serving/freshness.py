@@ -19,8 +19,9 @@ import duckdb
 from features import online, retrieval
 from features.fresh import FreshFeatures
 from features.online import Publication, Row
-from perennial import events, settings
+from perennial import events, privacy, settings
 from perennial.events import Event
+from perennial.settings import SettingsError
 from perennial.storage import CheckFailed
 from perennial.windows import days_after
 from serving import metrics
@@ -33,6 +34,8 @@ _PAUSE = 0.25  # seconds between looks at the store
 _PAUSE_AFTER_TROUBLE = 2.0
 _AT_ONCE = 500  # customers recomputed together
 _STORE_PATIENCE = 5.0
+# A batch at work, a store that is down, a privacy key that is not there.
+_TROUBLE = (CheckFailed, SettingsError, duckdb.Error, OSError)
 
 
 class Freshness:
@@ -40,7 +43,7 @@ class Freshness:
 
     def __init__(self, home: Path, clock: Callable[[], datetime]) -> None:
         self.home, self.clock = home, clock
-        self.publication: Publication | None = None
+        self.opened: tuple[Publication, int] | None = None
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Catches up again and again until told to stop; trouble is logged and gone through again."""
@@ -48,7 +51,7 @@ class Freshness:
             try:
                 self.catch_up()
                 time.sleep(_PAUSE)
-            except (CheckFailed, duckdb.Error, OSError) as problem:  # a batch at work, a store that is down
+            except _TROUBLE as problem:
                 _log.warning("events wait: %s", str(problem).splitlines()[0])
                 time.sleep(_PAUSE_AFTER_TROUBLE)
 
@@ -57,11 +60,12 @@ class Freshness:
 
         Raises:
             CheckFailed: the days are being built, or the online store or the store of events does not answer.
+            SettingsError: somebody was erased, and there is no privacy key to recognise whom.
         """
         publication = online.published(self.home)
         if publication is None:
             return 0
-        if publication != self.publication:
+        if (publication, len(privacy.erased(self.home))) != self.opened:
             self._open(publication)
         self.fresh.keep_up()
         until = self.events.last_number()
@@ -78,15 +82,18 @@ class Freshness:
         return len(waiting)
 
     def _open(self, publication: Publication) -> None:
-        """Opens what belongs to a publication; its first query is put together before an event waits for it."""
-        workspace = settings.of_home(self.home)
+        """Opens what belongs to a publication, which holds nothing of who was erased.
+
+        Its first query is put together before an event waits for it.
+        """
+        erased, workspace = len(privacy.erased(self.home)), settings.of_home(self.home)
         self.workspace, self.events = workspace, events.open_store(workspace)
         self.store: FeatureStore = retrieval.open_store(workspace, _STORE_PATIENCE)
         self.fresh = FreshFeatures(workspace, self.events)
         self.fresh.keep_up()
         for as_of in (publication.as_of, days_after(publication.as_of, 1)):
             self.fresh.vectors([publication.last_customer], as_of)
-        self.publication = publication
+        self.opened = (publication, erased)
 
     def _waiting(self, publication: Publication, until: int) -> list[Event]:
         """The events that the publication does not show yet.
@@ -110,6 +117,11 @@ class Freshness:
             wanted = [customer_id for _, customer_id in group]
             for start in range(0, len(wanted), _AT_ONCE):
                 found = self.fresh.vectors(wanted[start : start + _AT_ONCE], as_of)
-                rows = {customer_id: Row(vector, as_of) for customer_id, vector in found.items()}
-                if rows:
-                    online.push(self.store, self.workspace, publication, rows)
+                self._push(publication, {customer_id: Row(vector, as_of) for customer_id, vector in found.items()})
+
+    def _push(self, publication: Publication, rows: dict[str, Row]) -> None:
+        """Brings nobody back who was erased since the features were computed."""
+        with privacy.keeping(self.home):
+            gone = privacy.erased_among(self.home, rows)
+            if stay := {customer_id: row for customer_id, row in rows.items() if customer_id not in gone}:
+                online.push(self.store, self.workspace, publication, stay)

@@ -83,11 +83,12 @@ class Limits:
             if place > service.max_requests and scope["path"] not in _PROBES:
                 await self._refuse(_OVERLOADED, scope, receive, answer)
             else:
-                await self._answered(scope, _replayed(body, receive), answer, service.timeout)
+                patience = None if scope["method"] == "DELETE" else service.timeout  # an erasure takes what it takes
+                await self._answered(scope, _replayed(body, receive), answer, patience)
         finally:
             self.under_way -= 1
 
-    async def _answered(self, scope: Scope, receive: Receive, answer: _Answer, seconds: float) -> None:
+    async def _answered(self, scope: Scope, receive: Receive, answer: _Answer, seconds: float | None) -> None:
         """Time is up when nothing was sent by then; what is on its way, a long list say, may take longer."""
         try:
             async with asyncio.timeout(seconds) as limit:

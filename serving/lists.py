@@ -15,11 +15,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.retrieval import matrix
-from features.snapshot import CUSTOMER_FAMILIES, customer_features, families, has_consent
+from features.snapshot import CUSTOMER_FAMILIES, customer_features, families
 from perennial import storage
+from perennial.privacy import PrivacyKey
 from perennial.rows import identifier
 from perennial.settings import Workspace
 from perennial.storage import quoted
+from serving.consent import Consents, may_be_listed
 from serving.predictor import Predictor
 from serving.reasons import Explainer
 
@@ -51,9 +53,10 @@ class NoSuchFilter(ValueError):
 
 @dataclass(frozen=True)
 class Page:
-    """Rows of a list in blocks, in order; `cursor` is where the next page begins, none after the last."""
+    """`rows` rows of a list in blocks, in order; `cursor` is where the next page begins, none after the last."""
 
     as_of: date
+    rows: int
     blocks: Iterator[pd.DataFrame]
     cursor: str | None
 
@@ -71,29 +74,36 @@ class _Where:
 
 
 def churn_risk(
-    predictor: Predictor, as_of: date | None = None, *, top: int = 100, min_value: float = 0.0, band: str | None = None
-) -> pd.DataFrame:
+    predictor: Predictor, as_of: date | None = None, *, top: int = 100, min_value: float = 0.0, band: str | None = None,
+    contacts: bool = False,
+) -> pd.DataFrame:  # fmt: skip
     """The listed customers of a scored as_of (the latest unless named), highest value at risk first.
 
-    Left out: who was not scored, and, where the shop keeps marketing consents, who has not given one. `reasons` (of the
-    risk) and `value_reasons` are those of the listed rows only, joined by ". "; `offer` is the customer's best item.
+    Left out: who was not scored or withdrew a consent, and, where the shop keeps marketing consents, who gave none.
+    `reasons` (of the risk) and `value_reasons` are those of the listed rows only, joined by ". "; `offer` is the
+    customer's best item. With `contacts` the columns that the setting `pii` names follow.
 
     Raises:
         CheckFailed: nothing is scored yet.
+        SettingsError: contact data are asked for, and the privacy key is not there to read them.
     """
     workspace = predictor.workspace
     as_of = as_of or storage.latest_scored(workspace.home_path)
     where = _where(workspace, as_of, min_value, None, band)
     listed = _listed(workspace, as_of, where, "value_at_risk", top)
-    return _told(Explainer(predictor), listed, lambda day, ids: vectors(workspace, day, ids))
+    told = _told(Explainer(predictor), listed, lambda day, ids: vectors(workspace, day, ids))
+    return _with_contacts(workspace, told) if contacts else told
 
 
-def page(explainer: Explainer, as_of: date, asked: ListQuery, vectors_of: Vectors) -> Page:
-    """The page of the list that `asked` describes.
+def page(
+    explainer: Explainer, as_of: date, asked: ListQuery, vectors_of: Vectors, contacts: bool = False
+) -> Page:  # fmt: skip
+    """The page of the list that `asked` describes, with `contacts` as in `churn_risk`.
 
     Raises:
         NoSuchFilter: the cursor is of another list, or the workspace keeps no such attribute or no categories.
         CheckFailed: `as_of` is not scored.
+        SettingsError: contact data are asked for, and the privacy key is not there to read them.
     """
     workspace = explainer.predictor.workspace
     where = _where(workspace, as_of, asked.min_value, asked.max_value, asked.band)
@@ -107,7 +117,9 @@ def page(explainer: Explainer, as_of: date, asked: ListQuery, vectors_of: Vector
     listed, more = rows.head(asked.top), len(rows) > asked.top
     blocks = (listed.iloc[start : start + _BLOCK] for start in range(0, max(len(listed), 1), _BLOCK))
     told = (_told(explainer, block, vectors_of) if asked.reasons else block[_untold()] for block in blocks)
-    return Page(as_of, told, _encoded(as_of, asked.sort, listed.iloc[-1]) if more else None)
+    if contacts:
+        told = (_with_contacts(workspace, block) for block in told)
+    return Page(as_of, len(listed), told, _encoded(as_of, asked.sort, listed.iloc[-1]) if more else None)
 
 
 def with_models(rows: pd.DataFrame, predictor: Predictor) -> pd.DataFrame:
@@ -133,9 +145,7 @@ def _where(workspace: Workspace, as_of: date, min_value: float, max_value: float
         where.add("lifetime_value <= $max_value", max_value=max_value)
     if band is not None:
         where.add("churn_band = $band", band=band)
-    if has_consent(workspace, "marketing"):
-        customers = storage.rows_of(workspace.home_path, "customers")
-        where.add(f"customer_id IN (SELECT customer_id FROM {customers} WHERE marketing_consent)")
+    where.add(may_be_listed(workspace))
     return where
 
 
@@ -198,7 +208,26 @@ def _listed(workspace: Workspace, as_of: date, where: _Where, sort: str, top: in
         SELECT * FROM read_parquet({quoted(path)}) WHERE {" AND ".join(where.conditions)}
         ORDER BY {first} DESC, {second} DESC, customer_id LIMIT {top}"""
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        Consents(workspace.home_path).tell(connection)
         return connection.execute(query, where.values).df()
+
+
+def _with_contacts(workspace: Workspace, listed: pd.DataFrame) -> pd.DataFrame:
+    """The rows with their contact data, decrypted, behind them; null where none is kept."""
+    if not workspace.pii:
+        return listed
+    key, customers = PrivacyKey.of_environment(), storage.rows_of(workspace.home_path, "customers")
+    names = ", ".join(map(identifier, workspace.pii))
+    query = f"SELECT {names} FROM wanted LEFT JOIN {customers} USING (customer_id) ORDER BY place"
+    with storage.connect(workspace.home_path) as connection:
+        connection.register("wanted", _placed(listed["customer_id"]))
+        hidden = connection.execute(query).df()
+    readable = hidden.map(lambda text: key.decrypted(text) if isinstance(text, str) else None)
+    return listed.assign(**{name: readable[name].tolist() for name in workspace.pii})
+
+
+def _placed(customer_ids: Sequence[str] | pd.Series) -> pd.DataFrame:
+    return pd.DataFrame({"customer_id": pd.Series(list(customer_ids), dtype=str), "place": range(len(customer_ids))})
 
 
 def write_risk(workspace: Workspace, as_of: date, scores: pd.DataFrame) -> None:
@@ -226,9 +255,8 @@ def vectors(workspace: Workspace, as_of: date, customer_ids: Sequence[str]) -> N
         for family in CUSTOMER_FAMILIES
     )
     columns = ", ".join(f'"{name}"' for name in names)
-    wanted = pd.DataFrame({"customer_id": pd.Series(customer_ids, dtype=str), "place": range(len(customer_ids))})
     with storage.connect(workspace.home_path) as connection:
-        connection.register("wanted", wanted)
+        connection.register("wanted", _placed(customer_ids))
         return matrix(connection.execute(f"SELECT {columns} FROM wanted {joins} ORDER BY place").df(), names)
 
 

@@ -34,6 +34,8 @@ SCORE_COLUMNS = (
     "lifetime_value", "lifetime_value_low", "lifetime_value_high", "value_at_risk", "not_scored_reason", "churn_model",
     "lifetime_value_model", "cross_sell_model",
 )  # fmt: skip
+# What a score says of the customer, rather than where it comes from.
+NUMBERS = SCORE_COLUMNS[2 : SCORE_COLUMNS.index("not_scored_reason")]
 
 
 class NoChampion(RuntimeError):

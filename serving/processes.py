@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +23,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perennial import settings
+from perennial import privacy, settings
 from perennial.settings import Service, SettingsError
 from perennial.storage import CheckFailed
-from serving.access import required_key
+from serving.keys import Keys
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -55,12 +56,13 @@ def serve(home: Path, service: Service, clock: Clock) -> None:
     """Runs the service until SIGINT or SIGTERM, then finishes the requests under way and returns.
 
     Raises:
-        SettingsError: no key, no workspace in `home`, or an address that cannot be listened on.
+        SettingsError: no key, no workspace in `home`, an unusable certificate, an address that cannot be listened on.
         CheckFailed: the workspace cannot be opened, or a process ends again and again.
     """
     home = home.resolve()
-    required_key()
-    settings.of_home(home)
+    Keys(home).refuse_if_none()
+    privacy.refuse_without_key(settings.of_home(home))
+    refuse_unusable_certificate(service)
     with bound(service.host, service.port) as listener:
         _set_environment(home, service.port)
         _Keeper(_targets(home, service, clock, listener)).run()
@@ -186,6 +188,22 @@ def bound(host: str, port: int) -> socket.socket:
         found.close()
         raise SettingsError(f"cannot listen on {host}, port {port}: {problem}; choose another with --port") from problem
     return found
+
+
+def refuse_unusable_certificate(service: Service) -> None:
+    """
+    Raises:
+        SettingsError: the files of the certificate and its key are not there, or do not belong together.
+    """
+    if service.tls_certificate is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(service.tls_certificate, service.tls_key)
+    except OSError as problem:  # as ssl.SSLError is
+        raise SettingsError(
+            f"service.tls_certificate {service.tls_certificate} and service.tls_key {service.tls_key} cannot be used:"
+            f" {problem}"
+        ) from problem
 
 
 def _log_as_json() -> None:

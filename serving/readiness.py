@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from features import online, retrieval
 from features.online import FeatureMismatch
-from perennial import events, registry, settings, storage
+from perennial import events, privacy, registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from serving import processes
-from serving.access import required_key
+from serving.keys import Keys
 from serving.predictor import NoChampion, Predictor
 
 _Check = Callable[[Workspace], str]
@@ -27,9 +26,11 @@ def check(workspace: Workspace) -> Iterator[tuple[str, bool, str]]:
             yield name, False, str(problem).splitlines()[0]
 
 
-def _key(_: Workspace) -> str:
-    required_key()
-    return "there is one"
+def _keys(workspace: Workspace) -> str:
+    keys = Keys(workspace.home_path)
+    keys.refuse_if_none()
+    privacy.refuse_without_key(workspace)
+    return f"{keys.in_use()} that let callers in"
 
 
 def _run(workspace: Workspace) -> str:
@@ -44,11 +45,8 @@ def _address(workspace: Workspace) -> str:
 
 def _certificate(workspace: Workspace) -> str:
     service = workspace.service
-    if service.tls_certificate is None or service.tls_key is None:
-        return "none: plain HTTP"
-    for file in (service.tls_certificate, service.tls_key):
-        Path(file).read_bytes()
-    return service.tls_certificate
+    processes.refuse_unusable_certificate(service)
+    return service.tls_certificate or "none: plain HTTP"
 
 
 def _champions(workspace: Workspace) -> str:
@@ -82,7 +80,7 @@ def _events(workspace: Workspace) -> str:
 
 
 _CHECKS: dict[str, _Check] = {
-    "key": _key,
+    "keys": _keys,
     "workspace": _run,
     "address": _address,
     "certificate": _certificate,

@@ -14,6 +14,7 @@ from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import quoted
 from serving import lists
+from serving.consent import REFUSED_PROFILING, Consents
 from serving.predictor import Predictor
 
 COLUMNS = ("who", "customers", "share", "churn_probability", "lifetime_value", "value_at_risk")
@@ -73,10 +74,12 @@ def _scores(workspace: Workspace, as_of: date, band: str | None) -> pd.DataFrame
     if not path.exists():
         raise storage.CheckFailed(f"{workspace.name} has no scores of {as_of}; run `perennial score --as-of {as_of}`")
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        Consents(workspace.home_path).tell(connection)
         return connection.execute(
             f"""SELECT customer_id, churn_probability, lifetime_value, value_at_risk
             FROM read_parquet({quoted(path)})
-            WHERE not_scored_reason IS NULL AND ($band IS NULL OR churn_band = $band) ORDER BY customer_id""",
+            WHERE not_scored_reason IS NULL AND NOT {REFUSED_PROFILING} AND ($band IS NULL OR churn_band = $band)
+            ORDER BY customer_id""",
             {"band": band},
         ).df()
 

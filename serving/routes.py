@@ -8,24 +8,26 @@ from itertools import chain
 from typing import Annotated, Any, Literal
 
 import bentoml
-from fastapi import FastAPI, Path, Query, Request, Security
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.security import HTTPBearer
-from pydantic import BaseModel, TypeAdapter
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Match
 
-from serving import lists
-from serving.access import Refusal, Refused
+from serving import lists, privacy
+from serving.access import Refusal, Refused, allowed
 from serving.answers import Answers
+from serving.audit import Read
 from serving.bodies import (
     Band,
+    BoughtWithAnswer,
     Card,
     EventsAnswer,
     EventsRequest,
     Failure,
-    Id,
     ListQuery,
     ModelAnswer,
     OffersAnswer,
@@ -33,6 +35,7 @@ from serving.bodies import (
     ScoresRequest,
 )
 from serving.events import Inbox
+from serving.privacy import CustomerId
 
 _MEDIA_TYPES = {
     "json": "application/json",
@@ -42,6 +45,10 @@ _MEDIA_TYPES = {
 
 
 class ListRow(BaseModel):
+    """A customer to act on; behind it, for keys that may see them, the contact data that the setting `pii` names."""
+
+    model_config = ConfigDict(extra="allow")
+
     customer_id: str
     churn_probability: float
     churn_percentile: float
@@ -70,7 +77,10 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         "malformed: the body, the path or the query is not as described here",
         "malformed", "body.customer_ids: Field required", {"problems": [_PROBLEM]},
     ),
-    401: _refusal("no bearer key, or a wrong one", "unauthorized", "send the header `Authorization: Bearer <key>`"),
+    401: _refusal(
+        "no bearer key, or a wrong or revoked one", "unauthorized", "send the header `Authorization: Bearer <key>`"
+    ),
+    403: _refusal("a key of another role", "forbidden", "this takes a key of another role: admin, crm"),
     408: _refusal("the body came too slowly", "slow_body", "the body was not there within 10 s"),
     409: _refusal(
         "the published features are not those of the champions, or are stale; or an event's id has another content",
@@ -79,6 +89,10 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     413: _refusal(
         "too many ids or events, or too large a body",
         "too_many_ids", "1,001 customer_ids in one request; at most 1,000 can be", {"asked": 1001, "most": 1000},
+    ),
+    429: _refusal(
+        "more requests with this key than the service answers: try again after `Retry-After`",
+        "too_many_requests", "more than 1000 requests per second with this key",
     ),
     500: _refusal("a defect of the service", "internal", "the service failed to answer; its log says why"),
     503: _refusal(
@@ -90,6 +104,12 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {
     404: _refusal(
         "unknown customer",
         "unknown_customer", "no customer with this id was known at the published as_of", {"customer_id": "nobody"},
+    )
+}  # fmt: skip
+_NO_RULE: dict[int | str, dict[str, Any]] = {
+    404: _refusal(
+        "no companion of this item is known",
+        "unknown_item", "nothing is known to go with this item at the published as_of", {"item": "nothing"},
     )
 }  # fmt: skip
 _ROWS = TypeAdapter(list[ListRow]).json_schema(ref_template="#/components/schemas/{model}")
@@ -110,17 +130,15 @@ _PROBES = {
     "/metrics": "for Prometheus: counts and times by route, age of features, lag of events, versions",
 }
 
-# Only describes the key in the API's description: BearerKey has checked it before.
-_bearer = HTTPBearer(auto_error=False, description="the key that the service was started with")
 api = FastAPI(title="Perennial", docs_url=None, redoc_url=None, openapi_url=None)
+# Before the card, whose path would take `.../data` for an id.
+api.include_router(privacy.router, responses=_REFUSALS | _NOT_FOUND)
 
 
-def allowed(role: str) -> Any:
-    """What a route says about who may ask it."""
-    return Security(_bearer, scopes=[role])
-
-
-CustomerId = Annotated[Id, Path(description="as the shop writes it, escaped for a URL", examples=["10002"])]
+def _read(request: Request) -> Read:
+    """What the audit log will say of the request."""
+    read: Read = request.state.read
+    return read
 
 
 def _answers() -> Answers:
@@ -135,9 +153,9 @@ def _inbox() -> Inbox:
     "/scores",
     response_model=ScoresAnswer,
     responses=_REFUSALS | _NOT_FOUND,
-    dependencies=[allowed("crm")],
+    dependencies=allowed("crm"),
 )
-async def scores(asked: ScoresRequest) -> Response:
+async def scores(asked: ScoresRequest, request: Request) -> Response:
     """The scores of some customers, in the order asked; an unknown one is marked, or a 404 where it is the only one."""
     answers = _answers()
     if len(asked.customer_ids) > (most := answers.service.max_ids):
@@ -145,10 +163,12 @@ async def scores(asked: ScoresRequest) -> Response:
             413, "too_many_ids", f"{len(asked.customer_ids):,} customer_ids in one request; at most {most:,} can be",
             {"asked": len(asked.customer_ids), "most": most},
         ))  # fmt: skip
-    found = await answers.scores(asked)
-    if not found and len(asked.customer_ids) == 1:
-        raise Refused(_unknown(asked.customer_ids[0]))
-    return JSONResponse({"scores": [found.get(one) or _marked(one) for one in asked.customer_ids]})
+    names = answers.names(asked.customer_ids)
+    found = await answers.scores(names, asked)
+    _read(request).customers, _read(request).rows = names, len(found)
+    if not found and len(names) == 1:
+        raise Refused(_unknown(names[0]))
+    return JSONResponse({"scores": [found.get(one) or _marked(one) for one in names]})
 
 
 @api.post(
@@ -156,18 +176,23 @@ async def scores(asked: ScoresRequest) -> Response:
     status_code=202,
     response_model=EventsAnswer,
     responses=_REFUSALS,
-    dependencies=[allowed("crm")],
+    dependencies=allowed("crm"),
 )
-async def events(asked: EventsRequest) -> Response:
+async def events(asked: EventsRequest, request: Request) -> Response:
     """Takes in purchases and interactions; scores show them within seconds, and the next batch ingests them."""
-    inbox, now = _inbox(), _answers().clock()
-    return JSONResponse(await asyncio.to_thread(inbox.accept, asked, now), 202)
+    found = await asyncio.to_thread(_inbox().accept, asked, _answers().clock())
+    _read(request).customers, _read(request).rows = asked.customers(), found["accepted"]
+    return JSONResponse(found, 202)
 
 
-@api.get("/lists/churn-risk", responses=_REFUSALS | _LIST, dependencies=[allowed("marketing")])
+@api.get("/lists/churn-risk", responses=_REFUSALS | _LIST, dependencies=allowed("marketing"))
 async def churn_risk(asked: Annotated[ListQuery, Query()], request: Request) -> Response:
     """Who is about to leave, highest value at risk first: whom to contact, why, and what to offer."""
-    page, pieces = await asyncio.to_thread(_begun, asked)
+    contacts = request.state.caller.sees_contacts
+    page, pieces = await asyncio.to_thread(_begun, asked, contacts)
+    # Without the cursor, which holds the id that the last page ended with.
+    shown = asked.model_dump(exclude={"cursor"}) | {"further_page": asked.cursor is not None, "contacts": contacts}
+    _read(request).filter, _read(request).rows = shown, page.rows
     headers = {}
     if asked.format != "json":
         headers["Content-Disposition"] = f'attachment; filename="churn-risk-{page.as_of}.{asked.format}"'
@@ -177,14 +202,14 @@ async def churn_risk(asked: Annotated[ListQuery, Query()], request: Request) -> 
     return StreamingResponse(pieces, headers=headers, media_type=_MEDIA_TYPES[asked.format])
 
 
-def _begun(asked: ListQuery) -> tuple[lists.Page, Any]:
+def _begun(asked: ListQuery, contacts: bool) -> tuple[lists.Page, Any]:
     """The page, and its pieces of which the first is there: what cannot be answered is refused, not broken off."""
-    page = _answers().churn_risk(asked)
+    page = _answers().churn_risk(asked, contacts)
     pieces = lists.encoded(page.blocks, asked.format)
     return page, chain([next(pieces)], pieces)
 
 
-@api.get("/model", response_model=ModelAnswer, responses=_REFUSALS, dependencies=[allowed("crm")])
+@api.get("/model", response_model=ModelAnswer, responses=_REFUSALS, dependencies=allowed("crm", "marketing"))
 async def model() -> Response:
     """Which versions answer, as of when, how good they are, and what their numbers mean."""
     return JSONResponse(_answers().model())
@@ -194,13 +219,29 @@ async def model() -> Response:
     "/offers/{customer_id:path}",
     response_model=OffersAnswer,
     responses=_REFUSALS | _NOT_FOUND,
-    dependencies=[allowed("crm")],
+    dependencies=allowed("crm"),
 )
-async def offers(customer_id: CustomerId) -> Response:
+async def offers(customer_id: CustomerId, request: Request) -> Response:
     """What one customer will most likely buy next, as the last batch ranked it."""
-    found = await _answers().offers(customer_id)
+    (name,) = _answers().names([customer_id])
+    return _of_one(name, await _answers().offers(name), request)
+
+
+@api.get(
+    "/items/{item:path}/bought-with",
+    response_model=BoughtWithAnswer,
+    responses=_REFUSALS | _NO_RULE,
+    dependencies=allowed("crm"),
+)
+async def bought_with(
+    item: Annotated[str, Path(description="a category, or a product where offers are by item", examples=["tea"])],
+    top: Annotated[int, Query(ge=1, le=20, description="so many at most")] = 5,
+) -> Response:
+    """What the buyers of an item buy with it more than by chance, for its product page."""
+    found = await _answers().bought_with(item, top)
     if found is None:
-        raise Refused(_unknown(customer_id))
+        message = "nothing is known to go with this item at the published as_of"
+        raise Refused(Refusal(404, "unknown_item", message, {"item": item}))
     return JSONResponse(found)
 
 
@@ -208,13 +249,18 @@ async def offers(customer_id: CustomerId) -> Response:
     "/customers/{customer_id:path}",
     response_model=Card,
     responses=_REFUSALS | _NOT_FOUND,
-    dependencies=[allowed("crm")],
+    dependencies=allowed("crm"),
 )
-async def customer(customer_id: CustomerId) -> Response:
+async def customer(customer_id: CustomerId, request: Request) -> Response:
     """The card of one customer: profile, habits, history in figures, scores with reasons, offers and consents."""
-    found = await _answers().card(customer_id)
+    (name,) = _answers().names([customer_id])
+    return _of_one(name, await _answers().card(name), request)
+
+
+def _of_one(name: str, found: dict[str, Any] | None, request: Request) -> Response:
+    _read(request).rows = 0 if found is None else 1
     if found is None:
-        raise Refused(_unknown(customer_id))
+        raise Refused(_unknown(name))
     return JSONResponse(found)
 
 
@@ -252,9 +298,18 @@ def _in_words(error: dict[str, Any]) -> str:
 
 
 @api.exception_handler(HTTPException)
-async def _on_http(_: Request, problem: HTTPException) -> Response:
-    code = problem.detail.lower().replace(" ", "_")
-    return Refusal(problem.status_code, code, problem.detail, headers=problem.headers or {}).response()
+async def _on_http(request: Request, problem: HTTPException) -> Response:
+    code, headers = problem.detail.lower().replace(" ", "_"), dict(problem.headers or {})
+    if problem.status_code == 405:  # Starlette 1.10 names the methods of one route, where a path may have several
+        headers["Allow"] = ", ".join(_methods_at(request))
+    return Refusal(problem.status_code, code, problem.detail, headers=headers).response()
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Every method of the first path that a request matches."""
+    own = [route for route in (*privacy.router.routes, *api.routes) if isinstance(route, APIRoute)]
+    there = [route for route in own if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in there if route.path == there[0].path for method in route.methods or ()})
 
 
 @api.exception_handler(Exception)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import candidates, retrieval
-from features.snapshot import customer_features, fingerprint
+from features import retrieval
+from features.assortment import excluded, in_stock
+from features.snapshot import customer_features, families, fingerprint
 from perennial import predictions, storage
-from serving import lists
+from serving import lists, offers
+from serving.bought_with import rules
+from serving.consent import Consents, apply_profiling
 from serving.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -25,18 +27,15 @@ if TYPE_CHECKING:
 
 # Rows by which files sorted by customer can be read in parts: a few customers are looked up without the others.
 _ROW_GROUP = 50_000
-_OFFER_BLOCK = 2_000_000  # (customer, item) rows ranked at a time
 _TEXTS = ("customer_id", "churn_band", "not_scored_reason", "churn_model", "lifetime_value_model", "cross_sell_model")
-OFFERS = pa.schema([
-    ("customer_id", pa.string()), ("as_of", pa.date32()), ("rank", pa.int32()), ("item", pa.string()),
-    ("probability", pa.float64()), ("kind", pa.string()),
-])  # fmt: skip
 
 
 def score(
     predictor: Predictor, store: FeatureStore, as_of: date, progress: Callable[[str], None] = lambda _: None
 ) -> pd.DataFrame:
-    """Writes `scores` and `offers` of `as_of`; returns the scores, one row per known customer sorted by id.
+    """Writes `scores`, `offers` and what is bought with what of `as_of`.
+
+    Returns the scores, one row per known customer sorted by id.
 
     Raises:
         CheckFailed: no customer is known at `as_of`.
@@ -44,26 +43,35 @@ def score(
     workspace = predictor.workspace
     if retrieval.customers_at(workspace, as_of).empty:
         raise storage.CheckFailed(f"nobody is known at {as_of}; choose a later --as-of, or ingest earlier purchases")
-    stamp, rows = _stamp(predictor, as_of), retrieval.customer_rows(store, workspace, [as_of])
-    ranked, scores = _scores(predictor, rows, as_of)
+    said = Consents(workspace.home_path).everybody("profiling")
+    stamp, rows = _stamp(predictor, as_of, said), retrieval.customer_rows(store, workspace, [as_of])
+    ranked, scores = _scores(predictor, rows, as_of, said)
     scored = scores["not_scored_reason"].isna()
     progress(f"scored {int(scored.sum()):,} of {len(scores):,} customers")
-    offers = _offers(predictor, store, as_of, rows[scored.to_numpy()])
+    offered = offers.OFFERS.empty_table()
+    if predictor.offers is not None:
+        offered = offers.rank(workspace, predictor.offers, as_of, rows, scored.to_numpy(), progress)
     with storage.replacing(storage.offers_path(workspace.home_path, as_of)) as draft:
-        pq.write_table(offers, draft, row_group_size=_ROW_GROUP)
+        pq.write_table(offered, draft, row_group_size=_ROW_GROUP)
+    if "co_purchase" in families(workspace):
+        with storage.replacing(storage.bought_with_path(workspace.home_path, as_of)) as draft:
+            pq.write_table(rules(workspace, as_of), draft, row_group_size=_ROW_GROUP)
     edges = ranked.percentile_edges
     storage.write_json(storage.percentiles_path(workspace.home_path, as_of), [] if edges is None else edges.tolist())
     lists.write_risk(workspace, as_of, scores)
     predictions.log_batch(workspace, scores)
     with storage.replacing(storage.scores_path(workspace.home_path, as_of)) as draft:
         pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft, row_group_size=_ROW_GROUP)
-    progress(f"offered {offers.num_rows:,} items")
+    progress(f"offered {offered.num_rows:,} items")
     return scores
 
 
-def _scores(predictor: Predictor, rows: pd.DataFrame, as_of: date) -> tuple[Predictor, pd.DataFrame]:
-    """The predictor with the percentiles of these customers, and a row of `scores` for each."""
-    vectors = retrieval.matrix(rows, [feature.name for feature in customer_features(predictor.workspace)])
+def _scores(
+    predictor: Predictor, rows: pd.DataFrame, as_of: date, said: Mapping[str, bool]
+) -> tuple[Predictor, pd.DataFrame]:
+    """The predictor with the percentiles of these customers, and a row of `scores` for each; `said` on profiling."""
+    names = [feature.name for feature in customer_features(predictor.workspace)]
+    vectors = apply_profiling(said, rows["customer_id"], names, retrieval.matrix(rows, names))
     ranked = predictor.ranking_among(vectors)
     return ranked, pd.DataFrame(ranked.score(rows["customer_id"].tolist(), as_of, vectors))
 
@@ -76,16 +84,18 @@ def shadow(
 
     Offers only where their challenger is another version than the champion in `predictor`.
     """
-    workspace, stamp = challengers.workspace, _stamp(challengers, as_of)
+    workspace, said = challengers.workspace, Consents(challengers.workspace.home_path).everybody("profiling")
+    stamp = _stamp(challengers, as_of, said)
     path = storage.shadow_path(workspace.home_path, as_of, "scores")
     if _is_stamped(path, stamp):
         return
     rows = retrieval.customer_rows(store, workspace, [as_of])
-    _, scores = _scores(challengers, rows, as_of)
-    if challengers.is_beside(predictor, "cross_sell"):
+    _, scores = _scores(challengers, rows, as_of, said)
+    if challengers.offers is not None and challengers.is_beside(predictor, "cross_sell"):
         scored = scores["not_scored_reason"].isna().to_numpy()
+        offered = offers.rank(workspace, challengers.offers, as_of, rows, scored)
         with storage.replacing(storage.shadow_path(workspace.home_path, as_of, "offers")) as draft:
-            pq.write_table(_offers(challengers, store, as_of, rows[scored]), draft, row_group_size=_ROW_GROUP)
+            pq.write_table(offered, draft, row_group_size=_ROW_GROUP)
     if any(challengers.is_beside(predictor, kind) for kind in ("churn", "lifetime_value")):
         predictions.log_batch(workspace, scores, "shadow")
     with storage.replacing(path) as draft:
@@ -95,9 +105,10 @@ def shadow(
 
 
 def is_current(predictor: Predictor, as_of: date) -> bool:
-    """Whether the scores of `as_of` are there, from these champions, tables and settings."""
+    """Whether the scores of `as_of` are there, from these champions, tables, settings and consents."""
     home = predictor.workspace.home_path
-    there = _is_stamped(storage.scores_path(home, as_of), _stamp(predictor, as_of))
+    said = Consents(home).everybody("profiling")
+    there = _is_stamped(storage.scores_path(home, as_of), _stamp(predictor, as_of, said))
     return there and storage.risk_path(home, as_of).exists()
 
 
@@ -105,10 +116,11 @@ def _is_stamped(path: Path, stamp: str) -> bool:
     return path.exists() and (pq.read_metadata(path).metadata or {}).get(b"perennial") == stamp.encode()
 
 
-def _stamp(predictor: Predictor, as_of: date) -> str:
+def _stamp(predictor: Predictor, as_of: date, said: Mapping[str, bool]) -> str:
     workspace = predictor.workspace
     settings = workspace.model_dump(mode="json", include={"bands", "cross_sell", "churn", "lifetime_value"})
-    parts = [str(as_of), sorted(predictor.versions.items()), fingerprint(workspace), settings]
+    listed = [sorted(in_stock(workspace)), sorted(excluded(workspace))]
+    parts = [str(as_of), sorted(predictor.versions.items()), fingerprint(workspace), settings, listed, said]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -118,31 +130,3 @@ def _typed(scores: pd.DataFrame) -> pa.Table:
         for name in scores.columns
     ]
     return pa.Table.from_pandas(scores, schema=pa.schema(fields), preserve_index=False)
-
-
-def _offers(predictor: Predictor, store: FeatureStore, as_of: date, customers: pd.DataFrame) -> pa.Table:
-    """The best `cross_sell.top` items of each customer, by probability; ties go by the item's name."""
-    if predictor.offers is None or customers.empty:
-        return OFFERS.empty_table()
-    workspace = predictor.workspace
-    pairs_each = len(candidates.candidates(workspace, as_of, customers["customer_id"].head(1)))
-    step = max(1, _OFFER_BLOCK // max(1, pairs_each))
-    blocks = [
-        _ranked(predictor, store, as_of, customers.iloc[start : start + step])
-        for start in range(0, len(customers), step)
-    ]
-    return pa.Table.from_pandas(pd.concat(blocks, ignore_index=True), schema=OFFERS, preserve_index=False)
-
-
-def _ranked(predictor: Predictor, store: FeatureStore, as_of: date, customers: pd.DataFrame) -> pd.DataFrame:
-    assert predictor.offers is not None
-    workspace = predictor.workspace
-    pairs = candidates.candidates(workspace, as_of, customers["customer_id"])
-    rows = candidates.design(store, workspace, pairs, customers)
-    owned = np.nan_to_num(rows[:, predictor.offers.names.index("item_n_purchases")]) > 0
-    pairs = pairs.assign(
-        as_of=as_of, probability=predictor.offers.probability(rows), kind=np.where(owned, "repeat", "new")
-    )
-    pairs = pairs.sort_values(["customer_id", "probability", "item"], ascending=[True, False, True])
-    best = pairs.groupby("customer_id", sort=False).head(workspace.cross_sell.top)
-    return best.assign(rank=best.groupby("customer_id", sort=False).cumcount() + 1)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from perennial import predictions
+from perennial import predictions, privacy
 from perennial.predictions import Via
 from perennial.settings import Workspace
 from serving import metrics
@@ -52,16 +52,19 @@ class Served:
                 self._count += len(answers)
 
     def flush(self) -> None:
-        """Writes what waits; a log that cannot be written is said so, and no answer fails for it."""
+        """Writes what waits, but nothing of who was erased since; no answer fails for a log that cannot be written."""
         with self._lock:
             waiting, self._waiting, self._count = self._waiting, [], 0
         alike: dict[tuple[int, Via, int | None], list[_Given]] = {}
         for given in waiting:
             alike.setdefault((id(given.workspace), given.via, given.horizon), []).append(given)
         for (_, via, horizon), together in alike.items():
-            answers = [answer for given in together for answer in given.answers]
+            answers, workspace = [answer for given in together for answer in given.answers], together[0].workspace
             try:
-                predictions.log_served(together[0].workspace, pd.DataFrame(answers), via, self.clock(), horizon)
+                with privacy.keeping(workspace.home_path):
+                    gone = privacy.erased_among(workspace.home_path, {answer["customer_id"] for answer in answers})
+                    stay = pd.DataFrame([answer for answer in answers if answer["customer_id"] not in gone])
+                    predictions.log_served(workspace, stay, via, self.clock(), horizon)
             except Exception:  # a full disk, above all
                 metrics.UNLOGGED.inc(len(answers))
                 _log.exception("%d predictions could not be logged", len(answers))

@@ -18,10 +18,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from perennial import privacy
 from perennial.settings import Service, SettingsError
-from serving.access import AsAsked, BearerKey, ByRoute, Refused, required_key
+from serving.access import AsAsked, ByRoute, Guard, Refused
 from serving.answers import Answers
 from serving.events import Inbox
+from serving.keys import Keys
 from serving.limits import Limits
 from serving.routes import api, described
 from serving.served import FLUSH_SECONDS
@@ -56,17 +58,18 @@ _pages = Starlette(routes=[Route("/docs.json", _description), Route("/", _index)
 @bentoml.asgi_app(api, path="/v1")
 @bentoml.service(workers=1)
 class Perennial:
-    """Answers for one workspace, whose home is PERENNIAL_HOME; callers send the key in PERENNIAL_API_KEY."""
+    """Answers for one workspace, whose home is PERENNIAL_HOME; callers send one of its keys."""
 
     clock: Callable[[], datetime]
     settings: Service
 
     def __init__(self) -> None:
-        required_key()
         if HOME_VARIABLE not in os.environ:
             raise SettingsError(f"{HOME_VARIABLE} is not set; start the service with `perennial serve -c FILE`")
         home = Path(os.environ[HOME_VARIABLE]).resolve()
+        Keys(home).refuse_if_none()
         self.answers = Answers(home, type(self).clock, self.settings)
+        privacy.refuse_without_key(self.answers.workspace)
         self.inbox = Inbox(self.answers.workspace, self.answers.known)
 
     @bentoml.on_startup
@@ -102,7 +105,7 @@ class Perennial:
 
 _bento_service: Any = Perennial  # the decorator has made it BentoML's `Service`, which type checkers cannot see
 _bento_service.add_asgi_middleware(AsAsked)
-_bento_service.add_asgi_middleware(BearerKey)
+_bento_service.add_asgi_middleware(Guard, gate=lambda: bentoml.get_current_service().answers.gate)
 NAME: str = _bento_service.name
 
 

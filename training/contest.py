@@ -59,7 +59,7 @@ def costs(workspace: Workspace, challenger: Version) -> list[Condition]:
 def _milliseconds(model: Model) -> float:
     """Of a processor, for one customer; of offers, for one customer's items. A busy machine changes nothing of it."""
     if isinstance(model, OfferModel):
-        rows = np.ones((candidates.POPULAR_ITEMS, len(model.names)), dtype=np.float32)
+        rows = np.ones((candidates.ALL_ITEMS, len(model.names)), dtype=np.float32)
     else:
         rows = np.ones((1, len(model.inputs.packed)), dtype=np.float32)
     taken = []

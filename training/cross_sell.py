@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from features import candidates, retrieval
-from perennial import storage
+from features import launches, retrieval
+from features.candidates import Pairs, Shelf, names
+from features.newcomers import Newcomers
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating]
 
-# Windows that do not overlap; the latest judges a model taught by the others.
+# Windows that do not overlap.
 _CUTOFFS = 3
-_MOST_ROWS = 600_000
-_OWNED = "item_n_purchases"
+_MOST_PAIRS = 1_500_000
+# Newcomers' rate is drawn to everybody's, as by so many purchases expected of them.
+_PRIOR_PURCHASES = 20
+_SMALL = 1e-9
 
 MIN_BOUGHT = 100
 """(customer, item) pairs bought in the closed windows; with fewer a ranking learns the accidents of the sample."""
@@ -39,24 +42,48 @@ class NoCrossSell(CheckFailed):
     """Cross-selling cannot be learnt here, with the reason; the other two models can."""
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """(customer, item) rows of one cutoff, sorted by customer and item, with what was then bought."""
+class Rate(NamedTuple):
+    """So much was bought, where so much is expected at a rate of 1."""
 
-    keys: pd.DataFrame
-    rows: NDArray[np.float32]
+    bought: float
+    expected: float
+
+    @classmethod
+    def total(cls, parts: Iterable[Rate]) -> Rate:
+        return cls(*map(sum, zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The pairs of one cutoff, and 1 for each that was then bought.
+
+    `missed` are purchases that were no candidates: columns customer_id and item. `n_bought` counts all purchases of
+    active customers of what sold in the year before. The rates' expectations are shares of buyers (of active customers'
+    pairs, and of newcomers') and of a customer's purchases by category (of launches).
+    """
+
+    pairs: Pairs
     bought: Floats
+    missed: pd.DataFrame
+    n_bought: int
+    active: Rate
+    newcomers: Rate
+    launches: Rate
 
 
 @dataclass(frozen=True)
 class Backtest:
-    """Rankings made as at the latest closed cutoff, against what was then bought: (customer, item) rows."""
+    """Rankings made as at the latest closed cutoff, against what was then bought: (customer, item) rows.
+
+    `missed` are purchases of the same customers that were no candidates: columns customer_id and item.
+    """
 
     keys: pd.DataFrame
     bought: Floats
     predicted: Floats
     naive: Floats
     owned: NDArray[np.bool_]
+    missed: pd.DataFrame
 
 
 def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
@@ -84,11 +111,7 @@ def train(store: FeatureStore, workspace: Workspace, as_of: date) -> OfferModel:
             f"no {workspace.cross_sell.horizon}-day window has closed with {workspace.training.min_history} days of"
             f" history before it at {as_of}; nothing to learn offers from"
         )
-    pairs = [_pairs(store, workspace, cutoff, as_of) for cutoff in closed]
-    bought = np.concatenate([p.bought for p in pairs])
-    if bought.sum() < MIN_BOUGHT or len({item for p in pairs for item in p.keys["item"].unique()}) < MIN_ITEMS:
-        raise NoCrossSell(f"fewer than two items, or fewer than {MIN_BOUGHT} purchases of them, in the closed windows")
-    return _fit(workspace, pairs)
+    return learnt(workspace, [lesson(store, workspace, cutoff, as_of) for cutoff in closed])
 
 
 def judged_at(
@@ -97,7 +120,7 @@ def judged_at(
     """Offers made at `judge`, learnt from dates that had closed by then, against what is known since to be bought.
 
     Raises:
-        NoCrossSell: too little was bought in the windows to learn from.
+        NoCrossSell: too little was bought in the windows to learn from, or nothing in the judged one.
     """
     return learner(store, workspace, judge, learnt_from, known_by)(workspace)
 
@@ -106,51 +129,114 @@ def learner(
     store: FeatureStore, workspace: Workspace, judge: date, learnt_from: Sequence[date], known_by: date
 ) -> Callable[[Workspace], Backtest]:
     """`judged_at` for settings that differ in nothing but how the booster learns; the rows are loaded once."""
-    pairs = [_pairs(store, workspace, cutoff, judge) for cutoff in learnt_from]
-    if sum(p.bought.sum() for p in pairs) < MIN_BOUGHT:
-        raise NoCrossSell(f"fewer than {MIN_BOUGHT} purchases of items in the windows closed by {judge}")
-    asked = _pairs(store, workspace, judge, known_by)
-    return lambda settings: _judge(_fit(settings, pairs), asked, settings)
+    lessons = [lesson(store, workspace, cutoff, judge) for cutoff in learnt_from]
+    asked = lesson(store, workspace, judge, known_by)
+    if not asked.bought.any():
+        raise NoCrossSell(f"nothing that could be offered at {judge} was bought in the window after it")
+    return lambda settings: judged(learnt(settings, lessons), asked, settings)
 
 
 def answered_at(store: FeatureStore, workspace: Workspace, model: OfferModel, judge: date, known_by: date) -> Backtest:
     """A model's offers of `judge` against what is known since to be bought."""
-    return _judge(model, _pairs(store, workspace, judge, known_by), workspace)
+    return judged(model, lesson(store, workspace, judge, known_by), workspace)
 
 
-def _fit(workspace: Workspace, pairs: list[_Pairs]) -> OfferModel:
-    names, sell = candidates.names(workspace), workspace.cross_sell
-    used = datasets.chosen(workspace, names, workspace.cross_sell.features)
-    rows, bought = np.concatenate([p.rows for p in pairs]), np.concatenate([p.bought for p in pairs])
-    return fit(rows, bought, names, used, sell, workspace.training.seed)
+def learnt(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
+    """The model of these cutoffs, calibrated over all of their windows: the level of the latest alone is its season's.
+
+    Raises:
+        NoCrossSell: fewer than two items, or too little was bought in the windows.
+    """
+    if not _suffice(lessons):
+        raise NoCrossSell(f"fewer than two items, or fewer than {MIN_BOUGHT} purchases of them, in the closed windows")
+    rows = np.concatenate([each.pairs.rows for each in lessons])
+    bought = np.concatenate([each.bought for each in lessons])
+    used = datasets.chosen(workspace, names(workspace), workspace.cross_sell.features)
+    model = fit(rows, bought, names(workspace), used, workspace.cross_sell, workspace.training.seed)
+    rates = _newcomer_rate(lessons), _launch_rate(lessons)
+    return replace(model.calibrated(rows, bought), newcomer_rate=rates[0], launch_rate=rates[1])
 
 
-def _pairs(store: FeatureStore, workspace: Workspace, cutoff: date, known_by: date) -> _Pairs:
+def _suffice(lessons: Sequence[Lesson]) -> bool:
+    items = {item for each in lessons for item in each.pairs.items}
+    return len(items) >= MIN_ITEMS and sum(each.n_bought for each in lessons) >= MIN_BOUGHT
+
+
+def _newcomer_rate(lessons: Sequence[Lesson]) -> float:
+    """Purchases of newcomers per share of their segment; as long as few are known, near that of active customers."""
+    found, active = (Rate.total(getattr(each, name) for each in lessons) for name in ("newcomers", "active"))
+    of_active = active.bought / max(active.expected, _SMALL)
+    return (found.bought + _PRIOR_PURCHASES * of_active) / (found.expected + _PRIOR_PURCHASES)
+
+
+def _launch_rate(lessons: Sequence[Lesson]) -> float:
+    """Purchases of earlier launches per share of the customer's purchases in their category; 0 without any."""
+    found = Rate.total(each.launches for each in lessons)
+    return found.bought / max(found.expected, _SMALL)
+
+
+def lesson(
+    store: FeatureStore, workspace: Workspace, cutoff: date, known_by: date, most_pairs: int = _MOST_PAIRS
+) -> Lesson:
+    """What customers active at `cutoff` could be offered and then bought, known by a day when the window has closed.
+
+    Where they would have more than `most_pairs`, about, of a sample of them.
+
+    Raises:
+        ValueError: the window had not closed by `known_by`.
+    """
+    shelf = Shelf.at(workspace, cutoff)
     customers = retrieval.customer_rows(store, workspace, [cutoff])
-    customers = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window]
-    keys = candidates.candidates(workspace, cutoff, _sampled(workspace, cutoff, customers["customer_id"]))
-    rows = candidates.design(store, workspace, keys, customers)
-    happened = labels.items_bought(workspace, [cutoff], known_by).assign(bought=1.0)
-    merged = keys.merge(happened.drop(columns="as_of"), on=["customer_id", "item"], how="left")
-    return _Pairs(keys, rows, merged["bought"].fillna(0.0).to_numpy())
+    active = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window]
+    pairs = shelf.pairs(_sampled(active, most_pairs // max(shelf.pairs_each, 1)))
+    happened = labels.items_bought(workspace, [cutoff], known_by).drop(columns="as_of")
+    on_shelf = happened["item"].isin(shelf.items)
+    bought, missed = _bought(pairs, happened[on_shelf])
+    shares = shelf.popularity["item_buyers_365d"].to_numpy(dtype=float)
+    return Lesson(
+        pairs,
+        bought,
+        missed,
+        int(happened.loc[on_shelf, "customer_id"].isin(active["customer_id"]).sum()),
+        Rate(float(bought.sum()), float(shares[pairs.item].sum())),
+        _by_newcomers(Newcomers.at(shelf, customers), happened[on_shelf]),
+        _of_launches(shelf, pairs.customer_ids, happened[~on_shelf]),
+    )
 
 
-def _sampled(workspace: Workspace, cutoff: date, customer_ids: pd.Series) -> pd.Series:
-    """So many customers that their pairs stay within bounds; the same ones every time, chosen by a hash of the id."""
-    items = len(pd.read_parquet(storage.snapshot_part(workspace.home_path, "popularity", cutoff), columns=["item"]))
-    most = max(1, _MOST_ROWS // min(max(items, 1), candidates.MOST_ITEMS))
-    if len(customer_ids) <= most:
-        return customer_ids
-    hashed = customer_ids.map(lambda customer_id: hashlib.sha256(customer_id.encode()).hexdigest())
-    return customer_ids[hashed.rank() <= most]
+def _bought(pairs: Pairs, happened: pd.DataFrame) -> tuple[Floats, pd.DataFrame]:
+    """1 for each pair that is among the purchases of the window, and those of its customers that no pair is."""
+    customer = pairs.customer_ids.get_indexer(pd.Index(happened["customer_id"]))
+    happened, customer = happened[customer >= 0], customer[customer >= 0]
+    n = np.int64(max(len(pairs.items), 1))
+    asked, answer = pairs.customer * n + pairs.item, customer * n + pairs.items.get_indexer(pd.Index(happened["item"]))
+    return np.isin(asked, answer).astype(float), happened[~np.isin(answer, asked)]
 
 
-def _judge(model: OfferModel, pairs: _Pairs, workspace: Workspace) -> Backtest:
+def _by_newcomers(newcomers: Newcomers, happened: pd.DataFrame) -> Rate:
+    bought = happened["customer_id"].isin(newcomers.customer_ids).sum()
+    return Rate(float(bought), float(newcomers.shares.sum(axis=1)[newcomers.segment].sum()))
+
+
+def _of_launches(shelf: Shelf, customer_ids: pd.Index, happened: pd.DataFrame) -> Rate:
+    shares = launches.shares(shelf, customer_ids, pd.Index(happened["item"].unique()))
+    return Rate(float(len(shares.merge(happened, on=["customer_id", "item"]))), float(shares["share"].sum()))
+
+
+def _sampled(customers: pd.DataFrame, most: int) -> pd.DataFrame:
+    """So many customers at most; the same ones every time, chosen by a hash of the id."""
+    if len(customers) <= most:
+        return customers
+    hashed = customers["customer_id"].map(lambda customer_id: hashlib.sha256(customer_id.encode()).hexdigest())
+    return customers[hashed.rank() <= max(most, 1)]
+
+
+def judged(model: OfferModel, against: Lesson, workspace: Workspace) -> Backtest:
     """Beside the naive rule: what the customer bought most often in a year, ties by recency, then what is popular."""
-    names = list(candidates.names(workspace))
-    column = {name: np.nan_to_num(pairs.rows[:, names.index(name)]) for name in (
-        "item_n_purchases_365d", "item_days_since_last", "item_buyers_365d", _OWNED)}  # fmt: skip
-    owned = column[_OWNED] > 0
+    rows, all_names = against.pairs.rows, names(workspace)
+    column = {name: np.nan_to_num(rows[:, all_names.index(name)]) for name in (
+        "item_n_purchases_365d", "item_days_since_last", "item_buyers_365d")}  # fmt: skip
+    owned = against.pairs.owned
     recency = np.where(owned, 1 / (1 + column["item_days_since_last"]), 0.0)
     naive = column["item_n_purchases_365d"] + 0.5 * recency + 1e-3 * column["item_buyers_365d"]
-    return Backtest(pairs.keys, pairs.bought, model.probability(pairs.rows), naive, owned)
+    return Backtest(against.pairs.keys, against.bought, model.probability(rows), naive, owned, against.missed)

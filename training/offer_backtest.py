@@ -49,7 +49,8 @@ class JudgedOffers:
     @classmethod
     def of(cls, found: cross_sell.Backtest, learnt_from: Sequence[date], as_of: date, k: int) -> Self:
         """Without segments yet; they need the customers' features."""
-        buyers = np.unique(found.keys["customer_id"].to_numpy(dtype=object)[found.bought > 0])
+        bought = pd.concat([found.keys[found.bought > 0], found.missed])
+        buyers = np.unique(bought["customer_id"].to_numpy(dtype=object))
         answers = (Answer(backtest.OURS, "ours", found.predicted), Answer(NAIVE, "naive", found.naive, False))
         by_customer = {answer.name: _by_customer(found, answer.predicted, buyers, k) for answer in answers}
         return cls(as_of, tuple(learnt_from), buyers, found.bought, answers, {}, by_customer)
@@ -121,16 +122,18 @@ def with_segments(judged: JudgedOffers, store: FeatureStore, workspace: Workspac
 
 
 def _by_customer(found: cross_sell.Backtest, score: Floats, buyers: NDArray[np.object_], k: int) -> dict[str, Floats]:
-    """Each ranking metric of each buyer; nan for who bought nothing of the kind."""
+    """Each ranking metric of each buyer, nan for who bought nothing of the kind. What was no candidate is new."""
     columns: dict[str, Floats] = {}
     for kind, among in (("", np.ones_like(found.owned)), ("_repeat", found.owned), ("_new", ~found.owned)):
-        baskets = _lists(found, among & (found.bought > 0), found.bought)
-        ranked = _lists(found, among, score)
+        bought = found.keys[among & (found.bought > 0)]
+        baskets = _items(bought if kind == "_repeat" else pd.concat([bought, found.missed]))
+        rows = found.keys[among].assign(score=score[among])
+        ranked = _items(rows.sort_values(["score", "item"], ascending=[False, True]))
         asked = [str(buyer) for buyer in buyers if buyer in baskets]
         if not asked:
             continue
         places = np.isin(buyers, asked)
-        pair = [baskets[customer_id] for customer_id in asked], [ranked[customer_id] for customer_id in asked]
+        pair = [baskets[customer_id] for customer_id in asked], [ranked.get(customer_id, []) for customer_id in asked]
         for name, values in (
             (f"ndcg{k}", metrics.ndcgs_at(*pair, k, "top_k")), (f"ndcg{k}_basket", metrics.ndcgs_at(*pair, k)),
             (f"recall{k}", metrics.recalls_at(*pair, k)), (f"hit{k}", metrics.hits_at(*pair, k)),
@@ -140,10 +143,8 @@ def _by_customer(found: cross_sell.Backtest, score: Floats, buyers: NDArray[np.o
     return columns
 
 
-def _lists(found: cross_sell.Backtest, among: NDArray[np.bool_], score: Floats) -> dict[str, list[str]]:
-    """Items by customer, highest score first, ties by name."""
-    rows = found.keys[among].assign(score=score[among])
-    rows = rows.sort_values(["customer_id", "score", "item"], ascending=[True, False, True])
+def _items(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """Items by customer, in the order of the rows."""
     return {str(customer_id): list(items) for customer_id, items in rows.groupby("customer_id")["item"]}
 
 

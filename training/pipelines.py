@@ -22,7 +22,7 @@ from training import (
     offer_backtest,
     tracking,
     tuning,
-)  # fmt: skip
+)
 from training.model_card import card
 from training.models.churn_model import ChurnModel
 from training.models.offer_model import OfferModel

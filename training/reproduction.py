@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features import candidates, retrieval, snapshot
+from features import retrieval, snapshot
+from features.candidates import Shelf
 from perennial.registry import model_folder
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
@@ -168,8 +169,7 @@ def _rows(store: FeatureStore, workspace: Workspace, model: Model, as_of: date) 
     customers = retrieval.customer_rows(store, workspace, [as_of])
     if isinstance(model, OfferModel):
         bought = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window].head(_CUSTOMERS)
-        pairs = candidates.candidates(workspace, as_of, bought["customer_id"])
-        return candidates.design(store, workspace, pairs, bought)
+        return Shelf.at(workspace, as_of).pairs(bought).rows
     return retrieval.matrix(customers, model.inputs.packed)
 
 

@@ -10,7 +10,6 @@ from typing import Literal
 
 import duckdb
 
-from features.candidates import MOST_ITEMS, POPULAR_ITEMS
 from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
@@ -299,8 +298,7 @@ def _cross_sell(
 def _create_item_days(connection: duckdb.DuckDBPyConnection, workspace: Workspace, first: date, as_of: date) -> None:
     """A table `item_days`: what was bought, one row per (customer_id, item, day, known_day), known before `as_of`.
 
-    From a year before the first cutoff on; at item level from the beginning, since what a customer ever bought is on
-    offer to that customer.
+    It begins a year before the first cutoff.
     """
     by_category = workspace.cross_sell.level == "category"
     lines, home = storage.rows_of(workspace.home_path, "transactions"), workspace.home_path
@@ -310,34 +308,27 @@ def _create_item_days(connection: duckdb.DuckDBPyConnection, workspace: Workspac
         SELECT DISTINCT customer_id, {"item" if by_category else "product_id AS item"}, day, known_day
         FROM {lines} {f"JOIN {products} USING (product_id)" if by_category else ""}
         WHERE amount >= 0 AND known_day < DATE '{as_of}' AND product_id IS NOT NULL AND is_sampled(customer_id)
-              {f"AND day >= DATE '{first}' - 365" if by_category else ""}""")
+              AND day >= DATE '{first}' - 365""")
 
 
 def _pairs(connection: duckdb.DuckDBPyConnection, workspace: Workspace, cutoff: date) -> tuple[set[str], int]:
-    """Items on offer at a cutoff, and how many (customer, item) pairs on offer were bought in the window after it.
+    """Items on offer at a cutoff, and how many (customer, item) pairs of them were bought in the window after it.
 
-    On offer is what was popular in the year before, and at item level what the customer ever bought. The training takes
-    a sample of the customers where there are many: there the minimum is far away.
+    On offer is what sold in the year before.
     """
-    by_category = workspace.cross_sell.level == "category"
     before, start = f"known_day < DATE '{cutoff}'", f"DATE '{cutoff}'"
-    most, own = (MOST_ITEMS, "false") if by_category else (POPULAR_ITEMS, before)
     connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE popular AS
-        SELECT item FROM item_days WHERE {before} AND day >= {start} - 365 GROUP BY item
-        ORDER BY count(DISTINCT customer_id) DESC, item LIMIT {most};
+        CREATE OR REPLACE TEMP TABLE sold AS
+        SELECT DISTINCT item FROM item_days WHERE {before} AND day >= {start} - 365;
         CREATE OR REPLACE TEMP TABLE active AS
         SELECT customer_id FROM purchase_days WHERE bought AND {before} GROUP BY customer_id
-        HAVING {start} - max(day) <= {workspace.churn.active_window};
-        CREATE OR REPLACE TEMP TABLE own AS
-        SELECT DISTINCT customer_id, item FROM item_days SEMI JOIN active USING (customer_id) WHERE {own}""")
-    items = connection.execute("SELECT item FROM popular UNION SELECT item FROM own").fetchall()
-    sold = connection.execute(f"""
+        HAVING {start} - max(day) <= {workspace.churn.active_window}""")
+    items = connection.execute("SELECT item FROM sold").fetchall()
+    bought = connection.execute(f"""
         SELECT count(*) FROM (
             SELECT DISTINCT customer_id, item FROM item_days SEMI JOIN active USING (customer_id)
-            WHERE day >= {start} AND day < {start} + {workspace.cross_sell.horizon})
-        WHERE item IN (SELECT item FROM popular) OR (customer_id, item) IN (SELECT (customer_id, item) FROM own)""")
-    return {item for (item,) in items}, int(sold.fetchall()[0][0])
+            WHERE day >= {start} AND day < {start} + {workspace.cross_sell.horizon}) SEMI JOIN sold USING (item)""")
+    return {item for (item,) in items}, int(bought.fetchall()[0][0])
 
 
 def _missing(count: Count) -> int:

@@ -91,7 +91,10 @@ def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str
     shaping = workspace.model_dump(
         mode="json", include={"churn", "lifetime_value", "cross_sell", "training", "timezone"}
     )
-    code = [path.read_bytes().hex() for path in sorted((ROOT / "training").rglob("*.py"))]
+    for name in ("stock", "exclude", "margin_floor", "one_off", "kind"):  # what is offered, not what is learnt
+        del shaping["cross_sell"][name]
+    folders = ("features", "training")
+    code = [path.read_bytes().hex() for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     return hashlib.sha256(json.dumps([kind, str(as_of), data, shaping, code]).encode()).hexdigest()
 
 

@@ -232,6 +232,7 @@ def _affinity() -> dict[str, str]:
         "item_n_purchases": mine("count(*)"),
         **{f"item_n_purchases_{w}d": mine("count(*)", f"age <= {w}") for w in (30, 90, 365)},
         "item_n_purchases_decayed_90d": mine("sum(exp(-age / 90.0))"),
+        "item_n_purchases_decayed_30d": mine("sum(exp(-age / 30.0))"),
         "item_n_purchases_next_90d_last_year": mine("count(*)", "age BETWEEN 276 AND 365"),
         "item_spend_90d": mine("coalesce(sum(spend), 0)", "age <= 90"),
         "item_spend_365d": mine("coalesce(sum(spend), 0)", "age <= 365"),
@@ -253,9 +254,17 @@ def _popularity() -> dict[str, str]:
         f"(SELECT count(*) * 1.0 FROM item_day WHERE item = k.item AND age BETWEEN {nearest} AND 365)"
         for nearest in (276, 1)
     )
+    first = (
+        "SELECT customer_id, max(age) AS first, count(*) AS n FROM item_day WHERE item = k.item GROUP BY customer_id"
+    )
+    of_90 = "(SELECT count(DISTINCT customer_id) FROM item_day WHERE age <= 90)"
+    earlier, again = (f"(SELECT count(*) FROM ({first}) WHERE first > 30 AND n > {times})" for times in (0, 1))
     return {f"item_buyers_{w}d": share(w) for w in (30, 90, 365)} | {
         "item_rising": f"{share(30)} / ({share(365)})",
         "item_share_next_90d_last_year": f"{then} / {year}",
+        "item_new_buyers_90d": f"(SELECT count(*) * 1.0 FROM ({first}) WHERE first <= 90) / nullif({of_90}, 0)",
+        "item_rebought_share": f"CASE WHEN {earlier} > 0 THEN ({again} + 20 * 0.05) / ({earlier} + 20) END",
+        "item_days_on_sale": "(SELECT max(age) FROM item_day WHERE item = k.item)",
     }
 
 
@@ -268,7 +277,13 @@ def _co_purchase() -> dict[str, str]:
     both = """(SELECT count(*) * 1.0 FROM (SELECT customer_id FROM item_day WHERE age <= 365 AND item = k.item
         INTERSECT SELECT customer_id FROM item_day WHERE age <= 365 AND item = k.other))"""
     share = f"{both} / {buyers} AND item = k.other)"
-    return {"co_buyers_365d": share, "co_purchase_lift_365d": f"{share} / ({buyers} AND item = k.item) / {buyers}))"}
+    sizes = [f"({buyers} AND item = k.{name}) + 10)" for name in ("item", "other")]
+    return {
+        "n_bought_both_365d": both,
+        "co_buyers_365d": share,
+        "co_purchase_lift_365d": f"{share} / ({buyers} AND item = k.item) / {buyers}))",
+        "co_purchase_cosine_365d": f"{both} / sqrt({sizes[0]} * {sizes[1]})",
+    }
 
 
 _EVERYBODY = "(SELECT customer_id FROM line UNION SELECT customer_id FROM customers WHERE signed_up_at < :as_of)"

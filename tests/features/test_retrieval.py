@@ -8,12 +8,11 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pytest
 from builders import make_transactions
 
-from features import candidates, retrieval, snapshot
+from features import retrieval, snapshot
 from features.engagement import TREATMENT
 from perennial import storage
 from perennial.settings import Workspace
@@ -134,35 +133,3 @@ def test_no_model_sees_treatment_or_consent(shop: Shop) -> None:
         projections = shop.store.get_feature_service(service).feature_view_projections
         seen = {field.name for projection in projections for field in projection.features}
         assert seen == set(names_of(shop)) - hidden
-
-
-def test_candidates_pair_every_customer_with_every_category(shop: Shop) -> None:
-    """Their design has the named columns; a category never bought is null where it would be the customer's own."""
-    customers = retrieval.customer_rows(shop.store, shop.workspace, [WINTER])
-    pairs = candidates.candidates(shop.workspace, WINTER, customers["customer_id"])
-    names = candidates.names(shop.workspace)
-    found = pd.DataFrame(candidates.design(shop.store, shop.workspace, pairs, customers), columns=names)
-    assert len(pairs) == len(customers) * 4
-    own = part_of(shop, "product_affinity", WINTER)
-    assert found["item_n_purchases"].notna().sum() == len(own)
-    assert found["item_buyers_365d"].notna().all()
-    T = customers.set_index("customer_id")["T"]
-    np.testing.assert_array_equal(found["T"], T[pairs["customer_id"]])
-
-
-def test_lift_is_the_mean_over_what_else_the_customer_bought(shop: Shop) -> None:
-    """Pair by pair from the snapshot's lifts: of an item, over the customer's others of the year; else null."""
-    customers = retrieval.customer_rows(shop.store, shop.workspace, [WINTER])
-    pairs = candidates.candidates(shop.workspace, WINTER, customers["customer_id"])
-    design = candidates.design(shop.store, shop.workspace, pairs, customers)
-    found = design[:, candidates.names(shop.workspace).index(candidates.LIFT)]
-    lifts = part_of(shop, "co_purchase", WINTER).set_index(["item", "other"])["co_purchase_lift_365d"]
-    own = part_of(shop, "product_affinity", WINTER)
-    bought = own[own["item_days_since_last"] <= 365].groupby("customer_id")["item"].agg(set)
-    paired = set(lifts.index.get_level_values("item"))
-    for pair, lift in zip(pairs.itertuples(), found, strict=True):
-        others = bought.get(pair.customer_id, set()) & paired - {pair.item} if pair.item in paired else set()
-        expected = [lifts.get((pair.item, other), 0.0) for other in others]
-        assert lift == pytest.approx(np.mean(expected) if expected else np.nan, rel=1e-5, nan_ok=True)
-    assert np.isfinite(found).any()
-    assert np.isnan(found).any()

@@ -25,9 +25,9 @@ from workspaces import small_workspace
 from perennial import cli, registry
 
 COMMANDS = [
-    "backtest", "check", "churn segments", "churn sensitivity", "compare", "demo", "export", "ingest",
-    "list churn-risk", "monitor", "promote", "publish", "reproduce", "rollback", "run", "schedule", "score", "serve",
-    "simulate", "snapshot", "train",
+    "backtest", "campaigns", "check", "churn segments", "churn sensitivity", "compare", "customer", "demo", "erase",
+    "export", "ingest", "keys add", "keys list", "keys revoke", "list bought-with", "list churn-risk", "monitor",
+    "promote", "publish", "reproduce", "rollback", "run", "schedule", "score", "serve", "simulate", "snapshot", "train",
 ]  # fmt: skip
 HEAVY = {"bentoml", "evidently", "feast", "ibis", "lightgbm", "matplotlib", "mlflow", "pandas", "scipy", "sklearn"}
 

@@ -113,16 +113,17 @@ def test_the_log_stays_within_its_days_and_its_space(tmp_path: Path) -> None:
 
 
 def test_a_forgotten_customer_is_in_no_file(tmp_path: Path) -> None:
-    """Batches, answers and lists of every as_of; the others stay as they were, and again there is nothing to remove."""
+    """Batches, answers and lists of every as_of; the others stay as they were, also when asked again."""
     workspace = make_workspace(tmp_path)
     predictions.log_batch(workspace, make_scores())
     predictions.log_batch(workspace, make_scores(as_of=date(2024, 4, 1)), role="shadow")
     predictions.log_served(workspace, make_scores(), "list", AT)
     before = predictions.read(workspace)
-    assert predictions.forget(workspace, "c1") == 3
-    after = predictions.read(workspace)
-    pd.testing.assert_frame_equal(after, before[before["customer_id"] != "c1"].reset_index(drop=True))
-    assert predictions.forget(workspace, "c1") == 0
+    assert (before["customer_id"] == "c1").sum() == 3
+    for _ in range(2):
+        predictions.forget(workspace, ["c1"])
+        after = predictions.read(workspace)
+        pd.testing.assert_frame_equal(after, before[before["customer_id"] != "c1"].reset_index(drop=True))
 
 
 def test_writing_while_others_read_and_put_together(tmp_path: Path) -> None:

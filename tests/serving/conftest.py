@@ -12,6 +12,7 @@ from workspaces import run_line, small_workspace
 from perennial.settings import Service, Workspace
 
 KEY = "a-secret"
+PRIVACY_KEY = "a-privacy-key-of-tests"
 # What the service takes for the time: some hours into the day that was published.
 NOW = datetime(2023, 7, 1, 18, tzinfo=UTC)
 
@@ -36,10 +37,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 @pytest.fixture(scope="module")
 def environment(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
-    """What `perennial serve` finds set: the shop's home, its MLflow and a key."""
+    """What `perennial serve` finds set: the shop's home, its MLflow and its keys."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERENNIAL_HOME", str(shop.workspace.home_path))
         patch.setenv("PERENNIAL_API_KEY", KEY)
+        patch.setenv("PERENNIAL_PRIVACY_KEY", PRIVACY_KEY)
         patch.setenv("MLFLOW_TRACKING_URI", shop.tracking_uri)
         patch.setenv("BENTOML_HOME", str(tmp_path_factory.mktemp("bentoml")))
         patch.setenv("BENTOML_DO_NOT_TRACK", "true")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.parse import quote
 import hypothesis
 import pytest
 import schemathesis
+from private_shop import answering_from
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
@@ -44,8 +46,12 @@ schema = schemathesis.openapi.from_dict(without_keys())
 
 
 @pytest.fixture(scope="module")
-def client(app: Any, environment: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    with TestClient(app, headers=BEARER) as client:
+def client(
+    app: Any, shop: Any, environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient]:
+    """On a copy of the shop: some of what is asked keeps events, consents or erases."""
+    home = shutil.copytree(shop.workspace.home_path, tmp_path_factory.mktemp("described") / "home")
+    with TestClient(app, headers=BEARER) as client, answering_from(home):
         yield client
 
 

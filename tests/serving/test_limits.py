@@ -29,6 +29,11 @@ async def _waiting(scope: Any, receive: Any, send: Any) -> None:
     await _prompt(scope, receive, send)
 
 
+async def _slow(scope: Any, receive: Any, send: Any) -> None:
+    await asyncio.sleep(LIMITS.timeout * 2)
+    await _prompt(scope, receive, send)
+
+
 async def _stuck(scope: Any, receive: Any, send: Any) -> None:
     await asyncio.sleep(60)
 
@@ -87,11 +92,12 @@ def test_more_than_can_be_kept_up_with_are_turned_away() -> None:
 
 
 def test_no_answer_in_time_is_a_503() -> None:
-    """An answer that has not begun in time never will; one that has may take its time."""
+    """An answer that has not begun in time never will; one that has may take its time, and so may an erasure."""
     answer = through(_stuck, lambda client: client.get("/"))
     assert (answer.status_code, code(answer)) == (503, "timeout")
     assert answer.headers["retry-after"] == "1"
     assert through(_long, lambda client: client.get("/")).text == "xxxxxx"
+    assert through(_slow, lambda client: client.delete("/")).text == "0"
 
 
 def test_a_request_has_an_id_and_a_line(caplog: pytest.LogCaptureFixture) -> None:

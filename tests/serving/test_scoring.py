@@ -12,13 +12,13 @@ from typing import NamedTuple
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from workspaces import AS_OF
+from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING
 
 from features import retrieval, snapshot
 from perennial import cli, predictions, registry, storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
-from serving import scoring
+from serving import offers, scoring
 from serving.predictor import Predictor
 
 from .conftest import Shop
@@ -83,7 +83,7 @@ def test_scoring_again_gives_the_same_files(copy: Copy) -> None:
 def test_blocks_do_not_show(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offers ranked fifty pairs at a time are those of a single block."""
     before = pd.read_parquet(copy.offers)
-    monkeypatch.setattr(scoring, "_OFFER_BLOCK", 400)
+    monkeypatch.setattr(offers, "_BLOCK", 400)
     copy.score()
     pd.testing.assert_frame_equal(pd.read_parquet(copy.offers), before)
 
@@ -103,7 +103,7 @@ def test_without_a_cross_sell_champion_nothing_is_offered(copy: Copy) -> None:
     """The file is there with its columns and no rows; scores name no model for it."""
     versions = {kind: name for kind, name in copy.predictor.versions.items() if kind != "cross_sell"}
     copy.score(replace(copy.predictor, offers=None, versions=versions))
-    assert pq.read_table(copy.offers).schema.equals(scoring.OFFERS)
+    assert pq.read_table(copy.offers).schema.equals(offers.OFFERS)
     assert pd.read_parquet(copy.offers).empty
     assert pd.read_parquet(copy.scores)["cross_sell_model"].isna().all()
 
@@ -191,3 +191,55 @@ def test_a_challenger_without_files_keeps_nobody_from_being_scored(challenged: C
     assert said[0].startswith("a challenger is not scored: the files of models:/small.churn/")
     assert not storage.shadow_path(challenged.workspace.home_path, AS_OF, "scores").exists()
     tracker.delete_model_version("small.churn", gone.version)
+
+
+def test_repeats_and_new_items_are_ranked_apart(copy: Copy) -> None:
+    """With `kind` only that kind is offered, in the order and with the probability that it has among both."""
+    copy.score(changed(copy.predictor, "cross_sell", top=100))
+    both = pd.read_parquet(copy.offers)
+    for kind in ("repeat", "new"):
+        copy.score(changed(copy.predictor, "cross_sell", top=100, kind=kind))
+        found, expected = pd.read_parquet(copy.offers), both[both["kind"] == kind]
+        columns = ["customer_id", "item", "probability", "kind"]
+        pd.testing.assert_frame_equal(found[columns], expected[columns].reset_index(drop=True))
+        assert (found.groupby("customer_id")["rank"].max() == found.groupby("customer_id").size()).all()
+
+
+def test_what_may_not_be_offered_makes_room(copy: Copy) -> None:
+    """An excluded item is in nobody's offers, and in no rule; the next ones move up."""
+    copy.score(changed(copy.predictor, "cross_sell", top=3))
+    before = pd.read_parquet(copy.offers)
+    copy.score(changed(copy.predictor, "cross_sell", exclude=("tea",)))
+    found = pd.read_parquet(copy.offers)
+    expected = before[before["item"] != "tea"].groupby("customer_id").head(2)
+    assert found[["customer_id", "item"]].to_numpy().tolist() == expected[["customer_id", "item"]].to_numpy().tolist()
+
+
+def test_owned_one_offs_are_not_offered_again(copy: Copy) -> None:
+    """By the rule's share alone: were everything a one-off, only new items would be left."""
+    copy.score(changed(copy.predictor, "cross_sell", one_off=0.99))
+    assert pd.read_parquet(copy.offers)["kind"].unique().tolist() == ["new"]
+
+
+def test_newcomers_are_offered_what_sells(copy: Copy) -> None:
+    """Who signed up and has not bought yet gets the most popular categories, as new; who refused profiling nothing."""
+    found = pd.read_parquet(copy.offers)
+    popular = pd.read_parquet(storage.snapshot_part(copy.workspace.home_path, "popularity", AS_OF))
+    best = popular.sort_values("item_buyers_365d", ascending=False)["item"].head(2).tolist()
+    newcomers = found[found["customer_id"].isin([f"c{number:04}" for number in NEVER_BOUGHT])]
+    assert newcomers.groupby("customer_id")["item"].agg(list).tolist() == [best] * len(NEVER_BOUGHT)
+    assert newcomers["kind"].unique().tolist() == ["new"]
+    assert newcomers["probability"].between(0.01, 1).all()
+    assert not found["customer_id"].isin([f"c{number:04}" for number in NO_PROFILING]).any()
+
+
+def test_another_stock_list_is_not_current(copy: Copy, tmp_path: Path) -> None:
+    """The file's name stays, its items change: the offers are made again."""
+    stock = tmp_path / "stock.csv"
+    pd.DataFrame({"item": ["tea", "cake"]}).to_csv(stock, index=False)
+    listed = changed(copy.predictor, "cross_sell", stock=(str(stock),))
+    copy.score(listed)
+    assert set(pd.read_parquet(copy.offers)["item"]) == {"tea", "cake"}
+    assert scoring.is_current(listed, AS_OF)
+    pd.DataFrame({"item": ["tea"]}).to_csv(stock, index=False)
+    assert not scoring.is_current(listed, AS_OF)

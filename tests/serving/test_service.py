@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -36,6 +37,8 @@ from perennial import predictions, registry, settings, storage
 from perennial.settings import Service, SettingsError, Workspace
 from serving import processes, scoring, service
 from serving.answers import RETRY_SECONDS, Answers
+from serving.bought_with import bought_with
+from serving.keys import Keys
 from serving.predictor import SCORE_COLUMNS, Predictor
 
 KEY = "a-secret"
@@ -151,6 +154,19 @@ def test_explain_adds_reasons_where_there_is_a_probability(client: TestClient) -
     assert [other["reasons"] for other in others] == [[], []]
     assert last["reasons"]
     assert [last] == ask(client, "c0256", explain=True).json()["scores"]
+
+
+def test_a_product_page_is_told_what_goes_with_an_item(client: TestClient, shop: Any) -> None:
+    """The batch's rules of one item, as many as asked; an item without one is a 404 that names it."""
+    rules = bought_with(shop.workspace, AS_OF, None, 20)
+    item = rules["item"].iloc[0]
+    found = client.get(f"/v1/items/{item}/bought-with?top=1").json()
+    expected = rules[rules["item"] == item].head(1).drop(columns="item").to_dict("records")
+    assert found == {"item": item, "as_of": str(AS_OF), "bought_with": expected}
+    refused = client.get("/v1/items/hammers/bought-with")
+    assert refused.status_code == 404
+    assert refused.json()["error"]["code"] == "unknown_item"
+    assert refused.json()["error"]["details"] == {"item": "hammers"}
 
 
 def test_model_says_what_answers(client: TestClient, shop: Any) -> None:
@@ -471,13 +487,34 @@ def test_a_taken_port_is_said_at_once(home: Path) -> None:
         processes.serve(home, Service(port=other.getsockname()[1]), lambda: NOW)
 
 
+def test_an_unusable_certificate_stops_the_start(home: Path, tmp_path: Path) -> None:
+    """A certificate that is not there, or not of its key, is an error before anything is loaded."""
+    mine, other = _certificate(tmp_path), tmp_path / "other"
+    other.mkdir()
+    _certificate(other)
+    for certificate, key in ((tmp_path / "none.pem", tmp_path / "key.pem"), (mine, other / "key.pem")):
+        own = Service(port=49_151, tls_certificate=str(certificate), tls_key=str(key))
+        with pytest.raises(SettingsError, match=r"service.tls_certificate .* cannot be used"):
+            processes.serve(home, own, lambda: NOW)
+
+
 def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> None:
-    """Started as a command it answers as the file says, names no customer in metrics or log, and ends on SIGTERM."""
-    outside = tmp_path / "outside"
+    """Started as a command it answers as the file says, in TLS alone, names no customer in metrics or log, ends on
+    SIGTERM; a key counts from the moment that it is made to that in which it is revoked."""
+    outside, port, keys = tmp_path / "outside", _free_port(), Keys(home)
     outside.mkdir()
-    port = _free_port()
-    with _process(home, port, outside) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    trusted = ssl.create_default_context(cafile=_certificate(tmp_path))
+    here = f"https://127.0.0.1:{port}"
+    with _process(home, port, outside) as process, httpx.Client(base_url=here, verify=trusted) as client:
         _wait_until_ready(client, process)
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(f"http://127.0.0.1:{port}/livez")
+        key = keys.add("crm", NOW)
+        headers = {"Authorization": f"Bearer {key}"}
+        assert client.get("/v1/model", headers=headers).status_code == 200
+        assert client.get("/v1/lists/churn-risk", headers=headers).status_code == 403
+        keys.revoke(key.split("_")[1], NOW)
+        assert client.get("/v1/model", headers=headers).status_code == 401
         rows = [client.get(f"/v1/customers/{KNOWN}", headers=BEARER).json()["scores"]]
         assert_equal_to_file(rows, scores_file(shop.workspace).query("customer_id == @KNOWN"))
         assert client.get("/v1/model").status_code == 401
@@ -487,10 +524,13 @@ def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> No
         log, _ = process.communicate(timeout=10)
     assert process.returncode == 0
     assert 'endpoint="/v1/customers/{customer_id}",http_response_code="200"' in metrics
-    for text in (metrics, log):
+    audited = (home / "audit.jsonl").read_text()
+    assert [json.loads(line)["status"] for line in audited.splitlines()] == [200, 403, 200]
+    for text in (metrics, log, audited):
         assert KNOWN not in text
         assert "wp-login" not in text
         assert KEY not in text
+        assert key not in text
     assert list(outside.iterdir()) == []
     assert predictions.read(settings.of_home(home)).query("via == 'card'")["customer_id"].tolist() == [KNOWN]
 
@@ -501,8 +541,18 @@ from datetime import UTC, datetime
 from perennial.settings import Service
 from serving.processes import serve
 now = datetime(2023, 7, 1, 18, tzinfo=UTC)
-serve(pathlib.Path(sys.argv[1]), Service(port=int(sys.argv[2])), lambda: now)
+home, port = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+own = {"tls_certificate": str(home.parent / "certificate.pem"), "tls_key": str(home.parent / "key.pem")}
+serve(home, Service(port=port, **own), lambda: now)
 """
+
+
+def _certificate(folder: Path) -> Path:
+    """One of this machine's own, for two days, and its key beside it."""
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=perennial",
+               "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "certificate.pem"]  # fmt: skip
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder / "certificate.pem"
 
 
 def _free_port() -> int:
@@ -527,7 +577,7 @@ def _process(home: Path, port: int, folder: Path) -> Iterator[subprocess.Popen[s
 
 
 def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[str]) -> None:
-    for _ in range(600):  # 10 s of imports, five times that beside busy neighbours
+    for _ in range(1200):  # 10 s of imports, five times that beside busy neighbours
         assert process.poll() is None, process.stdout and process.stdout.read()
         try:
             if client.get("/readyz").status_code == 200:
@@ -535,4 +585,4 @@ def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[str]) -> N
         except httpx.ConnectError:
             pass
         time.sleep(0.1)
-    pytest.fail("not ready within a minute")
+    pytest.fail("not ready within two minutes")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 
-from features import candidates, retrieval, snapshot
+from features import retrieval, snapshot
 from perennial import ingest, storage
 from perennial.settings import Workspace
-from training import cross_sell, metrics
+from training import cross_sell, labels, metrics
 from training.cross_sell import Backtest, NoCrossSell
 from training.models.offer_model import OfferModel
 
@@ -86,11 +86,10 @@ def test_the_judged_window_taught_nothing_to_the_model_it_judges(
     """The backtest's predictions are those of a model of the two earlier windows; the final one knows all three."""
     *earlier, judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)
     model, backtest = trained
-    taught = cross_sell._fit(
-        world.workspace, [cross_sell._pairs(world.store, world.workspace, cutoff, judged) for cutoff in earlier]
+    taught = cross_sell.learnt(
+        world.workspace, [cross_sell.lesson(world.store, world.workspace, cutoff, judged) for cutoff in earlier]
     )
-    customers = retrieval.customer_rows(world.store, world.workspace, [judged])
-    rows = candidates.design(world.store, world.workspace, backtest.keys, customers)
+    rows = cross_sell.lesson(world.store, world.workspace, judged, TRAINED_AT).pairs.rows
     np.testing.assert_allclose(taught.probability(rows), backtest.predicted, rtol=1e-12)
     assert np.abs(model.probability(rows) - backtest.predicted).max() > 0.01
 
@@ -139,15 +138,26 @@ def test_items_can_be_ranked_without_a_products_table(world: World, tmp_path_fac
     assert cross_sell.train(store, items, TRAINED_AT).level == "item"
     assert backtest.keys["item"].str.startswith("P").all()
     assert metrics.auc(backtest.bought, backtest.predicted) > 0.7
+    bought = labels.items_bought(items, [cutoffs[-1]], TRAINED_AT)
+    asked = bought["customer_id"].isin(backtest.keys["customer_id"]).sum()
+    assert backtest.bought.sum() + len(backtest.missed) == asked
 
 
-def test_a_sample_of_many_customers_is_the_same_every_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chosen by a hash of the id: whatever the order, and whoever else is there, an id is in or out."""
-    monkeypatch.setattr(cross_sell, "_MOST_ROWS", 2_000)
+def test_a_sample_of_many_customers_is_the_same_every_time(world: World) -> None:
+    """Chosen by a hash of the id: whatever the order, an id is in or out."""
+    customers = retrieval.customers_at(world.workspace, TRAINED_AT).to_frame()
+    chosen = set(cross_sell._sampled(customers, 50)["customer_id"])
+    assert len(chosen) == 50
+    assert set(cross_sell._sampled(customers[::-1], 50)["customer_id"]) == chosen
+    assert set(cross_sell._sampled(customers, 20)["customer_id"]) < chosen
+
+
+def test_a_sampled_lesson_has_whole_customers(world: World) -> None:
+    """About so many pairs as asked for, and each customer's all."""
     judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)[-1]
-    ids = pd.Series(retrieval.customers_at(world.workspace, judged))
-    chosen = set(cross_sell._sampled(world.workspace, judged, ids))
-    categories = len(pd.read_parquet(storage.snapshot_part(world.workspace.home_path, "popularity", judged)))
-    assert len(chosen) == 2_000 // categories
-    assert set(cross_sell._sampled(world.workspace, judged, ids[::-1])) == chosen
-    assert date(2024, 5, 2) == judged
+    whole, part = (cross_sell.lesson(world.store, world.workspace, judged, TRAINED_AT, n) for n in (10**9, 2_000))
+    ids = part.pairs.customer_ids
+    assert 1_900 < len(part.bought) <= 2_000
+    kept = whole.pairs.keys["customer_id"].isin(ids).to_numpy()
+    np.testing.assert_array_equal(part.bought, whole.bought[kept])
+    assert part.n_bought == whole.n_bought

@@ -2,61 +2,153 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 
 from perennial.settings import CrossSell
-from training.models.customer_model import PyFunc, Stored, boosted, predicted
+from training.models.customer_model import PyFunc, Stored, boosted, predicted, sigmoid
 
 Floats = NDArray[np.floating]
+Rows = NDArray[np.float32]
 
 PARAMETERS: dict[str, Any] = {
-    "objective": "binary", "learning_rate": 0.1, "num_leaves": 31, "min_child_samples": 100, "feature_fraction": 0.8,
+    "objective": "binary", "learning_rate": 0.07, "num_leaves": 15, "min_child_samples": 300, "feature_fraction": 0.5,
     "bagging_fraction": 0.5, "bagging_freq": 1, "lambda_l2": 5.0,
 }  # fmt: skip
 ROUNDS = 100
 
+# What the plain score of a new category looks at, in logarithms: how popular it is, how well it goes with what the
+# customer bought, and how widely this customer buys.
+PLAIN = ("item_buyers_365d", "item_co_purchase", "n_categories_365d")
+_SMALL = 1e-3
+
+
+class Line(NamedTuple):
+    """From a score's log-odds to calibrated ones."""
+
+    slope: float
+    intercept: float
+
+
+AS_IT_IS = Line(1.0, 0.0)
+
 
 @dataclass(frozen=True)
 class OfferModel:
-    """A booster over (customer, item) rows whose columns are `names`, in order; it sees those in `used`."""
+    """A booster over (customer, item) rows whose columns are `names`, in order, calibrated apart for each kind.
+
+    It sees the columns in `used`.
+
+    The log-odds of a new category are the mean of the booster's and of a plain score's: an intercept and a weight for
+    each of `PLAIN`. What a booster learns of last season's new categories has often passed by the next one; that what
+    is popular is bought has not. Items are too many for that: there the booster stands alone, and `plain` is null.
+
+    `newcomer_rate`: purchases of an item by who has never bought, per share of their segment who bought it in a year.
+    `launch_rate`: purchases of an item that nobody had bought, per share of a customer's purchases in its category.
+    """
 
     names: tuple[str, ...]
     used: tuple[str, ...]
     horizon: int
     level: str
     booster: lgb.Booster
+    plain: tuple[float, ...] | None = None
+    repeat: Line = AS_IT_IS
+    new: Line = AS_IT_IS
+    newcomer_rate: float = 0.0
+    launch_rate: float = 0.0
 
-    def probability(self, rows: NDArray[np.float32]) -> Floats:
+    def probability(self, rows: Rows) -> Floats:
         """Per (customer, item) row of float32 features in the order of `names`."""
-        return predicted(self.booster, _columns(rows, self.names, self.used))
+        lines = np.where(self.owned(rows)[:, None], self.repeat, self.new)
+        return sigmoid(lines[:, 0] * self._score(rows) + lines[:, 1])
+
+    def newcomer_probability(self, shares: Floats) -> Floats:
+        """For who has never bought: from each item's share of the buyers of their segment."""
+        return np.minimum(self.newcomer_rate * shares, 1.0)
+
+    def launch_probability(self, shares: Floats) -> Floats:
+        """For an item that nobody has bought: from the share of each customer's purchases that is of its category."""
+        return np.minimum(self.launch_rate * shares, 1.0)
+
+    def calibrated(self, rows: Rows, bought: Floats) -> Self:
+        """The same model with a line for repeats and one for new items, fitted on these rows (Platt 1999)."""
+        score, owned = self._score(rows), self.owned(rows)
+        return replace(self, repeat=_line(score[owned], bought[owned]), new=_line(score[~owned], bought[~owned]))
+
+    def owned(self, rows: Rows) -> NDArray[np.bool_]:
+        """Whether the customer has bought the item before."""
+        return rows[:, self.names.index("item_n_purchases")] > 0
+
+    def _score(self, rows: Rows) -> Floats:
+        if len(rows) == 0:  # which LightGBM 4.7 refuses
+            return np.empty(0)
+        score = predicted(self.booster, _columns(rows, self.names, self.used), raw_score=True)
+        if self.plain is not None:
+            new, (intercept, *weights) = ~self.owned(rows), self.plain
+            score[new] = (score[new] + _logarithms(rows[new], self.names) @ np.array(weights) + intercept) / 2
+        return score
 
     def save(self, folder: Path) -> None:
-        parameters = {"names": self.names, "used": self.used, "horizon": self.horizon, "level": self.level}
+        parameters = {
+            "names": self.names, "used": self.used, "horizon": self.horizon, "level": self.level,
+            "repeat": self.repeat, "new": self.new, "newcomer_rate": self.newcomer_rate,
+            "launch_rate": self.launch_rate, "plain": self.plain,
+        }  # fmt: skip
         Stored(parameters, {"booster": self.booster}).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = Stored.read(folder)
         p = stored.parameters
-        return cls(tuple(p["names"]), tuple(p["used"]), p["horizon"], p["level"], stored.boosters["booster"])
+        return cls(
+            tuple(p["names"]), tuple(p["used"]), p["horizon"], p["level"], stored.boosters["booster"],
+            p["plain"] and tuple(p["plain"]), Line(*p["repeat"]), Line(*p["new"]), p["newcomer_rate"], p["launch_rate"],
+        )  # fmt: skip
 
 
 def fit(
-    rows: NDArray[np.float32], bought: Floats, names: tuple[str, ...], used: tuple[str, ...], sell: CrossSell, seed: int
+    rows: Rows, bought: Floats, names: tuple[str, ...], used: tuple[str, ...], sell: CrossSell, seed: int
 ) -> OfferModel:
     """Fitted on (customer, item) rows of several cutoffs; `bought` is 1 where the item was bought in the horizon."""
     booster = boosted(_columns(rows, names, used), bought, used, PARAMETERS, ROUNDS, seed, sell.boosting)
-    return OfferModel(names, used, sell.horizon, sell.level, booster)
+    model = OfferModel(names, used, sell.horizon, sell.level, booster)
+    new = ~model.owned(rows)
+    if sell.level == "item" or not 0 < bought[new].sum() < new.sum():
+        return model
+    fitted = LogisticRegression(max_iter=200).fit(_logarithms(rows[new], names), bought[new])
+    return replace(model, plain=(float(fitted.intercept_[0]), *map(float, fitted.coef_[0])))
 
 
-def _columns(rows: NDArray[np.float32], names: tuple[str, ...], used: tuple[str, ...]) -> NDArray[np.float32]:
+def _columns(rows: Rows, names: tuple[str, ...], used: tuple[str, ...]) -> Rows:
     return rows if used == names else rows[:, [names.index(name) for name in used]]
+
+
+def _logarithms(rows: Rows, names: tuple[str, ...]) -> Floats:
+    """Of the columns `PLAIN`; what is unknown or below nothing counts as nothing."""
+    chosen = np.nan_to_num(rows[:, [names.index(name) for name in PLAIN]].astype(np.float64)).clip(min=0)
+    shares = np.array([name.startswith("item_") for name in PLAIN])
+    return np.log(chosen + np.where(shares, _SMALL, 1.0))
+
+
+def _line(score: Floats, bought: Floats) -> Line:
+    """The line of least log loss; none of either outcome, and the score stands as it is."""
+    if not 0 < bought.sum() < len(bought):
+        return AS_IT_IS
+
+    def loss(line: Floats) -> tuple[float, Floats]:
+        z = line[0] * score + line[1]
+        error = sigmoid(z) - bought
+        return float(np.mean(np.logaddexp(0, z) - bought * z)), np.array([np.mean(error * score), np.mean(error)])
+
+    return Line(*map(float, minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x))
 
 
 def _load_pyfunc(path: str) -> PyFunc:

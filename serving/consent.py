@@ -1,0 +1,144 @@
+"""Consents given and withdrawn over HTTP: they count at once, in the service and in the next batch.
+
+`customers` says what was true when it was exported. What a customer says here stands, whatever export comes next, until
+`customers` brings a consent with a later `consent_recorded_at` (`catch_up`, after every ingest). An export without that
+column never undoes it: a file made the day before would give back a consent that was withdrawn.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from features.snapshot import has_consent
+from perennial import storage
+from perennial.settings import Workspace
+from serving.predictor import NO_CONSENT, NUMBERS
+
+if TYPE_CHECKING:
+    import duckdb
+
+Kind = Literal["marketing", "profiling"]
+
+KINDS: tuple[Kind, ...] = ("marketing", "profiling")
+# SQL over the rows of `said`: who withdrew the consent to be scored.
+REFUSED_PROFILING = "customer_id IN (SELECT customer_id FROM said WHERE kind = 'profiling' AND NOT granted)"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS consents (
+    customer_id TEXT NOT NULL, kind TEXT NOT NULL, granted INTEGER NOT NULL, recorded_at TEXT NOT NULL,
+    PRIMARY KEY (customer_id, kind)
+) WITHOUT ROWID"""
+_PUT = "INSERT OR REPLACE INTO consents VALUES (?, ?, ?, ?)"
+_ALL = "SELECT customer_id, kind, granted, recorded_at FROM consents ORDER BY customer_id, kind"
+_AT_ONCE = 500  # ids in one query
+
+
+class Consents:
+    """What the customers of one workspace have said here. Every question is put to the file."""
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / "consents.db"
+
+    def put(self, customer_id: str, said: Mapping[Kind, bool], now: datetime) -> None:
+        """Durable when it returns."""
+        self._write([(customer_id, kind, granted, now.isoformat()) for kind, granted in said.items()])
+
+    def of(self, kind: Kind, customer_ids: Sequence[str]) -> dict[str, bool]:
+        """Whether those of these customers who said something of this kind gave their consent."""
+        if not self.path.exists():
+            return {}
+        found: dict[str, bool] = {}
+        for start in range(0, len(customer_ids), _AT_ONCE):
+            block = customer_ids[start : start + _AT_ONCE]
+            among = ", ".join("?" * len(block))
+            query = f"SELECT customer_id, granted FROM consents WHERE kind = ? AND customer_id IN ({among})"
+            found |= {one: bool(granted) for one, granted in self._reader.execute(query, (kind, *block))}
+        return found
+
+    def by(self, customer_id: str) -> dict[Kind, bool]:
+        """What one customer said, by kind."""
+        return {kind: said[customer_id] for kind in KINDS if (said := self.of(kind, [customer_id]))}
+
+    def everybody(self, kind: Kind) -> dict[str, bool]:
+        """The same of all customers, in order."""
+        said = self._all()
+        own = said[said["kind"] == kind]
+        return dict(zip(own["customer_id"], own["granted"].tolist(), strict=True))
+
+    def catch_up(self, workspace: Workspace) -> int:
+        """Takes over what `customers` says later than what was said here; returns how many consents changed."""
+        if not self.path.exists() or workspace.tables.customers is None:
+            return 0
+        values = " ".join(f"WHEN '{kind}' THEN {kind}_consent" for kind in KINDS)
+        with storage.connect(workspace.home_path, workspace.timezone) as connection:
+            self.tell(connection)
+            newer = connection.execute(f"""
+                SELECT customer_id, kind, CASE kind {values} END AS source_says, CAST(consent_recorded_at AS VARCHAR)
+                FROM said JOIN {storage.rows_of(workspace.home_path, "customers")} USING (customer_id)
+                WHERE consent_recorded_at > CAST(recorded_at AS TIMESTAMPTZ) AND source_says IS NOT NULL""").fetchall()
+        self._write(newer)
+        return len(newer)
+
+    def tell(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Gives a connection a table `said`: customer_id, kind, granted, recorded_at (ISO 8601)."""
+        connection.register("said", self._all())
+
+    def _all(self) -> pd.DataFrame:
+        rows: list[tuple[object, ...]] = []
+        if self.path.exists():
+            with closing(self._opened()) as database:
+                rows = database.execute(_ALL).fetchall()
+        said = pd.DataFrame(rows, columns=["customer_id", "kind", "granted", "recorded_at"], dtype=object)
+        return said.astype({"granted": bool} | dict.fromkeys(("customer_id", "kind", "recorded_at"), str))
+
+    def _write(self, rows: Sequence[Sequence[object]]) -> None:
+        with closing(self._opened()) as database, database:
+            database.executemany(_PUT, rows)
+
+    def _opened(self) -> sqlite3.Connection:
+        return storage.database(self.path, _SCHEMA)
+
+    @cached_property
+    def _reader(self) -> sqlite3.Connection:
+        return self._opened()
+
+
+def withheld(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `scores` of a customer who withdrew the consent to be scored since it was written."""
+    return {**row, **dict.fromkeys(NUMBERS), "not_scored_reason": NO_CONSENT}
+
+
+def apply_profiling(
+    said: Mapping[str, bool], customer_ids: Iterable[str], packed: Sequence[str], vectors: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The vectors of customers (a row each, `packed` their columns) with the profiling consents that were said here."""
+    if not said:
+        return vectors
+    changed, column = vectors.copy(), packed.index("profiling_consent")
+    for row, customer_id in enumerate(customer_ids):
+        if customer_id in said:
+            changed[row, column] = said[customer_id]
+    return changed
+
+
+def may_be_listed(workspace: Workspace) -> str:
+    """SQL over `said`: a condition on `customer_id` that holds for who may be listed.
+
+    Where the shop keeps marketing consents that is who has given one, else everybody; what was said here, of marketing
+    and of profiling, comes first.
+    """
+    condition = "customer_id NOT IN (SELECT customer_id FROM said WHERE NOT granted)"
+    if has_consent(workspace, "marketing"):
+        customers = storage.rows_of(workspace.home_path, "customers")
+        condition += f""" AND (customer_id IN (SELECT customer_id FROM {customers} WHERE marketing_consent)
+            OR customer_id IN (SELECT customer_id FROM said WHERE kind = 'marketing'))"""
+    return condition

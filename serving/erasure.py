@@ -1,0 +1,272 @@
+"""Everything that is held of a customer: showing it, and erasing it.
+
+Whatever lies in the home and has a column `customer_id` is looked into, be it a Parquet file or a table of a SQLite
+database, so that a store which comes later is not forgotten; and so are Feast's online store, which calls customers by
+a key of its own, and the store of events where that is a PostgreSQL. A file is written again without the customer under
+its own name and with the stamp it had: what was made from it, of everybody else, stays valid, and nothing is computed
+or trained again.
+
+What was asked to be erased is noted first, in `erased.json`, by a keyed mark: from then on no ingest takes the customer
+in again, and an erasure that is cut off goes on when it is asked for again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features import online
+from features.online import FeatureMismatch
+from perennial import events, predictions, privacy, storage
+from perennial.events import Event, EventStore
+from perennial.privacy import PrivacyKey
+from perennial.sources import fingerprint
+from perennial.tables import CONTRACTS
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+    from perennial.settings import Workspace
+
+ONLINE, EVENTS = "online store", "store of events"
+Found = dict[str, int]
+_SQLITE = b"SQLite format 3\0"
+_PATIENCE = 60  # seconds that a database may be busy
+
+
+class UnknownCustomer(LookupError):
+    """Nothing is held of a customer, nor was anything erased."""
+
+
+def held(workspace: Workspace, store: FeatureStore, customer_id: str) -> dict[str, list[dict[str, Any]]]:
+    """Every row that is held of a customer, by place: a file's path in the home, a database's table, the online store.
+
+    Contact data are readable.
+
+    Raises:
+        UnknownCustomer: there is none.
+        SettingsError: contact data are held, and the privacy key is not there to read them.
+    """
+    home, found = workspace.home_path, {}
+    for path in _parquet_files(home):
+        with suppress(FileNotFoundError):  # a command has replaced it just now
+            found[_place(home, path)] = _rows_in(path, [customer_id]).to_pylist()
+    for path, table in _databases(home):
+        found[f"{_place(home, path)}:{table}"] = _rows_of_database(path, table, customer_id)
+    found[ONLINE] = list(_vectors(workspace, store, customer_id))
+    with _events_elsewhere(workspace) as kept:
+        found[EVENTS] = [asdict(event) for event in _of_store(kept, customer_id)]
+    found = {place: [_readable(row, workspace.pii) for row in rows] for place, rows in found.items() if rows}
+    if not found:
+        raise UnknownCustomer(customer_id)
+    return found
+
+
+def _vectors(workspace: Workspace, store: FeatureStore, customer_id: str) -> Iterator[dict[str, Any]]:
+    """What each publication has of a customer; one that is not whole, or no longer there, is passed over."""
+    for publication in online.publications(workspace.home_path):
+        with suppress(FeatureMismatch):
+            for row in online.online_rows(store, workspace, publication, [customer_id]).values():
+                vector = dict(zip(publication.features, row.vector.tolist(), strict=True))
+                yield {"view": publication.view, "as_of": row.as_of, **vector}
+
+
+def is_known(workspace: Workspace, customer_id: str) -> bool:
+    """Whether the customer is in `customers` or was in the last batch that was scored."""
+    home = workspace.home_path
+    files = storage.parts(storage.tables_folder(home, "customers"))
+    with suppress(storage.CheckFailed):
+        files.append(storage.scores_path(home, storage.latest_scored(home)))
+    return any(_rows_in(file, [customer_id], ["customer_id"]).num_rows for file in files)
+
+
+def erase(
+    workspace: Workspace, store: FeatureStore, customer_ids: Sequence[str],
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Found]:  # fmt: skip
+    """Erases customers from everything in the home and from the online store; returns in which places how many rows
+    were found of each, also by an attempt that was cut off. Nobody else may be writing into the home.
+
+    Raises:
+        UnknownCustomer: of one nothing is held, nor was erased; then nothing is changed.
+        SettingsError: there is no privacy key to mark them with.
+        CheckFailed: the online store, or that of events, does not answer.
+    """
+    home, key = workspace.home_path, PrivacyKey.of_environment()
+    marks = {customer_id: key.mark(customer_id) for customer_id in customer_ids}
+    found = _found(workspace, store, list(marks))
+    noted = privacy.erased(home)
+    for customer_id, mark in marks.items():
+        if not found[customer_id] and mark not in noted:
+            raise UnknownCustomer(customer_id)
+        noted[mark] = {"found": noted.get(mark, {}).get("found", {}) | found[customer_id], "done": False}
+    with privacy.marking(home):
+        storage.write_json(privacy.erased_path(home), noted)
+    _forget(workspace, store, {place for places in found.values() for place in places}, list(marks), progress)
+    for mark in marks.values():
+        noted[mark]["done"] = True
+    storage.write_json(privacy.erased_path(home), noted)
+    return {customer_id: noted[mark]["found"] for customer_id, mark in marks.items()}
+
+
+def _found(workspace: Workspace, store: FeatureStore, customer_ids: Sequence[str]) -> dict[str, Found]:
+    """How many rows there are of each customer in each place where there are any."""
+    home = workspace.home_path
+    found: dict[str, Found] = {customer_id: {} for customer_id in customer_ids}
+    for path in _parquet_files(home):
+        asked = [[one] for one in customer_ids] if _is_as_written(path) else [customer_ids]
+        for some in asked:
+            rows = _rows_in(path, some, ["customer_id"])["customer_id"].to_pylist()
+            _count(found, _place(home, path), {some[0]: len(rows)} if _is_as_written(path) else Counter(rows))
+    for path, table in _databases(home):
+        counts = {one: len(_rows_of_database(path, table, one)) for one in customer_ids}
+        _count(found, f"{_place(home, path)}:{table}", counts)
+    with _events_elsewhere(workspace) as kept:
+        _count(found, EVENTS, {one: len(_of_store(kept, one)) for one in customer_ids})
+    _count(found, ONLINE, online.held(store, workspace, customer_ids))
+    return found
+
+
+def _count(found: dict[str, Found], place: str, counts: Mapping[str, int]) -> None:
+    for customer_id, count in counts.items():
+        if count:
+            found[customer_id][place] = count
+
+
+def _forget(
+    workspace: Workspace, store: FeatureStore, places: set[str], customer_ids: Sequence[str],
+    progress: Callable[[str], None],
+) -> None:  # fmt: skip
+    home = workspace.home_path
+    with _events_elsewhere(workspace) as kept:
+        if kept:
+            kept.forget(customer_ids)
+    online.forget(store, workspace, customer_ids)
+    predictions.forget(workspace, customer_ids)  # by its own lock: a running service writes into this one
+    for path in _parquet_files(home):
+        if _place(home, path) in places:
+            _rewrite_without(path, customer_ids)
+            _note_content(home, path)
+            progress(f"erased from {_place(home, path)}")
+    for path, table in _databases(home):
+        _delete(path, table, customer_ids)
+
+
+@contextmanager
+def _events_elsewhere(workspace: Workspace) -> Iterator[EventStore | None]:
+    """The store of events where it is none of the home's databases."""
+    if workspace.events == "sqlite":
+        yield None
+        return
+    with closing(events.open_store(workspace)) as store:
+        yield store
+
+
+def _of_store(store: EventStore | None, customer_id: str) -> list[Event]:
+    return store.read("customer_id = :customer_id", customer_id=customer_id) if store else []
+
+
+def _parquet_files(home: Path) -> Iterator[Path]:
+    """Those with customers in them, wherever they lie, in a stable order."""
+    for path in sorted(home.rglob("*.parquet")):
+        with suppress(FileNotFoundError):
+            if "customer_id" in pq.read_schema(path).names:
+                yield path
+
+
+def _place(home: Path, path: Path) -> str:
+    return path.relative_to(home).as_posix()
+
+
+def _rows_in(path: Path, customer_ids: Sequence[str], columns: list[str] | None = None) -> pa.Table:
+    """The rows of some customers; only where they may be is read."""
+    if _is_as_written(path):
+        rows = pq.read_table(path, columns=columns, partitioning=None)
+        return rows.filter(_is_among(path, rows, customer_ids))
+    chosen = [("customer_id", "in", list(customer_ids))]
+    return pq.read_table(path, columns=columns, filters=chosen, partitioning=None)
+
+
+def _is_as_written(path: Path) -> bool:
+    """Quarantine keeps ids as a source had them: with blanks around them, or a whole number with a fraction."""
+    return path.parent.name == "quarantine"
+
+
+def _is_among(path: Path, rows: pa.Table, customer_ids: Sequence[str]) -> pa.ChunkedArray:
+    ids, wanted = rows["customer_id"], pa.array(customer_ids, pa.string())
+    if not _is_as_written(path):
+        return pc.is_in(ids, wanted)
+    trimmed = pc.utf8_trim_whitespace(ids)
+    whole = pc.replace_substring_regex(trimmed, r"^(\d+)\.0*$", r"\1")
+    return pc.or_(pc.is_in(trimmed, wanted), pc.is_in(whole, wanted))
+
+
+def _rewrite_without(path: Path, customer_ids: Sequence[str]) -> None:
+    """Row group by row group, so that order, statistics and the file's own metadata stay what they were."""
+    with pq.ParquetFile(path) as given, storage.replacing(path) as draft:
+        codec = given.metadata.row_group(0).column(0).compression.lower()
+        with pq.ParquetWriter(draft, given.schema_arrow, compression=codec) as out:
+            for number in range(given.num_row_groups):
+                rows = given.read_row_group(number)
+                stay = rows.filter(pc.invert(_is_among(path, rows, customer_ids)))
+                if stay.num_rows:
+                    out.write_table(stay, row_group_size=stay.num_rows)
+
+
+def _note_content(home: Path, path: Path) -> None:
+    """A file of the home that is a table's source is known by its content, which is another one now."""
+    for table in CONTRACTS:
+        entries = storage.sources_of(storage.tables_folder(home, table))
+        if any(entry["origin"] == str(path) for entry in entries):
+            noted = [e | {"content": fingerprint(path)} if e["origin"] == str(path) else e for e in entries]
+            storage.write_json(storage.manifest_path(home, table), {"sources": noted})
+
+
+def _databases(home: Path) -> list[tuple[Path, str]]:
+    """The SQLite tables with customers in them."""
+    query = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'customer_id'"
+    found = []
+    for path in filter(_is_sqlite, sorted(home.rglob("*.db"))):
+        with closing(sqlite3.connect(path)) as connection:
+            found += [(path, name) for (name,) in connection.execute(f"{query} AND m.type = 'table'")]
+    return found
+
+
+def _is_sqlite(path: Path) -> bool:
+    """What /metrics counts in is called `.db` too."""
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
+def _rows_of_database(path: Path, table: str, customer_id: str) -> list[dict[str, Any]]:
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute(f'SELECT * FROM "{table}" WHERE customer_id = ?', (customer_id,))
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def _delete(path: Path, table: str, customer_ids: Sequence[str]) -> None:
+    """Nothing of them stays in the file's free places, nor in the log of writes that WAL mode keeps beside it."""
+    with closing(sqlite3.connect(path, timeout=_PATIENCE)) as connection:
+        with connection:
+            query = f'DELETE FROM "{table}" WHERE customer_id = ?'
+            connection.executemany(query, [(customer_id,) for customer_id in customer_ids])
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _readable(row: dict[str, Any], pii: Sequence[str]) -> dict[str, Any]:
+    hidden = [name for name in pii if row.get(name) is not None]
+    if not hidden:
+        return row
+    key = PrivacyKey.of_environment()
+    return row | {name: key.decrypted(row[name]) for name in hidden}

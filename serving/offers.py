@@ -1,0 +1,113 @@
+"""The offers of one as_of: each customer's best items among those that may be offered, with a probability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features import launches
+from features.assortment import Assortment, in_stock
+from features.candidates import Shelf
+from features.newcomers import Newcomers
+from perennial.settings import Workspace
+from training.models.offer_model import OfferModel
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.floating]
+Flags = NDArray[np.bool_]
+
+_BLOCK = 2_000_000  # (customer, item) rows ranked at a time
+OFFERS = pa.schema([
+    ("customer_id", pa.string()), ("as_of", pa.date32()), ("rank", pa.int32()), ("item", pa.string()),
+    ("probability", pa.float64()), ("kind", pa.string()),
+])  # fmt: skip
+
+
+def rank(
+    workspace: Workspace, model: OfferModel, as_of: date, rows: pd.DataFrame, scored: Flags,
+    progress: Callable[[str], None] = lambda _: None,
+) -> pa.Table:  # fmt: skip
+    """The best `cross_sell.top` items of each scored customer and each newcomer, by probability; as `OFFERS`.
+
+    `rows` are those of customer features of everybody known at `as_of`, sorted by id.
+    """
+    ranking = _Ranking.at(workspace, model, as_of, progress)
+    customers = rows[scored]
+    step = max(1, _BLOCK // max(1, ranking.shelf.pairs_each))
+    blocks = [ranking.offers(customers.iloc[start : start + step]) for start in range(0, len(customers), step)]
+    blocks.append(ranking.offers_to_newcomers(Newcomers.at(ranking.shelf, rows)))
+    return pa.concat_tables(blocks).sort_by([("customer_id", "ascending"), ("rank", "ascending")])
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """What can be offered at an as_of: the shelf's `items`, then the launches, which only a stock list names."""
+
+    workspace: Workspace
+    model: OfferModel
+    shelf: Shelf
+    launches: pd.Index
+    items: pd.Index
+    assortment: Assortment
+
+    @classmethod
+    def at(cls, workspace: Workspace, model: OfferModel, as_of: date, progress: Callable[[str], None]) -> Self:
+        shelf = Shelf.at(workspace, as_of)
+        launches = in_stock(workspace).difference(shelf.items)
+        popularity = shelf.popularity.reindex(shelf.items.append(launches))
+        assortment = Assortment.of(workspace, popularity, progress)
+        return cls(workspace, model, shelf, launches, popularity.index, assortment)
+
+    def offers(self, customers: pd.DataFrame) -> pa.Table:
+        """The best `cross_sell.top` items of each customer who has bought before."""
+        pairs, sell = self.shelf.pairs(customers), self.workspace.cross_sell
+        launched = launches.shares(self.shelf, pairs.customer_ids, self.launches)
+        customer = np.append(pairs.customer, pairs.customer_ids.get_indexer(pd.Index(launched["customer_id"])))
+        item = np.append(pairs.item, self.items.get_indexer(pd.Index(launched["item"])))
+        of_launches = self.model.launch_probability(launched["share"].to_numpy())
+        probability = np.append(self.model.probability(pairs.rows), of_launches)
+        owned = np.append(pairs.owned, np.zeros(len(launched), dtype=bool))
+        wanted = self.assortment.may_offer(item, owned)
+        if sell.kind != "both":
+            wanted &= owned == (sell.kind == "repeat")
+        among = np.flatnonzero(wanted)
+        best, ranks = _best(customer[among], item[among], probability[among], sell.top)
+        best = among[best]
+        kind = np.where(owned[best], "repeat", "new")
+        return self._table(pairs.customer_ids[customer[best]], ranks, item[best], probability[best], kind)
+
+    def offers_to_newcomers(self, newcomers: Newcomers) -> pa.Table:
+        """What sells best in the segment of each who has never bought."""
+        sell, segments = self.workspace.cross_sell, len(newcomers.shares)
+        if sell.kind == "repeat":
+            return OFFERS.empty_table()
+        items = np.flatnonzero(self.assortment.offered[: len(self.shelf.items)])
+        segment, item = np.repeat(np.arange(segments), len(items)), np.tile(items, segments)
+        probability = self.model.newcomer_probability(newcomers.shares[segment, item])
+        best, ranks = _best(segment, item, probability, sell.top)
+        offers = pd.DataFrame({"segment": segment[best], "rank": ranks, "item": item[best], "p": probability[best]})
+        customers = pd.DataFrame({"customer_id": newcomers.customer_ids, "segment": newcomers.segment})
+        offers = customers.merge(offers, on="segment")
+        return self._table(offers["customer_id"], offers["rank"], offers["item"].to_numpy(), offers["p"], "new")
+
+    def _table(self, customer_id: Any, ranks: Any, item: Ints, probability: Any, kind: Any) -> pa.Table:
+        columns = {
+            "customer_id": customer_id, "as_of": self.shelf.as_of, "rank": ranks, "item": self.items[item],
+            "probability": probability, "kind": kind,
+        }  # fmt: skip
+        return pa.Table.from_pandas(pd.DataFrame(columns), schema=OFFERS, preserve_index=False)
+
+
+def _best(group: Ints, item: Ints, probability: Floats, top: int) -> tuple[Ints, Ints]:
+    """Positions of the `top` most probable items of each group, best first, and their ranks; ties go by the item."""
+    order = np.lexsort((item, -probability, group))
+    ordered = group[order]
+    ranks = np.arange(len(order)) - np.searchsorted(ordered, ordered) + 1
+    return order[ranks <= top], ranks[ranks <= top]
