@@ -100,9 +100,10 @@ def _rolling() -> dict[str, object]:
         snapshot.snapshot(workspace, [*closed, ROLLING_AS_OF])
         data = datasets.load(retrieval.apply(workspace), workspace, ROLLING_AS_OF, closed)
         judged = backtest.judge_value(data, workspace, closed[-ROLLING_CUTOFFS:])
-    columns = {str(cutoff.as_of): {answer.name: metrics.bias(cutoff.actual, answer.predicted) for answer in cutoff.answers}
-               for cutoff in judged}  # fmt: skip
-    table = pd.DataFrame(columns)
+    table = pd.DataFrame({
+        str(cutoff.as_of): {answer.name: metrics.bias(cutoff.actual, answer.predicted) for answer in cutoff.answers}
+        for cutoff in judged
+    })  # fmt: skip
     table = table.assign(**{"mean |bias|": table.abs().mean(axis=1), "|mean|": table.mean(axis=1).abs()})
     print(f"\n{ROLLING}, total off by, at cutoffs of 92 days (mean |bias| at most {MEAN_BIAS})")
     print(table.to_string(float_format=lambda share: f"{share:.3f}"))
