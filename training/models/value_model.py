@@ -168,7 +168,8 @@ class ValueModel:
         purchases: Floats
         value: Floats
         if self.boosters:
-            shown = Shown.of(self.inputs, vectors, self.outlook(vectors, self.taught_horizon), self.taught_horizon)
+            taught = outlook if days == self.taught_horizon else self.outlook(vectors, self.taught_horizon)
+            shown = Shown.of(self.inputs, vectors, taught, self.taught_horizon)
             longer = self._carried(outlook, shown.outlook, days)
             purchases = predicted(self.boosters["purchases"], shown.design) * longer * self.purchases_level
             discount = self._mean_discount(days) / self._mean_discount(self.taught_horizon)
