@@ -32,6 +32,7 @@ ROLES = {
     ("POST", "/scores"): {"crm", "admin"},
     ("GET", "/customers/{customer_id}"): {"crm", "admin"},
     ("GET", "/offers/{customer_id}"): {"crm", "admin"},
+    ("GET", "/items/{item}/bought-with"): {"crm", "admin"},
     ("POST", "/events"): {"crm", "admin"},
     ("PUT", "/customers/{customer_id}/consent"): {"crm", "admin"},
     ("GET", "/customers/{customer_id}/data"): {"admin"},

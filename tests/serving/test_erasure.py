@@ -106,7 +106,7 @@ def test_everything_held_is_shown(client: TestClient, freshness: Freshness, work
     answer = client.get(f"/v1/customers/{SHOWN}/data").json()
     assert places_of(answer["held"]) == set(FAMILIES)
     what = ["POST /events", "POST /events", "PUT /customers/{customer_id}/consent", "GET /customers/{customer_id}"]
-    assert [line["what"] for line in answer["audit"]] == what
+    assert [line["what"] for line in answer["audit"]][-len(what) :] == what
     customers = next(rows for place, rows in answer["held"].items() if place.startswith("tables/customers"))
     assert [row["email"] for row in customers] == [email(SHOWN)]
     named = {row["customer_id"].strip() for rows in answer["held"].values() for row in rows if "customer_id" in row}
@@ -251,7 +251,7 @@ def test_the_last_customer_may_be_erased(workspace: Workspace) -> None:
 
 def test_nothing_is_erased_while_a_command_is_at_work(client: TestClient, workspace: Workspace) -> None:
     """A run may be writing what is to be erased: 503, when to try again, and nothing is changed."""
-    with storage.locked(workspace.home_path):
+    with storage.locked(workspace.home_path, "a test"):
         answer = client.delete("/v1/customers/c0261")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "in_use")
     assert int(answer.headers["retry-after"]) > 0

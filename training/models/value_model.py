@@ -55,7 +55,7 @@ class Shown(NamedTuple):
 
     @classmethod
     def of(cls, inputs: Inputs, vectors: NDArray[np.float32], outlook: Outlook, horizon: int) -> Self:
-        pace = np.nan_to_num(inputs.column(vectors, "spend_365d")) * horizon / 365
+        pace = np.maximum(np.nan_to_num(inputs.column(vectors, "spend_365d")), 0) * horizon / 365
         return cls(inputs.design(vectors, outlook), outlook, pace)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from perennial.settings import CrossSell
 from training.models import offer_model
 from training.models.offer_model import OfferModel
 
@@ -27,7 +28,7 @@ def pairs(seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def model() -> OfferModel:
     rows, bought = pairs(1)
-    return offer_model.fit(rows, bought, NAMES, 90, "category", 7)
+    return offer_model.fit(rows, bought, NAMES, NAMES, CrossSell(horizon=90), 7)
 
 
 def test_each_kind_is_calibrated_on_the_later_cutoff(model: OfferModel) -> None:
@@ -53,7 +54,7 @@ def test_new_categories_lean_on_a_plain_score(model: OfferModel) -> None:
     intercept, *weights = model.plain
     plain = np.log(rows[:, 1:] + np.array([1e-3, 1e-3, 1])) @ weights + intercept
     np.testing.assert_allclose(odds, np.where(new, (alone + plain) / 2, alone), rtol=1e-6, atol=1e-9)
-    assert offer_model.fit(rows, bought, NAMES, 90, "item", 7).plain is None
+    assert offer_model.fit(rows, bought, NAMES, NAMES, CrossSell(horizon=90, level="item"), 7).plain is None
 
 
 def test_a_stored_model_answers_the_same(model: OfferModel, tmp_path: Path) -> None:
