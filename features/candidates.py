@@ -35,7 +35,12 @@ CONTEXT = (
     "spend_365d", "n_categories_365d", "lines_per_purchase_365d", "category_entropy_365d",
 )  # fmt: skip
 OWNED = "item_n_purchases"
-BESIDE = ("item_co_purchase", "item_co_buyers", "item_similar_customers")
+BESIDE = {
+    "item_co_purchase": "how well the item goes with what the customer bought",
+    "item_co_buyers": "shares of the buyers of what the customer bought who bought the item too, summed",
+    "item_similar_customers": "how much customers with similar purchases bought the item",
+}
+"""Computed for each pair, in no snapshot."""
 # As if so many customers had bought nothing but one item, for each.
 _RIDGE = 200
 _RECENT = "item_n_purchases_decayed_30d"

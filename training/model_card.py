@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from features.candidates import BESIDE
 from features.snapshot import customer_features, features_of
 from perennial import storage
 from perennial.registry import model_name
@@ -130,7 +131,7 @@ def _drivers(workspace: Workspace, model: Model, current: Dataset | None) -> lis
     if not total:
         return []
     of_items = (*features_of("product_affinity", workspace), *features_of("popularity", workspace))
-    meanings = {feature.name: feature.meaning for feature in (*customer_features(workspace), *of_items)}
+    meanings = {feature.name: feature.meaning for feature in (*customer_features(workspace), *of_items)} | BESIDE
     order = np.argsort(-weights, kind="stable")[:_SHOWN_DRIVERS]
     return [Driver(names[i], meanings.get(names[i], ""), float(weights[i]) / total) for i in order if weights[i]]
 

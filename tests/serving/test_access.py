@@ -85,7 +85,7 @@ def routes(of: Any) -> Iterator[APIRoute]:
 
 
 def ask(client: TestClient, method: str, path: str, key: str) -> httpx.Response:
-    real = "/v1" + path.replace("{customer_id}", "nobody" if method == "DELETE" else CUSTOMER)
+    real = "/v1" + path.replace("{customer_id}", "nobody" if method == "DELETE" else CUSTOMER).replace("{item}", "tea")
     return client.request(method, real, json=BODIES.get(path), headers=with_key(key))
 
 

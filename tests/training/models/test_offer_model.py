@@ -69,6 +69,6 @@ def test_a_stored_model_answers_the_same(model: OfferModel, tmp_path: Path) -> N
 
 def test_rates_are_probabilities_at_most(model: OfferModel) -> None:
     """A rate times a share may exceed 1, a probability not."""
-    sure = OfferModel(NAMES, 90, "item", model.booster, newcomer_rate=3.0, launch_rate=2.0)
+    sure = OfferModel(NAMES, NAMES, 90, "item", model.booster, newcomer_rate=3.0, launch_rate=2.0)
     assert sure.newcomer_probability(np.array([0.1, 0.5])).tolist() == pytest.approx([0.3, 1.0])
     assert sure.launch_probability(np.array([0.1, 0.9])).tolist() == pytest.approx([0.2, 1.0])
