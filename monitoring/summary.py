@@ -60,7 +60,7 @@ class Summary:
 
     @property
     def page(self) -> Path:
-        return self.folder / f"run-{self.as_of}-{self.started:%Y%m%dT%H%M%S}.html"
+        return self.folder / f"run-{self.as_of}-{self.started:%Y%m%dT%H%M%S%f}.html"
 
     @property
     def failed(self) -> Stage | None:

@@ -62,7 +62,7 @@ def test_the_page_has_what_a_person_needs(tmp_path: Path) -> None:
         "told: ann@example.org", '<a href="drift.html">', f"<code>{tmp_path}/scores.parquet</code>",
     ):  # fmt: skip
         assert words in text, words
-    assert page == tmp_path / "reports" / "run-2025-01-01-20250101T040007.html"
+    assert page == tmp_path / "reports" / "run-2025-01-01-20250101T040007000000.html"
 
 
 def test_the_record_has_the_same(tmp_path: Path) -> None:
