@@ -93,8 +93,9 @@ def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
         return []
     horizon = workspace.cross_sell.horizon
     return closed_cutoffs(
-        as_of, days[0], outcome_days=horizon, spacing=horizon, most=_CUTOFFS, min_history=workspace.training.min_history
-    )
+        labels.recorded_until(workspace, as_of), days[0], outcome_days=horizon, spacing=horizon, most=_CUTOFFS,
+        min_history=workspace.training.min_history,
+    )  # fmt: skip
 
 
 def train(store: FeatureStore, workspace: Workspace, as_of: date) -> OfferModel:

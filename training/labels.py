@@ -25,8 +25,10 @@ def recorded_until(workspace: Workspace, as_of: date) -> date:
     """The day by which purchases may be missing: `as_of`, or earlier where the shop has been silent as never before.
 
     Such a silence says that a source is missing rather than that everybody has left; it begins where the longest one
-    so far, counted from the last purchase, ends.
+    so far, counted from the last purchase, ends. Where leaving is an event, contracts run on without purchases.
     """
+    if workspace.churn.kind == "event":
+        return as_of
     query = f"""
         SELECT max(day), max(day - before) FROM (
             SELECT day, coalesce(lag(day) OVER (ORDER BY day), day - 1) AS before

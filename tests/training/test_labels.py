@@ -203,3 +203,9 @@ def test_a_silence_as_never_before_is_a_missing_source(shop: Workspace) -> None:
     """The shop was silent for 20 days at most: from 20 days after its last purchase on, purchases may be missing."""
     assert labels.recorded_until(shop, date(2024, 4, 19)) == date(2024, 4, 19)
     assert labels.recorded_until(shop, date(2024, 12, 1)) == date(2024, 4, 20)
+
+
+def test_contracts_run_on_without_purchases(shop: Workspace) -> None:
+    """Where leaving is a cancellation, nobody having bought for long says nothing about what was recorded."""
+    contractual = shop.model_copy(update={"churn": shop.churn.model_copy(update={"kind": "event"})})
+    assert labels.recorded_until(contractual, date(2024, 12, 1)) == date(2024, 12, 1)
