@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from features import candidates, retrieval, snapshot
 from perennial.settings import Workspace
-from training import backtest, cross_sell, datasets, duel, offer_backtest, pipelines
+from training import backtest, cross_sell, datasets, duel, evaluation, offer_backtest, pipelines
 from training.backtest import Bounds, Judged
 from training.models.churn_model import ChurnModel
 from training.models.offer_model import OfferModel
@@ -74,6 +74,15 @@ def _ask(model: Model, rows: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.asarray(model.value(rows) if isinstance(model, ValueModel) else model.probability(rows))
 
 
+def _in_place_of(own: duel.Cutoff, rival: duel.Cutoff) -> duel.Cutoff:
+    """The rival as it would have been judged beside what stood beside the other."""
+    answers = (rival.answers[0], *own.answers[1:])
+    if isinstance(rival, JudgedOffers):
+        assert isinstance(own, JudgedOffers)
+        return replace(rival, answers=answers, by_customer={**own.by_customer, **rival.by_customer})
+    return replace(rival, answers=answers)
+
+
 @dataclass(frozen=True)
 class Contest:
     """Challenger against champion, at the cutoffs at which both can be asked about what neither has learnt."""
@@ -95,7 +104,7 @@ class Contest:
                 Condition(False, f"it answers another question than the champion, so nothing compares them: {changed}")
             ]
         pairs = duel.paired(self._rivals_answers(), self.challenger.judged)
-        return [*self._by_figures(pairs), self._grades()]
+        return [*self._by_figures(pairs), self._grades(pairs)]
 
     def _changed_question(self) -> str:
         mine, theirs = (getattr(version.workspace, self.kind).model_dump() for version in (self.challenger, self.rival))
@@ -105,8 +114,12 @@ class Contest:
             if name not in NOT_THE_QUESTION and mine[name] != theirs[name]
         )
 
-    def _grades(self) -> Condition:
+    def _grades(self, pairs: Sequence[duel.Pair]) -> Condition:
+        """A grade that windows closed since its training have taken from the champion is none to be measured by."""
         mine, theirs = self.challenger.grade, self.rival.grade
+        since = [_in_place_of(own, rival) for rival, own in pairs if rival.as_of >= self.rival.as_of]
+        if since and evaluation.grade(self.kind, since).letter == "none":
+            return Condition(True, f"grade {mine}; by the windows closed since, the champion's {theirs} would be none")
         return Condition(LETTERS.index(mine) >= LETTERS.index(theirs), f"grade {mine}, the champion's is {theirs}")
 
     def _by_figures(self, pairs: Sequence[duel.Pair]) -> Iterator[Condition]:

@@ -101,6 +101,11 @@ def _evaluation(
     return Evaluation(kind, horizon, tuple(judged), board, graded(kind, board, outcomes, simpler, doubt))
 
 
+def grade(kind: str, judged: Sequence[Judged | JudgedOffers]) -> Grade:
+    """By these judged cutoffs alone."""
+    return _evaluation(kind, 0, judged, None).grade
+
+
 def refused(kind: str, horizon: int, problem: CheckFailed) -> Evaluation:
     """Of a model that the data cannot teach at all."""
     return Evaluation(kind, horizon, (), None, Grade("none", str(problem)))

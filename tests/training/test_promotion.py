@@ -73,11 +73,15 @@ class Registry:
         found = registry.champion(self.world.tracker, self.world.workspace, self.kind)
         return found and str(found.version)
 
-    def add(self, said: Said | None = sharper, experiment: str = "world", settings: Any = None, **tags: str) -> str:
-        """A version with a run of its own, judged where version 1 was, or nowhere."""
+    def add(
+        self, said: Said | None = sharper, experiment: str = "world", settings: Any = None, reverse: bool = False,
+        **tags: str,
+    ) -> str:  # fmt: skip
+        """A version with a run of its own, judged where version 1 was, or nowhere; on the `reverse` of what came."""
         first, tracker = self.world.versions[self.kind], self.world.tracker
         folder = Path(mlflow.artifacts.download_artifacts(run_id=first.run_id))
-        judged = [replace(c, answers=(replace(c.answers[0], predicted=said(c)),)) for c in self.judged if said]
+        happened = [replace(c, actual=1 - c.actual) if reverse else c for c in self.judged]
+        judged = [replace(c, answers=(replace(c.answers[0], predicted=said(c)),)) for c in happened if said]
         run = tracker.create_run(tracking.experiment(experiment), run_name="planted")
         for name, value in tracker.get_run(first.run_id).data.params.items():
             tracker.log_param(run.info.run_id, name, value)
@@ -165,6 +169,16 @@ def test_each_reason_keeps_a_version_out(
     assert re.search(reason, verdict.against[0]), verdict.against
     assert shop.tags(number)["gate"] == "refused"
     assert verdict.against[0] in shop.tags(number)["gate_reasons"]
+
+
+def test_a_champion_is_not_measured_by_a_grade_that_later_windows_took(shop: Registry) -> None:
+    """Where it would get none by what happened since its training, a better version without a grade takes its place."""
+    shop.promote(shop.add(unchanged, as_of="2024-04-01"), "a test")
+    verdict = shop.judge(shop.add(grade="none"))
+    assert verdict.against == ("grade none, the champion's is B",)
+    verdict = shop.judge(shop.add(grade="none", reverse=True))
+    assert verdict.passed, verdict.against
+    assert "grade none; by the windows closed since, the champion's B would be none" in verdict.reasons
 
 
 def test_who_stays_out_is_the_challenger_until_promoted(shop: Registry) -> None:
