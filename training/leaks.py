@@ -104,12 +104,13 @@ def givens_away(data: Dataset, workspace: Workspace) -> list[str]:
     outcomes = pd.DataFrame({
         "customer_id": latest.customer_ids,
         "churned_0": pd.Series(latest.churned).astype("Int8"),
-        "last_0": pd.Timestamp(latest.as_of)
-        - pd.to_timedelta(data.inputs.column(latest.vectors, "days_since_last_purchase"), unit="D"),
+        "silent": pd.Series(data.inputs.column(latest.vectors, "days_since_last_purchase")).astype("Int32"),
     })  # fmt: skip
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         connection.register("given", outcomes)
-        connection.execute("CREATE TEMP TABLE outcomes AS SELECT * REPLACE (last_0::DATE AS last_0) FROM given")
+        connection.execute(f"""
+            CREATE TEMP TABLE outcomes AS
+            SELECT * EXCLUDE (silent), DATE '{latest.as_of}' - silent AS last_0 FROM given""")
         found = leaks(connection, workspace, [latest.as_of])
     suspects = [a for a in found.suspects if a.suspicion != _IDENTIFIES] if found else []
     sentences = [f"attribute `{a.name}` is {a.suspicion}: {a.figure}; {a.remedy}" if a.suspicion == _RECORDED_AFTER
