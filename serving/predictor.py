@@ -127,9 +127,8 @@ class Predictor:
         """Whether this one answers by another version of a kind."""
         return self.versions.get(kind) != other.versions.get(kind)
 
-    def ranking_among(self, vectors: NDArray[np.float32]) -> Predictor:
-        """The same predictor with percentiles that rank a customer among these."""
-        probability = self._churn(vectors)
+    def ranking_among(self, probability: Floats) -> Predictor:
+        """The same predictor with percentiles that rank a customer among these churn probabilities; nan for none."""
         probability = probability[~np.isnan(probability)]
         edges = np.quantile(probability, np.linspace(0, 1, 1001)) if len(probability) else None
         return replace(self, percentile_edges=edges)
@@ -153,7 +152,7 @@ class Predictor:
         silent = np.isin(reasons, (NO_CONSENT, NO_PURCHASE))
         numbers = {
             "churn_probability": probability,
-            "churn_percentile": self._percentile(probability if horizon is None else np.full_like(probability, np.nan)),
+            "churn_percentile": self.percentile(probability if horizon is None else np.full_like(probability, np.nan)),
             "p_alive": forecast.p_alive,
             "expected_purchases": forecast.expected_purchases,
             "lifetime_value": forecast.value,
@@ -188,7 +187,8 @@ class Predictor:
         reasons[inputs.column(vectors, "profiling_consent") == 0] = NO_CONSENT
         return reasons
 
-    def _percentile(self, probability: Floats) -> Floats:
+    def percentile(self, probability: Floats) -> Floats:
+        """From 0 to 100 among whom this one ranks; nan where it ranks nobody."""
         if self.percentile_edges is None:
             return np.full_like(probability, np.nan)
         below = np.searchsorted(self.percentile_edges, probability, side="right") - 1

@@ -72,8 +72,10 @@ def _scores(
     """The predictor with the percentiles of these customers, and a row of `scores` for each; `said` on profiling."""
     names = [feature.name for feature in customer_features(predictor.workspace)]
     vectors = apply_profiling(said, rows["customer_id"], names, retrieval.matrix(rows, names))
-    ranked = predictor.ranking_among(vectors)
-    return ranked, pd.DataFrame(ranked.score(rows["customer_id"].tolist(), as_of, vectors))
+    columns = predictor.score(rows["customer_id"].tolist(), as_of, vectors)
+    ranked = predictor.ranking_among(columns["churn_probability"])
+    columns["churn_percentile"] = ranked.percentile(columns["churn_probability"])
+    return ranked, pd.DataFrame(columns)
 
 
 def shadow(

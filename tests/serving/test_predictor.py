@@ -48,6 +48,10 @@ def scored(predictor: Predictor, customers: pd.DataFrame, vectors: NDArray[np.fl
     return pd.DataFrame(predictor.score(customers["customer_id"].tolist(), AS_OF, vectors)).set_index("customer_id")
 
 
+def ranking(predictor: Predictor, customers: pd.DataFrame, vectors: NDArray[np.float32]) -> Predictor:
+    return predictor.ranking_among(scored(predictor, customers, vectors)["churn_probability"].to_numpy())
+
+
 def with_bands(predictor: Predictor, medium: float, high: float) -> Predictor:
     bands = predictor.workspace.bands.model_copy(update={"medium": medium, "high": high})
     return replace(predictor, workspace=predictor.workspace.model_copy(update={"bands": bands}))
@@ -70,7 +74,7 @@ def test_percentiles_run_from_0_to_100_and_never_fall(
     predictor: Predictor, customers: pd.DataFrame, vectors: NDArray[np.float32]
 ) -> None:
     """Among themselves the lowest is at 0, the highest at 100, half of them at 50 or below."""
-    found = scored(predictor.ranking_among(vectors), customers, vectors).dropna(subset=["churn_probability"])
+    found = scored(ranking(predictor, customers, vectors), customers, vectors).dropna(subset=["churn_probability"])
     found = found.sort_values("churn_probability")
     assert found["churn_percentile"].is_monotonic_increasing
     assert found["churn_percentile"].iloc[[0, -1]].tolist() == [0.0, 100.0]
@@ -82,7 +86,7 @@ def test_a_customer_outside_all_seen_is_at_the_end(
 ) -> None:
     """Likelier to leave than anyone ranked is 100, less likely than anyone is 0."""
     alone = scored(predictor, customers, vectors)["churn_probability"].to_numpy()
-    middle = vectors[(alone > np.nanquantile(alone, 0.3)) & (alone < np.nanquantile(alone, 0.7))]
+    middle = alone[(alone > np.nanquantile(alone, 0.3)) & (alone < np.nanquantile(alone, 0.7))]
     found = scored(predictor.ranking_among(middle), customers, vectors)["churn_percentile"].to_numpy()
     assert set(found[alone <= np.nanquantile(alone, 0.25)]) == {0.0}
     assert set(found[alone >= np.nanquantile(alone, 0.75)]) == {100.0}
@@ -99,7 +103,7 @@ def test_each_customer_is_scored_alike_alone_and_in_any_company(
     predictor: Predictor, customers: pd.DataFrame, vectors: NDArray[np.float32]
 ) -> None:
     """One by one, all at once or in another order: the same numbers for the same customer."""
-    ranked = predictor.ranking_among(vectors)
+    ranked = ranking(predictor, customers, vectors)
     together, order = scored(ranked, customers, vectors), np.random.default_rng(1).permutation(len(customers))
     pd.testing.assert_frame_equal(scored(ranked, customers.iloc[order], vectors[order]).loc[together.index], together)
     for place in (*range(12), 25, 35, 395):
@@ -111,7 +115,7 @@ def test_who_has_left_already_keeps_a_value_but_no_probability(
     predictor: Predictor, customers: pd.DataFrame, vectors: NDArray[np.float32]
 ) -> None:
     """Silent for longer than the active window: a reason, no risk of leaving, and what winning back is worth."""
-    ranked = scored(predictor.ranking_among(vectors), customers, vectors)
+    ranked = scored(ranking(predictor, customers, vectors), customers, vectors)
     silent = (customers["days_since_last_purchase"] > 365).to_numpy() & (customers["profiling_consent"] != 0).to_numpy()
     left = ranked[silent]
     assert len(left) > 20
@@ -142,14 +146,16 @@ def test_for_event_churn_only_customers_who_bought_are_ranked(
     changed = vectors.copy()
     changed[:5, predictor.churn.inputs.packed.index("days_since_cancellation")] = 9
     leaving = replace(predictor.churn.leaving, kind="event")
-    event = replace(predictor, churn=replace(predictor.churn, leaving=leaving)).ranking_among(changed)
+    event = ranking(replace(predictor, churn=replace(predictor.churn, leaving=leaving)), customers, changed)
     found = scored(event, customers, changed)
     assert found["not_scored_reason"].iloc[:5].tolist() == ["already churned: cancelled"] * 5
     assert (found["not_scored_reason"] == "no purchase yet").sum() == 10
     assert found["churn_percentile"].min() == 0
     assert found["churn_percentile"].max() == 100
     bought = ~np.isnan(predictor.churn.inputs.column(changed, "T"))
-    np.testing.assert_array_equal(event.percentile_edges, event.ranking_among(changed[bought]).percentile_edges)
+    np.testing.assert_array_equal(
+        event.percentile_edges, ranking(event, customers[bought], changed[bought]).percentile_edges
+    )
 
 
 def test_columns_are_the_fixed_ones_with_the_versions_that_answered(
@@ -166,7 +172,7 @@ def test_columns_are_the_fixed_ones_with_the_versions_that_answered(
 def test_nobody_to_score_is_no_error(predictor: Predictor) -> None:
     """No rows in, no rows out, and no edges to rank by."""
     nobody = np.empty((0, len(predictor.churn.inputs.packed)), dtype=np.float32)
-    assert predictor.ranking_among(nobody).percentile_edges is None
+    assert predictor.ranking_among(np.empty(0)).percentile_edges is None
     assert all(len(column) == 0 for column in predictor.score([], AS_OF, nobody).values() if np.ndim(column))
 
 
