@@ -882,7 +882,7 @@ def _score(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
     if scoring.is_current(predictor, day):
         say(f"scores of {day} are there already")
     else:
-        scoring.score(predictor, _store(predictor.workspace), day, say)
+        scoring.score(predictor, day, say)
     _shadow(predictor, day, say)
 
 
@@ -898,7 +898,7 @@ def _shadow(predictor: Predictor, day: date, say: Callable[[str], None]) -> None
         say(f"a challenger is not scored: {problem}")
         return
     if challengers is not None:
-        scoring.shadow(predictor, challengers, _store(predictor.workspace), day, say)
+        scoring.shadow(predictor, challengers, day, say)
 
 
 def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:

@@ -147,20 +147,10 @@ class Predictor:
         `value_at_risk` is churn_probability x lifetime_value. Who has already left keeps p_alive and a lifetime value
         (what winning back is worth) beside the reason; who never bought or refused profiling gets no number at all.
         """
-        forecast = self.value.forecast(vectors, horizon)
-        probability, reasons = self._churn(vectors, horizon), self._reasons(vectors)
-        silent = np.isin(reasons, (NO_CONSENT, NO_PURCHASE))
-        numbers = {
-            "churn_probability": probability,
-            "churn_percentile": self.percentile(probability if horizon is None else np.full_like(probability, np.nan)),
-            "p_alive": forecast.p_alive,
-            "expected_purchases": forecast.expected_purchases,
-            "lifetime_value": forecast.value,
-            "lifetime_value_low": forecast.low,
-            "lifetime_value_high": forecast.high,
-            "value_at_risk": probability * forecast.value,
-        }
-        columns: dict[str, Any] = {name: np.where(silent, np.nan, column) for name, column in numbers.items()}
+        reasons = self._reasons(vectors)
+        asked = ~np.isin(reasons, (NO_CONSENT, NO_PURCHASE))
+        numbers = self._numbers(vectors[asked], horizon)
+        columns: dict[str, Any] = {name: _among(asked, column) for name, column in numbers.items()}
         columns |= {
             "customer_id": np.asarray(customer_ids, dtype=object),
             "as_of": as_of,
@@ -170,15 +160,21 @@ class Predictor:
         }
         return {name: columns[name] for name in SCORE_COLUMNS}
 
-    def _churn(self, vectors: NDArray[np.float32], horizon: int | None = None) -> Floats:
-        """Null for who cannot leave, never bought, or may not be asked about."""
-        inputs = self.churn.inputs
-        asked = ~np.isnan(inputs.column(vectors, "T")) & (inputs.column(vectors, "profiling_consent") != 0)
-        open_to_it = asked & self.churn.can_churn(vectors)
-        probability = np.full(len(vectors), np.nan)
-        if open_to_it.any():
-            probability[open_to_it] = self.churn.probability(vectors[open_to_it], horizon)
-        return probability
+    def _numbers(self, vectors: NDArray[np.float32], horizon: int | None) -> dict[str, Floats]:
+        """Of who has bought and may be asked about; `churn_probability` is null for who cannot leave."""
+        forecast, probability = self.value.forecast(vectors, horizon), np.full(len(vectors), np.nan)
+        if (can_leave := self.churn.can_churn(vectors)).any():
+            probability[can_leave] = self.churn.probability(vectors[can_leave], horizon)
+        return {
+            "churn_probability": probability,
+            "churn_percentile": self.percentile(probability if horizon is None else np.full_like(probability, np.nan)),
+            "p_alive": forecast.p_alive,
+            "expected_purchases": forecast.expected_purchases,
+            "lifetime_value": forecast.value,
+            "lifetime_value_low": forecast.low,
+            "lifetime_value_high": forecast.high,
+            "value_at_risk": probability * forecast.value,
+        }
 
     def _reasons(self, vectors: NDArray[np.float32]) -> NDArray[np.object_]:
         inputs = self.churn.inputs
@@ -200,3 +196,10 @@ class Predictor:
         found = names.astype(object)
         found[np.isnan(probability)] = None
         return found
+
+
+def _among(asked: NDArray[np.bool_], column: Floats) -> Floats:
+    """A column of everybody from one of those who were asked about; null for the others."""
+    whole = np.full(len(asked), np.nan)
+    whole[asked] = column
+    return whole

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
@@ -22,17 +21,14 @@ from serving.bought_with import rules
 from serving.consent import Consents, apply_profiling
 from serving.predictor import Predictor
 
-if TYPE_CHECKING:
-    from feast import FeatureStore
-
 # Rows by which files sorted by customer can be read in parts: a few customers are looked up without the others.
 _ROW_GROUP = 50_000
+# Customers at a time: what the models are shown of a million would be gigabytes.
+_BLOCK = 50_000
 _TEXTS = ("customer_id", "churn_band", "not_scored_reason", "churn_model", "lifetime_value_model", "cross_sell_model")
 
 
-def score(
-    predictor: Predictor, store: FeatureStore, as_of: date, progress: Callable[[str], None] = lambda _: None
-) -> pd.DataFrame:
+def score(predictor: Predictor, as_of: date, progress: Callable[[str], None] = lambda _: None) -> pd.DataFrame:
     """Writes `scores`, `offers` and what is bought with what of `as_of`.
 
     Returns the scores, one row per known customer sorted by id.
@@ -41,10 +37,11 @@ def score(
         CheckFailed: no customer is known at `as_of`.
     """
     workspace = predictor.workspace
-    if retrieval.customers_at(workspace, as_of).empty:
+    rows = retrieval.rows_at(workspace, as_of)
+    if rows.empty:
         raise storage.CheckFailed(f"nobody is known at {as_of}; choose a later --as-of, or ingest earlier purchases")
     said = Consents(workspace.home_path).everybody("profiling")
-    stamp, rows = _stamp(predictor, as_of, said), retrieval.customer_rows(store, workspace, [as_of])
+    stamp = _stamp(predictor, as_of, said)
     ranked, scores = _scores(predictor, rows, as_of, said)
     scored = scores["not_scored_reason"].isna()
     progress(f"scored {int(scored.sum()):,} of {len(scores):,} customers")
@@ -72,16 +69,16 @@ def _scores(
     """The predictor with the percentiles of these customers, and a row of `scores` for each; `said` on profiling."""
     names = [feature.name for feature in customer_features(predictor.workspace)]
     vectors = apply_profiling(said, rows["customer_id"], names, retrieval.matrix(rows, names))
-    columns = predictor.score(rows["customer_id"].tolist(), as_of, vectors)
-    ranked = predictor.ranking_among(columns["churn_probability"])
-    columns["churn_percentile"] = ranked.percentile(columns["churn_probability"])
-    return ranked, pd.DataFrame(columns)
+    customer_ids, starts = rows["customer_id"].tolist(), range(0, len(rows), _BLOCK)
+    blocks = [predictor.score(customer_ids[at : at + _BLOCK], as_of, vectors[at : at + _BLOCK]) for at in starts]
+    scores = pd.concat(map(pd.DataFrame, blocks), ignore_index=True)
+    ranked = predictor.ranking_among(scores["churn_probability"].to_numpy())
+    return ranked, scores.assign(churn_percentile=ranked.percentile(scores["churn_probability"].to_numpy()))
 
 
 def shadow(
-    predictor: Predictor, challengers: Predictor, store: FeatureStore, as_of: date,
-    progress: Callable[[str], None] = lambda _: None,
-) -> None:  # fmt: skip
+    predictor: Predictor, challengers: Predictor, as_of: date, progress: Callable[[str], None] = lambda _: None
+) -> None:
     """Writes and logs what the challengers say at `as_of`, apart from what answers: nobody is shown it.
 
     Offers only where their challenger is another version than the champion in `predictor`.
@@ -91,7 +88,7 @@ def shadow(
     path = storage.shadow_path(workspace.home_path, as_of, "scores")
     if _is_stamped(path, stamp):
         return
-    rows = retrieval.customer_rows(store, workspace, [as_of])
+    rows = retrieval.rows_at(workspace, as_of)
     _, scores = _scores(challengers, rows, as_of, said)
     if challengers.offers is not None and challengers.is_beside(predictor, "cross_sell"):
         scored = scores["not_scored_reason"].isna().to_numpy()

@@ -93,6 +93,8 @@ def test_feast_joins_on_spark_what_it_joins_on_duckdb(pair: Pair) -> None:
         rows[engine] = retrieval.customer_rows(retrieval.apply(workspace), workspace, AS_OF)
     assert rows["spark"].groupby("as_of").size().gt(20).tolist() == [True, True]
     pd.testing.assert_frame_equal(rows["spark"], rows["duckdb"])
+    for as_of, joined in rows["duckdb"].groupby("as_of"):
+        pd.testing.assert_frame_equal(retrieval.rows_at(pair.spark, as_of.date()), joined.reset_index(drop=True))
 
 
 def test_spark_is_configured_by_its_own_file(pair: Pair) -> None:

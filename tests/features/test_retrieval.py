@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -74,6 +75,25 @@ def test_each_row_has_the_snapshot_of_its_own_as_of(shop: Shop) -> None:
             expected = expected.merge(part_of(shop, family, as_of), on="customer_id", how="left")
         expected = expected.sort_values("customer_id", ignore_index=True)
         pd.testing.assert_frame_equal(found.drop(columns="as_of").reset_index(drop=True), expected, obj=str(as_of))
+
+
+@pytest.mark.parametrize("as_of", [SUMMER, DAY_AFTER])
+def test_the_rows_at_an_as_of_are_those_that_feast_joins(shop: Shop, as_of: date) -> None:
+    """What is scored is read straight from the snapshot: the same customers, columns and numbers."""
+    joined = retrieval.customer_rows(shop.store, shop.workspace, [as_of])
+    pd.testing.assert_frame_equal(retrieval.rows_at(shop.workspace, as_of), joined)
+
+
+def test_parts_of_other_customers_are_not_laid_beside_each_other(shop: Shop) -> None:
+    """One row that is missing would shift all that follow: the family is named instead."""
+    part = storage.snapshot_part(shop.workspace.home_path, "basket", SUMMER)
+    with without(part):
+        part.mkdir()
+        fewer = pd.read_parquet(part.with_suffix(".away")).iloc[1:]
+        fewer.to_parquet(part / "part.parquet", index=False)
+        with pytest.raises(CheckFailed, match=f"basket at {SUMMER} is not of the customers that profile knows"):
+            retrieval.rows_at(shop.workspace, SUMMER)
+        shutil.rmtree(part)
 
 
 def test_a_snapshot_does_not_stand_in_for_the_next_days(shop: Shop) -> None:

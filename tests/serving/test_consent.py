@@ -129,17 +129,17 @@ def test_marketing_counts_at_once_in_lists_alone(client: TestClient, workspace: 
 
 def test_the_next_batch_heeds_it(client: TestClient, workspace: Workspace) -> None:
     """Scores that were there are not current any more; written again they lack the customer, and so do the offers."""
-    predictor, store = Predictor.load(workspace, registry.client()), retrieval.open_store(workspace)
-    scoring.score(predictor, store, AS_OF)
+    predictor = Predictor.load(workspace, registry.client())
+    scoring.score(predictor, AS_OF)
     assert scoring.is_current(predictor, AS_OF)
     customer_id = first_listed(client)
     Consents(workspace.home_path).put(customer_id, {"profiling": False}, NOW)
     assert not scoring.is_current(predictor, AS_OF)
-    scores = scoring.score(predictor, store, AS_OF).set_index("customer_id")
+    scores = scoring.score(predictor, AS_OF).set_index("customer_id")
     assert scores.loc[customer_id, "not_scored_reason"] == NO_CONSENT
     assert np.isnan(scores.loc[customer_id, "lifetime_value"])
     assert customer_id not in set(pd.read_parquet(storage.offers_path(workspace.home_path, AS_OF))["customer_id"])
-    online.publish(store, workspace, AS_OF)
+    online.publish(retrieval.open_store(workspace), workspace, AS_OF)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def workspace(shop: Any, environment: pytest.MonkeyPatch, tmp_path_factory: pyte
     ingest.ingest(workspace, NOW)
     snapshot.snapshot(workspace, [*datasets.cutoffs(workspace, AS_OF), AS_OF])
     store = retrieval.apply(workspace)
-    scoring.score(Predictor.load(workspace, registry.client()), store, AS_OF)
+    scoring.score(Predictor.load(workspace, registry.client()), AS_OF)
     online.publish(store, workspace, AS_OF)
     (workspace.home_path / "bentoml").mkdir()
     (workspace.home_path / "bentoml" / "counter_1.db").write_bytes(bytes(64))  # as a running service has, no database

@@ -87,8 +87,7 @@ def test_an_event_is_shown_by_the_next_score(client: TestClient, freshness: Fres
 
     ingest.ingest(workspace, NOW)
     snapshot.snapshot(workspace, [tomorrow])
-    store = retrieval.apply(workspace)
-    scores = scoring.score(Predictor.load(workspace, registry.client()), store, tomorrow).set_index("customer_id")
+    scores = scoring.score(Predictor.load(workspace, registry.client()), tomorrow).set_index("customer_id")
     for name in ("churn_probability", "lifetime_value", "p_alive", "expected_purchases"):
         assert after[name] == pytest.approx(scores.loc[BUYER, name], abs=1e-6), name
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING
 
-from features import retrieval, snapshot
+from features import snapshot
 from perennial import cli, predictions, registry, storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
@@ -31,7 +31,7 @@ class Copy(NamedTuple):
     predictor: Predictor
 
     def score(self, predictor: Predictor | None = None) -> None:
-        scoring.score(predictor or self.predictor, retrieval.apply(self.workspace), AS_OF)
+        scoring.score(predictor or self.predictor, AS_OF)
 
     @property
     def scores(self) -> Path:
@@ -135,7 +135,7 @@ def test_a_day_before_anyone_was_known_is_refused(copy: Copy) -> None:
     nobody = date(2021, 6, 1)
     snapshot.snapshot(copy.workspace, [nobody])
     with pytest.raises(CheckFailed, match="nobody is known at 2021-06-01; choose a later --as-of"):
-        scoring.score(copy.predictor, retrieval.apply(copy.workspace), nobody)
+        scoring.score(copy.predictor, nobody)
     assert not storage.scores_path(copy.workspace.home_path, nobody).exists()
     assert storage.latest_scored(copy.workspace.home_path) == AS_OF
 
@@ -158,8 +158,8 @@ def test_a_challenger_scores_unseen(challenged: Copy) -> None:
     before = challenged.scores.read_bytes()
     challengers = Predictor.shadow(challenged.workspace, registry.client())
     assert challengers is not None
-    store, said = retrieval.apply(challenged.workspace), []
-    scoring.shadow(challenged.predictor, challengers, store, AS_OF, said.append)
+    said: list[str] = []
+    scoring.shadow(challenged.predictor, challengers, AS_OF, said.append)
     assert challenged.scores.read_bytes() == before
     unseen = pd.read_parquet(storage.shadow_path(challenged.workspace.home_path, AS_OF, "scores"))
     shown = pd.read_parquet(challenged.scores)
@@ -171,7 +171,7 @@ def test_a_challenger_scores_unseen(challenged: Copy) -> None:
     assert len(logged) == int(unseen["lifetime_value"].notna().sum())
     assert not storage.shadow_path(challenged.workspace.home_path, AS_OF, "offers").exists()
     assert said == [f"scored unseen: {challengers.versions['churn']}"]
-    scoring.shadow(challenged.predictor, challengers, store, AS_OF, said.append)
+    scoring.shadow(challenged.predictor, challengers, AS_OF, said.append)
     assert len(said) == 1
 
 

@@ -400,7 +400,7 @@ def test_a_new_publication_is_answered_from(client: TestClient, home: Path) -> N
         before = ask(client, KNOWN).json()["scores"][0]
         snapshot.snapshot(workspace, [AS_OF, later])
         store = retrieval.apply(workspace)
-        scoring.score(Predictor.load(workspace, registry.client()), store, later)
+        scoring.score(Predictor.load(workspace, registry.client()), later)
         online.publish(store, workspace, later)
         eventually(lambda: ask(client, KNOWN).json()["scores"][0]["as_of"] == str(later))
         expected = scores_file(workspace, later)
