@@ -121,7 +121,7 @@ class _Noted:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             try:
-                await self.audit.note(self.read, message["status"])
+                self.audit.add(self.read, message["status"])
             except OSError:
                 self.refused = True
                 await _NOT_RECORDED.response()(*self.asked, self.send)

@@ -7,11 +7,9 @@ can hold every process to appending (`chattr +a`).
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -40,33 +38,15 @@ class AuditLog:
     def __init__(self, home: Path) -> None:
         self.path = home / "audit.jsonl"
         self.key = _key()
-        self._owed: list[tuple[Read, int]] = []
-        self._writing: asyncio.Task[None] | None = None
-        self._writer = ThreadPoolExecutor(1, "audit")
 
     def add(self, read: Read, status: int = 200) -> None:
         """
         Raises:
             OSError: the line cannot be written; what it is about must not be answered then.
         """
-        self._append([(read, status)])
-
-    async def note(self, read: Read, status: int) -> None:
-        """`add` beside the event loop, the lines of requests at the same time in one write; returns when it is done."""
-        self._owed.append((read, status))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        await asyncio.shield(self._writing)  # who gives up waiting does not stop it for the others
-
-    async def _write(self) -> None:
-        owed, self._owed, self._writing = self._owed, [], None
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._append, owed)
-
-    def _append(self, reads: Iterable[tuple[Read, int]]) -> None:
-        lines = b"".join(self._line(read, status) for read, status in reads)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, lines)
+            os.write(descriptor, self._line(read, status))
         finally:
             os.close(descriptor)
 

@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _SHUTDOWN_SECONDS = 5
 # A process that ends sooner than this after its start, so often in a row, will not do better the next time. One that
 # was killed, by hand or by a system without memory, may.
 _SOON, _OFTEN = 10.0, 3
+# A thread that writes the prediction log holds a request up for so long, several times; Python's own 5 ms are much.
+_SWITCH_SECONDS = 0.0005
 Clock = Callable[[], datetime]
 
 
@@ -150,6 +153,7 @@ def _answer(app: ASGIApp, listener: socket.socket, service: Service) -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: None)
     _die_with_parent()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -251,6 +252,8 @@ def by_rows(function: Callable[..., Floats], *columns: Floats) -> Floats:
 def by_distinct_rows(function: Callable[..., Floats], *columns: Floats) -> Floats:
     """As `by_rows`, but computed once for equal rows: a million customers share some ten thousand pairs of x and T."""
     broadcast = np.broadcast_arrays(*columns)
+    if broadcast[0].size == 1:
+        return by_rows(function, *columns)
     flat = [column.ravel() for column in broadcast]
     order, first = sorted_rows(flat)
     result = np.empty(order.size)
@@ -325,7 +328,9 @@ class BGNBD:
         In BG/NBD always 1 without a repeat purchase: nobody leaves before one.
         Source: Fader, Hardie, Lee, 'Computing P(alive) Using the BG/NBD Model' (2008), brucehardie.com/notes/021.
         """
-        x, t_x, T = checked_histories(frequency, recency, T)
+        return self._p_alive(*checked_histories(frequency, recency, T))
+
+    def _p_alive(self, x: Floats, t_x: Floats, T: Floats) -> Floats:
         return expit(-_log_odds_left(self.r, self.alpha, self.a, self.b, x, t_x, T, self._chances(x)))
 
     def expected_purchases(
@@ -333,8 +338,8 @@ class BGNBD:
     ) -> Floats:
         """Expected purchase days in (T + gap, T + gap + horizon], given the history; with no gap, equation (10)."""
         window = checked_duration("horizon", horizon), checked_duration("gap", gap)
-        x, _, age = checked_histories(frequency, recency, T)
-        return self.p_alive(frequency, recency, T) * by_distinct_rows(self._purchases, x, age, *window)
+        x, t_x, age = checked_histories(frequency, recency, T)
+        return self._p_alive(x, t_x, age) * by_distinct_rows(self._purchases, x, age, *window)
 
     def probability_of_no_purchase(
         self, frequency: ArrayLike, recency: ArrayLike, T: ArrayLike, horizon: ArrayLike, gap: ArrayLike = 0.0
@@ -344,8 +349,18 @@ class BGNBD:
         With no gap: 1 - p_alive (1 - ((alpha + T) / (alpha + T + horizon))^(r + x)).
         """
         window = checked_duration("horizon", horizon), checked_duration("gap", gap)
-        x, _, age = checked_histories(frequency, recency, T)
-        return 1 - self.p_alive(frequency, recency, T) * by_distinct_rows(self._purchase, x, age, *window)
+        x, t_x, age = checked_histories(frequency, recency, T)
+        return 1 - self._p_alive(x, t_x, age) * by_distinct_rows(self._purchase, x, age, *window)
+
+    def window(
+        self, frequency: ArrayLike, recency: ArrayLike, T: ArrayLike, horizon: ArrayLike, gap: ArrayLike = 0.0
+    ) -> tuple[Floats, Floats, Floats]:
+        """`p_alive`, `expected_purchases` and `probability_of_no_purchase`, what they share computed once."""
+        days = checked_duration("horizon", horizon), checked_duration("gap", gap)
+        x, t_x, age = checked_histories(frequency, recency, T)
+        alive = self._p_alive(x, t_x, age)
+        purchases, purchase = (by_distinct_rows(of, x, age, *days) for of in (self._purchases, self._purchase))
+        return alive, alive * purchases, 1 - alive * purchase
 
     def draw_purchases(
         self,
@@ -386,7 +401,8 @@ class BGNBD:
     def _leaving(self, x: Floats) -> tuple[Floats, Floats]:
         """Nodes and weights over the drop-out probability of each row's customer, given that the customer is active."""
         values, rows = np.unique(x, return_inverse=True)
-        p, weights = _beta_nodes(self.a, self.b + self._chances(values))
+        nodes = [_nodes_at(self.a, b) for b in (self.b + self._chances(values)).tolist()]
+        p, weights = (np.stack(column) for column in zip(*nodes, strict=True))
         return p[rows], weights[rows]
 
 
@@ -427,6 +443,13 @@ def _scores(parameters: Floats, x: Floats, t_x: Floats, T: Floats, chances: Floa
         either + digamma(b + chances) - digamma(b) - left / np.where(left > 0, b + chances - 1, 1),
     ])  # fmt: skip
     return log_likelihood, slopes
+
+
+@lru_cache(maxsize=4096)
+def _nodes_at(a: float, b: float) -> tuple[Floats, Floats]:
+    """Those of one b, kept: customers share few numbers of purchases, and the service asks about one at a time."""
+    p, weights = _beta_nodes(a, np.array([b]))
+    return p[0], weights[0]
 
 
 def _beta_nodes(a: float, b: Floats) -> tuple[Floats, Floats]:

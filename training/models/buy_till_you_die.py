@@ -76,9 +76,7 @@ class BuyTillYouDie:
         days = np.broadcast_to(np.asarray(horizon, dtype=float), bought.shape)[bought]
         known = History(*(column[bought] for column in history))
         columns = np.full((4, len(bought)), np.nan)
-        columns[0, bought] = self.purchases.p_alive(*known[:3])
-        columns[1, bought] = self.purchases.expected_purchases(*known[:3], days, gap)
-        columns[2, bought] = self.purchases.probability_of_no_purchase(*known[:3], days, gap)
+        columns[:3, bought] = self.purchases.window(*known[:3], days, gap)
         columns[3, bought] = self._expected_spend(known)
         return Outlook(*columns)
 

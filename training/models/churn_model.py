@@ -241,7 +241,7 @@ def silence(outlook: Outlook) -> Floats:
 
 def design(inputs: Inputs, vectors: Vectors, outlook: Outlook) -> Floats:
     """The booster's input: the used features beside what the history alone predicts, counts and money as logarithms."""
-    chosen = vectors[:, [inputs.packed.index(name) for name in inputs.used]]
+    chosen = vectors[:, inputs.used_places]
     logs = (np.log(np.maximum(column, 1e-9)) for column in (outlook.p_alive, outlook.expected_purchases))
     spend = np.log(np.maximum(outlook.expected_spend, 1e-9))
     return np.column_stack([chosen, *logs, logit(outlook.no_purchase), spend])

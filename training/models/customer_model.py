@@ -49,7 +49,7 @@ class Inputs:
         return {name: place for place, name in enumerate(self.packed)}
 
     @cached_property
-    def _used_places(self) -> NDArray[np.intp]:
+    def used_places(self) -> NDArray[np.intp]:
         return np.array([self.places[name] for name in self.used], dtype=np.intp)
 
     def column(self, vectors: NDArray[np.float32], name: str) -> Floats:
@@ -60,7 +60,7 @@ class Inputs:
 
     def design(self, vectors: NDArray[np.float32], outlook: Outlook) -> Floats:
         """The booster's input: the used features beside what the history alone predicts."""
-        chosen = vectors[:, self._used_places]
+        chosen = vectors[:, self.used_places]
         beside = (
             outlook.p_alive,
             outlook.expected_purchases,
