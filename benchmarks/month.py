@@ -128,7 +128,7 @@ def _run(config: Path, home: Path, registry: Path, as_of: date) -> list[Used]:
         assert run.stderr is not None
         for line in run.stderr:
             print(f"    {line}", end="", flush=True)
-            said = re.search(r"\[\d/\d\] (\w+)|page: ", line)
+            said = re.search(r"\[\d/\d\] (\w+)|page: .*/run-", line)
             if said is None:
                 continue
             if stages:

@@ -130,8 +130,9 @@ def learner(
     store: FeatureStore, workspace: Workspace, judge: date, learnt_from: Sequence[date], known_by: date
 ) -> Callable[[Workspace], Backtest]:
     """`judged_at` for settings that differ in nothing but how the booster learns; the rows are loaded once."""
-    lessons = [lesson(store, workspace, cutoff, judge) for cutoff in learnt_from]
-    asked = lesson(store, workspace, judge, known_by)
+    most = workspace.training.backtest_customers
+    lessons = [lesson(store, workspace, cutoff, judge, most_customers=most) for cutoff in learnt_from]
+    asked = lesson(store, workspace, judge, known_by, most_customers=most)
     if not asked.bought.any():
         raise NoCrossSell(f"nothing that could be offered at {judge} was bought in the window after it")
     return lambda settings: judged(learnt(settings, lessons), asked, settings)
@@ -139,7 +140,8 @@ def learner(
 
 def answered_at(store: FeatureStore, workspace: Workspace, model: OfferModel, judge: date, known_by: date) -> Backtest:
     """A model's offers of `judge` against what is known since to be bought."""
-    return judged(model, lesson(store, workspace, judge, known_by), workspace)
+    most = workspace.training.backtest_customers
+    return judged(model, lesson(store, workspace, judge, known_by, most_customers=most), workspace)
 
 
 def learnt(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
@@ -177,11 +179,12 @@ def _launch_rate(lessons: Sequence[Lesson]) -> float:
 
 
 def lesson(
-    store: FeatureStore, workspace: Workspace, cutoff: date, known_by: date, most_pairs: int = _MOST_PAIRS
-) -> Lesson:
+    store: FeatureStore, workspace: Workspace, cutoff: date, known_by: date, most_pairs: int = _MOST_PAIRS,
+    most_customers: int | None = None,
+) -> Lesson:  # fmt: skip
     """What customers active at `cutoff` could be offered and then bought, known by a day when the window has closed.
 
-    Where they would have more than `most_pairs`, about, of a sample of them.
+    Of more than `most_customers`, or where they would have more than `most_pairs`, about, of a sample of them.
 
     Raises:
         ValueError: the window had not closed by `known_by`.
@@ -189,7 +192,8 @@ def lesson(
     shelf = Shelf.at(workspace, cutoff)
     customers = retrieval.customer_rows(store, workspace, [cutoff])
     active = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window]
-    pairs = shelf.pairs(_sampled(active, most_pairs // max(shelf.pairs_each, 1)))
+    most = min(most_customers or len(active), most_pairs // max(shelf.pairs_each, 1))
+    pairs = shelf.pairs(_sampled(active, most))
     happened = labels.items_bought(workspace, [cutoff], known_by).drop(columns="as_of")
     on_shelf = happened["item"].isin(shelf.items)
     bought, missed = _bought(pairs, happened[on_shelf])

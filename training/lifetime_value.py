@@ -22,7 +22,7 @@ from training import datasets
 from training.datasets import Cutoff, Dataset
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 from training.models.customer_model import Inputs, predicted
-from training.models.value_model import MONTH, OBJECTIVES, Curve, Shown, Spread, ValueModel, fit_booster
+from training.models.value_model import MONTH, OBJECTIVES, Curve, Shown, Spread, ValueModel, fit_boosters
 from training.season import YEAR, ClosedWindow, ShopDays, recent_level, seasonal_level
 
 Floats = NDArray[np.floating]
@@ -121,7 +121,7 @@ def _boosters(
     seed, boosting = workspace.training.seed, workspace.lifetime_value.boosting
     design = np.concatenate([one.shown.design for one in taught])
     targets = {kind: np.concatenate([one.target(kind) for one in taught]) for kind in kinds}
-    return {kind: fit_booster(kind, inputs, design, target, seed, boosting) for kind, target in targets.items()}
+    return fit_boosters(inputs, design, targets, seed, boosting)
 
 
 def _judged(model: ValueModel, taught: Sequence[_Taught], workspace: Workspace) -> ValueModel:

@@ -161,3 +161,12 @@ def test_a_sampled_lesson_has_whole_customers(world: World) -> None:
     kept = whole.pairs.keys["customer_id"].isin(ids).to_numpy()
     np.testing.assert_array_equal(part.bought, whole.bought[kept])
     assert part.n_bought == whole.n_bought
+
+
+def test_a_lesson_of_so_many_customers_has_no_more(world: World) -> None:
+    """What a backtest looks at: the same customers in every one, whoever is judged."""
+    judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)[-1]
+    found = [cross_sell.lesson(world.store, world.workspace, judged, TRAINED_AT, most_customers=n) for n in (50, 20)]
+    ids = [set(lesson.pairs.customer_ids) for lesson in found]
+    assert [len(one) for one in ids] == [50, 20]
+    assert ids[1] < ids[0]

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 
 from perennial.settings import Boosting
 from training.models.buy_till_you_die import BuyTillYouDie, Outlook
-from training.models.customer_model import Inputs, PyFunc, Stored, boosted, logit, predicted, sigmoid
+from training.models.customer_model import Inputs, PyFunc, Stored, binned, boosted, logit, predicted, sigmoid
 from training.models.leaving import Leaving
 
 Floats = NDArray[np.floating]
@@ -256,7 +256,7 @@ def fit_booster(
     """
     names = (*inputs.used, *_OUTLOOK_NAMES)
     limits = {} if leaving.is_event else {"monotone_constraints": [direction(name) for name in names]}
-    return boosted(rows, churned, names, PARAMETERS | limits, ROUNDS, seed, boosting, inputs.coded)
+    return boosted(binned(rows, names, inputs.coded), churned, PARAMETERS | limits, ROUNDS, seed, boosting)
 
 
 def _load_pyfunc(path: str) -> PyFunc:

@@ -114,15 +114,19 @@ def predicted(booster: lgb.Booster, rows: Floats, **options: bool) -> Floats:
     return np.asarray(booster.predict(rows, num_threads=1 if len(rows) < _FEW_ROWS else 0, **options))
 
 
+def binned(design: Floats, names: Sequence[str], categorical: Sequence[str] = ()) -> lgb.Dataset:
+    """What boosters are taught on, cut into bins once for all of them; `categorical` names hold codes of texts."""
+    coded = [index for index, name in enumerate(names) if name in categorical]
+    return lgb.Dataset(design, feature_name=list(names), categorical_feature=coded, free_raw_data=True)
+
+
 def boosted(
-    design: Floats, target: Floats, names: Sequence[str], parameters: dict[str, Any], rounds: int, seed: int,
-    boosting: Boosting, categorical: Sequence[str] = (),
-) -> lgb.Booster:  # fmt: skip
-    """A LightGBM fit that two runs on the same machine repeat exactly; `categorical` names hold codes of texts.
+    data: lgb.Dataset, target: Floats, parameters: dict[str, Any], rounds: int, seed: int, boosting: Boosting
+) -> lgb.Booster:
+    """A LightGBM fit that two runs on the same machine repeat exactly.
 
     What `boosting` names takes the place of the model's own `parameters` and `rounds`.
     """
-    coded = [index for index, name in enumerate(names) if name in categorical]
-    data = lgb.Dataset(design, target, feature_name=list(names), categorical_feature=coded, free_raw_data=True)
+    data.set_label(target)
     fixed = {"seed": seed, "deterministic": True, "force_col_wise": True, "verbose": -1}
     return lgb.train(parameters | boosting.parameters() | fixed, data, boosting.rounds or rounds)

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from perennial.settings import CrossSell
-from training.models.customer_model import PyFunc, Stored, boosted, predicted, sigmoid
+from training.models.customer_model import PyFunc, Stored, binned, boosted, predicted, sigmoid
 
 Floats = NDArray[np.floating]
 Rows = NDArray[np.float32]
@@ -118,7 +118,7 @@ def fit(
     rows: Rows, bought: Floats, names: tuple[str, ...], used: tuple[str, ...], sell: CrossSell, seed: int
 ) -> OfferModel:
     """Fitted on (customer, item) rows of several cutoffs; `bought` is 1 where the item was bought in the horizon."""
-    booster = boosted(_columns(rows, names, used), bought, used, PARAMETERS, ROUNDS, seed, sell.boosting)
+    booster = boosted(binned(_columns(rows, names, used), used), bought, PARAMETERS, ROUNDS, seed, sell.boosting)
     model = OfferModel(names, used, sell.horizon, sell.level, booster)
     new = ~model.owned(rows)
     if sell.level == "item" or not 0 < bought[new].sum() < new.sum():

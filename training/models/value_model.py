@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -13,7 +14,7 @@ from scipy.optimize import isotonic_regression
 
 from perennial.settings import Boosting
 from training.models.buy_till_you_die import BuyTillYouDie, Outlook
-from training.models.customer_model import Inputs, PyFunc, Stored, boosted, logit, predicted, sigmoid
+from training.models.customer_model import Inputs, PyFunc, Stored, binned, boosted, logit, predicted, sigmoid
 
 Floats = NDArray[np.floating]
 
@@ -277,12 +278,15 @@ def _tuples(columns: dict[str, list[float]]) -> dict[str, tuple[float, ...]]:
     return {name: tuple(column) for name, column in columns.items()}
 
 
-def fit_booster(
-    kind: str, inputs: Inputs, design: Floats, target: Floats, seed: int, boosting: Boosting
-) -> lgb.Booster:
-    """One of the `OBJECTIVES` on rows of several cutoffs; a net return counts as nothing spent (Tweedie)."""
-    own = TREES | OBJECTIVES[kind]
-    return boosted(design, np.maximum(target, 0), inputs.booster_names, own, ROUNDS, seed, boosting, inputs.coded)
+def fit_boosters(
+    inputs: Inputs, design: Floats, targets: Mapping[str, Floats], seed: int, boosting: Boosting
+) -> dict[str, lgb.Booster]:
+    """Of some `OBJECTIVES` on rows of several cutoffs; a net return counts as nothing spent (Tweedie)."""
+    data = binned(design, inputs.booster_names, inputs.coded)
+    return {
+        kind: boosted(data, np.maximum(target, 0), TREES | OBJECTIVES[kind], ROUNDS, seed, boosting)
+        for kind, target in targets.items()
+    }
 
 
 def _load_pyfunc(path: str) -> PyFunc:
