@@ -92,10 +92,12 @@ def workspace(store: str = "sqlite") -> Workspace:
 
 def shop(customers: int) -> list[str]:
     """The shop of so many customers, run to the end and published to both stores, if it is not there yet."""
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{_SHOP.resolve()}/mlflow.db"  # it goes with the shop
     noted = _SHOP / "customers.json"
     if not noted.exists() or storage.read_json(noted) != customers:
         shutil.rmtree(_SHOP, ignore_errors=True)
         world = _SHOP / "world"
+        _SHOP.mkdir(parents=True)
         perennial("simulate", str(world), "--customers", str(customers), "--years", "3", "--seed", "7")
         demo = Path("configs/demo.yaml").read_text().replace("var/demo_world", str(world))
         workspace_file().write_text(demo.replace("name: demo", "name: bench_service"))
@@ -172,7 +174,7 @@ def _started(name: str) -> Any:
             "--env-manager",
             "local",
         ]
-        return server(command, "/ping", MLFLOW_TRACKING_URI=f"sqlite:///{Path('mlruns/mlflow.db').resolve()}")
+        return server(command, "/ping")
     return server(own, "/readyz" if name == "empty" else "/model")
 
 
