@@ -159,7 +159,7 @@ def as_html(card: Card) -> str:
         ["asked", ", ".join(f"{name} {value}" for name, value in card.question.items())],
         ["learnt from", ", ".join(map(str, card.learnt_from)) or "purchase histories alone"],
         ["judged at", ", ".join(card.figures) or "no earlier date"],
-        ["made by", ", ".join(f"{name} {value}" for name, value in card.made_by.items())],
+        ["made by", _made_by(card.made_by)],
         ["data", card.fingerprint],
     ]
     body = [
@@ -174,6 +174,13 @@ def as_html(card: Card) -> str:
         f"<section><h2>Consent</h2><p>{escape(card.consent)}</p></section>",
     ]
     return backtest_page.page(f"{card.model}, {card.as_of}", body, "<code>perennial train</code>")
+
+
+def _made_by(made_by: Mapping[str, Any]) -> str:
+    """What the settings name, and nothing of what they leave as it is."""
+    boosting = {name: value for name, value in made_by["boosting"].items() if value is not None}
+    named = {"features": ", ".join(made_by["features"]), **boosting, "seed": made_by["seed"]}
+    return ", ".join(f"{name} {value}" for name, value in named.items() if value != "")
 
 
 def _figures(title: str, figures: Mapping[str, Mapping[str, float]]) -> str:

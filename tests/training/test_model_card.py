@@ -9,7 +9,7 @@ import mlflow
 import pytest
 
 from perennial.registry import KINDS
-from training import pipelines
+from training import model_card, pipelines
 
 from .conftest import World
 
@@ -51,3 +51,11 @@ def test_a_card_counts_who_consented(world: World) -> None:
     given = world.data.current.vectors[:, names.index("profiling_consent")]
     assert f"{int((given == 1).sum()):,} of {len(given):,} customers known consented to profiling" in consent
     assert f"The {int((given == 0).sum()):,} who did not" in consent
+
+
+def test_a_card_names_only_the_settings_that_somebody_chose() -> None:
+    """What was left as it is would be a row of nothing."""
+    boosting = {"rounds": None, "num_leaves": 15}
+    chosen = {"features": ["purchases", "basket"], "boosting": boosting, "seed": 7}
+    assert model_card._made_by(chosen) == "features purchases, basket, num_leaves 15, seed 7"
+    assert model_card._made_by(chosen | {"features": [], "boosting": {}}) == "seed 7"
