@@ -132,7 +132,7 @@ def _end_to_end(workspace: Workspace) -> float:
     snapshot.snapshot(workspace, [*cross_sell.cutoffs(workspace, _AS_OF), _AS_OF])
     store = retrieval.apply(workspace)
     model = cross_sell.train(store, workspace, _AS_OF)
-    rows = retrieval.customer_rows(store, workspace, [_AS_OF])
+    rows = retrieval.rows_at(workspace, _AS_OF)
     offers.rank(workspace, model, _AS_OF, rows, rows["T"].notna().to_numpy())
     return time.monotonic() - start
 
@@ -331,9 +331,9 @@ def _scale(name: str, home: Path) -> dict[str, float]:
 
 
 def _rank(workspace: Workspace, model: Path, as_of: date) -> tuple[float, float, int]:
-    """From the snapshot to the offers."""
+    """From the snapshot to the offers, read as `perennial score` does."""
     start = time.monotonic()
-    rows = retrieval.customer_rows(retrieval.open_store(workspace), workspace, [as_of])
+    rows = retrieval.rows_at(workspace, as_of)
     found = offers.rank(workspace, OfferModel.load(model), as_of, rows, rows["T"].notna().to_numpy())
     return time.monotonic() - start, peak_gigabytes(), found.num_rows
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from serving.filed import Filed
 from serving.predictor import NoChampion, Predictor
 from serving.reasons import Explainer
 from serving.served import Served
+from serving.together import Together
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ class NotPublished(RuntimeError):
     """There are champions, but no as_of has been published for them to answer about."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Published:
     """What the service answers with: the champions, ranking customers as the batch of the published as_of did."""
 
@@ -95,6 +96,14 @@ class Published:
         return cls(replace(predictor, percentile_edges=np.array(edges) if edges else None), publication, store)
 
 
+class _Question(NamedTuple):
+    """What requests must have in common to be answered together."""
+
+    published: Published
+    explain: bool
+    horizon: int | None
+
+
 class Answers:
     """Answers about the customers of one workspace, from what was published last.
 
@@ -107,6 +116,7 @@ class Answers:
         self.workspace = settings.of_home(home)
         self.served = Served(clock)
         self.gate, self.consents = Gate(home, service.rate_limit, clock), Consents(home)
+        self._together = Together(self._rows)
         self._looking = threading.Lock()
         self._store_down_until = 0.0
         self._found: Published | Refusal | None = None
@@ -281,11 +291,16 @@ class Answers:
     async def _scored(
         self, published: Published, customer_ids: Sequence[str], explain: bool, horizon: int | None
     ) -> dict[str, dict[str, Any]]:
-        found = self._online(published, customer_ids)
+        found = await self._together.rows(_Question(published, explain, horizon), customer_ids)
         if found is not None:
-            return _rows(published, found, explain, horizon)
+            return dict(found)
         rows = await self._stale(published, customer_ids)
         return {customer_id: row | {"reasons": []} for customer_id, row in rows.items()} if explain else rows
+
+    def _rows(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]] | None:
+        """What the online store's rows come to; None while it is out of reach and the files shall answer."""
+        found = self._online(asked.published, customer_ids)
+        return None if found is None else _rows(asked.published, found, asked.explain, asked.horizon)
 
     def _online(self, published: Published, customer_ids: Sequence[str]) -> dict[str, Row] | None:
         """What the online store says; None while it is out of reach and the files shall answer.
