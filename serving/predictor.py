@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from features.online import FeatureMismatch
 from features.snapshot import customer_features, families, features_hash
 from perennial.registry import KINDS, challenger, champion, model_folder
 from perennial.settings import Workspace
+from training.models.buy_till_you_die import Outlook
 from training.models.churn_model import ChurnModel
 from training.models.leaving import NO_PURCHASE
 from training.models.offer_model import OfferModel
@@ -162,9 +164,11 @@ class Predictor:
 
     def _numbers(self, vectors: NDArray[np.float32], horizon: int | None) -> dict[str, Floats]:
         """Of who has bought and may be asked about; `churn_probability` is null for who cannot leave."""
-        forecast, probability = self.value.forecast(vectors, horizon), np.full(len(vectors), np.nan)
+        outlook = self.value.outlook(vectors, self.value.taught_horizon)
+        forecast, probability = self.value.forecast(vectors, horizon, outlook), np.full(len(vectors), np.nan)
         if (can_leave := self.churn.can_churn(vectors)).any():
-            probability[can_leave] = self.churn.probability(vectors[can_leave], horizon)
+            leaving = Outlook(*(column[can_leave] for column in outlook)) if self._share_an_outlook else None
+            probability[can_leave] = self.churn.probability(vectors[can_leave], horizon, leaving)
         return {
             "churn_probability": probability,
             "churn_percentile": self.percentile(probability if horizon is None else np.full_like(probability, np.nan)),
@@ -175,6 +179,13 @@ class Predictor:
             "lifetime_value_high": forecast.high,
             "value_at_risk": probability * forecast.value,
         }
+
+    @cached_property
+    def _share_an_outlook(self) -> bool:
+        """Whether both models learnt from the same histories, about the same days: one outlook does for both."""
+        churn, value = self.churn, self.value
+        same_days = churn.learnt == value.taught_horizon and not churn.leaving.gap and churn.leaving.patience is None
+        return same_days and churn.history_model == value.history_model
 
     def _reasons(self, vectors: NDArray[np.float32]) -> NDArray[np.object_]:
         inputs = self.churn.inputs

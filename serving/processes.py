@@ -231,7 +231,5 @@ def _set_environment(home: Path, port: int) -> None:
         "PERENNIAL_HOME": str(home),
         "BENTOML_HOME": str(home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "true",
-        # `limits` writes a line for each request, with its id and without whom it is about; traces would go nowhere.
-        "BENTOML_CONFIG_OPTIONS": "api_server.logging.access.enabled=false tracing.excluded_urls=.*",
         "PROMETHEUS_MULTIPROC_DIR": str(metrics),
     }

@@ -56,7 +56,8 @@ _pages = Starlette(routes=[Route("/docs.json", _description), Route("/", _index)
 @bentoml.asgi_app(_pages, path="/")
 @bentoml.asgi_app(_rest, path="/v1")
 @bentoml.asgi_app(api, path="/v1")
-@bentoml.service(workers=1)
+# `limits` writes a line for each request, with its id and without whom it is about; a trace would go nowhere.
+@bentoml.service(workers=1, logging={"access": {"enabled": False}}, tracing={"excluded_urls": ".*"})
 class Perennial:
     """Answers for one workspace, whose home is PERENNIAL_HOME; callers send one of its keys."""
 

@@ -208,3 +208,16 @@ def test_a_workspace_without_products_has_no_offers(shop: Shop, tracker: mlflow.
 
 def _with(workspace: Workspace, tables: object) -> Workspace:
     return workspace.model_copy(update={"tables": tables})
+
+
+def test_churn_keeps_its_own_history_where_the_value_learnt_from_another(
+    predictor: Predictor, customers: pd.DataFrame, vectors: NDArray[np.float32]
+) -> None:
+    """One outlook answers for both models only where they agree about the past."""
+    history = predictor.value.history_model
+    faster = replace(history, purchases=replace(history.purchases, r=2 * history.purchases.r))
+    together = scored(predictor, customers, vectors)
+    apart = scored(replace(predictor, value=replace(predictor.value, history_model=faster)), customers, vectors)
+    bought = together["lifetime_value"].notna()
+    assert (apart["expected_purchases"][bought] != together["expected_purchases"][bought]).any()
+    pd.testing.assert_series_equal(apart["churn_probability"], together["churn_probability"], rtol=1e-12)

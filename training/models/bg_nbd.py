@@ -240,25 +240,28 @@ def _doubt(log_parameters: Floats, totals: _Totals, names: Sequence[str]) -> str
 
 
 def by_rows(function: Callable[..., Floats], *columns: Floats) -> Floats:
-    """`function` of the broadcast columns, a chunk of rows at a time."""
+    """`function` of the broadcast columns, a chunk of rows at a time; its last axis, or its only one, is of rows."""
     broadcast = np.broadcast_arrays(*columns)
     flat = [column.ravel() for column in broadcast]
-    result = np.empty(flat[0].size)
-    for rows in _chunks(result.size):
-        result[rows] = function(*(column[rows] for column in flat))
-    return result.reshape(broadcast[0].shape)
+    if flat[0].size <= _CHUNK_ROWS:
+        result = function(*flat)
+    else:
+        chunks = _chunks(flat[0].size)
+        result = np.concatenate([function(*(column[rows] for column in flat)) for rows in chunks], axis=-1)
+    return result.reshape(result.shape[:-1] + broadcast[0].shape)
 
 
 def by_distinct_rows(function: Callable[..., Floats], *columns: Floats) -> Floats:
     """As `by_rows`, but computed once for equal rows: a million customers share some ten thousand pairs of x and T."""
     broadcast = np.broadcast_arrays(*columns)
     if broadcast[0].size == 1:
-        return by_rows(function, *columns)
+        return by_rows(function, *broadcast)
     flat = [column.ravel() for column in broadcast]
     order, first = sorted_rows(flat)
-    result = np.empty(order.size)
-    result[order] = by_rows(function, *(column[order[first]] for column in flat))[np.cumsum(first) - 1]
-    return result.reshape(broadcast[0].shape)
+    place = np.empty_like(order)
+    place[order] = np.cumsum(first) - 1
+    result = by_rows(function, *(column[order[first]] for column in flat))[..., place]
+    return result.reshape(result.shape[:-1] + broadcast[0].shape)
 
 
 def checked_histories(frequency: ArrayLike, recency: ArrayLike, T: ArrayLike) -> tuple[Floats, Floats, Floats]:
@@ -337,9 +340,7 @@ class BGNBD:
         self, frequency: ArrayLike, recency: ArrayLike, T: ArrayLike, horizon: ArrayLike, gap: ArrayLike = 0.0
     ) -> Floats:
         """Expected purchase days in (T + gap, T + gap + horizon], given the history; with no gap, equation (10)."""
-        window = checked_duration("horizon", horizon), checked_duration("gap", gap)
-        x, t_x, age = checked_histories(frequency, recency, T)
-        return self._p_alive(x, t_x, age) * by_distinct_rows(self._purchases, x, age, *window)
+        return self.window(frequency, recency, T, horizon, gap)[1]
 
     def probability_of_no_purchase(
         self, frequency: ArrayLike, recency: ArrayLike, T: ArrayLike, horizon: ArrayLike, gap: ArrayLike = 0.0
@@ -348,9 +349,7 @@ class BGNBD:
 
         With no gap: 1 - p_alive (1 - ((alpha + T) / (alpha + T + horizon))^(r + x)).
         """
-        window = checked_duration("horizon", horizon), checked_duration("gap", gap)
-        x, t_x, age = checked_histories(frequency, recency, T)
-        return 1 - self._p_alive(x, t_x, age) * by_distinct_rows(self._purchase, x, age, *window)
+        return self.window(frequency, recency, T, horizon, gap)[2]
 
     def window(
         self, frequency: ArrayLike, recency: ArrayLike, T: ArrayLike, horizon: ArrayLike, gap: ArrayLike = 0.0
@@ -359,7 +358,7 @@ class BGNBD:
         days = checked_duration("horizon", horizon), checked_duration("gap", gap)
         x, t_x, age = checked_histories(frequency, recency, T)
         alive = self._p_alive(x, t_x, age)
-        purchases, purchase = (by_distinct_rows(of, x, age, *days) for of in (self._purchases, self._purchase))
+        purchases, purchase = by_distinct_rows(self._of_active, x, age, *days)
         return alive, alive * purchases, 1 - alive * purchase
 
     def draw_purchases(
@@ -380,30 +379,27 @@ class BGNBD:
         p = np.clip(rng.beta(self.a, self.b + self._chances(x)), 1e-12, 1.0)  # rng.geometric overflows below
         return active * np.minimum(arrivals, rng.geometric(p)).astype(float)
 
-    def _purchases(self, x: Floats, T: Floats, horizon: Floats, gap: Floats) -> Floats:
-        # Of a customer active at T. Last purchases come at rate lambda p, so with known lambda, p the customer is
-        # active at T + u with probability exp(-lambda p u) and buys (exp(-lambda p gap) - exp(-lambda p (gap +
-        # horizon))) / p times in the window; lambda ~ Gamma(r + x, alpha + T), p ~ Beta(a, b + chances), independently.
-        # Equation (10), the same in closed form, divides by a - 1 and overflows for frequent buyers.
-        p, weights = self._leaving(x)
-        shape, rate = (self.r + x)[:, None], (self.alpha + T)[:, None]
-        expected = _event_after(shape, rate, p * gap[:, None], p * horizon[:, None]) / p
-        return np.einsum("ij,ij->i", weights, expected)
+    def _of_active(self, x: Floats, T: Floats, horizon: Floats, gap: Floats) -> Floats:
+        """Expected purchases in the window, and the probability of any, of customers active at T (2 x rows).
 
-    def _purchase(self, x: Floats, T: Floats, horizon: Floats, gap: Floats) -> Floats:
-        # A customer active at T is so after the gap with probability exp(-lambda p gap), and then buys at least once
-        # with probability 1 - exp(-lambda horizon); averaged over lambda and p as above.
+        Last purchases come at rate lambda p, so with known lambda, p the customer is active at T + u with probability
+        exp(-lambda p u), buys (exp(-lambda p gap) - exp(-lambda p (gap + horizon))) / p times in the window, and at
+        least once with probability exp(-lambda p gap) (1 - exp(-lambda horizon)); averaged over lambda ~ Gamma(r + x,
+        alpha + T) and p ~ Beta(a, b + chances), independently. Equation (10), the first in closed form, divides by
+        a - 1 and overflows for frequent buyers.
+        """
         p, weights = self._leaving(x)
-        shape, rate = (self.r + x)[:, None], (self.alpha + T)[:, None]
-        purchase = _event_after(shape, rate, p * gap[:, None], horizon[:, None])
-        return np.einsum("ij,ij->i", weights, purchase)
+        shape, rate, skipped = (self.r + x)[:, None], (self.alpha + T)[:, None], p * gap[:, None]
+        times = _event_after(shape, rate, skipped, p * horizon[:, None]) / p
+        any_time = _event_after(shape, rate, skipped, horizon[:, None])
+        return np.stack([np.einsum("ij,ij->i", weights, of) for of in (times, any_time)])
 
     def _leaving(self, x: Floats) -> tuple[Floats, Floats]:
         """Nodes and weights over the drop-out probability of each row's customer, given that the customer is active."""
         values, rows = np.unique(x, return_inverse=True)
         nodes = [_nodes_at(self.a, b) for b in (self.b + self._chances(values)).tolist()]
-        p, weights = (np.stack(column) for column in zip(*nodes, strict=True))
-        return p[rows], weights[rows]
+        both = np.reshape(nodes, (len(nodes), 2, _BETA_NODES))
+        return both[rows, 0], both[rows, 1]
 
 
 def _event_after(shape: Floats, rate: Floats, skipped: Floats, length: Floats) -> Floats:

@@ -109,17 +109,18 @@ class ChurnModel:
         """Who has not left already, and has bought often enough to be asked about."""
         return self.leaving.can_leave(self.inputs, vectors)
 
-    def probability(self, vectors: Vectors, horizon: int | None = None) -> Floats:
+    def probability(self, vectors: Vectors, horizon: int | None = None, outlook: Outlook | None = None) -> Floats:
         """Of leaving, per row of packed feature vectors; nan for who never bought (event churn asks about them too).
 
         Of inactivity it is P(no purchase within the horizon), which never rises with the horizon; of an event
-        P(cancelled within the horizon), which never falls. Without `horizon` it is that of the workspace.
+        P(cancelled within the horizon), which never falls. Without `horizon` it is that of the workspace. `outlook`
+        is what `history_model` says of the learnt windows, where the caller has it.
 
         Raises:
             ValueError: the horizon is less than a day, or longer than the history that was learnt from.
         """
         asked = self._asked(vectors, horizon)
-        outlook = self.outlook_by(self.history_model, vectors)
+        outlook = self.outlook_by(self.history_model, vectors) if outlook is None else outlook
         if self.booster is None:
             learnt = np.exp(-hazard(outlook))
         else:

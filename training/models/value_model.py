@@ -162,14 +162,19 @@ class ValueModel:
         """Expected discounted spend over the horizon, or over another one; nan for who never bought."""
         return self.forecast(vectors, horizon).value
 
-    def forecast(self, vectors: NDArray[np.float32], horizon: int | None = None) -> Forecast:
-        """Over `horizon` days, those that were trained for if absent."""
+    def forecast(
+        self, vectors: NDArray[np.float32], horizon: int | None = None, taught: Outlook | None = None
+    ) -> Forecast:
+        """Over `horizon` days, those that were trained for if absent.
+
+        `taught` is the `outlook` over `taught_horizon` days, where the caller has it.
+        """
         days = horizon or self.horizon
-        outlook = self.outlook(vectors, days)
+        taught = self.outlook(vectors, self.taught_horizon) if taught is None else taught
+        outlook = taught if days == self.taught_horizon else self.outlook(vectors, days)
         purchases: Floats
         value: Floats
         if self.boosters:
-            taught = outlook if days == self.taught_horizon else self.outlook(vectors, self.taught_horizon)
             shown = Shown.of(self.inputs, vectors, taught, self.taught_horizon)
             longer = self._carried(outlook, shown.outlook, days)
             purchases = predicted(self.boosters["purchases"], shown.design) * longer * self.purchases_level
