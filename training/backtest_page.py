@@ -26,7 +26,7 @@ _MEANINGS: dict[Letter, str] = {
 _CAPTIONS = {
     "totals": "Expected and actual spend of all customers, one pair per date at which we predicted.",
     "deciles": "Customers sorted by what we expected of them, in ten groups of equal size: the two bars should match.",
-    "lift": "How much of everything the best-ranked customers hold: the higher the blue line, the better the order.",
+    "lift": "How much of everything the best-ranked hold: the higher the blue line, the better the order.",
     "coverage": "Of each group, the share who spent an amount between the two bounds we had given for them.",
     "calibration": "Of those given a probability, how many did: on the dashed line the probability means what it says.",
 }

@@ -79,7 +79,8 @@ def _calibration(judged: Sequence[Judged | JudgedOffers], what: str) -> Figure:
 
 def _lift(judged: Sequence[Judged | JudgedOffers], what: str) -> Figure:
     """The share of all that happened which the best-ranked hold: ours, the first naive rule, perfect; all cutoffs."""
-    figure, axes = _axes("customers, best ranked first", f"share of all {what}")
+    rows = "offers" if isinstance(judged[0], JudgedOffers) else "customers"
+    figure, axes = _axes(f"{rows}, best ranked first", f"share of all {what}")
     share = np.linspace(0, 1, 201)
     naive = next(answer.name for answer in judged[0].answers if answer.kind == "naive")
     for name, style in ((judged[0].answers[0].name, {"color": _OURS, "linewidth": 2.2}), (naive, {"color": _ACTUAL})):
