@@ -13,13 +13,15 @@ measured and stopped in turn, with the client on the same cores:
 - fastapi: plain FastAPI that reads the same rows and calls the same predictor.
 
 Closed loop: wrk (`apt-get install wrk`) at 1, 8 and 64 connections. Open loop: requests at a steady rate whatever came
-back, times counted from when each was due. Redis is the one at PERENNIAL_BENCH_REDIS (redis://127.0.0.1:6379/8).
+back, times counted from when each was due. Clients are light, since they share the cores. Redis is the one at
+PERENNIAL_BENCH_REDIS (redis://127.0.0.1:6379/8).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import json
 import os
 import re
@@ -29,13 +31,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import numpy as np
 import pandas as pd
@@ -298,17 +301,18 @@ async def open_loop(url: str, bodies: Sequence[bytes], rate: float, seconds: flo
     times: list[float] = []
     errors = 0
 
-    async def ask(client: httpx.AsyncClient, body: bytes, due: float) -> None:
+    async def ask(client: aiohttp.ClientSession, body: bytes, due: float) -> None:
         nonlocal errors
         try:
-            answer = await client.post(url, content=body, headers=_HEADERS)
-            errors += answer.status_code != 200
-        except httpx.HTTPError:
+            async with client.post(url, data=body, headers=_HEADERS) as answer:
+                await answer.read()
+                errors += answer.status != 200
+        except (aiohttp.ClientError, TimeoutError):
             errors += 1
         times.append((time.perf_counter() - due) * 1000)
 
-    limits = httpx.Limits(max_connections=500, max_keepalive_connections=500)
-    async with httpx.AsyncClient(limits=limits, timeout=30) as client:
+    limits = {"connector": aiohttp.TCPConnector(limit=500), "timeout": aiohttp.ClientTimeout(30)}
+    async with aiohttp.ClientSession(**limits) as client:
         start, asked = time.perf_counter(), []
         for number in range(int(rate * seconds)):
             due = start + number / rate
@@ -326,7 +330,7 @@ def figures_of(times: Sequence[float], seconds: float, errors: int) -> Times:
     }  # fmt: skip
 
 
-def _with_feast(url: str, bodies: Sequence[bytes], connections: int, seconds: int) -> Times:
+def _with_feast(_: str, bodies: Sequence[bytes], connections: int, seconds: int) -> Times:
     """Features by `get_online_features`, then `mlflow models serve`, in as many threads as connections."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -340,14 +344,16 @@ def _with_feast(url: str, bodies: Sequence[bytes], connections: int, seconds: in
 
     def ask(first: int) -> tuple[list[float], int]:
         times, errors, turn = [], 0, first
-        with httpx.Client(timeout=30) as client:
+        with closing(http.client.HTTPConnection("127.0.0.1", _PORT, timeout=30)) as client:
             while time.perf_counter() < until:
                 began, turn = time.perf_counter(), (turn + 1) % len(bodies)
                 asked = [{"customer_id": one} for one in json.loads(bodies[turn])["customer_ids"]]
                 found = store.get_online_features([f"{publication.view}:vector"], asked).to_dict()["vector"]
                 body = json.dumps({"dataframe_split": {"columns": names, "data": found}})
-                answer = client.post(url, content=body, headers={"Content-Type": "application/json"})
-                errors += answer.status_code != 200
+                client.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+                with client.getresponse() as answer:
+                    answer.read()
+                    errors += answer.status != 200
                 times.append((time.perf_counter() - began) * 1000)
         return times, errors
 
