@@ -1,4 +1,4 @@
-"""Predictions against what happened: who left and what was spent, once the windows of logged predictions have closed.
+"""Predictions against what happened: who left, what was spent and whether offers sold, once their windows have closed.
 
 Before they close: how many purchases there were so far, against what the customers' own histories let expect.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from monitoring.offer_outcomes import Offered, offered
 from perennial import predictions, storage
 from perennial.predictions import as_asked
 from perennial.settings import Workspace
@@ -117,6 +118,7 @@ class Outcomes:
     groups: tuple[Group, ...]
     open: tuple[Open, ...]
     early: tuple[Early, ...]
+    offers: tuple[Offered, ...]
     has_control: bool
     page: Path
     record: Path
@@ -147,9 +149,14 @@ def outcomes(workspace: Workspace, as_of: date) -> Outcomes:
             judged.append(_joined(as_asked(workspace, asked), day.date(), rows, as_of))
     groups = tuple(_groups(pd.concat(judged, ignore_index=True))) if judged else ()
     early = tuple(_early(workspace, logged, as_of, last)) if last else ()
+
+    def is_closed(day: date) -> bool:
+        return not _why_open(days_after(day, workspace.cross_sell.horizon), as_of, last, pause)
+
+    offers = tuple(offered(workspace, {day.date() for day in logged["as_of"]}, as_of, is_closed))
     page = workspace.home_path / "reports" / f"outcomes-{as_of}.html"
     has_control = any(group.name == CONTROL for group in groups)
-    return Outcomes(as_of, last, groups, tuple(waiting), early, has_control, page, page.with_suffix(".json"))
+    return Outcomes(as_of, last, groups, tuple(waiting), early, offers, has_control, page, page.with_suffix(".json"))
 
 
 def as_data(found: Outcomes) -> dict[str, object]:

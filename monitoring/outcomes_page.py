@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from monitoring.offer_outcomes import Offered
 from monitoring.outcomes import By, Early, Group, Open, Outcomes, as_data
 from perennial import storage
 
@@ -30,6 +31,7 @@ _LOOK: Any = {
     "svg.hashsalt": "perennial",
 }  # fmt: skip
 _HEADS = ("customers", "expected", "left", "95 %", "auc", "brier", "value", "spent", "bias")
+_OFFER_HEADS = ("customers", "offers", "expected", "bought", "95 %")
 
 
 def write(found: Outcomes) -> None:
@@ -43,15 +45,32 @@ def as_text(found: Outcomes) -> str:
     """What a terminal shows: judged groups, one line each, then what nobody can judge yet."""
     lines = [_lead(found)]
     for role in sorted({group.role for group in found.groups}):
-        lines.append(f"{role:<30}{''.join(f'{head:>{_width(head)}}' for head in _HEADS)}")
+        lines.append(_line(role, _HEADS, _HEADS))
         for group in (group for by in _IN_TEXT for group in found.of(by, role)):
-            cells = "".join(f"{cell:>{_width(head)}}" for head, cell in zip(_HEADS, _cells(group), strict=True))
-            lines.append(f"  {_name(group):<28}{cells}{'  off' if group.is_off else ''}")
+            lines.append(_line(f"  {_name(group)}", _HEADS, _cells(group)) + ("  off" if group.is_off else ""))
+    if found.offers:
+        lines.append(_line("offers", _OFFER_HEADS, _OFFER_HEADS))
+        for offers in found.offers:
+            own = _line(f"  {_made(offers)}", _OFFER_HEADS, _offer_cells(offers))
+            lines.append(own + ("  off" if offers.is_off else ""))
     return "\n".join([*lines, *_notes(found), f"page: {found.page}"])
+
+
+def _line(name: str, heads: Sequence[str], cells: Sequence[str]) -> str:
+    return f"{name:<30}{''.join(f'{cell:>{_width(head)}}' for head, cell in zip(heads, cells, strict=True))}"
 
 
 def _width(head: str) -> int:
     return {"customers": 11, "95 %": 14, "value": 12, "spent": 12}.get(head, 9)
+
+
+def _made(offers: Offered) -> str:
+    return f"{offers.as_of} {offers.model.rpartition('.')[2]} {offers.kind}, {offers.role}"
+
+
+def _offer_cells(offers: Offered) -> tuple[str, ...]:
+    within = f"{offers.low:.1%}-{offers.high:.1%}"
+    return (f"{offers.customers:,}", f"{offers.offers:,}", f"{offers.expected:.1%}", f"{offers.actual:.1%}", within)
 
 
 def _name(group: Group) -> str:
@@ -105,19 +124,25 @@ def as_html(found: Outcomes) -> str:
     parts += [f"<p>{escape(note)}</p>" for note in _notes(found)]
     for role in sorted({group.role for group in found.groups}):
         parts.append(f"<h2>{escape(role.capitalize())}</h2><div class=pictures>{_pictures(found, role)}</div>")
-        parts += [_table(title, found.of(by, role)) for by, title in _TITLES.items() if found.of(by, role)]
+        for by, title in _TITLES.items():
+            if groups := found.of(by, role):
+                parts.append(_table(title, _HEADS, [(group.name, _cells(group), group.is_off) for group in groups]))
+    if found.offers:
+        rows = [(_made(offers), _offer_cells(offers), offers.is_off) for offers in found.offers]
+        parts.append(_table("Offers, by what they were", _OFFER_HEADS, rows))
     parts.append(_HOW_TO_READ)
     return _PAGE.format(title=escape(title), body="\n".join(parts))
 
 
-def _table(title: str, groups: Sequence[Group]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *_HEADS))
-    rows = "".join(
-        f"<tr{' class=off' if group.is_off else ''}><td>{escape(group.name)}</td>"
-        f"{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(group))}</tr>"
-        for group in groups
+def _table(title: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str], bool]]) -> str:
+    """Rows of a name, cells, and whether the row is off."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *heads))
+    body = "".join(
+        f"<tr{' class=off' if is_off else ''}><td>{escape(name)}</td>"
+        f"{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        for name, cells, is_off in rows
     )
-    return f"<h3>{escape(title)}</h3><table><tr>{head}</tr>{rows}</table>"
+    return f"<h3>{escape(title)}</h3><table><tr>{head}</tr>{body}</table>"
 
 
 def _pictures(found: Outcomes, role: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from perennial.settings import Workspace
 DAY, HORIZON = date(2023, 3, 1), 60
 CLOSES = DAY + timedelta(days=HORIZON)
 EARLIER = [DAY - timedelta(days=60 * back) for back in (1, 2, 3, 4)]
+KINDS = ["new", "repeat"]
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -240,8 +242,57 @@ def test_text_page_and_data_agree(workspace: Workspace, tmp_path: Path) -> None:
     assert data["groups"][0]["actual"] == every.actual  # type: ignore[index]
 
 
+def make_offers(workspace: Workspace, model: str, at: Path, seed: int) -> pd.DataFrame:
+    """Two categories for everybody, in files where a batch puts them."""
+    random, (products,) = np.random.default_rng(seed), workspace.tables.products.path or ()  # type: ignore[union-attr]
+    customers, items = make_scores(workspace)["customer_id"], pd.read_csv(products)["category"].unique()[:2]
+    offers = pd.DataFrame({"customer_id": np.repeat(customers, 2), "item": np.tile(items, len(customers))})
+    offers = offers.assign(probability=random.uniform(0.1, 0.3, len(offers)), kind=random.choice(KINDS, len(offers)))
+    at.mkdir(parents=True)
+    offers.to_parquet(at / "offers.parquet")
+    pd.DataFrame({"customer_id": customers, "cross_sell_model": model}).to_parquet(at / "scores.parquet")
+    return offers
+
+
+def sold(workspace: Workspace, offers: pd.DataFrame) -> pd.DataFrame:
+    """The offers of each kind, and the share that was bought, counted from the files."""
+    (products,) = workspace.tables.products.path or ()  # type: ignore[union-attr]
+    within = bought(workspace, DAY, HORIZON).merge(pd.read_csv(products), on="product_id")
+    came = {*zip(within["customer_id"], within["category"], strict=True)}
+    offered = [*zip(offers["customer_id"], offers["item"], strict=True)]
+    return offers.assign(came=[one in came for one in offered]).groupby("kind")[["probability", "came"]].mean()
+
+
+def test_offers_shown_and_unseen_are_held_against_what_was_bought(workspace: Workspace) -> None:
+    """By kind, of the champion and of the shadow apart; one that is off is marked."""
+    predictions.log_batch(workspace, make_scores(workspace))
+    home = workspace.home_path
+    shown = make_offers(workspace, "small.cross_sell/1", home / "scores" / str(DAY), 5)
+    unseen = make_offers(workspace, "small.cross_sell/2", home / "shadow" / str(DAY), 6)
+    assert outcomes.outcomes(workspace, CLOSES - timedelta(days=1)).offers == ()
+    found = outcomes.outcomes(workspace, CLOSES)
+    assert [(one.role, one.model, one.kind) for one in found.offers] == [
+        (role, f"small.cross_sell/{version}", kind)
+        for role, version in (("champion", 1), ("shadow", 2)) for kind in KINDS
+    ]  # fmt: skip
+    for made, own in ((shown, found.offers[:2]), (unseen, found.offers[2:])):
+        counted = sold(workspace, made)
+        assert [one.expected for one in own] == pytest.approx(counted["probability"].tolist())
+        assert [one.actual for one in own] == pytest.approx(counted["came"].tolist())
+        assert sum(one.offers for one in own) == len(made)
+        assert all(one.low < one.actual < one.high for one in own)
+    text, page = outcomes_page.as_text(found), outcomes_page.as_html(found)
+    for one in found.offers:
+        assert f"{one.actual:.1%}" in text
+        assert f"{one.actual:.1%}" in page
+    (line,) = (line for line in text.splitlines() if "cross_sell/2 repeat, shadow" in line)
+    assert line.endswith("off") is found.offers[3].is_off
+    for folder in ("scores", "shadow"):
+        shutil.rmtree(home / folder)
+
+
 def test_nothing_logged_is_nothing_to_judge(workspace: Workspace) -> None:
     """A new workspace gets a sentence, not an error."""
     found = outcomes.outcomes(workspace, CLOSES)
-    assert (found.groups, found.open, found.early) == ((), (), ())
+    assert (found.groups, found.open, found.early, found.offers) == ((), (), (), ())
     assert outcomes_page.as_text(found).startswith(f"outcomes at {CLOSES}: no prediction's window has closed yet")
