@@ -146,10 +146,12 @@ def copy_to(
     path: Path,
     metadata: Mapping[str, str] | None = None,
     codec: str = "zstd",
+    row_group: int = 122_880,
 ) -> int:
     """Writes the rows of `query` to a Parquet file at `path`, atomically; returns how many."""
     noted = ", ".join(f"{key}: {quoted(value)}" for key, value in (metadata or {}).items())
-    options = f"FORMAT parquet, COMPRESSION {codec}" + (f", KV_METADATA {{{noted}}}" if noted else "")
+    options = f"FORMAT parquet, COMPRESSION {codec}, ROW_GROUP_SIZE {row_group}"
+    options += f", KV_METADATA {{{noted}}}" if noted else ""
     with replacing(path) as draft:
         rows = connection.execute(f"COPY ({query}) TO {quoted(draft)} ({options})").fetchall()
     return int(rows[0][0])
@@ -224,8 +226,9 @@ def bought_with_path(home: Path, as_of: date) -> Path:
     return home / "scores" / str(as_of) / "bought_with.parquet"
 
 
-def risk_path(home: Path, as_of: date) -> Path:
-    return home / "scores" / str(as_of) / "risk.parquet"
+def risk_path(home: Path, as_of: date, sort: str = "value_at_risk") -> Path:
+    """Who may be at risk at an as_of with their best offer, highest `sort` first."""
+    return home / "scores" / str(as_of) / f"risk-by-{sort}.parquet"
 
 
 def percentiles_path(home: Path, as_of: date) -> Path:

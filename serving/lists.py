@@ -8,8 +8,11 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import duckdb
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -39,6 +42,8 @@ COLUMNS = (
 _SPREADSHEET_COMMANDS = ("=", "+", "-", "@", "\t", "\r")
 _BLOCK = 500  # rows told reasons of, and sent, at a time
 _CHUNK = 1 << 16
+_ROW_GROUP = 32_768  # rows of which a page reads all
+_MEMORY = 1.0  # gigabytes of reading pages; what needs more goes to disk
 # Highest first, and then in a fixed order, so that a page goes on where the last one ended.
 _TIES = {
     "value_at_risk": ("value_at_risk", "churn_probability"),
@@ -200,16 +205,23 @@ def _decoded(cursor: str, as_of: date, sort: str) -> Sequence[Any]:
 
 
 def _listed(workspace: Workspace, as_of: date, where: _Where, sort: str, top: int) -> pd.DataFrame:
-    path = storage.risk_path(workspace.home_path, as_of)
+    path = storage.risk_path(workspace.home_path, as_of, sort)
     if not path.exists():
         raise storage.CheckFailed(f"{workspace.name} has no scores of {as_of}; run `perennial score --as-of {as_of}`")
-    first, second = _TIES[sort]
     query = f"""
         SELECT * FROM read_parquet({quoted(path)}) WHERE {" AND ".join(where.conditions)}
-        ORDER BY {first} DESC, {second} DESC, customer_id LIMIT {top}"""
-    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        ORDER BY {_order(sort)} LIMIT {top}"""
+    with _reader(workspace.home_path).cursor() as connection:
         Consents(workspace.home_path).tell(connection)
         return connection.execute(query, where.values).df()
+
+
+@lru_cache(maxsize=4)
+def _reader(home: Path) -> duckdb.DuckDBPyConnection:
+    """Kept: to open one takes longer than to read a page. Its cursors may be used by any thread."""
+    connection = storage.connect(home, memory=_MEMORY)
+    connection.execute("SET parquet_metadata_cache = true")
+    return connection
 
 
 def _with_contacts(workspace: Workspace, listed: pd.DataFrame) -> pd.DataFrame:
@@ -231,19 +243,30 @@ def _placed(customer_ids: Sequence[str] | pd.Series) -> pd.DataFrame:
 
 
 def write_risk(workspace: Workspace, as_of: date, scores: pd.DataFrame) -> None:
-    """The file that lists are read from: who was scored, with the best offer, highest value at risk first."""
+    """The files that lists are read from: who was scored, with the best offer, highest first, one for each order.
+
+    So a page is at the head of a file, or where a cursor says, however many customers there are.
+    """
     home = workspace.home_path
     columns = ", ".join(f"scores.{name}" for name in _untold() if not name.startswith("offer"))
     with storage.connect(home, workspace.timezone) as connection:
+        connection.execute("SET preserve_insertion_order = true")
         connection.register("scores", scores[scores["not_scored_reason"].isna()])
-        query = f"""
+        connection.execute(f"""
+            CREATE TEMP TABLE risk AS
             SELECT {columns.replace("scores.as_of", "CAST(scores.as_of AS DATE) AS as_of")},
                    item AS offer, kind AS offer_kind, probability AS offer_probability
             FROM scores LEFT JOIN (
                 SELECT * FROM {storage.reader([storage.offers_path(home, as_of)])} WHERE rank = 1) AS offers
-              ON scores.customer_id = offers.customer_id
-            ORDER BY value_at_risk DESC, churn_probability DESC, scores.customer_id"""
-        storage.copy_to(connection, query, storage.risk_path(home, as_of))
+              ON scores.customer_id = offers.customer_id""")
+        for sort in _TIES:
+            query = f"FROM risk ORDER BY {_order(sort)}"
+            storage.copy_to(connection, query, storage.risk_path(home, as_of, sort), row_group=_ROW_GROUP)
+
+
+def _order(sort: str) -> str:
+    first, second = _TIES[sort]
+    return f"{first} DESC, {second} DESC, customer_id"
 
 
 def vectors(workspace: Workspace, as_of: date, customer_ids: Sequence[str]) -> NDArray[np.float32]:
