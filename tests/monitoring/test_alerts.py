@@ -262,7 +262,7 @@ def outcomes(*weeks: tuple[str, float, float], early: Early | None = None) -> Ou
         for week, expected, actual in weeks
     ]
     day, page = dt.date(2025, 1, 1), Path("outcomes.html")
-    return Outcomes(day, day, tuple(groups), (), (early,) if early else (), False, page, page)
+    return Outcomes(day, day, tuple(groups), (), (early,) if early else (), (), False, page, page)
 
 
 @pytest.mark.parametrize(
