@@ -115,7 +115,8 @@ def _refuse_products(workspace: Workspace, told: Iterable[Purchase | Interaction
 @lru_cache(maxsize=2)
 def _products(rows: str) -> frozenset[str]:
     """Every product of a table, whose parts have other names when it changes."""
-    return frozenset(row[0] for row in duckdb.execute(f"SELECT product_id FROM {rows}").fetchall())
+    with duckdb.connect() as connection:  # of its own: threads ask at once
+        return frozenset(row[0] for row in connection.execute(f"SELECT product_id FROM {rows}").fetchall())
 
 
 def _among(rows: str, customer_ids: Sequence[str]) -> set[str]:
