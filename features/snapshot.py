@@ -10,6 +10,7 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import duckdb
 import ibis.expr.types as ir
@@ -192,7 +193,13 @@ def has_consent(workspace: Workspace, kind: str) -> bool:
     if workspace.tables.customers is None or not storage.parts(folder):
         return False
     query = f"SELECT count({kind}_consent) > 0 FROM {storage.rows_of(workspace.home_path, 'customers')}"
-    return bool(duckdb.execute(query).fetchall()[0][0])
+    return bool(_asked(query)[0][0])
+
+
+def _asked(query: str) -> list[tuple[Any, ...]]:
+    """By a connection of its own: the service's threads ask at once, and DuckDB's shared one refuses the second."""
+    with duckdb.connect() as connection:
+        return connection.execute(query).fetchall()
 
 
 def attribute_codes(workspace: Workspace) -> dict[str, dict[str, int]]:
@@ -204,7 +211,7 @@ def attribute_codes(workspace: Workspace) -> dict[str, dict[str, int]]:
         query = (
             f"SELECT DISTINCT {name} FROM {storage.rows_of(workspace.home_path, 'customers')} WHERE {name} IS NOT NULL"
         )
-        values = [row[0] for row in duckdb.execute(query).fetchall()]
+        values = [row[0] for row in _asked(query)]
         if values and not isinstance(values[0], str):
             continue
         known_values = grown.setdefault(name, {})

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
+from features.snapshot import families
 from perennial import storage
 from perennial.settings import Workspace
 from training import labels
@@ -44,7 +45,12 @@ class Offered:
 def offered(
     workspace: Workspace, as_of_dates: Iterable[date], known_by: date, is_closed: Callable[[date], bool]
 ) -> Iterator[Offered]:
-    """Of each as_of the champion's offers and the shadow's, where they were made and their windows have closed."""
+    """Of each as_of the champion's offers and the shadow's, where they were made and their windows have closed.
+
+    None of a workspace that has no products any more: nobody can say what the items were.
+    """
+    if "product_affinity" not in families(workspace):
+        return
     home = workspace.home_path
     for as_of in sorted(as_of_dates):
         champion, shadow = storage.offers_path(home, as_of), storage.shadow_path(home, as_of, "offers")

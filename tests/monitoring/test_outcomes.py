@@ -287,6 +287,8 @@ def test_offers_shown_and_unseen_are_held_against_what_was_bought(workspace: Wor
         assert f"{one.actual:.1%}" in page
     (line,) = (line for line in text.splitlines() if "cross_sell/2 repeat, shadow" in line)
     assert line.endswith("off") is found.offers[3].is_off
+    without = workspace.model_copy(update={"tables": workspace.tables.model_copy(update={"products": None})})
+    assert outcomes.outcomes(without, CLOSES).offers == ()
     for folder in ("scores", "shadow"):
         shutil.rmtree(home / folder)
 

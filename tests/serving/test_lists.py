@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -229,3 +230,11 @@ def test_an_unknown_format_is_refused() -> None:
     """No file with another content than its name says."""
     with pytest.raises(ValueError, match="format 'pdf' is not one of csv, xlsx, json"):
         lists.encode(odd_rows(), "pdf")  # type: ignore[arg-type]
+
+
+def test_many_may_ask_for_a_list_at_once(copy: Copy) -> None:
+    """DuckDB refuses a connection that another thread is using."""
+    alone = copy.listed(top=3)["customer_id"].tolist()
+    with ThreadPoolExecutor(8) as pool:
+        pages = list(pool.map(lambda _: copy.listed(top=3)["customer_id"].tolist(), range(48)))
+    assert pages == [alone] * 48
