@@ -66,6 +66,7 @@ class Lately:
         self._held = {table: self._columns(table) for table in self.tables}
         self._found: dict[date, dict[str, Recent]] = {}
         for table in self.tables:
+            self._sort(table)
             self._note_first(table)
 
     def at(self, as_of: date) -> dict[str, Recent]:
@@ -78,35 +79,48 @@ class Lately:
         described = self._connection.execute(f"DESCRIBE SELECT * FROM {_rows(self.workspace, table)}").fetchall()
         return {row[0] for row in described}
 
+    def _sort(self, table: str) -> None:
+        """The rows by day, so that a month is read without the others; `line` stands for all that a row says."""
+        line, seed = ", ".join(self._given(table)), self.workspace.training.seed
+        shown = ["day", "known_day", "hour", *self._among(table, _NUMBERS), *self._among(table, _NEW)]
+        empty = [f'{name} IS NULL AS "{name} empty"' for name in self._given(table)]
+        self._connection.execute(f"""
+            CREATE TEMP TABLE {table} AS
+            SELECT {", ".join([*shown, *empty])}, hash({line}) AS line, hash({line}, {seed}) AS chance
+            FROM {_rows(self.workspace, table)} ORDER BY day""")
+
+    def _given(self, table: str) -> list[str]:
+        return [name for name in CONTRACTS[table].names if name in self._held[table] and name != "campaign_id"]
+
     def _note_first(self, table: str) -> None:
         """The first day of every value, once for all as_ofs."""
-        for name in self._texts(table, _NEW):
+        for name in self._among(table, _NEW):
             self._connection.execute(f"""
                 CREATE TEMP TABLE first_{table}_{name} AS SELECT {name} AS seen, min(day) AS first
-                FROM {_rows(self.workspace, table)} WHERE {name} IS NOT NULL GROUP BY ALL""")
+                FROM {table} WHERE {name} IS NOT NULL GROUP BY ALL""")
 
-    def _texts(self, table: str, of: Mapping[str, Sequence[str]]) -> list[str]:
+    def _among(self, table: str, of: Mapping[str, Sequence[str]]) -> list[str]:
         return [name for name in of[table] if name in self._held[table]]
 
     def _recent(self, table: str, as_of: date) -> Recent:
-        start, monitoring = days_after(as_of, -DAYS), self.workspace.monitoring
-        columns = [name for name in CONTRACTS[table].names if name in self._held[table] and name != "campaign_id"]
+        start = days_after(as_of, -DAYS)
         self._connection.execute(f"""
-            CREATE OR REPLACE TEMP TABLE recent AS SELECT * FROM {_rows(self.workspace, table)}
-            WHERE known_day < DATE '{as_of}' AND day >= DATE '{start}'""")
-        line, empty = ", ".join(columns), ", ".join(f"avg(({name} IS NULL)::INT)" for name in columns)
+            CREATE OR REPLACE TEMP TABLE recent AS SELECT * FROM {table}
+            WHERE day >= DATE '{start}' AND day < DATE '{as_of}' AND known_day < DATE '{as_of}'""")
+        given = self._given(table)
+        empty = ", ".join(f'avg("{name} empty"::INT)' for name in given)
         count, last, distinct, *missing = self._connection.execute(
-            f"SELECT count(*), max(day), count(DISTINCT hash({line})), {empty} FROM recent"
+            f"SELECT count(*), max(day), count(DISTINCT line), {empty} FROM recent"
         ).fetchall()[0]
-        shown = ", ".join([*self._texts(table, _NUMBERS), *self._texts(table, _TEXTS), "hour"])
-        chosen = f"ORDER BY hash({line}, {self.workspace.training.seed}) LIMIT {monitoring.sample}"
+        shown = ", ".join([*self._among(table, _NUMBERS), *self._among(table, _TEXTS), "hour"])
+        chosen = f"ORDER BY chance LIMIT {self.workspace.monitoring.sample}"
         return Recent(
             rows=self._connection.execute(f"SELECT {shown} FROM recent {chosen}").df(),
             count=count,
             pause=(as_of - timedelta(days=1) - last).days if last else DAYS,
             repeated=1 - distinct / count if count else 0.0,
-            missing={name: float(share or 0.0) for name, share in zip(columns, missing, strict=True)},
-            new={name: self._new(table, name, start) for name in self._texts(table, _NEW)},
+            missing={name: float(share or 0.0) for name, share in zip(given, missing, strict=True)},
+            new={name: self._new(table, name, start) for name in self._among(table, _NEW)},
         )
 
     def _new(self, table: str, name: str, start: date) -> float:
