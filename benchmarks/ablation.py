@@ -50,7 +50,7 @@ def _measure(name: str, as_of: date) -> dict[str, dict[str, dict[str, float]]]:
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, as_of))
         store = retrieval.apply(workspace)
         tables = {"of customers": _of_customers(workspace, datasets.load(store, workspace, as_of))}
-        lessons = [cross_sell.lesson(store, workspace, day, as_of) for day in cross_sell.cutoffs(workspace, as_of)]
+        lessons = [cross_sell.lesson(workspace, day, as_of) for day in cross_sell.cutoffs(workspace, as_of)]
         if len(lessons) > 1:
             tables["of items"] = _of_items(workspace, lessons)
     for families, rows in tables.items():

@@ -130,8 +130,7 @@ def _end_to_end(workspace: Workspace) -> float:
     start = time.monotonic()
     ingest.ingest(workspace, datetime.now(UTC))
     snapshot.snapshot(workspace, [*cross_sell.cutoffs(workspace, _AS_OF), _AS_OF])
-    store = retrieval.apply(workspace)
-    model = cross_sell.train(store, workspace, _AS_OF)
+    model = cross_sell.train(workspace, _AS_OF)
     rows = retrieval.rows_at(workspace, _AS_OF)
     offers.rank(workspace, model, _AS_OF, rows, rows["T"].notna().to_numpy())
     return time.monotonic() - start
@@ -142,9 +141,8 @@ def _ours(workspace: Workspace, baskets: _Baskets, folds: pd.DataFrame) -> Itera
 
     Everybody's last basket but one teaches, and the training users' last basket calibrates, then teaches as well.
     """
-    store = retrieval.apply(workspace)
-    before = cross_sell.lesson(store, workspace, _AS_OF - _STEP, _AS_OF)
-    last = cross_sell.lesson(store, workspace, _AS_OF, _LONG_AFTER, most_pairs=10**9)
+    before = cross_sell.lesson(workspace, _AS_OF - _STEP, _AS_OF)
+    last = cross_sell.lesson(workspace, _AS_OF, _LONG_AFTER, most_pairs=10**9)
     for _, fold in folds.groupby("fold"):
         of = {split: pd.Index(rows["user_id"].astype(str)) for split, rows in fold.groupby("split")}
         model = cross_sell.learnt(workspace, [before, _among(last, of["train"])])
@@ -270,8 +268,7 @@ def _shop(name: str, home: Path) -> dict[str, object]:
     for as_of in map(date.fromisoformat, SHOPS[name]):
         learnt_from = cross_sell.cutoffs(workspace, as_of)
         snapshot.snapshot(workspace, [*learnt_from, as_of])
-        store = retrieval.apply(workspace)
-        found = cross_sell.judged_at(store, workspace, as_of, learnt_from, _LONG_AFTER)
+        found = cross_sell.judged_at(workspace, as_of, learnt_from, _LONG_AFTER)
         judged = JudgedOffers.of(found, learnt_from, as_of, workspace.cross_sell.top)
         tables[str(as_of)] = _compared(judged)
         said = _said(workspace, found, as_of)
@@ -322,7 +319,7 @@ def _scale(name: str, home: Path) -> dict[str, float]:
     as_of = date(2025, 1, 1)
     ingest.ingest(workspace, datetime.now(UTC))
     snapshot.snapshot(workspace, [*cross_sell.cutoffs(workspace, as_of), as_of])
-    cross_sell.train(retrieval.apply(workspace), workspace, as_of).save(home / "model")
+    cross_sell.train(workspace, as_of).save(home / "model")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         seconds, gigabytes, rows = pool.apply(_rank, (workspace, home / "model", as_of))
     what = f"{_CUSTOMERS:,} customers x {_CATEGORIES} categories"

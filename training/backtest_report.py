@@ -79,7 +79,7 @@ def _evaluated(
         if kind == "lifetime_value":
             valued = lifetime_value.fit(data, workspace, seen, data.current)
             return evaluation.of_value(valued, data, workspace, dates, seed, say)
-        return evaluation.of_offers(store, workspace, as_of, offers, seed, say)
+        return evaluation.of_offers(workspace, as_of, offers, seed, say)
     except CheckFailed as problem:
         return evaluation.refused(kind, getattr(workspace, kind).horizon, problem)
 

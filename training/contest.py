@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from training.models.value_model import ValueModel
 from training.offer_backtest import JudgedOffers
 from training.peers import Answer
 from training.versions import LETTERS, Model, Version
-
-if TYPE_CHECKING:
-    from feast import FeatureStore
 
 Say = Callable[[str], None]
 
@@ -179,16 +176,16 @@ class Contest:
 
     def _asked(self, cutoff: Judged | JudgedOffers) -> Judged | JudgedOffers | None:
         """What the champion says on a day after its training; none where a feature that it needs is there no more."""
-        model, store = self.rival.model, self._store
+        model = self.rival.model
         snapshot.snapshot(self.workspace, [cutoff.as_of], self.say)
         if isinstance(model, OfferModel):
             if model.names != candidates.names(self.workspace):
                 return None
             known_by = self.challenger.as_of
-            said = cross_sell.answered_at(store, self.workspace, model, cutoff.as_of, known_by)
+            said = cross_sell.answered_at(self.workspace, model, cutoff.as_of, known_by)
             judged = JudgedOffers.of(said, (), cutoff.as_of, self.workspace.cross_sell.top)
-            return offer_backtest.with_segments(judged, store, self.workspace)
-        rows = retrieval.customer_rows(store, self.workspace, [cutoff.as_of]).set_index("customer_id")
+            return offer_backtest.with_segments(judged, self.workspace)
+        rows = retrieval.rows_at(self.workspace, cutoff.as_of).set_index("customer_id")
         if not set(model.inputs.packed) <= {*rows.columns}:
             return None
         assert isinstance(cutoff, Judged)
@@ -211,10 +208,8 @@ class Contest:
         snapshot.snapshot(self.workspace, pipelines.cutoffs(own, as_of, [self.kind]), self.say)
         if self.kind == "cross_sell":
             learnt = {cutoff.as_of: cutoff.learnt_from for cutoff in self.challenger.judged if cutoff.as_of in days}
-            return offer_backtest.judge_offers(self._store, own, as_of, learnt)
-        data = datasets.load(self._store, own, as_of, most=self.workspace.training.backtest_customers)
+            return offer_backtest.judge_offers(own, as_of, learnt)
+        data = datasets.load(
+            retrieval.open_store(self.workspace), own, as_of, most=self.workspace.training.backtest_customers
+        )
         return list(backtest.judge(self.kind, data, own, days, peers=False))
-
-    @property
-    def _store(self) -> FeatureStore:
-        return retrieval.open_store(self.workspace)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,6 @@ from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
 from training import datasets, labels
 from training.models.offer_model import OfferModel, fit
-
-if TYPE_CHECKING:
-    from feast import FeatureStore
 
 Floats = NDArray[np.floating]
 
@@ -98,7 +95,7 @@ def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
     )  # fmt: skip
 
 
-def train(store: FeatureStore, workspace: Workspace, as_of: date) -> OfferModel:
+def train(workspace: Workspace, as_of: date) -> OfferModel:
     """The model for `as_of`.
 
     Raises:
@@ -112,36 +109,34 @@ def train(store: FeatureStore, workspace: Workspace, as_of: date) -> OfferModel:
             f"no {workspace.cross_sell.horizon}-day window has closed with {workspace.training.min_history} days of"
             f" history before it at {as_of}; nothing to learn offers from"
         )
-    return learnt(workspace, [lesson(store, workspace, cutoff, as_of) for cutoff in closed])
+    return learnt(workspace, [lesson(workspace, cutoff, as_of) for cutoff in closed])
 
 
-def judged_at(
-    store: FeatureStore, workspace: Workspace, judge: date, learnt_from: Sequence[date], known_by: date
-) -> Backtest:
+def judged_at(workspace: Workspace, judge: date, learnt_from: Sequence[date], known_by: date) -> Backtest:
     """Offers made at `judge`, learnt from dates that had closed by then, against what is known since to be bought.
 
     Raises:
         NoCrossSell: too little was bought in the windows to learn from, or nothing in the judged one.
     """
-    return learner(store, workspace, judge, learnt_from, known_by)(workspace)
+    return learner(workspace, judge, learnt_from, known_by)(workspace)
 
 
 def learner(
-    store: FeatureStore, workspace: Workspace, judge: date, learnt_from: Sequence[date], known_by: date
+    workspace: Workspace, judge: date, learnt_from: Sequence[date], known_by: date
 ) -> Callable[[Workspace], Backtest]:
     """`judged_at` for settings that differ in nothing but how the booster learns; the rows are loaded once."""
     most = workspace.training.backtest_customers
-    lessons = [lesson(store, workspace, cutoff, judge, most_customers=most) for cutoff in learnt_from]
-    asked = lesson(store, workspace, judge, known_by, most_customers=most)
+    lessons = [lesson(workspace, cutoff, judge, most_customers=most) for cutoff in learnt_from]
+    asked = lesson(workspace, judge, known_by, most_customers=most)
     if not asked.bought.any():
         raise NoCrossSell(f"nothing that could be offered at {judge} was bought in the window after it")
     return lambda settings: judged(learnt(settings, lessons), asked, settings)
 
 
-def answered_at(store: FeatureStore, workspace: Workspace, model: OfferModel, judge: date, known_by: date) -> Backtest:
+def answered_at(workspace: Workspace, model: OfferModel, judge: date, known_by: date) -> Backtest:
     """A model's offers of `judge` against what is known since to be bought."""
     most = workspace.training.backtest_customers
-    return judged(model, lesson(store, workspace, judge, known_by, most_customers=most), workspace)
+    return judged(model, lesson(workspace, judge, known_by, most_customers=most), workspace)
 
 
 def learnt(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
@@ -179,7 +174,7 @@ def _launch_rate(lessons: Sequence[Lesson]) -> float:
 
 
 def lesson(
-    store: FeatureStore, workspace: Workspace, cutoff: date, known_by: date, most_pairs: int = _MOST_PAIRS,
+    workspace: Workspace, cutoff: date, known_by: date, most_pairs: int = _MOST_PAIRS,
     most_customers: int | None = None,
 ) -> Lesson:  # fmt: skip
     """What customers active at `cutoff` could be offered and then bought, known by a day when the window has closed.
@@ -190,7 +185,7 @@ def lesson(
         ValueError: the window had not closed by `known_by`.
     """
     shelf = Shelf.at(workspace, cutoff)
-    customers = retrieval.customer_rows(store, workspace, [cutoff])
+    customers = retrieval.rows_at(workspace, cutoff)
     active = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window]
     most = min(most_customers or len(active), most_pairs // max(shelf.pairs_each, 1))
     pairs = shelf.pairs(_sampled(active, most))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +19,6 @@ from training.models.churn_model import ChurnModel
 from training.models.value_model import ValueModel
 from training.offer_backtest import JudgedOffers
 from training.scoreboard import Scoreboard, scoreboard
-
-if TYPE_CHECKING:
-    from feast import FeatureStore
 
 Progress = Callable[[str], None]
 
@@ -79,11 +75,11 @@ def of_value(
 
 
 def of_offers(
-    store: FeatureStore, workspace: Workspace, as_of: date, dates: Mapping[date, Sequence[date]],
+    workspace: Workspace, as_of: date, dates: Mapping[date, Sequence[date]],
     seed: int | None = None, progress: Progress = lambda _: None,
 ) -> Evaluation:  # fmt: skip
     """Offers judged at `dates`, learnt from the cutoffs beside each."""
-    judged = offer_backtest.judge_offers(store, workspace, as_of, dates, progress)
+    judged = offer_backtest.judge_offers(workspace, as_of, dates, progress)
     return _evaluation("cross_sell", workspace.cross_sell.horizon, judged, seed)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -133,65 +133,65 @@ def expected_profit(
 
 
 Baskets = Sequence[Sequence[Hashable]]
-
-
-def recalls_at(baskets: Baskets, ranked: Baskets, k: int) -> Floats:
-    """For each customer: the share of the true basket's distinct items found among the first `k` ranked items."""
-    return np.array([sum(hits) / size for hits, size in _hits(baskets, ranked, k)])
-
-
-def recall_at(baskets: Baskets, ranked: Baskets, k: int) -> float:
-    """Mean of `recalls_at` over customers."""
-    return float(recalls_at(baskets, ranked, k).mean())
-
-
-def hits_at(baskets: Baskets, ranked: Baskets, k: int) -> Floats:
-    """For each customer: 1 with at least one item of the true basket among the first `k` ranked items, else 0."""
-    return np.array([float(any(hits)) for hits, _ in _hits(baskets, ranked, k)])
-
-
-def hit_at(baskets: Baskets, ranked: Baskets, k: int) -> float:
-    """Mean of `hits_at` over customers."""
-    return float(hits_at(baskets, ranked, k).mean())
-
-
 Ideal = Literal["basket", "top_k"]
 
 
-def ndcgs_at(baskets: Baskets, ranked: Baskets, k: int, ideal: Ideal = "basket") -> Floats:
-    """For each customer: the first `k` items' discounted gain, 1 / log2(1 + rank) per hit, over the ideal one.
+class Hits(NamedTuple):
+    """A row per customer: which of the first k ranked items the true basket has, (customers, k), and its size."""
 
-    The ideal sums over the whole true basket ("basket", as in the next-basket literature: with more than `k` items in
-    it nobody can reach 1) or over min(k, basket) items ("top_k", as in scikit-learn's `ndcg_score`; Jarvelin,
-    Kekalainen, 'Cumulated Gain-Based Evaluation of IR Techniques', ACM TOIS 20, 2002).
-    """
-    gains = []
-    for hits, size in _hits(baskets, ranked, k):
-        best = size if ideal == "basket" else min(k, size)
-        gains.append((_discounts(len(hits)) @ np.array(hits, dtype=float)) / _discounts(best).sum())
-    return np.array(gains)
+    among: NDArray[np.bool_]
+    basket: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, baskets: Baskets, ranked: Baskets, k: int) -> Self:
+        if len(baskets) != len(ranked) or len(baskets) == 0 or k < 1:
+            raise ValueError(
+                f"{len(baskets)} baskets, {len(ranked)} rankings, k {k}: expected as many of both, k above 0"
+            )
+        among = np.zeros((len(baskets), k), dtype=bool)
+        for row, (basket, items) in enumerate(zip(baskets, ranked, strict=True)):
+            wanted, top = set(basket), list(items[:k])
+            if not wanted or len(set(top)) < len(top):
+                raise ValueError(
+                    f"customer in row {row}: the basket is empty, or the ranking repeats an item: {top[:5]}"
+                )
+            among[row, : len(top)] = [item in wanted for item in top]
+        return cls(among, np.array([len(set(basket)) for basket in baskets]))
+
+    def recalls(self) -> Floats:
+        """For each customer: the share of the basket's distinct items found among the first k ranked ones."""
+        return self.among.sum(axis=1) / self.basket
+
+    def any_found(self) -> Floats:
+        """For each customer: 1 with at least one item of the basket among the first k ranked ones, else 0."""
+        return self.among.any(axis=1).astype(float)
+
+    def ndcgs(self, ideal: Ideal = "basket") -> Floats:
+        """For each customer: the first k items' discounted gain, 1 / log2(1 + rank) per hit, over the ideal one.
+
+        The ideal sums over the whole true basket ("basket", as in the next-basket literature: with more than k items
+        in it nobody can reach 1) or over min(k, basket) items ("top_k", as in scikit-learn's `ndcg_score`; Jarvelin,
+        Kekalainen, 'Cumulated Gain-Based Evaluation of IR Techniques', ACM TOIS 20, 2002).
+        """
+        k = self.among.shape[1]
+        discounts = 1 / np.log2(np.arange(2, max(k, int(self.basket.max(initial=1))) + 2))
+        best = self.basket if ideal == "basket" else np.minimum(k, self.basket)
+        return (self.among @ discounts[:k]) / discounts.cumsum()[best - 1]
+
+
+def recall_at(baskets: Baskets, ranked: Baskets, k: int) -> float:
+    """Mean over customers of `Hits.recalls`."""
+    return float(Hits.of(baskets, ranked, k).recalls().mean())
+
+
+def hit_at(baskets: Baskets, ranked: Baskets, k: int) -> float:
+    """Share of customers with at least one item of the true basket among the first `k` ranked items."""
+    return float(Hits.of(baskets, ranked, k).any_found().mean())
 
 
 def ndcg_at(baskets: Baskets, ranked: Baskets, k: int, ideal: Ideal = "basket") -> float:
-    """Mean of `ndcgs_at` over customers."""
-    return float(ndcgs_at(baskets, ranked, k, ideal).mean())
-
-
-def _discounts(ranks: int) -> Floats:
-    return 1 / np.log2(np.arange(2, ranks + 2))
-
-
-def _hits(baskets: Baskets, ranked: Baskets, k: int) -> list[tuple[list[bool], int]]:
-    """For each customer: which of the first `k` ranked items are in the basket, and the basket's number of items."""
-    if len(baskets) != len(ranked) or len(baskets) == 0 or k < 1:
-        raise ValueError(f"{len(baskets)} baskets, {len(ranked)} rankings, k {k}: expected as many of both, k above 0")
-    result = []
-    for row, (basket, items) in enumerate(zip(baskets, ranked, strict=True)):
-        wanted, top = set(basket), list(items[:k])
-        if not wanted or len(set(top)) < len(top):
-            raise ValueError(f"customer in row {row}: the basket is empty, or the ranking repeats an item: {top[:5]}")
-        result.append(([item in wanted for item in top], len(wanted)))
-    return result
+    """Mean over customers of `Hits.ndcgs`."""
+    return float(Hits.of(baskets, ranked, k).ndcgs(ideal).mean())
 
 
 def coverage(actual: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,6 @@ from perennial.windows import days_after
 from training import backtest, cross_sell, metrics
 from training.models.customer_model import Inputs
 from training.peers import Answer
-
-if TYPE_CHECKING:
-    from feast import FeatureStore
 
 Floats = NDArray[np.floating]
 
@@ -50,10 +47,11 @@ class JudgedOffers:
     def of(cls, found: cross_sell.Backtest, learnt_from: Sequence[date], as_of: date, k: int) -> Self:
         """Without segments yet; they need the customers' features."""
         bought = pd.concat([found.keys[found.bought > 0], found.missed])
-        buyers = np.unique(bought["customer_id"].to_numpy(dtype=object))
+        buyers = pd.Index(bought["customer_id"].unique()).sort_values()
         answers = (Answer(backtest.OURS, "ours", found.predicted), Answer(NAIVE, "naive", found.naive, False))
         by_customer = {answer.name: _by_customer(found, answer.predicted, buyers, k) for answer in answers}
-        return cls(as_of, tuple(learnt_from), buyers, found.bought, answers, {}, by_customer)
+        ids = buyers.to_numpy(dtype=object)
+        return cls(as_of, tuple(learnt_from), ids, found.bought, answers, {}, by_customer)
 
     def of_customers(self, places: NDArray[np.int64]) -> JudgedOffers:
         """The same, of the customers at these places alone; figures of pairs stay those of all."""
@@ -94,26 +92,26 @@ def cutoffs(
 
 
 def judge_offers(
-    store: FeatureStore, workspace: Workspace, as_of: date, dates: Mapping[date, Sequence[date]],
+    workspace: Workspace, as_of: date, dates: Mapping[date, Sequence[date]],
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[JudgedOffers]:  # fmt: skip
     """Offers at each date, learnt from its cutoffs, against what is known at `as_of` to have been bought."""
     found = []
     for judge, learnt_from in dates.items():
         try:
-            answered = cross_sell.judged_at(store, workspace, judge, learnt_from, as_of)
+            answered = cross_sell.judged_at(workspace, judge, learnt_from, as_of)
         except CheckFailed as problem:
             progress(f"{judge}: not judged: {problem}")
             continue
         judged = JudgedOffers.of(answered, learnt_from, judge, workspace.cross_sell.top)
-        found.append(with_segments(judged, store, workspace))
+        found.append(with_segments(judged, workspace))
         progress(f"{judge}: learnt from {len(learnt_from)} cutoffs, {len(judged.customer_ids):,} customers")
     return found
 
 
-def with_segments(judged: JudgedOffers, store: FeatureStore, workspace: Workspace) -> JudgedOffers:
+def with_segments(judged: JudgedOffers, workspace: Workspace) -> JudgedOffers:
     """With the segments that its customers were in at the cutoff."""
-    rows = retrieval.customer_rows(store, workspace, [judged.as_of]).set_index("customer_id")
+    rows = retrieval.rows_at(workspace, judged.as_of).set_index("customer_id")
     packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
     vectors = retrieval.matrix(rows, packed)
     places = rows.index.get_indexer(pd.Index(judged.customer_ids))
@@ -121,31 +119,38 @@ def with_segments(judged: JudgedOffers, store: FeatureStore, workspace: Workspac
     return replace(judged, segments={name: part[places] for name, part in whole.items()})
 
 
-def _by_customer(found: cross_sell.Backtest, score: Floats, buyers: NDArray[np.object_], k: int) -> dict[str, Floats]:
+def _by_customer(found: cross_sell.Backtest, score: Floats, buyers: pd.Index, k: int) -> dict[str, Floats]:
     """Each ranking metric of each buyer, nan for who bought nothing of the kind. What was no candidate is new."""
+    customer = buyers.get_indexer(pd.Index(found.keys["customer_id"]))
+    missed = np.bincount(buyers.get_indexer(pd.Index(found.missed["customer_id"])), minlength=len(buyers))
+    item = pd.factorize(found.keys["item"], sort=True)[0]
+    order = np.lexsort((item, -score, customer))
+    order = order[customer[order] >= 0]
     columns: dict[str, Floats] = {}
     for kind, among in (("", np.ones_like(found.owned)), ("_repeat", found.owned), ("_new", ~found.owned)):
-        bought = found.keys[among & (found.bought > 0)]
-        baskets = _items(bought if kind == "_repeat" else pd.concat([bought, found.missed]))
-        rows = found.keys[among].assign(score=score[among])
-        ranked = _items(rows.sort_values(["score", "item"], ascending=[False, True]))
-        asked = [str(buyer) for buyer in buyers if buyer in baskets]
-        if not asked:
+        ranked = order[among[order]]
+        hits = _hits(customer[ranked], found.bought[ranked] > 0, len(buyers), k)
+        basket = hits.basket if kind == "_repeat" else hits.basket + missed
+        asked = np.flatnonzero(basket)
+        if not asked.size:
             continue
-        places = np.isin(buyers, asked)
-        pair = [baskets[customer_id] for customer_id in asked], [ranked.get(customer_id, []) for customer_id in asked]
+        hits = metrics.Hits(hits.among[asked], basket[asked])
         for name, values in (
-            (f"ndcg{k}", metrics.ndcgs_at(*pair, k, "top_k")), (f"ndcg{k}_basket", metrics.ndcgs_at(*pair, k)),
-            (f"recall{k}", metrics.recalls_at(*pair, k)), (f"hit{k}", metrics.hits_at(*pair, k)),
+            (f"ndcg{k}", hits.ndcgs("top_k")), (f"ndcg{k}_basket", hits.ndcgs()),
+            (f"recall{k}", hits.recalls()), (f"hit{k}", hits.any_found()),
         ):  # fmt: skip
             columns[f"{name}{kind}"] = np.full(len(buyers), np.nan)
-            columns[f"{name}{kind}"][places] = values
+            columns[f"{name}{kind}"][asked] = values
     return columns
 
 
-def _items(rows: pd.DataFrame) -> dict[str, list[str]]:
-    """Items by customer, in the order of the rows."""
-    return {str(customer_id): list(items) for customer_id, items in rows.groupby("customer_id")["item"]}
+def _hits(customer: NDArray[np.intp], bought: NDArray[np.bool_], n_customers: int, k: int) -> metrics.Hits:
+    """Of (customer, item) rows by customer, best item first; a basket is what of a customer's rows was bought."""
+    rank = np.arange(len(customer)) - np.searchsorted(customer, customer)
+    among = np.zeros((n_customers, k), dtype=bool)
+    top = rank < k
+    among[customer[top], rank[top]] = bought[top]
+    return metrics.Hits(among, np.bincount(customer[bought], minlength=n_customers))
 
 
 def _mean(values: Floats) -> float:

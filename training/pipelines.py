@@ -97,7 +97,7 @@ def fit(store: FeatureStore, workspace: Workspace, kind: str, as_of: date) -> Ch
         CheckFailed: it cannot be learnt.
     """
     if kind == "cross_sell":
-        return cross_sell.train(store, workspace, as_of)
+        return cross_sell.train(workspace, as_of)
     data = datasets.load(store, workspace, as_of)
     if kind == "churn":
         return churn.train(data, workspace)
@@ -137,11 +137,11 @@ def _train_cross_sell(
     store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset, reported: _Reported
 ) -> _Trained:
     """Judged only where the snapshots that it learns from are enough: `perennial backtest` computes further ones."""
-    model = cross_sell.train(store, workspace, as_of)
+    model = cross_sell.train(workspace, as_of)
     closed = cross_sell.cutoffs(workspace, as_of)
     dates = offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs, among=closed)
     dates = {day: learnt_from for day, learnt_from in dates.items() if reported is None or day in reported}
-    found = evaluation.of_offers(store, workspace, as_of, dates)
+    found = evaluation.of_offers(workspace, as_of, dates)
     return model, _training(workspace, model, found, as_of, closed)
 
 

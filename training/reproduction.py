@@ -28,7 +28,6 @@ from training.models.offer_model import OfferModel
 from training.versions import LOADERS, Model
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
     from mlflow import MlflowClient
 
 Say = Callable[[str], None]
@@ -150,10 +149,9 @@ def rebuild(recorded: Recorded, say: Say = lambda _: None) -> Rebuilt:
         workspace = recorded.workspace.model_copy(update={"home": scratch, "online": "sqlite", "registry": "sqlite"})
         (Path(scratch) / "tables").symlink_to(recorded.workspace.home_path / "tables")
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, recorded.as_of, [recorded.kind]), say)
-        store = retrieval.apply(workspace)
-        again = pipelines.fit(store, workspace, recorded.kind, recorded.as_of)
+        again = pipelines.fit(retrieval.apply(workspace), workspace, recorded.kind, recorded.as_of)
         say(f"{recorded.kind} built again")
-        return Rebuilt(again, _rows(store, workspace, again, recorded.as_of))
+        return Rebuilt(again, _rows(workspace, again, recorded.as_of))
 
 
 def apart(recorded: Recorded, rebuilt: Rebuilt) -> float:
@@ -165,8 +163,8 @@ def apart(recorded: Recorded, rebuilt: Rebuilt) -> float:
     return float(np.nanmax(np.abs(then - now) / np.maximum(np.abs(then), 1.0), initial=0.0))
 
 
-def _rows(store: FeatureStore, workspace: Workspace, model: Model, as_of: date) -> NDArray[np.float32]:
-    customers = retrieval.customer_rows(store, workspace, [as_of])
+def _rows(workspace: Workspace, model: Model, as_of: date) -> NDArray[np.float32]:
+    customers = retrieval.rows_at(workspace, as_of)
     if isinstance(model, OfferModel):
         bought = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window].head(_CUSTOMERS)
         return Shelf.at(workspace, as_of).pairs(bought).rows

@@ -197,7 +197,7 @@ def _judges(store: FeatureStore, workspace: Workspace, kind: str, as_of: date, d
     """For each date a function from settings to the main metric there; what all trials share is loaded once."""
     if kind == "cross_sell":
         learnt = offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs + _DATES)
-        return [_judge_of_offers(store, workspace, day, learnt[day], as_of) for day in dates]
+        return [_judge_of_offers(workspace, day, learnt[day], as_of) for day in dates]
     closed, most = cutoffs(workspace, kind, as_of), workspace.training.backtest_customers
     data = datasets.load(store, workspace, as_of, closed, most)
     return [_judge_of_customers(data, workspace, kind, day) for day in dates]
@@ -214,10 +214,8 @@ def _judge_of_customers(data: datasets.Dataset, workspace: Workspace, kind: str,
     return judge
 
 
-def _judge_of_offers(
-    store: FeatureStore, workspace: Workspace, day: date, learnt_from: Sequence[date], known_by: date
-) -> Judge:
-    answered, top = cross_sell.learner(store, workspace, day, learnt_from, known_by), workspace.cross_sell.top
+def _judge_of_offers(workspace: Workspace, day: date, learnt_from: Sequence[date], known_by: date) -> Judge:
+    answered, top = cross_sell.learner(workspace, day, learnt_from, known_by), workspace.cross_sell.top
 
     def judge(trial: Workspace) -> float:
         judged = JudgedOffers.of(answered(trial), learnt_from, day, top)

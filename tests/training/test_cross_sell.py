@@ -33,8 +33,8 @@ def without_products(workspace: Workspace) -> Workspace:
 def trained(world: World) -> tuple[OfferModel, Backtest]:
     """The model of today, and offers of the latest closed cutoff, learnt from the two before it."""
     *earlier, judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)
-    backtest = cross_sell.judged_at(world.store, world.workspace, judged, earlier, TRAINED_AT)
-    return cross_sell.train(world.store, world.workspace, TRAINED_AT), backtest
+    backtest = cross_sell.judged_at(world.workspace, judged, earlier, TRAINED_AT)
+    return cross_sell.train(world.workspace, TRAINED_AT), backtest
 
 
 def test_windows_do_not_overlap(world: World) -> None:
@@ -87,9 +87,9 @@ def test_the_judged_window_taught_nothing_to_the_model_it_judges(
     *earlier, judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)
     model, backtest = trained
     taught = cross_sell.learnt(
-        world.workspace, [cross_sell.lesson(world.store, world.workspace, cutoff, judged) for cutoff in earlier]
+        world.workspace, [cross_sell.lesson(world.workspace, cutoff, judged) for cutoff in earlier]
     )
-    rows = cross_sell.lesson(world.store, world.workspace, judged, TRAINED_AT).pairs.rows
+    rows = cross_sell.lesson(world.workspace, judged, TRAINED_AT).pairs.rows
     np.testing.assert_allclose(taught.probability(rows), backtest.predicted, rtol=1e-12)
     assert np.abs(model.probability(rows) - backtest.predicted).max() > 0.01
 
@@ -97,14 +97,14 @@ def test_the_judged_window_taught_nothing_to_the_model_it_judges(
 def test_without_products_it_is_refused_with_what_to_do(world: World) -> None:
     """By category there is nothing to rank; the sentence names the table and the way round it."""
     with pytest.raises(NoCrossSell, match=r"needs `tables.products`; add it, or set cross_sell.level to item"):
-        cross_sell.train(world.store, without_products(world.workspace), TRAINED_AT)
+        cross_sell.train(without_products(world.workspace), TRAINED_AT)
     assert cross_sell.cutoffs(without_products(world.workspace), TRAINED_AT) == []
 
 
 def test_without_a_closed_window_it_is_refused(world: World) -> None:
     """A horizon as long as the history leaves nothing to learn from, and the sentence says how long it is."""
     with pytest.raises(NoCrossSell, match=r"no 600-day window has closed with 200 days of history before it"):
-        cross_sell.train(world.store, changed(world.workspace, horizon=600), TRAINED_AT)
+        cross_sell.train(changed(world.workspace, horizon=600), TRAINED_AT)
 
 
 def test_too_few_purchases_are_refused(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -122,7 +122,7 @@ def test_too_few_purchases_are_refused(world: World, tmp_path_factory: pytest.Te
     few = changed(alike.model_copy(update={"training": alike.training.model_copy(update={"min_history": 600})}))
     snapshot.snapshot(few, cross_sell.cutoffs(few, TRAINED_AT))
     with pytest.raises(NoCrossSell, match="fewer than two items"):
-        cross_sell.train(retrieval.apply(few), few, TRAINED_AT)
+        cross_sell.train(few, TRAINED_AT)
 
 
 def test_items_can_be_ranked_without_a_products_table(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -133,9 +133,8 @@ def test_items_can_be_ranked_without_a_products_table(world: World, tmp_path_fac
     ingest.ingest(items, datetime(2026, 1, 1, tzinfo=UTC))
     cutoffs = cross_sell.cutoffs(items, TRAINED_AT)
     snapshot.snapshot(items, cutoffs)
-    store = retrieval.apply(items)
-    backtest = cross_sell.judged_at(store, items, cutoffs[-1], cutoffs[:-1], TRAINED_AT)
-    assert cross_sell.train(store, items, TRAINED_AT).level == "item"
+    backtest = cross_sell.judged_at(items, cutoffs[-1], cutoffs[:-1], TRAINED_AT)
+    assert cross_sell.train(items, TRAINED_AT).level == "item"
     assert backtest.keys["item"].str.startswith("P").all()
     assert metrics.auc(backtest.bought, backtest.predicted) > 0.7
     bought = labels.items_bought(items, [cutoffs[-1]], TRAINED_AT)
@@ -155,7 +154,7 @@ def test_a_sample_of_many_customers_is_the_same_every_time(world: World) -> None
 def test_a_sampled_lesson_has_whole_customers(world: World) -> None:
     """About so many pairs as asked for, and each customer's all."""
     judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)[-1]
-    whole, part = (cross_sell.lesson(world.store, world.workspace, judged, TRAINED_AT, n) for n in (10**9, 2_000))
+    whole, part = (cross_sell.lesson(world.workspace, judged, TRAINED_AT, n) for n in (10**9, 2_000))
     ids = part.pairs.customer_ids
     assert 1_900 < len(part.bought) <= 2_000
     kept = whole.pairs.keys["customer_id"].isin(ids).to_numpy()
@@ -166,7 +165,7 @@ def test_a_sampled_lesson_has_whole_customers(world: World) -> None:
 def test_a_lesson_of_so_many_customers_has_no_more(world: World) -> None:
     """What a backtest looks at: the same customers in every one, whoever is judged."""
     judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)[-1]
-    found = [cross_sell.lesson(world.store, world.workspace, judged, TRAINED_AT, most_customers=n) for n in (50, 20)]
+    found = [cross_sell.lesson(world.workspace, judged, TRAINED_AT, most_customers=n) for n in (50, 20)]
     ids = [set(lesson.pairs.customer_ids) for lesson in found]
     assert [len(one) for one in ids] == [50, 20]
     assert ids[1] < ids[0]

@@ -116,9 +116,8 @@ def test_every_cutoff_is_counted_as_the_training_finds_it(shop: Shop) -> None:
 
 def test_offers_are_counted_as_the_training_finds_them(shop: Shop) -> None:
     """Cross-sell's closed cutoffs, the items on offer and what of them was bought, by category and by item."""
-    store = retrieval.apply(shop.workspace)
     cutoffs = cross_sell.cutoffs(shop.workspace, AS_OF)
-    lessons = [cross_sell.lesson(store, shop.workspace, cutoff, AS_OF) for cutoff in cutoffs]
+    lessons = [cross_sell.lesson(shop.workspace, cutoff, AS_OF) for cutoff in cutoffs]
     items, bought = {item for each in lessons for item in each.pairs.items}, sum(each.n_bought for each in lessons)
     assert counted(shop.found, "cross_sell") == [len(cutoffs), len(items), bought]
     assert verdict(shop.found, "cross_sell").answer == "sufficient"

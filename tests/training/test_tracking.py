@@ -92,7 +92,7 @@ def retrained(world: World, kind: str) -> tuple[Callable[[np.ndarray], np.ndarra
     if kind == "lifetime_value":
         model = lifetime_value.fit(world.data, world.workspace, world.data.closed, world.data.current)
         return model.value, churn_rows(world)
-    offers = cross_sell.train(world.store, world.workspace, TRAINED_AT)
+    offers = cross_sell.train(world.workspace, TRAINED_AT)
     random = np.random.default_rng(1)
     return offers.probability, random.gamma(1.0, 20.0, (500, len(offers.names))).astype(np.float32)
 
