@@ -110,10 +110,14 @@ def _by_customer(workspace: Workspace, family: str, as_of: date) -> pa.Table:
 
 
 def _sampled(customer_ids: pd.Series, share: float) -> pd.Series:
+    return customer_ids[in_sample(customer_ids.to_numpy(dtype=object), share)]
+
+
+def in_sample(customer_ids: NDArray[np.object_], share: float) -> NDArray[np.bool_]:
+    """Who is of a sample of about this share, by a hash of the id: the same at every as_of, and in every larger one."""
     if share >= 1:
-        return customer_ids
-    hashed = pd.util.hash_array(customer_ids.to_numpy(dtype=object), categorize=False)
-    return customer_ids[hashed < np.uint64(share * 2**64)]
+        return np.ones(len(customer_ids), dtype=bool)
+    return pd.util.hash_array(customer_ids, categorize=False) < np.uint64(share * 2**64)
 
 
 def item_rows(store: FeatureStore, workspace: Workspace, asked: pd.DataFrame, family: str) -> pd.DataFrame:

@@ -213,7 +213,7 @@ class Training(_Model):
         default=3, ge=1, le=60, description="closed cutoffs that a training, or `backtest`, is judged at, at most"
     )
     customers: int = Field(
-        default=100_000,
+        default=50_000,
         ge=1000,
         description="customers to learn from at each of them, at most; above, a sample by their ids",
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,9 @@ Floats = NDArray[np.floating]
 HORIZONS = 2
 """Of history, at the least, to learn from what happened next: one to know customers by, one to see what they did."""
 
+HISTORIES = 20_000
+"""Customers, at most, whose histories a cutoff's history model is fitted on: it has no more than eight parameters."""
+
 
 @dataclass(frozen=True)
 class Cutoff:
@@ -52,6 +55,14 @@ class Cutoff:
     shop_value: ShopDays
     shop_purchases: ShopDays
 
+    def sampled(self, share: float) -> Self:
+        """Of those customers alone whom `load` takes for this share of all; their history model stays."""
+        chosen = retrieval.in_sample(self.customer_ids, share)
+        return replace(
+            self, customer_ids=self.customer_ids[chosen], vectors=self.vectors[chosen], churned=self.churned[chosen],
+            value=self.value[chosen], n_purchases=self.n_purchases[chosen],
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -64,6 +75,11 @@ class Dataset:
     closed: tuple[Cutoff, ...]
     current: Cutoff
     taught: Workspace
+
+    def sampled(self, share: float) -> Self:
+        """As `Cutoff.sampled`, of every cutoff."""
+        closed = tuple(cutoff.sampled(share) for cutoff in self.closed)
+        return replace(self, closed=closed, current=self.current.sampled(share))
 
     def closed_by(self, as_of: date, outcome_days: int) -> tuple[Cutoff, ...]:
         """The cutoffs whose outcomes a training at `as_of` could have seen."""
@@ -153,8 +169,7 @@ def load(
     if absent, a sample chosen by a hash of the id: the same ones at every cutoff.
     """
     closed = cutoffs(workspace, as_of) if closed is None else closed
-    known = len(retrieval.customers_at(workspace, as_of))
-    share = min(1.0, (most or workspace.training.customers) / max(1, known))
+    share = share_of(workspace, as_of, most or workspace.training.customers)
     rows = retrieval.customer_rows(store, workspace, [*closed, as_of], share)
     packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
     used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
@@ -165,9 +180,15 @@ def load(
     sold = labels.shop_days(workspace, known_by=as_of)
     happened["as_of"] = pd.to_datetime(happened["as_of"])
     groups = dict(list(rows.groupby("as_of", sort=True)))
-    *found, current = (_cutoff(inputs, day, groups[pd.Timestamp(day)], sold) for day in [*closed, as_of])
+    histories = share_of(workspace, as_of, HISTORIES)
+    *found, current = (_cutoff(inputs, day, groups[pd.Timestamp(day)], sold, histories) for day in [*closed, as_of])
     labelled = (_labelled(inputs, short, one, happened[happened["as_of"] == pd.Timestamp(one.as_of)]) for one in found)
     return Dataset(inputs, tuple(labelled), current, short)
+
+
+def share_of(workspace: Workspace, as_of: date, customers: int) -> float:
+    """Of the customers known at `as_of`, the share that so many are; 1 where there are no more."""
+    return min(1.0, customers / max(1, len(retrieval.customers_at(workspace, as_of))))
 
 
 def chosen(workspace: Workspace, names: Sequence[str], features: Sequence[str]) -> tuple[str, ...]:
@@ -188,12 +209,13 @@ def chosen(workspace: Workspace, names: Sequence[str], features: Sequence[str]) 
     return tuple(name for name in names if name in kept)
 
 
-def _cutoff(inputs: Inputs, as_of: date, rows: pd.DataFrame, sold: pd.DataFrame) -> Cutoff:
-    """Without what happened next."""
+def _cutoff(inputs: Inputs, as_of: date, rows: pd.DataFrame, sold: pd.DataFrame, histories: float) -> Cutoff:
+    """Without what happened next; its history model is fitted on a share of its customers."""
     vectors = retrieval.matrix(rows, inputs.packed)
     customer_ids = rows["customer_id"].to_numpy(dtype=object)
     try:
-        history_model = BuyTillYouDie.fit(inputs.history(vectors), inputs.column(vectors, "spend_last"))
+        seen = vectors[retrieval.in_sample(customer_ids, histories)]
+        history_model = BuyTillYouDie.fit(inputs.history(seen), inputs.column(seen, "spend_last"))
     except NotIdentified:
         history_model = None
     unknown = np.full(len(rows), np.nan)

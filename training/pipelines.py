@@ -63,8 +63,8 @@ def train(
     data, versions = snapshot.fingerprint(workspace), {}
 
     @functools.cache
-    def dataset(most: int | None = None) -> datasets.Dataset:
-        return datasets.load(store, workspace, as_of, most=most)
+    def dataset() -> datasets.Dataset:
+        return datasets.load(store, workspace, as_of)
 
     for kind in kinds:
         settings, reported = workspace, None
@@ -110,7 +110,7 @@ def card_folder(workspace: Workspace, kind: str, version: str) -> Path:
 
 
 _Reported = Sequence[date] | None  # None: those of an untuned training
-_Dataset = Callable[..., datasets.Dataset]  # of so many customers at most; those that training.customers says if absent
+_Dataset = Callable[[], datasets.Dataset]
 _Model = ChurnModel | ValueModel | OfferModel
 _Trained = tuple[_Model, tracking.Training]
 
@@ -120,7 +120,7 @@ def _train_churn(
 ) -> _Trained:
     data = dataset()
     model = churn.train(data, workspace)
-    found = evaluation.of_churn(model, *_to_judge(workspace, dataset, reported))
+    found = evaluation.of_churn(model, *_to_judge(workspace, data, reported))
     return model, _training(workspace, model, found, as_of, _dates(data), data)
 
 
@@ -129,7 +129,7 @@ def _train_lifetime_value(
 ) -> _Trained:
     data = dataset()
     model = lifetime_value.fit(data, workspace, data.closed, data.current)
-    found = evaluation.of_value(model, *_to_judge(workspace, dataset, reported))
+    found = evaluation.of_value(model, *_to_judge(workspace, data, reported))
     return model, _training(workspace, model, found, as_of, _dates(data), data)
 
 
@@ -150,16 +150,14 @@ def _dates(data: datasets.Dataset) -> list[date]:
 
 
 def _to_judge(
-    workspace: Workspace, dataset: _Dataset, reported: _Reported
+    workspace: Workspace, data: datasets.Dataset, reported: _Reported
 ) -> tuple[datasets.Dataset, Workspace, Sequence[date]]:
     """What a training is judged on: the cutoffs that it has, and of many customers a sample, one for all models."""
-    data, most = dataset(), workspace.training.backtest_customers
-    closed = _dates(data)
-    if len(data.current.customer_ids) > most:
-        data = dataset(most)
+    training = workspace.training
     if reported is None:
-        reported = backtest.judged_dates(workspace, closed, workspace.training.backtest_cutoffs)
-    return data, workspace, reported
+        reported = backtest.judged_dates(workspace, _dates(data), training.backtest_cutoffs)
+    share = datasets.share_of(workspace, data.current.as_of, training.backtest_customers)
+    return data.sampled(share), workspace, reported
 
 
 def _training(

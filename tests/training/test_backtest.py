@@ -191,6 +191,10 @@ def test_a_sample_of_customers_is_the_same_at_every_cutoff(world: World) -> None
     assert len(part) == pytest.approx(500 * len(whole) / 1000, abs=70)
     for mine, theirs in zip(world.data.closed, few.closed, strict=True):
         assert set(theirs.customer_ids) == set(mine.customer_ids) & part
+    share = datasets.share_of(world.workspace, TRAINED_AT, 500)
+    for mine, theirs in zip(world.data.sampled(share).closed, few.closed, strict=True):
+        for name in ("customer_ids", "vectors", "churned", "value", "n_purchases"):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
 
 
 def test_a_history_shorter_than_two_horizons_teaches_histories_alone(world: World) -> None:
