@@ -11,7 +11,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.catalogue import Feature
-from features.known import NOTHING, Tables, at
+from features.known import NOTHING, Tables, at, money
 
 _YEAR = 365
 _RECENT = 90
@@ -69,9 +69,11 @@ def _sums(days: ir.Table) -> dict[str, ir.Value]:
         "n_baskets": days.day.nunique(where=days.n_lines > 0),
         "n_return_days_365d": days.day.nunique(where=returned),
         "n_return_days_90d": days.day.nunique(where=returned & recent),
-        "margin_365d": days.margin.sum(),
-        **{f"{name}_sum": days[name].sum() for name in ("spend", "gross", "n_lines", "quantity", "discount", "hours")},
-        **{f"{name}_recent": days[name].sum(where=recent) for name in ("gross", "quantity", "discount")},
+        "margin_365d": money(days.margin.sum()),
+        **{f"{name}_sum": money(days[name].sum()) for name in ("spend", "gross", "discount")},
+        **{f"{name}_sum": days[name].sum() for name in ("n_lines", "quantity", "hours")},
+        **{f"{name}_recent": money(days[name].sum(where=recent)) for name in ("gross", "discount")},
+        "quantity_recent": days.quantity.sum(where=recent),
     }
 
 

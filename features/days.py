@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ibis.expr.types as ir
 
+from features.known import money
+
 # What is counted per day. Complaints and opinions say more than that they happened: they are kept one by one as well.
 OPINIONS = ("complaint", "review", "survey")
 _KNOWN = ("day", "known_day")
@@ -20,7 +22,7 @@ def item_days(lines: ir.Table) -> ir.Table:
     `lines` are canonical transactions with their `item`, which may be null.
     """
     bought = lines.filter((lines.amount >= 0) & lines.item.notnull())
-    return bought.group_by("customer_id", "item", *_KNOWN).agg(gross=bought.amount.sum())
+    return bought.group_by("customer_id", "item", *_KNOWN).agg(gross=money(bought.amount.sum()))
 
 
 def customer_days(lines: ir.Table) -> ir.Table:
@@ -32,12 +34,12 @@ def customer_days(lines: ir.Table) -> ir.Table:
     bought = lines.amount >= 0
     # Measured: every sum over lines costs as much as a third of the grouping itself.
     return lines.group_by("customer_id", *_KNOWN).agg(
-        spend=lines.amount.sum(),
-        gross=lines.amount.sum(where=bought).fill_null(0),
+        spend=money(lines.amount.sum()),
+        gross=money(lines.amount.sum(where=bought).fill_null(0)),
         n_lines=lines.count(where=bought).cast("int32"),
         quantity=lines.quantity.fill_null(1).sum(where=bought).cast("float32"),
         discount=lines.discount.abs().sum(where=bought).cast("float32"),
-        margin=lines.margin.sum(),
+        margin=money(lines.margin.sum()),
         hours=lines.hour.cast("float64").sum(where=bought).cast("float32"),
         channel=lines.channel.min(where=bought),
     )

@@ -11,8 +11,9 @@ import ibis.expr.types as ir
 
 from perennial.tables import TREATMENT_KINDS
 
-# Money sums up to 1e-15 more or less as the order of rows has it: what is below this is nothing.
-NOTHING = 1e-6
+_MONEY_DIGITS = 6
+# Of money, what is below this is nothing.
+NOTHING = 10**-_MONEY_DIGITS
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ def whole_days(rows: ir.Table, as_of: date, keys: Sequence[str], sums: Sequence[
     merged = {key: ibis.coalesce(both[key], both[f"{key}_right"]) for key in on}
     added = {n: ibis.coalesce(both[n] + both[f"late_{n}"], both[n], both[f"late_{n}"]) for n in sums}
     return both.select(**merged, **added)
+
+
+def money(total: ir.NumericValue) -> ir.NumericValue:
+    """A sum of money to a millionth: threads add up rows in any order, which makes 1e-15 more or less of it."""
+    return total.round(_MONEY_DIGITS)
 
 
 def is_behaviour(kind: ir.StringValue) -> ir.BooleanValue:

@@ -8,7 +8,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.catalogue import Feature
-from features.known import Tables, whole_days
+from features.known import Tables, money, whole_days
 
 _SPANS = (30, 90, 365)
 _ONCE = "bought once"
@@ -69,8 +69,8 @@ def product_affinity(tables: Tables, as_of: date) -> ir.Table:
         item_n_purchases_decayed_90d=(-days.age / 90).exp().sum(),
         item_n_purchases_decayed_30d=(-days.age / 30).exp().sum(),
         item_n_purchases_next_90d_last_year=days.count(where=(days.age > 275) & (days.age <= 365)),
-        item_spend_90d=days.gross.sum(where=days.age <= 90).fill_null(0),
-        item_spend_365d=days.gross.sum(where=days.age <= 365).fill_null(0),
+        item_spend_90d=money(days.gross.sum(where=days.age <= 90).fill_null(0)),
+        item_spend_365d=money(days.gross.sum(where=days.age <= 365).fill_null(0)),
         item_days_since_last=days.age.min(),
         item_days_since_first=days.age.max(),
     )

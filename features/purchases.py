@@ -13,7 +13,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.catalogue import WINDOWS, Feature
-from features.known import NOTHING, Tables, at, whole_days
+from features.known import NOTHING, Tables, at, money, whole_days
 
 _DECAYS = (30, 90, 365)
 # The days to come, as they were a year ago: ages from as_of.
@@ -87,7 +87,7 @@ def purchases(tables: Tables, as_of: date) -> ir.Table:
 def _days(customer_days: ir.Table, as_of: date) -> ir.Table:
     """One row per (customer_id, day): net spend, whether something was bought; and of a purchase the gap before it."""
     days = whole_days(customer_days, as_of, ["customer_id"], ["spend", "n_lines"])
-    days = days.mutate(bought=days.n_lines > 0)
+    days = days.mutate(spend=money(days.spend), bought=days.n_lines > 0)
     before = days.age.lag().over(ibis.window(group_by=["customer_id", "bought"], order_by="day"))
     days = days.mutate(before=ibis.ifelse(days.bought, before, ibis.null("int32")))
     return days.mutate(
@@ -104,11 +104,11 @@ def _month(age: ir.NumericValue) -> ir.NumericValue:
 def _sums(days: ir.Table) -> dict[str, ir.Value]:
     bought, age = days.bought, days.age
     sums: dict[str, ir.Value] = {f"n_purchases_{w}d": days.count(where=bought & (age <= w)) for w in WINDOWS}
-    sums |= {f"spend_{w}d": days.spend.sum(where=age <= w).fill_null(0) for w in WINDOWS}
+    sums |= {f"spend_{w}d": money(days.spend.sum(where=age <= w).fill_null(0)) for w in WINDOWS}
     sums |= {
         "n_purchases": days.count(where=bought),
-        "spend": days.spend.sum(),
-        "spend_bought": days.spend.sum(where=bought),
+        "spend": money(days.spend.sum()),
+        "spend_bought": money(days.spend.sum(where=bought)),
         "T": age.max(where=bought),
         "days_since_last_purchase": age.min(where=bought),
         "gap_std": days.gap.std(how="sample"),
@@ -129,7 +129,7 @@ def _sums(days: ir.Table) -> dict[str, ir.Value]:
     for season, (near, far) in _LAST_YEAR.items():
         then = (age > near) & (age <= far)
         sums[f"n_then_{season}"] = days.count(where=bought & then)
-        sums[f"spend_then_{season}"] = days.spend.sum(where=then).fill_null(0)
+        sums[f"spend_then_{season}"] = money(days.spend.sum(where=then).fill_null(0))
     return sums
 
 
@@ -137,11 +137,15 @@ def _shop(customer_days: ir.Table, as_of: date) -> ir.Table:
     """One row: the shop's calendar. Null as long as its first purchase is too recent to compare with."""
     days = at(customer_days, as_of)
     begun = days.age.max(where=days.n_lines > 0)
-    year, recent = days.spend.sum(where=days.age <= 365), days.spend.sum(where=days.age <= 90)
-    then = days.spend.sum(where=(days.age > 365) & (days.age <= 455))
+
+    def sold(when: ir.BooleanValue) -> ir.NumericValue:
+        return money(days.spend.sum(where=when))
+
+    year, recent = sold(days.age <= 365), sold(days.age <= 90)
+    then = sold((days.age > 365) & (days.age <= 455))
     shares = {
         f"shop_share_next_{season}_last_year": _since(
-            begun, 365, days.spend.sum(where=(days.age > near) & (days.age <= far)) / _positive(year)
+            begun, 365, sold((days.age > near) & (days.age <= far)) / _positive(year)
         )
         for season, (near, far) in _LAST_YEAR.items()
     }
