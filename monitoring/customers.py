@@ -16,6 +16,7 @@ from features.snapshot import CUSTOMER_FAMILIES, customer_features
 from perennial import registry, storage
 from perennial.settings import Workspace
 from training.models.churn_model import ChurnModel
+from training.models.customer_model import read_model
 from training.models.value_model import ValueModel
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Champion:
             raise storage.CheckFailed(f"{problem}; train and promote again") from problem
         if len(folders) < len(found):
             raise storage.CheckFailed(f"{workspace.name} has no lifetime_value champion; train and promote one")
-        return cls(reference, ChurnModel.load(folders[0]), ValueModel.load(folders[1]))
+        return cls(reference, read_model(ChurnModel, folders[0]), read_model(ValueModel, folders[1]))
 
     def predictions(self, customers: pd.DataFrame) -> pd.DataFrame:
         """`PREDICTIONS` of these rows of features; null where nothing is predicted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
 import shlex
@@ -156,9 +157,16 @@ def _day(workspace: Workspace, as_of: datetime | None) -> date:
 def _alone(workspace: Workspace, command: str = "") -> Iterator[None]:
     """Sole use of the workspace, in the name of `command`, or else of the words that were typed before any option."""
     words = command or " ".join(["perennial", *takewhile(lambda word: not word.startswith("-"), sys.argv[1:])])
-    process = f"process {os.getpid()} of {os.environ.get('USER', os.getuid())} on {platform.node()}"
+    process = f"process {os.getpid()} of {_user()} on {platform.node()}"
     with storage.locked(workspace.home_path, f"`{words}` ({process}) since {_now():%Y-%m-%d %H:%M:%S} UTC"):
         yield
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # of a container, whose user has no name
+        return f"user {os.getuid()}"
 
 
 def _say() -> Callable[[str], None]:
@@ -364,14 +372,16 @@ def reproduce(
 
     tracker, say = _tracker(), _say()
     recorded = reproduction.Recorded.of(tracker, run)
-    for sentence in recorded.differences(settings.read(config) if config else None):
+    changed = recorded.differences(settings.read(config) if config else None)
+    for sentence in changed:
         typer.echo(sentence)
     if recorded.can_be_checked_out:
         say(f"checking out {recorded.commit}")
         raise typer.Exit(reproduction.in_checkout(recorded, mlflow.get_tracking_uri()))
     apart = reproduction.apart(recorded, reproduction.rebuild(recorded, say))
     if apart > reproduction.TOLERANCE:
-        raise CheckFailed(f"run {recorded.run_id} is not reproduced: predictions are up to {apart:.2g} apart")
+        why = "; ".join(changed) or "commit, data and libraries are as they were: this is a fault of Perennial"
+        raise CheckFailed(f"run {recorded.run_id} is not reproduced: predictions are up to {apart:.2g} apart. {why}")
     typer.echo(f"run {recorded.run_id} is reproduced: predictions are within {reproduction.TOLERANCE:g} ({apart:.1g})")
 
 
@@ -389,7 +399,7 @@ def rollback(
     workspace = _open(config, overrides, home)
     with _alone(workspace):
         champion = take_back(_tracker(), workspace, _model(kind))
-    typer.echo(f"{champion.name} version {champion.version} is champion again")
+    typer.echo(f"{champion.name} version {champion.version} is champion again; `perennial score` lets lists follow")
 
 
 @app.command()
@@ -894,7 +904,7 @@ def _shadow(predictor: Predictor, day: date, say: Callable[[str], None]) -> None
 
     try:
         challengers = Predictor.shadow(predictor.workspace, _tracker())
-    except (FileNotFoundError, FeatureMismatch) as problem:
+    except (CheckFailed, FileNotFoundError, FeatureMismatch) as problem:
         say(f"a challenger is not scored: {problem}")
         return
     if challengers is not None:
@@ -1037,9 +1047,12 @@ def _decide(
         # A model without a grade is better than none, and a person is told of it.
         outcome = "promoted"
         promotion.promote(tracker, workspace, kind, version, forced=f"nothing else could answer; {reasons}")
-        summary.alerts.append(Alert(f"{kind} version {version} answers for want of a better one", reasons, by_hand))
+        summary.alerts.append(
+            Alert(f"{kind} version {version} answers for want of a better one", reasons, f"perennial check {typed}")
+        )
     else:
         outcome = "refused"
         summary.alerts.append(Alert(f"{kind} version {version} was refused", reasons, f"{by_hand} --force REASON"))
-    say(f"{kind}: version {version} {outcome}: {reasons}")
+    wanting = " for want of a better one" if outcome == "promoted" and not verdict.passed else ""
+    say(f"{kind}: version {version} {outcome}{wanting}: {reasons}")
     summary.decisions.append(Decision(kind, version, due, outcome, verdict.reasons))

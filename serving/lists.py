@@ -286,7 +286,7 @@ def vectors(workspace: Workspace, as_of: date, customer_ids: Sequence[str]) -> N
 def as_text(rows: pd.DataFrame) -> str:
     """The list for a terminal: a line a customer, what matters most first."""
     if rows.empty:
-        return "no customer to list"
+        return "no customer to list: nobody who was scored, and may be listed, is what was asked for"
     lines = [f"{'customer':<14}{'risk':>6}{'value':>12}{'at risk':>12}  why; offer"]
     for row in rows.itertuples():
         offer = f"; offer {row.offer} ({row.offer_kind})" if isinstance(row.offer, str) else ""

@@ -18,6 +18,7 @@ from perennial.registry import KINDS, challenger, champion, model_folder
 from perennial.settings import Workspace
 from training.models.buy_till_you_die import Outlook
 from training.models.churn_model import ChurnModel
+from training.models.customer_model import read_model
 from training.models.leaving import NO_PURCHASE
 from training.models.offer_model import OfferModel
 from training.models.value_model import ValueModel
@@ -83,6 +84,7 @@ class Predictor:
             NoChampion: churn or lifetime value has none. Cross-sell may have none, or the workspace no products (any
                 more): then nothing is offered.
             FeatureMismatch: a champion was trained on other features than this code defines, or ranks other items.
+            CheckFailed: the files of one are such as this code cannot read.
         """
         found = {kind: champion(tracker, workspace, kind) for kind in _kinds(workspace)}
         for kind in ("churn", "lifetime_value"):
@@ -96,7 +98,7 @@ class Predictor:
 
         Raises:
             FileNotFoundError: the files of one are gone.
-            FeatureMismatch: as in `load`.
+            FeatureMismatch, CheckFailed: as in `load`.
         """
         found = {kind: challenger(tracker, workspace, kind) for kind in _kinds(workspace)}
         if not any(found.values()):
@@ -106,14 +108,14 @@ class Predictor:
     @classmethod
     def _of(cls, workspace: Workspace, found: Mapping[str, ModelVersion | None]) -> Predictor:
         folders = {kind: model_folder(version) for kind, version in found.items() if version is not None}
-        churn, value = ChurnModel.load(folders["churn"]), ValueModel.load(folders["lifetime_value"])
+        churn, value = read_model(ChurnModel, folders["churn"]), read_model(ValueModel, folders["lifetime_value"])
         expected = features_hash(feature.name for feature in customer_features(workspace))
         for kind, inputs in (("churn", churn.inputs), ("lifetime_value", value.inputs)):
             if (trained := features_hash(inputs.packed)) != expected:
                 raise FeatureMismatch(
                     f"the {kind} champion was trained on features {trained}, this workspace has {expected}: train again"
                 )
-        offers = OfferModel.load(folders["cross_sell"]) if "cross_sell" in folders else None
+        offers = read_model(OfferModel, folders["cross_sell"]) if "cross_sell" in folders else None
         if offers is not None and offers.level != workspace.cross_sell.level:
             raise FeatureMismatch(
                 f"the cross_sell champion ranks by {offers.level}, this workspace by {workspace.cross_sell.level}:"

@@ -44,7 +44,9 @@ def score(predictor: Predictor, as_of: date, progress: Callable[[str], None] = l
     stamp = _stamp(predictor, as_of, said)
     ranked, scores = _scores(predictor, rows, as_of, said)
     scored = scores["not_scored_reason"].isna()
-    progress(f"scored {int(scored.sum()):,} of {len(scores):,} customers")
+    why_not = scores["not_scored_reason"].value_counts()
+    left_out = "".join(f"; {count:,} {reason}" for reason, count in why_not.items())
+    progress(f"scored {int(scored.sum()):,} of {len(scores):,} customers{left_out}")
     offered = offers.OFFERS.empty_table()
     if predictor.offers is not None:
         offered = offers.rank(workspace, predictor.offers, as_of, rows, scored.to_numpy(), progress)

@@ -107,6 +107,8 @@ def as_text(found: Comparison) -> str:
         f" {', '.join(map(str, found.as_of))}"
     ]
     lines += [f"{_sign(one)} {one}" for one in found.metrics]
+    if any(_sign(one) != " " for one in found.metrics):
+        lines.append("(+ better, - worse beyond noise)")
     lines += ["by segment"]
     lines += [f"{_sign(one)} {name}: {one}" for name, several in found.segments.items() for one in several]
     if not found.moved:

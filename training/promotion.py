@@ -128,7 +128,10 @@ def rollback(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVer
         raise CheckFailed(f"{name} has no champion to roll back")
     before = _before(tracker, reigning)
     if before is None:
-        raise CheckFailed(f"{name} version {reigning.version} took no other's place: there is nothing to go back to")
+        raise CheckFailed(
+            f"{name} version {reigning.version} took no other's place: there is nothing to go back to; any version can"
+            " be put in its place by `perennial promote --version N --force REASON`"
+        )
     usable(tracker, workspace, kind, before)
     tracker.set_model_version_tag(name, str(reigning.version), "rolled_back", "true")
     tracker.set_registered_model_alias(name, "champion", str(before.version))

@@ -24,8 +24,9 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import pipelines, tracking
 from training.models.churn_model import ChurnModel
+from training.models.customer_model import read_model
 from training.models.offer_model import OfferModel
-from training.versions import LOADERS, Model
+from training.versions import MODELS, Model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -156,7 +157,7 @@ def rebuild(recorded: Recorded, say: Say = lambda _: None) -> Rebuilt:
 
 def apart(recorded: Recorded, rebuilt: Rebuilt) -> float:
     """The largest difference between predictions of the run's model and of the one made again, as in `TOLERANCE`."""
-    stored = LOADERS[recorded.kind](recorded.folder)
+    stored = read_model(MODELS[recorded.kind], recorded.folder)
     then, now = _answers(stored, rebuilt.rows), _answers(rebuilt.model, rebuilt.rows)
     if then.shape != now.shape or not np.array_equal(np.isnan(then), np.isnan(now)):
         return float("inf")

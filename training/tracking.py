@@ -203,8 +203,10 @@ def training_run(tracker: MlflowClient, text: str) -> Run:
         run = tracker.get_run(str(tracker.get_model_version(name, number).run_id) if slash else text)
     except MlflowException as problem:
         if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            models = sorted(f"{model.name}/1" for model in tracker.search_registered_models())
+            wanted = f"a version, such as {' or '.join(models)}" if models else "a version, once there is one"
             raise CheckFailed(
-                f"MLflow has no {'version' if slash else 'run'} {text}; name a run's id, or a version: demo.churn/3"
+                f"MLflow has no {'version' if slash else 'run'} {text}; name a run's id, or {wanted}"
             ) from problem
         raise
     if "feature_service" not in run.data.params:

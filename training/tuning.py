@@ -18,6 +18,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from perennial.settings import Boosting, Workspace
 from perennial.storage import CheckFailed
@@ -129,7 +130,12 @@ def tune(
     best = search(
         tracker, workspace, kind, name, trials, lambda: _judges(store, workspace, kind, as_of, chosen.tuned), say
     )
+    say(f"{kind}: to keep this way to learn, write into the workspace's file\n{_as_settings(kind, best)}")
     return _with(workspace, kind, best), chosen
+
+
+def _as_settings(kind: str, best: Mapping[str, float]) -> str:
+    return yaml.safe_dump({kind: {"boosting": dict(best)}}, sort_keys=False).rstrip()
 
 
 def search(

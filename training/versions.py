@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -16,6 +15,7 @@ from perennial.storage import CheckFailed
 from training import evidence, tracking
 from training.backtest import Judged
 from training.models.churn_model import ChurnModel
+from training.models.customer_model import read_model
 from training.models.offer_model import OfferModel
 from training.models.value_model import ValueModel
 from training.offer_backtest import JudgedOffers
@@ -29,9 +29,7 @@ Model = ChurnModel | ValueModel | OfferModel
 LETTERS = ("none", "C", "B", "A")
 
 
-LOADERS: dict[str, Callable[[Path], Model]] = {
-    "churn": ChurnModel.load, "lifetime_value": ValueModel.load, "cross_sell": OfferModel.load,
-}  # fmt: skip
+MODELS: dict[str, type[Model]] = {"churn": ChurnModel, "lifetime_value": ValueModel, "cross_sell": OfferModel}
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,13 @@ class Version:
         """With `fits`, only a version that the features of this code fit.
 
         Raises:
-            CheckFailed: its run or its files are gone, it comes from another workspace, or learnt other features.
+            CheckFailed: its run or its files are gone or of other code, it comes from another workspace, or learnt
+                other features.
         """
         folder = usable(tracker, workspace, kind, version, fits)
         run_id = str(version.run_id)
         own = tracking.settings_of(tracking.artifacts(tracker, run_id), run_id)
-        model = LOADERS[kind](folder)
+        model = read_model(MODELS[kind], folder)
         judged = tuple(evidence.read(workspace.home_path, run_id))
         return cls(str(version.version), dict(version.tags), folder, model, own, judged)
 
@@ -79,8 +78,10 @@ def version_of(tracker: MlflowClient, workspace: Workspace, kind: str, version: 
     name = model_name(workspace, kind)
     versions = {str(v.version): v for v in tracker.search_model_versions(f"name = '{name}'")}
     wanted = version or max(versions, key=int, default="1")
+    if not versions:
+        raise CheckFailed(f"{name} has no version yet; `perennial train` makes one")
     if wanted not in versions:
-        raise CheckFailed(f"{name} has no version {wanted}; `perennial train` makes one")
+        raise CheckFailed(f"{name} has no version {wanted}; there are {', '.join(sorted(versions, key=int))}")
     return versions[wanted]
 
 
@@ -99,8 +100,10 @@ def usable(tracker: MlflowClient, workspace: Workspace, kind: str, version: Mode
         raise CheckFailed(f"{title} cannot answer: {problem}; `perennial train` makes another one") from problem
     expected = _expected_hash(workspace, kind)
     if fits and (learnt := version.tags.get("features_hash")) != expected:
+        commit = tracker.get_run(str(version.run_id)).data.tags.get("git_commit", "unknown")
         raise CheckFailed(
-            f"{title} cannot answer: it learnt features {learnt}, this workspace has {expected}; train again"
+            f"{title} cannot answer: it learnt features {learnt}, this workspace has {expected}; go back to the code"
+            f" that it was made with (commit {commit}), or train again"
         )
     return folder
 

@@ -134,7 +134,7 @@ def test_nobody_to_list_is_an_empty_table_in_every_format(copy: Copy) -> None:
     assert json.loads(lists.encode(nobody, "json")) == []
     sheet = openpyxl.load_workbook(io.BytesIO(lists.encode(nobody, "xlsx"))).active
     assert [[cell.value for cell in row] for row in sheet.iter_rows()] == [list(lists.COLUMNS)]
-    assert lists.as_text(nobody) == "no customer to list"
+    assert lists.as_text(nobody).startswith("no customer to list")
 
 
 def odd_rows() -> pd.DataFrame:

@@ -273,7 +273,8 @@ def test_other_features_are_refused(shop: Registry) -> None:
     champion, other = shop.champion, shop.add(features_hash="0123456789abcdef")
     for attempt in (shop.judge, lambda version: shop.promote(version, "because")):
         with pytest.raises(
-            CheckFailed, match=r"it learnt features 0123456789abcdef, this workspace has \w+; train again"
+            CheckFailed,
+            match=r"it learnt features 0123456789abcdef, this workspace has \w+; go back to the code .* or train again",
         ):
             attempt(other)
     assert shop.champion == champion
@@ -332,7 +333,7 @@ def test_rollback_to_what_cannot_answer_is_refused(shop: Registry) -> None:
 def test_an_unknown_version_is_refused(shop: Registry) -> None:
     """The latest is the eleventh, not the ninth; what is not there is named."""
     for version in ("99", "0", "latest"):
-        with pytest.raises(CheckFailed, match=f"world.churn has no version {version}; `perennial train` makes one"):
+        with pytest.raises(CheckFailed, match=f"world.churn has no version {version}; there are 1"):
             shop.promote(version)
     while len(shop.made) < 11:
         shop.made.append(shop.world.tracker.create_model_version(shop.name, "file:///nowhere"))

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
 from perennial.settings import Boosting
+from perennial.storage import CheckFailed
 from training.models.buy_till_you_die import History, Outlook
 
 Floats = NDArray[np.floating]
@@ -97,6 +98,29 @@ class Stored:
         (folder / "model.json").write_text(json.dumps(self.parameters, indent=1, sort_keys=True), encoding="utf-8")
         for name, booster in self.boosters.items():
             booster.save_model(folder / f"{name}.txt")
+
+
+class _Storable(Protocol):
+    @classmethod
+    def load(cls, folder: Path) -> Self: ...
+
+
+_Model = TypeVar("_Model", bound=_Storable)
+
+
+def read_model(model: type[_Model], folder: Path) -> _Model:
+    """`model.load`.
+
+    Raises:
+        CheckFailed: the files are not such as this code writes; those of a later or an earlier commit may be.
+    """
+    try:
+        return model.load(folder)
+    except (KeyError, TypeError, ValueError, lgb.basic.LightGBMError) as problem:
+        raise CheckFailed(
+            f"the {model.__name__} in {folder} cannot be read ({type(problem).__name__}: {problem}): it was written by"
+            " another version of this code; go back to the commit in `git_commit` of its run, or train again"
+        ) from problem
 
 
 class PyFunc:
