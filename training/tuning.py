@@ -130,11 +130,12 @@ def tune(
     best = search(
         tracker, workspace, kind, name, trials, lambda: _judges(store, workspace, kind, as_of, chosen.tuned), say
     )
-    say(f"{kind}: to keep this way to learn, write into the workspace's file\n{_as_settings(kind, best)}")
+    say(f"{kind}: to keep this way to learn, write into the workspace's file\n{as_settings(kind, best)}")
     return _with(workspace, kind, best), chosen
 
 
-def _as_settings(kind: str, best: Mapping[str, float]) -> str:
+def as_settings(kind: str, best: Mapping[str, float]) -> str:
+    """As the workspace's file takes it."""
     return yaml.safe_dump({kind: {"boosting": dict(best)}}, sort_keys=False).rstrip()
 
 

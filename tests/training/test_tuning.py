@@ -8,6 +8,7 @@ from datetime import date
 import mlflow
 import numpy as np
 import pytest
+import yaml
 
 from perennial import registry, settings
 from perennial.settings import Workspace
@@ -100,6 +101,8 @@ def test_the_first_trial_is_the_models_own_and_progress_names_the_best(
     assert max(values) > float(value or 0)
     assert f"churn: trial 8 of 8; best {max(values):.4f} of trial {1 + int(np.argmax(values))}" in said[-1]
     assert f"num_leaves {best['num_leaves']}" in said[-1]
+    kept = settings.parse(SHOP.model_dump(mode="json") | yaml.safe_load(tuning.as_settings("churn", best)), "the shop")
+    assert kept.churn.boosting.model_dump(exclude_none=True) == best
 
 
 def test_a_hopeless_trial_is_given_up(tracker: mlflow.MlflowClient) -> None:
