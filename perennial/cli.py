@@ -380,8 +380,8 @@ def reproduce(
         raise typer.Exit(reproduction.in_checkout(recorded, mlflow.get_tracking_uri()))
     apart = reproduction.apart(recorded, reproduction.rebuild(recorded, say))
     if apart > reproduction.TOLERANCE:
-        why = "; ".join(changed) or "commit, data and libraries are as they were: this is a fault of Perennial"
-        raise CheckFailed(f"run {recorded.run_id} is not reproduced: predictions are up to {apart:.2g} apart. {why}")
+        why = "" if changed else "; nothing that was recorded has changed: this is a fault of Perennial"
+        raise CheckFailed(f"run {recorded.run_id} is not reproduced: predictions are up to {apart:.2g} apart{why}")
     typer.echo(f"run {recorded.run_id} is reproduced: predictions are within {reproduction.TOLERANCE:g} ({apart:.1g})")
 
 

@@ -78,6 +78,8 @@ class Dataset:
 
     def sampled(self, share: float) -> Self:
         """As `Cutoff.sampled`, of every cutoff."""
+        if share >= 1:  # nothing to copy
+            return self
         closed = tuple(cutoff.sampled(share) for cutoff in self.closed)
         return replace(self, closed=closed, current=self.current.sampled(share))
 
