@@ -10,10 +10,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +39,7 @@ SCHEMA = pa.schema([
 ])  # fmt: skip
 """`question`: the `churn` and `lifetime_value` settings that were answered, as JSON. `times`: how often the same was
 served or listed, `served_at` the last time, null for a batch."""
+_DRAFT = ".draft"
 _PUT_TOGETHER = 50  # parts of one as_of, which are then one
 
 
@@ -107,7 +107,7 @@ def _write(rows: pa.Table, path: Path) -> None:
     """Beside its place and then renamed: a crash loses it whole. Not as `storage.replacing`, whose drafts go when a
     command takes the workspace, while the service writes on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
+    draft = path.with_suffix(_DRAFT)
     try:
         pq.write_table(rows, draft, compression="zstd")
         os.replace(draft, path)
@@ -144,7 +144,10 @@ def bound(workspace: Workspace) -> None:
             age = date.fromisoformat(days[-1].name) - date.fromisoformat(day.name)
             if age.days > workspace.monitoring.keep_predictions or space > 0:
                 space -= _size(day)
-                shutil.rmtree(day)
+                for path in day.glob("*.parquet"):
+                    path.unlink()
+                with suppress(OSError):  # somebody is just writing a part into it
+                    day.rmdir()
 
 
 def _put_together(workspace: Workspace, day: Path) -> None:
@@ -171,6 +174,12 @@ def forget(workspace: Workspace, customer_ids: Sequence[str]) -> None:
                 _write(others, path)
 
 
+def sweep(workspace: Workspace) -> None:
+    """Removes the drafts of processes that were killed. Nobody may be writing into the log."""
+    for draft in _folder(workspace.home_path).glob(f"*/*{_DRAFT}"):
+        draft.unlink()
+
+
 def _folder(home: Path) -> Path:
     return home / "predictions"
 
@@ -180,7 +189,8 @@ def _served(day: Path) -> list[Path]:
 
 
 def _size(day: Path) -> int:
-    return sum(path.stat().st_size for path in day.iterdir())
+    """Bytes, without drafts: those come and go while others have the lock."""
+    return sum(path.stat().st_size for path in day.glob("*.parquet"))
 
 
 @contextmanager

@@ -111,6 +111,7 @@ def erase(
         noted[mark] = {"found": noted.get(mark, {}).get("found", {}) | found[customer_id], "done": False}
     with privacy.marking(home):
         storage.write_json(privacy.erased_path(home), noted)
+        predictions.sweep(workspace)  # while nobody writes into the log
     _forget(workspace, store, {place for places in found.values() for place in places}, list(marks), progress)
     for mark in marks.values():
         noted[mark]["done"] = True

@@ -112,6 +112,19 @@ def test_the_log_stays_within_its_days_and_its_space(tmp_path: Path) -> None:
     assert days(tmp_path) == ["2024-04-01"]
 
 
+def test_the_log_is_bounded_while_somebody_writes(tmp_path: Path) -> None:
+    """A draft may go at any time, or be of a day that goes: it is passed over, and its part still comes in."""
+    workspace = make_workspace(tmp_path, keep_predictions=40)
+    for month in (1, 3):
+        predictions.log_batch(workspace, make_scores(as_of=date(2024, month, 1)))
+        day = tmp_path / "predictions" / f"2024-0{month}-01"
+        (day / "just-renamed.draft").symlink_to(day / "gone")
+    (day.parent / "2024-01-01" / "of-another.draft").touch()
+    predictions.bound(workspace)
+    assert set(predictions.read(workspace)["as_of"].astype(str)) == {"2024-03-01"}
+    assert (day.parent / "2024-01-01" / "of-another.draft").exists()
+
+
 def test_a_forgotten_customer_is_in_no_file(tmp_path: Path) -> None:
     """Batches, answers and lists of every as_of; the others stay as they were, also when asked again."""
     workspace = make_workspace(tmp_path)

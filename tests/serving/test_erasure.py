@@ -218,6 +218,17 @@ def test_an_erasure_that_was_killed_goes_on(workspace: Workspace) -> None:
     assert all(noted["done"] for noted in marks.values())
 
 
+def test_a_draft_that_a_killed_service_left_goes_too(workspace: Workspace) -> None:
+    """A part of the prediction log that was never finished may have the customer in it."""
+    part = workspace.home_path / "predictions" / "2024-03-01" / "part.parquet"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame({"customer_id": ["c0233"]}).to_parquet(part, compression=None)
+    draft = part.rename(part.with_suffix(".draft"))
+    assert str(draft.relative_to(workspace.home_path)) in files_with(workspace.home_path, "c0233")
+    erasure.erase(workspace, retrieval.open_store(workspace), ["c0233"])
+    assert files_with(workspace.home_path, "c0233") == set()
+
+
 def test_several_are_erased_in_one_go_or_none(workspace: Workspace) -> None:
     """A misspelt id stops it before anybody is erased; both known ones are then, and each is told where."""
     store = retrieval.open_store(workspace)
