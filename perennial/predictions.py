@@ -174,6 +174,11 @@ def forget(workspace: Workspace, customer_ids: Sequence[str]) -> None:
                 _write(others, path)
 
 
+def is_part(home: Path, path: Path) -> bool:
+    """Whether a file is of the log."""
+    return path.is_relative_to(_folder(home))
+
+
 def sweep(workspace: Workspace) -> None:
     """Removes the drafts of processes that were killed. Nobody may be writing into the log."""
     for draft in _folder(workspace.home_path).glob(f"*/*{_DRAFT}"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import fnmatch
 import json
 import os
 import re
@@ -79,6 +80,19 @@ def remove(folder: Path) -> None:
     shutil.rmtree(grave)
 
 
+def below(home: Path, pattern: str) -> list[Path]:
+    """Files and folders anywhere in `home` whose names match a pattern, sorted.
+
+    A folder that others remove meanwhile is passed over; `Path.rglob` would fail.
+    """
+    matches = (
+        Path(folder, name)
+        for folder, folders, files in os.walk(home)
+        for name in fnmatch.filter((*folders, *files), pattern)
+    )
+    return sorted(matches)
+
+
 def _to_disk(path: Path) -> None:
     """Flushes a file's content, or a folder's names, so that they outlive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -111,7 +125,7 @@ def locked(home: Path, holder: str) -> Iterator[None]:
         handle.truncate(0)
         handle.write(holder)
         handle.flush()
-        for draft in home.rglob(f"{_DRAFT}*"):
+        for draft in below(home, f"{_DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
         yield
 

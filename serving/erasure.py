@@ -126,8 +126,9 @@ def _found(workspace: Workspace, store: FeatureStore, customer_ids: Sequence[str
     for path in _parquet_files(home):
         asked = [[one] for one in customer_ids] if _is_as_written(path) else [customer_ids]
         for some in asked:
-            rows = _rows_in(path, some, ["customer_id"])["customer_id"].to_pylist()
-            _count(found, _place(home, path), {some[0]: len(rows)} if _is_as_written(path) else Counter(rows))
+            with suppress(FileNotFoundError):  # a running service has put parts of its log together just now
+                rows = _rows_in(path, some, ["customer_id"])["customer_id"].to_pylist()
+                _count(found, _place(home, path), {some[0]: len(rows)} if _is_as_written(path) else Counter(rows))
     for path, table in _databases(home):
         counts = {one: len(_rows_of_database(path, table, one)) for one in customer_ids}
         _count(found, f"{_place(home, path)}:{table}", counts)
@@ -154,7 +155,7 @@ def _forget(
     online.forget(store, workspace, customer_ids)
     predictions.forget(workspace, customer_ids)  # by its own lock: a running service writes into this one
     for path in _parquet_files(home):
-        if _place(home, path) in places:
+        if _place(home, path) in places and not predictions.is_part(home, path):
             _rewrite_without(path, customer_ids)
             _note_content(home, path)
             progress(f"erased from {_place(home, path)}")
@@ -178,7 +179,7 @@ def _of_store(store: EventStore | None, customer_id: str) -> list[Event]:
 
 def _parquet_files(home: Path) -> Iterator[Path]:
     """Those with customers in them, wherever they lie, in a stable order."""
-    for path in sorted(home.rglob("*.parquet")):
+    for path in storage.below(home, "*.parquet"):
         with suppress(FileNotFoundError):
             if "customer_id" in pq.read_schema(path).names:
                 yield path
@@ -236,7 +237,7 @@ def _databases(home: Path) -> list[tuple[Path, str]]:
     """The SQLite tables with customers in them."""
     query = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'customer_id'"
     found = []
-    for path in filter(_is_sqlite, sorted(home.rglob("*.db"))):
+    for path in filter(_is_sqlite, storage.below(home, "*.db")):
         with closing(sqlite3.connect(path)) as connection:
             found += [(path, name) for (name,) in connection.execute(f"{query} AND m.type = 'table'")]
     return found

@@ -227,6 +227,17 @@ def test_check_that_fails_ends_with_1(tmp_path: Path, perennial) -> None:  # typ
     assert [path for path in named if tmp_path not in path.parents] == []
 
 
+def test_who_holds_a_workspace_is_told_where_no_user_has_a_name(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, perennial: Callable[[str], Done]
+) -> None:
+    """A container runs as a number that no list of users knows; its commands work, and the lock names the number."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert perennial(f"ingest -c {shop}").code == 0
+    assert "of user 54321 on" in (shop.parent / "home" / ".lock").read_text()
+
+
 def test_without_a_date_today_is_said(tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
     """Nothing takes today for granted without a word."""
     config = write_workspace(tmp_path, make_transactions([("c1", "2020-01-05", 10.0)]))

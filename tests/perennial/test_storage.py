@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from datetime import date
 from pathlib import Path
 
@@ -31,6 +32,29 @@ def _write_half(path: Path) -> None:
     with storage.replacing(path) as draft:
         draft.write_text("half")
         raise ZeroDivisionError
+
+
+def test_a_folder_that_goes_meanwhile_is_passed_over(tmp_path: Path) -> None:
+    """Whoever looks through a home sees what stays, however others come and go in it."""
+    (tmp_path / "stays").mkdir()
+    (tmp_path / "stays" / "a.parquet").touch()
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            for number in range(20):
+                (tmp_path / f"{number}").mkdir()
+            for number in range(20):
+                (tmp_path / f"{number}").rmdir()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        seen = [storage.below(tmp_path, "*.parquet") for _ in range(200)]
+    finally:
+        done.set()
+        other.join()
+    assert seen == [[tmp_path / "stays" / "a.parquet"]] * 200
 
 
 def test_replacing_keeps_the_old_content_when_the_block_fails(tmp_path: Path) -> None:

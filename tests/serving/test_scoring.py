@@ -72,6 +72,18 @@ def test_scores_are_sorted_and_of_this_as_of(copy: Copy) -> None:
     assert set(found["as_of"]) == {AS_OF}
 
 
+def test_who_was_not_scored_is_counted_by_reason(copy: Copy) -> None:
+    """A marketer learns from the command itself how many are missing from the list, and why."""
+    said: list[str] = []
+    scores = scoring.score(copy.predictor, AS_OF, said.append)
+    reasons = scores["not_scored_reason"].value_counts()
+    assert {"no consent to profiling", "no purchase yet"} < set(reasons.index)
+    [sentence] = [line for line in said if line.startswith("scored ")]
+    first, *others = sentence.split("; ")
+    assert first == f"scored {scores['not_scored_reason'].isna().sum()} of {len(scores)} customers"
+    assert others == [f"{count} {reason}" for reason, count in reasons.items()]
+
+
 def test_scoring_again_gives_the_same_files(copy: Copy) -> None:
     """The same champions on the same snapshot give the same rows."""
     before = pd.read_parquet(copy.scores), pd.read_parquet(copy.offers)
