@@ -67,7 +67,7 @@ class Champion:
         vectors = self._vectors(customers.head(_EXPLAINED))
         total = dict.fromkeys(self.churn.inputs.packed, 0.0)
         for names, parts in (self.churn.contributions(vectors), self.value.contributions(vectors)):
-            weights = dict(zip(names, np.abs(parts).mean(axis=0), strict=True))
+            weights = dict(zip(names, np.abs(parts).mean(axis=0).tolist(), strict=True))
             if not sum(weights.values()):
                 weights = dict.fromkeys(_HISTORY, 1.0)
             for name, weight in weights.items():

@@ -638,6 +638,8 @@ def test_an_old_champion_is_challenged_and_a_person_decides(shop: Shop, aged: Fi
     due = "the champion is 91 days old, more than retraining.max_age (90)"
     decided = [(one["kind"], one["version"], one["due"], one["outcome"]) for one in found["decisions"]]
     assert sorted(decided) == [(kind, "2", due, "waits for a person") for kind in KINDS]
+    watched = json.loads((home / "reports" / f"drift-{AS_OF}.json").read_text())
+    assert watched["matters"] is False  # else drift would have been the reason
     alert = next(one for one in found["alerts"] if one["about"] == "churn version 2 waits for a person")
     assert alert["says"] == "; ".join(next(one["reasons"] for one in found["decisions"] if one["kind"] == "churn"))
     typed = f"-c {shop.config} --home {home} --set training.min_history=200 --set retraining.promote=person"
