@@ -1,5 +1,23 @@
-"""Set before anything imports LightGBM: two test processes on two cores must not spin while they wait."""
+"""What holds for all tests: how LightGBM waits, and which tests run in one process."""
+
+from __future__ import annotations
 
 import os
 
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+# Before anything imports LightGBM: two test processes on two cores must not spin while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+class ByShop(LoadFileScheduling):
+    """Keeps a file's tests in one process, and those of a folder whose shop, one for all, takes a minute to make."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.split("::")[0]
+        return next((folder for folder in ("tests/serving", "tests/training") if path.startswith(folder)), path)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByShop:
+    return ByShop(config, log)
