@@ -5,8 +5,6 @@ Lines with a non-negative amount are bought, the others returned. A basket is al
 
 from __future__ import annotations
 
-from datetime import date
-
 import ibis
 import ibis.expr.types as ir
 
@@ -48,7 +46,7 @@ FEATURES = (
 )  # fmt: skip
 
 
-def basket(tables: Tables, affinity: ir.Table, as_of: date) -> ir.Table:
+def basket(tables: Tables, affinity: ir.Table, as_of: ir.DateScalar) -> ir.Table:
     """One row per customer with a line in the 365 days before `as_of`; category figures are null without products.
 
     `affinity` is what `product_affinity` found for the same as_of.

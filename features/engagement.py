@@ -6,8 +6,6 @@ history, marked so, and never handed to a model that predicts what the customer 
 
 from __future__ import annotations
 
-from datetime import date
-
 import ibis
 import ibis.expr.types as ir
 
@@ -59,7 +57,7 @@ FEATURES = (
 )  # fmt: skip
 
 
-def engagement(tables: Tables, as_of: date) -> ir.Table:
+def engagement(tables: Tables, as_of: ir.DateScalar) -> ir.Table:
     """One row per customer with any interaction known before `as_of`."""
     counts = _counts(at(tables.interaction_days, as_of))
     more = _opinions(at(tables.opinions, as_of), as_of)
@@ -102,16 +100,16 @@ def _counts(days: ir.Table) -> ir.Table:
     )
 
 
-def _shop(opinions: ir.Table, as_of: date) -> ir.Table:
+def _shop(opinions: ir.Table, as_of: ir.DateScalar) -> ir.Table:
     """One row: whether the shop has ever recorded that a complaint was resolved."""
     return opinions.agg(tracks_complaints=_resolved(opinions, as_of).any())
 
 
-def _resolved(opinions: ir.Table, as_of: date) -> ir.BooleanValue:
-    return ((opinions.kind == "complaint") & (opinions.resolved_day < ibis.literal(as_of))).fill_null(False)
+def _resolved(opinions: ir.Table, as_of: ir.DateScalar) -> ir.BooleanValue:
+    return ((opinions.kind == "complaint") & (opinions.resolved_day < as_of)).fill_null(False)
 
 
-def _opinions(events: ir.Table, as_of: date) -> ir.Table:
+def _opinions(events: ir.Table, as_of: ir.DateScalar) -> ir.Table:
     """Per customer who complained or rated: what became of it and how content they are."""
     complaint, resolved = events.kind == "complaint", _resolved(events, as_of)
     rating = ibis.ifelse(complaint, ibis.null("float64"), events.value)

@@ -100,10 +100,10 @@ class FreshFeatures:
     def _written(self, as_of: date) -> str:
         """SQL for a row of each wanted customer who is known at `as_of`: the id, and every feature in order."""
         names = [feature.name for feature in customer_features(self.workspace)]
-        tables = self._tables()
-        affinity = product_affinity.product_affinity(tables, as_of)
+        tables, day = self._tables(), ibis.literal(as_of)
+        affinity = product_affinity.product_affinity(tables, day)
         profile, *others = (
-            customer_family(family, self.workspace, tables, as_of, lambda: affinity)
+            customer_family(family, self.workspace, tables, day, affinity)
             for family in sorted(CUSTOMER_FAMILIES, key=lambda family: family != "profile")
         )
         rows = profile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 
 import ibis
 import ibis.expr.types as ir
@@ -37,13 +36,13 @@ class Tables:
         return self.shop or self
 
 
-def at(rows: ir.Table, as_of: date) -> ir.Table:
+def at(rows: ir.Table, as_of: ir.DateScalar) -> ir.Table:
     """The rows known before `as_of`, with their `age`: whole days from `day` to as_of, at least 1."""
-    known = rows.filter(rows.known_day < ibis.literal(as_of))
-    return known.mutate(age=ibis.literal(as_of).delta(known.day, unit="day").cast("int32"))
+    known = rows.filter(rows.known_day < as_of)
+    return known.mutate(age=as_of.delta(known.day, unit="day").cast("int32"))
 
 
-def whole_days(rows: ir.Table, as_of: date, keys: Sequence[str], sums: Sequence[str]) -> ir.Table:
+def whole_days(rows: ir.Table, as_of: ir.DateScalar, keys: Sequence[str], sums: Sequence[str]) -> ir.Table:
     """One row per key and day known before `as_of`: `keys`, `day`, `age` and what `sums` add up to.
 
     Rows that are not `late` are one a day already. Only the late ones are added up, and joined to what was there.

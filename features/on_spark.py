@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,21 +120,24 @@ class OnSpark:
         self.held: dict[str, DataFrame] = {}
         self.tables = self._tables(workspace)
 
-    def read(self, part: Path) -> ir.Table:
-        """The rows of a part that was written."""
-        return self._read([part])
+    def set_as_of(self, as_of: date) -> ir.DateScalar:
+        """The as_of of what is kept and written from now on, as expressions name it."""
+        return ibis.literal(as_of)
 
-    def keep(self, rows: ir.Table) -> ir.Table:
-        """The same rows, computed once; the rows kept before are let go."""
-        return self._hold("kept", rows)
+    def keep(self, name: str, rows: Callable[[], ir.Table]) -> ir.Table:
+        """The same rows, computed once; those kept by this name before are let go."""
+        return self._hold(name, rows())
 
-    def write(self, rows: ir.Table, keys: tuple[str, ...], as_of: datetime, features: list[str], folder: Path) -> None:
+    def write(
+        self, family: str, rows: Callable[[], ir.Table], keys: tuple[str, ...], as_of: datetime, features: list[str],
+        folder: Path,
+    ) -> None:  # fmt: skip
         """Writes `keys`, the instant `as_of` and float32 `features` to files, each sorted by key."""
         from pyspark.sql import functions as f
 
         instant = f.timestamp_micros(f.lit(round(as_of.timestamp() * 1_000_000))).alias("as_of")
         floats = [f.col(name).cast("float").alias(name) for name in features]
-        found = self._frame(rows).select(*keys, instant, *floats).sortWithinPartitions(*keys)
+        found = self._frame(rows()).select(*keys, instant, *floats).sortWithinPartitions(*keys)
         # Readers of the folder look for no such file.
         found.write.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false").parquet(str(folder), "append")
 

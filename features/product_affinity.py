@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 import ibis
 import ibis.expr.types as ir
 
@@ -60,7 +58,7 @@ _PRIOR_REBOUGHT = 0.05
 _LATELY = 30
 
 
-def product_affinity(tables: Tables, as_of: date) -> ir.Table:
+def product_affinity(tables: Tables, as_of: ir.DateScalar) -> ir.Table:
     """One row per (customer_id, item) bought before `as_of`."""
     days = whole_days(tables.item_days, as_of, ["customer_id", "item"], ["gross"])
     sums = days.group_by("customer_id", "item").agg(

@@ -5,8 +5,6 @@ Known is who has a purchase (or a return of one made earlier) or a sign-up befor
 
 from __future__ import annotations
 
-from datetime import date
-
 import ibis
 import ibis.expr.types as ir
 
@@ -41,32 +39,31 @@ def attribute_feature(attribute: str) -> Feature:
 
 
 def profile(
-    tables: Tables, as_of: date, codes: dict[str, dict[str, int]], attributes: tuple[str, ...], consents: bool
+    tables: Tables, as_of: ir.DateScalar, codes: dict[str, dict[str, int]], attributes: tuple[str, ...], consents: bool
 ) -> ir.Table:
     """One row per customer known at `as_of`.
 
     A text attribute becomes its code in `codes` (null for a value without one); a number stays as it is. Who signs up
     only after as_of had no attributes before; consents are those of today, for the past as well.
     """
-    day = ibis.literal(as_of)
     bought = at(tables.customer_days, as_of)
     first = bought.group_by("customer_id").agg(first_age=bought.age.max())
     customers = tables.customers
-    signed_up = customers.filter(customers.signed_up_day < day).select("customer_id")
+    signed_up = customers.filter(customers.signed_up_day < as_of).select("customer_id")
     known = first.select("customer_id").union(signed_up, distinct=True)
     for more in (first, customers):
         known = known.left_join(more, "customer_id").drop("customer_id_right")
-    since_sign_up = ibis.ifelse(known.signed_up_day < day, day.delta(known.signed_up_day, unit="day"), ibis.null())
+    since_sign_up = ibis.ifelse(known.signed_up_day < as_of, as_of.delta(known.signed_up_day, unit="day"), ibis.null())
     waited = since_sign_up - known.first_age
     granted = known.profiling_consent.fill_null(False).cast("float64") if consents else ibis.null("float64")
-    described = known.signed_up_day.isnull() | (known.signed_up_day < day)
+    described = known.signed_up_day.isnull() | (known.signed_up_day < as_of)
     return known.select(
         "customer_id",
         tenure_days=ibis.greatest(since_sign_up.fill_null(known.first_age), known.first_age.fill_null(since_sign_up)),
         days_to_first_transaction=ibis.ifelse(waited < 0, 0, waited),
         profiling_consent=granted,
         days_since_contract_end=ibis.ifelse(
-            known.contract_ends_day < day, day.delta(known.contract_ends_day, unit="day"), ibis.null()
+            known.contract_ends_day < as_of, as_of.delta(known.contract_ends_day, unit="day"), ibis.null()
         ),
         **{
             f"attribute_{name}": ibis.ifelse(described, _coded(known[name], codes.get(name)), ibis.null("float64"))

@@ -7,8 +7,6 @@ as_of minus first, mean spend per repeat purchase. A year is 365 days.
 
 from __future__ import annotations
 
-from datetime import date
-
 import ibis
 import ibis.expr.types as ir
 
@@ -75,7 +73,7 @@ FEATURES = (
 )  # fmt: skip
 
 
-def purchases(tables: Tables, as_of: date) -> ir.Table:
+def purchases(tables: Tables, as_of: ir.DateScalar) -> ir.Table:
     """One row per customer with a purchase before `as_of`; null where a figure needs more purchases."""
     days = _days(tables.customer_days, as_of)
     sums = days.group_by("customer_id").agg(**_sums(days))
@@ -84,7 +82,7 @@ def purchases(tables: Tables, as_of: date) -> ir.Table:
     return both.mutate(**_ratios(both))
 
 
-def _days(customer_days: ir.Table, as_of: date) -> ir.Table:
+def _days(customer_days: ir.Table, as_of: ir.DateScalar) -> ir.Table:
     """One row per (customer_id, day): net spend, whether something was bought; and of a purchase the gap before it."""
     days = whole_days(customer_days, as_of, ["customer_id"], ["spend", "n_lines"])
     days = days.mutate(spend=money(days.spend), bought=days.n_lines > 0)
@@ -133,7 +131,7 @@ def _sums(days: ir.Table) -> dict[str, ir.Value]:
     return sums
 
 
-def _shop(customer_days: ir.Table, as_of: date) -> ir.Table:
+def _shop(customer_days: ir.Table, as_of: ir.DateScalar) -> ir.Table:
     """One row: the shop's calendar. Null as long as its first purchase is too recent to compare with."""
     days = at(customer_days, as_of)
     begun = days.age.max(where=days.n_lines > 0)

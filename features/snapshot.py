@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -127,54 +127,50 @@ class _Snapshot:
         self.as_of, self.stamp = as_of, stamp
 
     def write(self) -> None:
-        """Writes the families that are missing; who is known, which the profile says, comes first."""
-        for family in ("profile", *CUSTOMER_FAMILIES, *ITEM_FAMILIES):
-            if family in families(self.workspace) and not self._part(family).exists():
-                self._write(family, self._rows(family))
+        """Writes the families that are missing."""
+        missing = [family for family in families(self.workspace) if not self._part(family).exists()]
+        if missing:
+            day = self.engine.set_as_of(self.as_of)
+            affinity = self.engine.keep("affinity", lambda: product_affinity.product_affinity(self.tables, day))
+            everybody = self.engine.keep("everybody", lambda: self._of_customers("profile", day, affinity))
+            for family in missing:
+                self._write(family, partial(self._rows, family, day, affinity, everybody))
 
     def _part(self, family: str) -> Path:
         return storage.snapshot_part(self.workspace.home_path, family, self.as_of)
 
-    def _rows(self, family: str) -> ir.Table:
+    def _rows(self, family: str, day: ir.DateScalar, affinity: ir.Table, everybody: ir.Table) -> ir.Table:
         """The family's rows by its keys: of a customer family one for everybody known, null where it knows nothing."""
         match family:
             case "profile":
-                return self._of_customers(family)
-            case "purchases" | "basket" | "engagement":
-                return self._of_everybody(self._of_customers(family))
+                return everybody
             case "product_affinity":
-                return self.affinity
+                return affinity
             case "popularity":
-                return product_affinity.popularity(self.affinity)
+                return product_affinity.popularity(affinity)
+            case "co_purchase":
+                return product_affinity.co_purchase(affinity)
             case _:
-                return product_affinity.co_purchase(self.affinity)
+                found = self._of_customers(family, day, affinity)
+                return everybody.select("customer_id").left_join(found, "customer_id")
 
-    def _of_customers(self, family: str) -> ir.Table:
-        return customer_family(family, self.workspace, self.tables, self.as_of, lambda: self.affinity)
+    def _of_customers(self, family: str, day: ir.DateScalar, affinity: ir.Table) -> ir.Table:
+        return customer_family(family, self.workspace, self.tables, day, affinity)
 
-    def _of_everybody(self, rows: ir.Table) -> ir.Table:
-        everybody = self.engine.read(self._part("profile")).select("customer_id")
-        return everybody.left_join(rows, "customer_id")
-
-    @cached_property
-    def affinity(self) -> ir.Table:
-        """`product_affinity`, which four families are made from, computed once."""
-        return self.engine.keep(product_affinity.product_affinity(self.tables, self.as_of))
-
-    def _write(self, family: str, rows: ir.Table) -> None:
+    def _write(self, family: str, rows: Callable[[], ir.Table]) -> None:
         """Float32 features in catalogue order, stamped with the as_of instant, sorted by key."""
         instant = midnight(self.as_of, self.workspace.timezone)
         names = [feature.name for feature in features_of(family, self.workspace)]
         with storage.replacing(self._part(family)) as draft:
             draft.mkdir()
-            self.engine.write(rows, KEYS[family], instant, names, draft)
+            self.engine.write(family, rows, KEYS[family], instant, names, draft)
             (draft / _STAMP).write_text(self.stamp, encoding="utf-8")
 
 
 def customer_family(
-    family: str, workspace: Workspace, tables: Tables, as_of: date, affinity: Callable[[], ir.Table]
+    family: str, workspace: Workspace, tables: Tables, as_of: ir.DateScalar, affinity: ir.Table
 ) -> ir.Table:
-    """The rows of a family of customers; `affinity` gives the `product_affinity` of the same tables and as_of."""
+    """The rows of a family of customers; `affinity` is the `product_affinity` of the same tables and as_of."""
     match family:
         case "profile":
             codes, consents = attribute_codes(workspace), has_consent(workspace, "profiling")
@@ -182,7 +178,7 @@ def customer_family(
         case "purchases":
             return purchases.purchases(tables, as_of)
         case "basket":
-            return basket.basket(tables, affinity(), as_of)
+            return basket.basket(tables, affinity, as_of)
         case _:
             return engagement.engagement(tables, as_of)
 

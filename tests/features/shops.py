@@ -55,9 +55,10 @@ def family_at(workspace: Workspace, family: Callable[..., ir.Table], as_of: date
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         backend = ibis.duckdb.from_connection(connection)
         tables = segments.read(connection, workspace)
+        day = ibis.literal(as_of)
         if family is basket:
-            arguments["affinity"] = product_affinity(tables, as_of)
-        rows = family(tables, as_of=as_of, **arguments)
+            arguments["affinity"] = product_affinity(tables, day)
+        rows = family(tables, as_of=day, **arguments)
         backend.create_view("rows", rows)
         found = connection.execute("SELECT * FROM rows").df()
     keys = [key for key in ("customer_id", "item") if key in found]
