@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import date
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,17 @@ class Card:
     drivers: Sequence[Driver]
     consent: str
 
+    @cached_property
+    def page(self) -> str:
+        """HTML, with pictures; drawn once, though MLflow and the home have a copy each."""
+        return as_html(self)
+
     def write(self, folder: Path) -> None:
         """`card.html`, for people, and `card.json`."""
         with storage.replacing(folder / "card.html") as draft:
-            draft.write_text(as_html(self), encoding="utf-8")
-        told = {name: value for name, value in self.__dict__.items() if name not in ("found", "drivers")}
+            draft.write_text(self.page, encoding="utf-8")
+        names = {field.name for field in fields(self)} - {"found", "drivers"}
+        told = {name: getattr(self, name) for name in names}
         told |= {"grade": asdict(self.found.grade), "drivers": [asdict(driver) for driver in self.drivers]}
         storage.write_json(folder / "card.json", told)
 
