@@ -15,7 +15,7 @@ from builders import make_transactions
 from features import snapshot
 from perennial import ingest, storage
 from perennial.settings import Workspace
-from tests.features.shops import NOW, features_at, make_interactions, open_shop
+from tests.features.shops import EDGES_AT, NOW, features_at, make_interactions, open_shop, random_tables
 
 SPRING, SUMMER = date(2024, 4, 1), date(2024, 7, 1)
 LINES = make_transactions([("a", "2024-01-01", 1.0), ("a", "2024-05-01", 1.0)])
@@ -64,6 +64,18 @@ def test_two_builds_from_the_same_rows_are_equal_to_the_bit(tmp_path: Path) -> N
         found.append([pq.read_table(path / "part.parquet") for path in paths])
     for one, other in zip(*found, strict=True):
         assert one.equals(other)
+
+
+def test_dates_computed_together_are_as_each_is_alone(tmp_path: Path) -> None:
+    """The queries are put together once for all dates, whatever their order; no date is given another's features."""
+    dates = [EDGES_AT[1], EDGES_AT[0], EDGES_AT[2]]
+    together = open_shop(tmp_path / "together", random_tables(5))
+    snapshot.snapshot(together, dates)
+    for day in dates:
+        alone = open_shop(tmp_path / str(day), random_tables(5))
+        for path in snapshot.snapshot(alone, [day]):
+            part = path.relative_to(alone.home_path) / "part.parquet"
+            assert pq.read_table(together.home_path / part).equals(pq.read_table(alone.home_path / part)), part
 
 
 def test_current_parts_are_not_written_again(tmp_path: Path) -> None:
