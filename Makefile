@@ -6,6 +6,8 @@ BIN := .venv/bin
 UV := uv==0.13.9
 # Where this is set, every process compiles every library anew, which is half the time of a start.
 unexport PYTHONDONTWRITEBYTECODE
+# Where the real data sets are that tests, benchmarks and the shipped configurations read.
+export PERENNIAL_DATASETS ?= $(abspath ../shared/data)
 
 .PHONY: setup demo test lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -27,10 +29,6 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from perennial.tables import CUSTOMERS
-
-# Where the shipped configurations find the real data sets when the environment does not say.
-_DEFAULT_ENVIRONMENT = {"PERENNIAL_DATASETS": str(Path(__file__).resolve().parents[2] / "shared" / "data")}
-
 
 # Settings that are addresses, with their schemes. They may need a password, so they are kept as they are written, and
 # filled in only where they are opened: what is stored of the settings never holds a secret.
@@ -450,15 +448,57 @@ class Workspace(_Model):
         return max(self.churn.gap + self.churn.horizon, self.lifetime_value.horizon, self.cross_sell.horizon)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets a key that is written twice silently win over the first; here it is an error."""
+_MOST_NODES = 100_000  # values, keys and groups; lists of items to offer have files of their own
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML lets a key that is written twice silently win over the first, and lets a few lines with aliases stand for
+    more values than a machine can hold; here both are errors."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _refuse_large(node, {})
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for key in keys if keys.count(key) > 1 and key != "<<"), None)
-        if twice is not None:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE]
+        counts = Counter(key for key in keys if isinstance(key, Hashable))  # PyYAML refuses the others
+        if twice := next((key for key, count in counts.items() if count > 1), None):
             raise yaml.constructor.ConstructorError(None, None, f"`{twice}` is written twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+def _refuse_large(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values a node stands for, every alias counted as what it names; `sizes` are those that are known.
+
+    Raises:
+        YAMLError: too many, or one that holds itself.
+    """
+    size = sizes.get(id(node))
+    if size is None:
+        sizes[id(node)] = _MOST_NODES + 1  # for who meets it again inside itself
+        inner = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        size = 1 if isinstance(node, yaml.ScalarNode) else 1 + sum(_refuse_large(one, sizes) for one in inner)
+        sizes[id(node)] = size
+    if size > _MOST_NODES:
+        said = f"this stands for more than {_MOST_NODES:,} values, its aliases written out; name files instead"
+        raise yaml.constructor.ConstructorError(None, None, said, node.start_mark)
+    return size
+
+
+def _loaded(text: str) -> Any:
+    """
+    Raises:
+        YAMLError: it is none, or more than is needed to describe a workspace.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError as problem:
+        raise yaml.YAMLError("it is nested too deeply") from problem
+    except ValueError as problem:  # a date that no calendar has, a number of thousands of digits
+        raise yaml.YAMLError(str(problem)) from problem
 
 
 def read(path: Path, overrides: Sequence[str] = (), home: Path | None = None) -> Workspace:
@@ -468,7 +508,7 @@ def read(path: Path, overrides: Sequence[str] = (), home: Path | None = None) ->
         SettingsError: the file is missing or not YAML, a key is unknown, a value has the wrong type.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        raw = _loaded(path.read_text(encoding="utf-8"))
     except FileNotFoundError as problem:
         raise SettingsError(f"{path}: no such workspace file; `configs/` has examples") from problem
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as problem:
@@ -539,9 +579,12 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise SettingsError(f"--set {override}: {parent} is a value, not a group of settings")
     try:
-        node[last] = yaml.load(text, _UniqueKeys)
+        node[last] = _loaded(text)
     except yaml.YAMLError as problem:
-        raise SettingsError(f"--set {override}: the value is not YAML; quote it, as in '{key}=\"...\"'") from problem
+        said = str(problem).splitlines()[0]
+        raise SettingsError(
+            f"--set {override:.200}: the value is not YAML; quote it, as in '{key}=\"...\"' ({said})"
+        ) from problem
 
 
 def filled(value: Any, where: str) -> Any:
@@ -560,7 +603,7 @@ def filled(value: Any, where: str) -> Any:
 
 
 def _environment(name: str, where: str) -> str:
-    value = os.environ.get(name) or _DEFAULT_ENVIRONMENT.get(name)
+    value = os.environ.get(name)
     if not value:
         raise SettingsError(f"{where} uses ${{{name}}}, which is not set in the environment: export {name}=...")
     return value

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
 # Before anything imports LightGBM: two test processes on two cores must not spin while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# As the Makefile does, for who calls pytest: where the shipped configurations and `datasets.py` find the real data.
+_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+os.environ.setdefault("PERENNIAL_DATASETS", str(_BESIDE))
 
 
 class ByShop(LoadFileScheduling):

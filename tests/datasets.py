@@ -13,8 +13,7 @@ import pytest
 
 def dataset(name: str) -> Path:
     """The folder of a data set. Without it the test is skipped by the set's name, or fails where CI=true."""
-    default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-    folder = Path(os.environ.get("PERENNIAL_DATASETS", default)) / name
+    folder = Path(os.environ["PERENNIAL_DATASETS"]) / name
     if folder.is_dir():
         return folder
     message = f"data set {name} is not at {folder}; set PERENNIAL_DATASETS"

@@ -191,6 +191,43 @@ def test_the_environment_fills_in_texts_at_any_depth(tmp_path: Path, monkeypatch
     assert table.columns == {"amount": "$x"}
 
 
+BOMB = "&a [x, x, x, x, x, x, x, x, x]\n"
+for inner, outer in zip("abcdefgh", "bcdefghi", strict=True):
+    BOMB = BOMB.replace("\n", f", &{outer} [{', '.join([f'*{inner}'] * 9)}]\n")
+LARGE = [
+    ("[" + BOMB.strip() + "]", "more than 100,000 values"),
+    ("&a [*a]", "more than 100,000 values"),
+    ("[" * 5_000 + "]" * 5_000, "nested too deeply"),
+    ("9" * 5_000, "digits"),
+    ("2024-13-45", "month must be in"),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), LARGE, ids=["bomb", "circle", "depth", "digits", "date"])
+def test_a_few_lines_that_stand_for_more_than_a_machine_holds_are_refused(
+    tmp_path: Path, value: str, message: str
+) -> None:
+    """Aliases of aliases, one of itself, endless depth or digits: a sentence at once, in a file and in `--set`."""
+    with pytest.raises(SettingsError, match=message):
+        read(shop(tmp_path, f"attributes: {value}\n"))
+    with pytest.raises(SettingsError, match=message):
+        read(shop(tmp_path), [f"attributes={value}"])
+
+
+def test_an_alias_may_be_used_as_it_is_meant(tmp_path: Path) -> None:
+    """What is said once may be named again."""
+    horizons = "churn: &days {horizon: 60}\nlifetime_value: *days\ncross_sell: {<<: *days, top: 3}\n"
+    workspace = read(shop(tmp_path, horizons))
+    assert (workspace.lifetime_value.horizon, workspace.cross_sell.horizon, workspace.cross_sell.top) == (60, 60, 3)
+
+
+def test_no_setting_comes_from_beside_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the real data sets are the environment says, or the error does."""
+    monkeypatch.delenv("PERENNIAL_DATASETS")
+    with pytest.raises(SettingsError, match=r"cdnow\.yaml uses \$\{PERENNIAL_DATASETS\}, which is not set"):
+        read(ROOT / "configs" / "cdnow.yaml")
+
+
 def test_an_empty_variable_counts_as_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty path would be the current folder, which nobody meant."""
     monkeypatch.setenv("SHOP_DATA", "")
