@@ -8,10 +8,8 @@ Sorting by customer is what makes the features of an as_of quick: a customer's r
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +19,9 @@ import ibis
 import ibis.expr.types as ir
 from ibis.backends import BaseBackend
 
-from features import days
+from features import days, known
 from features.known import Tables
-from perennial import events, storage
+from perennial import events, source_code, storage
 from perennial.settings import Workspace
 from perennial.tables import CONTRACTS, DATED, Contract
 
@@ -107,8 +105,8 @@ class _Segments:
         return self._tables()
 
     def _stamp(self) -> str:
-        code = map(inspect.getsource, (days, sys.modules[__name__]))
-        shape = [*code, self.workspace.timezone, item_column(self.workspace)]
+        code = source_code.hashed(str(file) for file in (known.__file__, days.__file__, __file__))
+        shape = [code, self.workspace.timezone, item_column(self.workspace)]
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
     def _current(self) -> list[_Segment]:

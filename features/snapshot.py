@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from features import (
     basket,
+    catalogue,
     days,
     engagement,
     known,
@@ -33,7 +33,7 @@ from features.catalogue import Feature
 from features.known import Tables
 from features.on_duckdb import OnDuckDB
 from features.on_spark import OnSpark
-from perennial import storage
+from perennial import source_code, storage, tables
 from perennial.settings import Workspace
 from perennial.tables import CONTRACTS
 from perennial.windows import midnight
@@ -219,16 +219,18 @@ def attribute_codes(workspace: Workspace) -> dict[str, dict[str, int]]:
 
 
 def fingerprint(workspace: Workspace, as_of: date | None = None) -> str:
-    """What a snapshot depends on: the tables, as far as known at `as_of`; the settings that shape it; the code.
+    """What a snapshot depends on: the tables, as far as known at `as_of`; the settings that shape it; what the code
+    does, whatever its comments say.
 
     A file of events that all happened at `as_of` or later says nothing of that day: a new day of data leaves the
     snapshots before it as they are.
     """
-    tables = contents(workspace, as_of)
-    engines = (on_duckdb, on_spark)
-    modules = (known, days, segments, *engines, purchases, basket, engagement, profile, product_affinity)
+    rows = contents(workspace, as_of)
+    computed = (purchases, basket, engagement, profile, product_affinity)
+    modules = (tables, catalogue, known, days, segments, on_duckdb, on_spark, *computed)
     shape = [workspace.timezone, list(workspace.attributes), workspace.cross_sell.level]
-    return hashlib.sha256(json.dumps([tables, list(map(inspect.getsource, modules)), shape]).encode()).hexdigest()
+    code = source_code.hashed(str(module.__file__) for module in modules)
+    return hashlib.sha256(json.dumps([rows, code, shape]).encode()).hexdigest()
 
 
 def contents(workspace: Workspace, as_of: date | None = None) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from features import snapshot
-from perennial import settings
+from perennial import settings, source_code
 from perennial.registry import model_name
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
@@ -66,7 +66,7 @@ _LIBRARIES = ("python", "duckdb", "ibis-framework", "lightgbm", "numpy", "pandas
 def code() -> str:
     """A hash of the code that models come from."""
     files = [path for pattern in _LEARNING for path in sorted((ROOT / "training").glob(pattern))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+    return source_code.hashed(files)[:16]
 
 
 def recipe(workspace: Workspace, kind: str, features_hash: str) -> str:
@@ -94,7 +94,7 @@ def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str
     for name in ("stock", "exclude", "margin_floor", "one_off", "kind"):  # what is offered, not what is learnt
         del shaping["cross_sell"][name]
     folders = ("features", "training")
-    code = [path.read_bytes().hex() for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    code = source_code.hashed(path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
     return hashlib.sha256(json.dumps([kind, str(as_of), data, shaping, code]).encode()).hexdigest()
 
 

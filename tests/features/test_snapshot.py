@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from datetime import date
 from pathlib import Path
+from types import ModuleType
 
 import duckdb
 import numpy as np
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import make_transactions
 
-from features import snapshot
+from features import catalogue, days, purchases, snapshot
 from perennial import ingest, storage
 from perennial.settings import Workspace
 from tests.features.shops import EDGES_AT, NOW, features_at, make_interactions, open_shop, random_tables
@@ -117,6 +119,46 @@ def test_a_setting_that_shapes_no_feature_leaves_parts_current(tmp_path: Path) -
     """Another address to listen on does not cost a rebuild."""
     workspace = shop_in(tmp_path)
     assert snapshot.fingerprint(workspace.model_copy(update={"currency": "GBP"})) == snapshot.fingerprint(workspace)
+
+
+def rewritten(module: ModuleType, folder: Path, changes: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the code of a module be as it is but for some passages."""
+    text = Path(inspect.getsourcefile(module) or "").read_text()
+    for before, after in changes.items():
+        assert before in text
+        text = text.replace(before, after)
+    (folder / f"{module.__name__}.py").write_text(text)
+    monkeypatch.setattr(module, "__file__", str(folder / f"{module.__name__}.py"))
+
+
+REMARKS = {
+    (purchases, "\ndef "): "\n# A remark.\ndef ",
+    (purchases, "_DECAYS = (30, 90, 365)"): '_DECAYS = (\n    30,  # days\n    90,\n    365,\n)\n"""Of days."""',
+    (days, "from __future__"): '"""More to be said."""\nfrom __future__',
+}
+NUMBERS = {(purchases, "_DECAYS = (30,"): "_DECAYS = (31,", (catalogue, "WINDOWS = (7,"): "WINDOWS = (8,"}
+
+
+@pytest.mark.parametrize(("where", "after"), REMARKS.items(), ids=["comment", "formatting", "docstring"])
+def test_what_is_said_about_features_leaves_parts_current(
+    where: tuple[ModuleType, str], after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comments, line breaks and docstrings compute nothing, so nothing is computed again for them."""
+    workspace = shop_in(tmp_path)
+    before = snapshot.fingerprint(workspace)
+    rewritten(where[0], tmp_path, {where[1]: after}, monkeypatch)
+    assert snapshot.fingerprint(workspace) == before
+
+
+@pytest.mark.parametrize(("where", "after"), NUMBERS.items(), ids=["decay", "window"])
+def test_a_changed_number_makes_parts_stale(
+    where: tuple[ModuleType, str], after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it stands in what features are computed by."""
+    workspace = shop_in(tmp_path)
+    before = snapshot.fingerprint(workspace)
+    rewritten(where[0], tmp_path, {where[1]: after}, monkeypatch)
+    assert snapshot.fingerprint(workspace) != before
 
 
 def test_a_part_without_a_fingerprint_is_written_anew(tmp_path: Path) -> None:

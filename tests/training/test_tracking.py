@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -152,6 +153,22 @@ def test_data_date_and_kind_belong_to_the_key(world: World) -> None:
     """Other tables, another as_of or another kind are another training."""
     keys = {key(world.workspace), key(world.workspace, data="other"), key(world.workspace, as_of=date(2024, 7, 2))}
     assert len({*keys, key(world.workspace, kind="lifetime_value")}) == 4
+
+
+def test_a_remark_in_the_code_calls_for_no_other_training(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comment or a docstring makes no other model; a number in a pipeline or in the mathematics does."""
+    for folder in ("features", "training"):
+        shutil.copytree(tracking.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    keys, codes = [key(world.workspace)], [tracking.code()]
+    monkeypatch.setattr(tracking, "ROOT", tmp_path)
+    for more in ('\n\n# A remark.\n"""And more."""\n', "\n\n_MORE = 1\n"):
+        path = tmp_path / "training" / "models" / "churn_model.py"
+        path.write_text(path.read_text() + more)
+        keys, codes = [*keys, key(world.workspace)], [*codes, tracking.code()]
+    assert keys[0] == keys[1] != keys[2]
+    assert codes[0] == codes[1] != codes[2]
 
 
 def test_what_no_model_depends_on_calls_for_no_other_training(world: World) -> None:
