@@ -325,7 +325,12 @@ class Service(_Model):
         default=64, ge=1, description="requests that a worker has under way, at most; further ones get a 503 at once"
     )
     timeout: float = Field(
-        default=10.0, gt=0, description="seconds until a request, but an erasure, that has no answer yet gets a 503"
+        default=10.0, gt=0,
+        description="seconds until a request that has no answer yet gets a 503; not where all that is held of a"
+        " customer is shown or erased",
+    )  # fmt: skip
+    read_timeout: float = Field(
+        default=10.0, gt=0, description="seconds until the headers of a request, and then its body, must be there"
     )
     workers: int = Field(default=1, ge=1, le=64, description="processes that answer; one for each core, less one")
     when_down: Literal["stale", "refuse"] = Field(

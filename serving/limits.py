@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perennial.requests")
 _ID_HEADER = b"x-request-id"
-_BODY_SECONDS = 10  # until a body must be there
+_DIGITS = 20  # of a length that can be one; Python refuses to read a number of thousands
 _OVERLOADED = Refusal(
     503,
     "overloaded",
     "more requests are under way than the service keeps up with; come again",
     headers={"Retry-After": "1"},
 )
-_SLOW_BODY = Refusal(408, "slow_body", f"the body was not there within {_BODY_SECONDS} s")
 _ODD_PATH = Refusal(
     400, "malformed", "path: control characters are not part of an id",
     {"problems": [{"where": "path", "problem": "control characters are not part of an id"}]},
 )  # fmt: skip
 _TIMEOUT = Refusal(503, "timeout", "no answer in time; come again", headers={"Retry-After": "1"})
+_CLOSE = {"Connection": "close"}  # the rest of the body would be taken for the next request
 _PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
 
 
@@ -66,14 +66,15 @@ class Limits:
             await self._refuse(_ODD_PATH, scope, receive, answer)
             return
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
+            async with asyncio.timeout(service.read_timeout):
                 body = await _body(scope, receive, service.max_body)
         except TimeoutError:
-            await self._refuse(_SLOW_BODY, scope, receive, answer)
+            message = f"the body was not there within {service.read_timeout:g} s"
+            await self._refuse(Refusal(408, "slow_body", message, headers=_CLOSE), scope, receive, answer)
             return
         if body is None:
             message = f"the body is larger than {service.max_body:,} bytes"
-            refusal = Refusal(413, "body_too_large", message, {"most": service.max_body}, {"Connection": "close"})
+            refusal = Refusal(413, "body_too_large", message, {"most": service.max_body}, _CLOSE)
             await self._refuse(refusal, scope, receive, answer)
             return
         self.under_way += 1
@@ -124,7 +125,7 @@ class _Answer:
 async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:
     """The whole body; None where it is, or says that it is, larger than `most` bytes."""
     told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if not told.isdigit() or int(told) > most:
+    if not told.isdigit() or len(told) > _DIGITS or int(told) > most:
         return None
     pieces, size, more = [], 0, True
     while more:

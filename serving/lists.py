@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import duckdb
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 from features.retrieval import matrix
 from features.snapshot import CUSTOMER_FAMILIES, customer_features, families
@@ -192,14 +193,18 @@ def _encoded(as_of: date, sort: str, last: pd.Series) -> str:
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
+_Place = tuple[date, str, FiniteFloat, FiniteFloat, Annotated[str, Field(max_length=1_000)]]
+_PLACE: TypeAdapter[_Place] = TypeAdapter(_Place)
+
+
 def _decoded(cursor: str, as_of: date, sort: str) -> Sequence[Any]:
+    """Where a page ended. A cursor is a caller's: whatever it says is checked, as a body is."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        day, by, first, second, customer_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        place = (float(first), float(second), str(customer_id))
-    except (ValueError, TypeError) as problem:
+        day, by, *place = _PLACE.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True), strict=True)
+    except ValueError as problem:
         raise NoSuchFilter("query.cursor: take it as it stands in the header `Link` of the last page") from problem
-    if (day, by) != (str(as_of), sort):
+    if (day, by) != (as_of, sort):
         raise NoSuchFilter(f"query.cursor: it is of the list of {day} by {by}; begin anew without one"[:200])
     return place
 

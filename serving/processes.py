@@ -144,10 +144,13 @@ def _end(processes: list[BaseProcess]) -> None:
 def _answer(app: ASGIApp, listener: socket.socket, service: Service) -> None:
     import uvicorn
 
+    from serving.connections import MOST_HEADERS, patient
+
     config = uvicorn.Config(
         app, lifespan="on", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS, ssl_certfile=service.tls_certificate,
-        ssl_keyfile=service.tls_key, h11_max_incomplete_event_size=65_536,
+        ssl_keyfile=service.tls_key, h11_max_incomplete_event_size=MOST_HEADERS, http=patient(service.read_timeout),
+        ws="none",
     )  # fmt: skip
     # uvicorn raises the signal that stopped it once more when it is done; that would end the process as if killed.
     for stop in (signal.SIGINT, signal.SIGTERM):
