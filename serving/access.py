@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from fastapi import Depends, Request, Security, params
 from fastapi.security import HTTPBearer
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import JSONResponse
 
 from serving import metrics
@@ -180,7 +183,7 @@ class ByRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope = {**scope, "path": self.route(scope["path"]), _ASKED: scope["path"]}
+            scope = {**scope, "path": self.route(escaped(scope)), _ASKED: escaped(scope)}
         await self.app(scope, receive, send)
 
     def route(self, path: str) -> str:
@@ -193,7 +196,7 @@ class ByRoute:
 
 
 class AsAsked:
-    """ASGI middleware inside BentoML's own: what is below it is routed by the path that was asked for."""
+    """ASGI middleware inside BentoML's own: what is below it is routed by the path that was asked for, as escaped."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -202,4 +205,28 @@ class AsAsked:
         await self.app({**scope, "path": scope[_ASKED]} if _ASKED in scope else scope, receive, send)
 
 
+def escaped(scope: Scope) -> str:
+    """The path whose slashes and percent signs that were escaped still are: they are an id's, not the address's.
+
+    ASGI unescapes paths, by which `x%2Fdata`, an id, and `x/data`, what is held of `x`, would be the same.
+    """
+    sent = scope.get("raw_path") or quote(scope["path"]).encode()
+    return unquote(_KEPT_ESCAPED.sub(lambda found: b"%25" + (found[1] or b"25"), sent).decode("ascii", "replace"))
+
+
+class _Escaped(Convertor[str]):
+    """An id in a path, which may have slashes in it; one that ends like another address has them escaped."""
+
+    regex = ".*"
+
+    def convert(self, value: str) -> str:
+        return unquote(value)
+
+    def to_string(self, value: str) -> str:
+        return quote(value, safe="")
+
+
+register_url_convertor("escaped", _Escaped())
+# A slash, a percent sign, or one that escapes nothing.
+_KEPT_ESCAPED = re.compile(rb"%(25|2f|(?![0-9a-f]{2}))", re.IGNORECASE)
 _ASKED = "perennial.asked_path"

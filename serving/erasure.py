@@ -250,7 +250,7 @@ def _is_sqlite(path: Path) -> bool:
 
 
 def _rows_of_database(path: Path, table: str, customer_id: str) -> list[dict[str, Any]]:
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(path, timeout=_PATIENCE)) as connection:
         found = connection.execute(f'SELECT * FROM "{table}" WHERE customer_id = ?', (customer_id,))
         names = [column[0] for column in found.description]
         return [dict(zip(names, row, strict=True)) for row in found]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from perennial.settings import Service
 from serving import metrics
-from serving.access import Refusal
+from serving.access import Refusal, escaped
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -56,7 +56,7 @@ class Limits:
             await self._pass(scope, receive, answer)
         finally:
             _log.info("request", extra={"told": {
-                "request_id": answer.request_id, "method": scope["method"], "route": self.route(scope["path"]),
+                "request_id": answer.request_id, "method": scope["method"], "route": self.route(escaped(scope)),
                 "status": answer.status, "milliseconds": round((time.perf_counter() - started) * 1000, 2),
             }})  # fmt: skip
 
@@ -84,10 +84,14 @@ class Limits:
             if place > service.max_requests and scope["path"] not in _PROBES:
                 await self._refuse(_OVERLOADED, scope, receive, answer)
             else:
-                patience = None if scope["method"] == "DELETE" else service.timeout  # an erasure takes what it takes
+                patience = None if self._takes_its_time(scope) else service.timeout
                 await self._answered(scope, _replayed(body, receive), answer, patience)
         finally:
             self.under_way -= 1
+
+    def _takes_its_time(self, scope: Scope) -> bool:
+        """Whatever is held of a customer is looked for in every file of the home, to be shown or to be erased."""
+        return scope["method"] == "DELETE" or self.route(escaped(scope)).endswith("/data")
 
     async def _answered(self, scope: Scope, receive: Receive, answer: _Answer, seconds: float | None) -> None:
         """Time is up when nothing was sent by then; what is on its way, a long list say, may take longer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Annotated
 
 import bentoml
@@ -16,16 +17,18 @@ from serving import erasure
 from serving.access import Refusal, Refused, allowed
 from serving.bodies import ConsentAnswer, ConsentRequest, ErasedAnswer, HeldAnswer, Id
 from serving.erasure import UnknownCustomer
+from serving.strict_json import StrictRoute
 
 if TYPE_CHECKING:
     from serving.answers import Answers
     from serving.audit import Read
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
+_LOOKING = threading.Lock()  # one at a time: it reads every file of the home, and takes a thread
 CustomerId = Annotated[Id, Path(description="as the shop writes it, escaped for a URL", examples=["10002"])]
 
 
-@router.put("/customers/{customer_id:path}/consent", response_model=ConsentAnswer, dependencies=allowed("crm"))
+@router.put("/customers/{customer_id:escaped}/consent", response_model=ConsentAnswer, dependencies=allowed("crm"))
 def consent(customer_id: CustomerId, asked: ConsentRequest, request: Request) -> Response:
     """What the customer says now: it counts at once in scores, lists and offers, and in the next batch."""
     answers, name = _answers(), _name(customer_id)
@@ -40,12 +43,13 @@ def consent(customer_id: CustomerId, asked: ConsentRequest, request: Request) ->
     return JSONResponse({"customer_id": name, "recorded_at": read.at.isoformat(), **asked.model_dump()})
 
 
-@router.get("/customers/{customer_id:path}/data", response_model=HeldAnswer, dependencies=allowed())
+@router.get("/customers/{customer_id:escaped}/data", response_model=HeldAnswer, dependencies=allowed())
 def data(customer_id: CustomerId, request: Request) -> Response:
     """Everything that is held of one customer, contact data in the clear."""
     answers, name = _answers(), _name(customer_id)
     try:
-        held = erasure.held(answers.workspace, retrieval.open_store(answers.workspace), name)
+        with _LOOKING:
+            held = erasure.held(answers.workspace, retrieval.open_store(answers.workspace), name)
     except UnknownCustomer:
         raise Refused(_unknown(customer_id)) from None
     except (CheckFailed, SettingsError) as problem:
@@ -56,7 +60,7 @@ def data(customer_id: CustomerId, request: Request) -> Response:
     return Response(content, media_type="application/json")
 
 
-@router.delete("/customers/{customer_id:path}", response_model=ErasedAnswer, dependencies=allowed())
+@router.delete("/customers/{customer_id:escaped}", response_model=ErasedAnswer, dependencies=allowed())
 def erase(customer_id: CustomerId, request: Request) -> Response:
     """Erases one customer from everything, for good; repeated, it goes on where it was cut off."""
     workspace, name = _answers().workspace, _name(customer_id)

@@ -36,6 +36,7 @@ from serving.bodies import (
 )
 from serving.events import Inbox
 from serving.privacy import CustomerId
+from serving.strict_json import StrictRoute
 
 _MEDIA_TYPES = {
     "json": "application/json",
@@ -131,6 +132,7 @@ _PROBES = {
 }
 
 api = FastAPI(title="Perennial", docs_url=None, redoc_url=None, openapi_url=None)
+api.router.route_class = StrictRoute
 # Before the card, whose path would take `.../data` for an id.
 api.include_router(privacy.router, responses=_REFUSALS | _NOT_FOUND)
 
@@ -216,7 +218,7 @@ async def model() -> Response:
 
 
 @api.get(
-    "/offers/{customer_id:path}",
+    "/offers/{customer_id:escaped}",
     response_model=OffersAnswer,
     responses=_REFUSALS | _NOT_FOUND,
     dependencies=allowed("crm"),
@@ -228,7 +230,7 @@ async def offers(customer_id: CustomerId, request: Request) -> Response:
 
 
 @api.get(
-    "/items/{item:path}/bought-with",
+    "/items/{item:escaped}/bought-with",
     response_model=BoughtWithAnswer,
     responses=_REFUSALS | _NO_RULE,
     dependencies=allowed("crm"),
@@ -246,7 +248,7 @@ async def bought_with(
 
 
 @api.get(
-    "/customers/{customer_id:path}",
+    "/customers/{customer_id:escaped}",
     response_model=Card,
     responses=_REFUSALS | _NOT_FOUND,
     dependencies=allowed("crm"),

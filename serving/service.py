@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from perennial import privacy
 from perennial.settings import Service, SettingsError
-from serving.access import AsAsked, ByRoute, Guard, Refused
+from serving.access import AsAsked, ByRoute, Guard, Refusal, Refused
 from serving.answers import Answers
 from serving.events import Inbox
 from serving.keys import Keys
@@ -40,6 +40,11 @@ async def _rest(scope: Scope, receive: Receive, send: Send) -> None:
     await api(scope, receive, send)
 
 
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """What is not below `/v1`, where no key is asked for: nothing, however it is spelt."""
+    await Refusal(404, "not_found", "Not Found").response()(scope, receive, send)
+
+
 def _description(_: Request) -> Response:
     return JSONResponse(described(version("perennial"), str(__doc__)))
 
@@ -52,7 +57,7 @@ def _index(_: Request) -> Response:
 _pages = Starlette(routes=[Route("/docs.json", _description), Route("/", _index)])
 
 
-@bentoml.asgi_app(_rest, path="/")
+@bentoml.asgi_app(_nowhere, path="/")
 @bentoml.asgi_app(_pages, path="/")
 @bentoml.asgi_app(_rest, path="/v1")
 @bentoml.asgi_app(api, path="/v1")

@@ -14,6 +14,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from perennial.settings import Service
+from serving.access import ByRoute
 from serving.limits import JsonLines, Limits
 
 LIMITS = Service(max_body=1000, max_requests=3, timeout=0.3)
@@ -50,7 +51,7 @@ def through(app: Any, ask: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any
     """What `ask` gets from an app behind the limits."""
 
     async def asked() -> Any:
-        transport = httpx.ASGITransport(Limits(app, LIMITS, lambda path: "/named"))
+        transport = httpx.ASGITransport(Limits(app, LIMITS, ByRoute(app, ()).route))
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             return await ask(client)
 
@@ -92,12 +93,17 @@ def test_more_than_can_be_kept_up_with_are_turned_away() -> None:
 
 
 def test_no_answer_in_time_is_a_503() -> None:
-    """An answer that has not begun in time never will; one that has may take its time, and so may an erasure."""
+    """An answer that has not begun in time never will; one that has may take its time.
+
+    So may what looks through all that is held of a customer, to show it or to erase it.
+    """
     answer = through(_stuck, lambda client: client.get("/"))
     assert (answer.status_code, code(answer)) == (503, "timeout")
     assert answer.headers["retry-after"] == "1"
     assert through(_long, lambda client: client.get("/")).text == "xxxxxx"
     assert through(_slow, lambda client: client.delete("/")).text == "0"
+    assert through(_slow, lambda client: client.get("/v1/customers/c1/data")).text == "0"
+    assert through(_slow, lambda client: client.get("/v1/customers/c1%2Fdata")).status_code == 503
 
 
 def test_a_request_has_an_id_and_a_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -109,5 +115,5 @@ def test_a_request_has_an_id_and_a_line(caplog: pytest.LogCaptureFixture) -> Non
     assert odd.headers["x-request-id"].isalnum()
     line = JsonLines().format(caplog.records[0])
     told = json.loads(line)
-    assert (told["request_id"], told["route"], told["status"], told["method"]) == ("crm-17", "/named", 200, "GET")
+    assert (told["request_id"], told["route"], told["status"], told["method"]) == ("crm-17", "/{unknown}", 200, "GET")
     assert "secret" not in line
