@@ -15,12 +15,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
 
 from perennial import events, rows, sources, storage, verdicts
+from perennial.money import FILTERED, Money, summed
 from perennial.privacy import PrivacyKey, erased
 from perennial.rows import Mapped
 from perennial.settings import Table, Workspace
@@ -29,7 +32,7 @@ from perennial.storage import CheckFailed, quoted
 from perennial.tables import CONTRACTS, Contract
 
 # Raise it when rows are judged differently: what was taken in before is then read again.
-_RULES = 3
+_RULES = 4
 
 _ADVICE = {
     "is not a time": "a time in another notation needs try_strptime(column, '%d/%m/%Y')",
@@ -47,13 +50,17 @@ _OF_EVENTS = Table(path=("events",), duplicates="keep")
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the rows of one table, over all its sources: `read = accepted + quarantined`."""
+    """What became of the rows of one table, over all its sources: `read = accepted + quarantined`.
+
+    `money` says the same of their amounts, where they have any: those of `transactions`.
+    """
 
     table: str
     read: int
     filtered: int
     accepted: int
     quarantined: Mapping[str, int]
+    money: Money | None = None
 
     def __str__(self) -> str:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in sorted(self.quarantined.items()))
@@ -70,7 +77,8 @@ class _Entry:
     """A source that was taken in, as the manifest keeps it. `rules` is a hash of all that its rows were judged by.
 
     In microseconds since 1970: `first` and `last` are when the accepted rows of an event table lie, `due` is when
-    the first of its rows in the future will be past.
+    the first of its rows in the future will be past. `money` is what became of the amounts of `transactions`; there is
+    none in a manifest from before money was counted.
     """
 
     origin: str
@@ -84,6 +92,12 @@ class _Entry:
     first: int | None = None
     last: int | None = None
     due: int | None = None
+    money: Money | None = None
+
+
+def _noted(kept: Mapping[str, Any]) -> _Entry:
+    """An entry from what the manifest keeps of it."""
+    return _Entry(**{**kept, "money": Money.noted(kept["money"]) if kept.get("money") else None})
 
 
 def ingest(workspace: Workspace, now: datetime, progress: Callable[[str], None] = lambda _: None) -> list[Account]:
@@ -104,6 +118,8 @@ def ingest(workspace: Workspace, now: datetime, progress: Callable[[str], None] 
         with _disk_explained(name, workspace):
             accounts.append(_Intake(workspace, CONTRACTS[name], now, progress).run())
         progress(str(accounts[-1]))
+        if (money := accounts[-1].money) is not None:
+            progress(f"{name}, in {workspace.currency}: {money}")
     return accounts
 
 
@@ -139,6 +155,7 @@ class _Intake:
         self.table = workspace.tables.given()[self.name]
         self.attributes = workspace.attributes if self.name == "customers" else ()
         self.pii = workspace.pii if self.name == "customers" else ()
+        self.has_money = "amount" in contract.names
         self.home = workspace.home_path
         self.erased = erased(self.home) if "customer_id" in contract.names else {}
         self.pseudonyms = workspace.pseudonyms and "customer_id" in contract.names
@@ -148,7 +165,7 @@ class _Intake:
         self.manifest = storage.manifest_path(self.home, self.name)
         self.quarantine = self.home / "quarantine" / f"{self.name}.parquet"
         self.refused = self.quarantine.with_suffix(".refused.parquet")
-        self.entries = [_Entry(**entry) for entry in storage.sources_of(self.folder)]
+        self.entries = [_noted(kept) for kept in storage.sources_of(self.folder)]
         self.rules = self._rules()
 
     def run(self) -> Account:
@@ -259,7 +276,8 @@ class _Intake:
         bad = verdicts.quarantined([source.origin for source, _ in batch], part, columns)
         entries = []
         for number, ((source, content), dropped) in enumerate(zip(batch, filtered, strict=True)):
-            entry = self._judged(connection, number, _Entry(source.origin, content, self.rules, part, filtered=dropped))
+            entry = _Entry(source.origin, content, self.rules, part, filtered=dropped.rows, money=dropped.money)
+            entry = self._judged(connection, number, entry)
             self._refuse_if_thin(connection, entry, number, columns, bad)
             entries.append(entry)
         connection.execute(f"INSERT INTO bad BY NAME {bad}")
@@ -273,7 +291,10 @@ class _Intake:
         quarantined = {str(reason): count for reason, count in counts.items()}
         read = accepted + sum(quarantined.values())
         first, last, due = verdicts.times(connection) if self.contract.is_event else (None, None, None)
-        return replace(entry, read=read, accepted=accepted, quarantined=quarantined, first=first, last=last, due=due)
+        money = None if entry.money is None else entry.money + verdicts.money(connection, number)
+        return replace(
+            entry, read=read, accepted=accepted, quarantined=quarantined, first=first, last=last, due=due, money=money
+        )
 
     def _part_name(self, contents: Sequence[str], others: Sequence[str]) -> str:
         """A name that no part has yet, and always the same for the same sources taken in the same order."""
@@ -282,8 +303,10 @@ class _Intake:
             name = _hash(name)
         return name
 
-    def _check(self, connection: duckdb.DuckDBPyConnection, batch: Sequence[Source]) -> tuple[list[str], list[int]]:
-        """Fills `checked`; returns the canonical columns, and how many rows of each source were filtered."""
+    def _check(
+        self, connection: duckdb.DuckDBPyConnection, batch: Sequence[Source]
+    ) -> tuple[list[str], list[verdicts.Filtered]]:
+        """Fills `checked`; returns the canonical columns, and what of each source was filtered."""
         given = []
         for source in batch:
             table = self._table_of(source)
@@ -299,7 +322,8 @@ class _Intake:
             with rows.explained(self.name, source):
                 table = self._table_of(source)
                 verdicts.add(connection, number, table, opened, found, columns, self._judged_by())
-                filtered.append(rows.filtered(connection, table, opened))
+                amount = found["amount"] if self.has_money else None
+                filtered.append(verdicts.filtered(connection, table, opened, amount))
         if self.erased:
             verdicts.mark_erased(connection, self.erased)
         return list(columns), filtered
@@ -420,7 +444,27 @@ class _Intake:
         )
         if since := accepted - sum(pq.read_metadata(part).num_rows for part in storage.parts(self.folder)):
             reasons[verdicts.ERASED] += since
-        return Account(self.name, read, filtered, accepted - since, dict(reasons))
+        money = self._money(since) if self.has_money else None
+        return Account(self.name, read, filtered, accepted - since, dict(reasons), money)
+
+    def _money(self, erased_since: int) -> Money:
+        """The sum over the sources, less the amounts of customers who were erased after their rows were taken in."""
+        total = sum((entry.money or self._uncounted(entry) for entry in self.entries), Money())
+        if not erased_since:
+            return total
+        there = self._money_in([entry.part for entry in self.entries])
+        return total + Money(there - total.accepted, quarantined={verdicts.ERASED: total.accepted - there})
+
+    def _uncounted(self, entry: _Entry) -> Money:
+        """Of a source that is gone and was taken in before money was counted: what its part still tells."""
+        unknown = {**entry.quarantined, **({FILTERED: entry.filtered} if entry.filtered else {})}
+        return Money(self._money_in([entry.part]), unknown=unknown)
+
+    def _money_in(self, parts: Iterable[str]) -> Decimal:
+        """What the rows of these parts come to."""
+        with storage.connect(self.home, memory=self.workspace.memory) as connection:
+            query = f"SELECT {summed('amount')} FROM {storage.reader(list(map(self._file, dict.fromkeys(parts))))}"
+            return Decimal(connection.execute(query).fetchall()[0][0])
 
 
 def _hidden(column: Mapped, function: str) -> Mapped:

@@ -193,14 +193,6 @@ def mapped(table: Table, rows: Rows, columns: Mapping[str, str]) -> str:
     return f"SELECT {LINE} AS line{given} FROM {rows.sql}{where}"
 
 
-def filtered(connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows) -> int:
-    """How many rows the table's filter drops."""
-    if not table.where:
-        return 0
-    query = f"SELECT count(*) FROM {rows.sql} WHERE ({table.where}\n) IS NOT TRUE"
-    return int(connection.execute(query).fetchall()[0][0])
-
-
 def expressions(
     connection: duckdb.DuckDBPyConnection, table: Table, contract: Contract, rows: Rows, attributes: Sequence[str]
 ) -> dict[str, Mapped]:

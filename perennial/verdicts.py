@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from perennial.money import FILTERED, NOTHING, Money, summed
 from perennial.rows import Mapped, Rows, identifier, mapped
 from perennial.settings import Table
 from perennial.storage import quoted, reader
@@ -36,6 +37,14 @@ class Rules:
     contract: Contract
     now: datetime
     customers: str | None
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What a table's filter drops of one source: rows, and their money where they have any."""
+
+    rows: int
+    money: Money | None
 
 
 def create(connection: duckdb.DuckDBPyConnection, columns: Mapping[str, str]) -> None:
@@ -215,6 +224,44 @@ def counts(connection: duckdb.DuckDBPyConnection, number: int) -> dict[str | Non
     """Rows of one source by reason; those accepted under None."""
     query = f"SELECT reason, count(*) FROM checked WHERE source = {number} GROUP BY 1 ORDER BY 1"
     return dict(connection.execute(query).fetchall())
+
+
+def money(connection: duckdb.DuckDBPyConnection, number: int) -> Money:
+    """What became of the amounts of one source's rows."""
+    query = f"SELECT reason, {summed('amount')} FROM checked WHERE source = {number} GROUP BY 1 ORDER BY 1"
+    found = {reason: (amount, unknown) for reason, amount, unknown in connection.execute(query).fetchall()}
+    accepted, _ = found.pop(None, (NOTHING, 0))
+    unknown = {reason: rows for reason, (_, rows) in found.items() if rows}
+    return Money(accepted, quarantined={reason: amount for reason, (amount, _) in found.items()}, unknown=unknown)
+
+
+def filtered(connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows, amount: Mapped | None) -> Filtered:
+    """What the table's filter drops of a source; `amount` is how that is mapped, in a table that has amounts."""
+    if amount is None:
+        return Filtered(_dropped(connection, table, rows), None)
+    if not table.where:
+        return Filtered(0, Money())
+    return Filtered(_dropped(connection, table, rows), _dropped_money(connection, table, rows, amount))
+
+
+def _dropped(connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows) -> int:
+    if not table.where:
+        return 0
+    query = f"SELECT count(*) FROM {rows.sql} WHERE ({table.where}\n) IS NOT TRUE"
+    return int(connection.execute(query).fetchall()[0][0])
+
+
+def _dropped_money(connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows, amount: Mapped) -> Money:
+    """The column map need not work for rows that are not meant to be read; their amount is then unknown."""
+    dropped = table.model_copy(update={"where": f"({table.where}\n) IS NOT TRUE"})
+    expression = amount.expression if table.group_by else f"TRY({amount.expression}\n)"
+    given = mapped(dropped, rows, {_raw("amount"): expression})
+    typed = f"SELECT {_typed('amount', 'DOUBLE', amount)} AS amount FROM ({given})"
+    try:
+        found, unknown = connection.execute(f"SELECT {summed('amount')} FROM ({typed})").fetchall()[0]
+    except duckdb.Error:
+        found, unknown = NOTHING, _dropped(connection, table, rows)
+    return Money(filtered=found, unknown={FILTERED: unknown} if unknown else {})
 
 
 def times(connection: duckdb.DuckDBPyConnection) -> tuple[int | None, int | None, int | None]:

@@ -614,6 +614,13 @@ def test_the_account_always_adds_up(first: list[Any], second: list[Any]) -> None
         rows, bad = accepted(path), quarantined(path)
     assert account.read == len(first) + len(second) == account.accepted + sum(account.quarantined.values())
     assert (account.accepted, account.quarantined) == (len(rows), dict(Counter(bad["reason"])))
+    assert account.money is not None
+    written = [AMOUNTS[row[3]] for row in first + second]
+    assert account.money.read == account.money.accepted + account.money.lost == sum(filter(None, written))
+    assert (account.money.accepted, account.money.lost) == (
+        rows["amount"].sum(), sum(AMOUNTS[text] or 0 for text in bad["amount"].fillna("")),
+    )  # fmt: skip
+    assert sum(account.money.unknown.values()) == written.count(None)
     keys = ["transaction_id", "customer_id", "day", "amount"]
     assert sorted(rows[keys].itertuples(index=False, name=None)) == sorted(usable, key=str)
 
@@ -625,6 +632,62 @@ def test_the_account_is_one_line_that_says_it_all(tmp_path: Path) -> None:
     path = write_workspace(tmp_path, source)
     line = "transactions: 10 read = 9 accepted + 1 quarantined (1 no customer_id); 2 more filtered by `where`"
     assert str(take_in(path)["transactions"]) == line
+
+
+def test_the_account_says_what_became_of_the_money(tmp_path: Path) -> None:
+    """By reason, to the hundredth, whatever the order of the lines; what is no number is counted, not summed."""
+    rows = make_transactions(
+        [*[("c1", "2024-01-05", "0.10")] * 3, (None, "2024-01-05", "7.5"), ("c1", "2024-01-06", "ten"),
+         ("c1", "2024-01-06", "1e12"), ("c1", "never", "-2"), ("c2", "2024-01-07", "-0.05"),
+         ("draft", "2024-01-05", "99.99"), ("draft", "2024-01-05", "n/a")],
+        transaction_id=["t", "t", "u", *"vwxyzab"],
+    )  # fmt: skip
+    source = {"path": str(write(tmp_path / "lines.csv", rows)), "where": "coalesce(customer_id, '') <> 'draft'"}
+    money = take_in(write_workspace(tmp_path, source, max_quarantined=1))["transactions"].money
+    assert str(money) == (
+        "5.75 read = 0.15 accepted + 5.60 quarantined (0.10 duplicate line; 7.50 no customer_id; -2.00 occurred_at is"
+        " not a time); 99.99 more filtered by `where`; rows of unknown amount: 3 (1 absurd amount; 1 amount is not a"
+        " number; 1 filtered by `where`)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "filtered", "unknown"),
+    [
+        ({"columns": {"amount": "CAST(amount AS DOUBLE) * 2"}}, "10.00", 1),
+        ({"columns": {"amount": "CAST(amount AS DOUBLE) + 0 * random()"}}, "0.00", 2),
+        ({"columns": {"amount": "sum(CAST(amount AS DOUBLE))", "customer_id": "min(customer_id)",
+                      "occurred_at": "min(occurred_at)"}, "group_by": "transaction_id"}, "0.00", 2),
+    ],
+)  # fmt: skip
+def test_a_map_that_fails_on_filtered_rows_costs_only_their_money(
+    tmp_path: Path, keys: dict[str, Any], filtered: str, unknown: int
+) -> None:
+    """Rows that are not meant to be read need no amount: where it cannot be computed it is unknown."""
+    text = "transaction_id,customer_id,occurred_at,amount\nt1,c1,2024-01-05,3\nt2,void,-,5\nt3,void,-,five\n"
+    source = {"path": str(write(tmp_path / "lines.csv", text)), "where": "customer_id <> 'void'", **keys}
+    account = take_in(write_workspace(tmp_path, source))["transactions"]
+    assert (account.accepted, account.filtered) == (1, 2)
+    assert account.money is not None
+    assert (str(account.money.filtered), dict(account.money.unknown)) == (filtered, {"filtered by `where`": unknown})
+
+
+def test_money_of_a_manifest_from_before_is_what_its_parts_tell(tmp_path: Path) -> None:
+    """A source taken in before money was counted, and gone since: its accepted rows are summed, others are unknown."""
+    path = folder_of(tmp_path, {"a.csv": make_transactions([*GOOD, (None, "2024-01-05", 1.0)])})
+    take_in(path)
+    manifest = storage.manifest_path(tmp_path / "home", "transactions")
+    noted = storage.read_json(manifest)
+    del noted["sources"][0]["money"]
+    storage.write_json(manifest, noted)
+    (tmp_path / "in" / "a.csv").unlink()
+    folder_of(tmp_path, {"b.csv": many_transactions(5)})
+    account = take_in(path)["transactions"]
+    assert (account.read, account.accepted) == (15, 14)
+    assert (
+        str(account.money)
+        == "55.00 read = 55.00 accepted + 0.00 quarantined; rows of unknown amount: 1 (1 no customer_id)"
+    )
 
 
 def test_every_table_of_a_made_up_shop_is_accounted_for(tmp_path: Path) -> None:
