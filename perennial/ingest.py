@@ -22,9 +22,10 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
-from perennial import events, rows, sources, storage, verdicts
-from perennial.money import FILTERED, Money, summed
+from perennial import events, revisions, rows, sources, storage, verdicts
+from perennial.money import FILTERED, NOTHING, Money, summed
 from perennial.privacy import PrivacyKey, erased
+from perennial.revisions import Returning, Told
 from perennial.rows import Mapped
 from perennial.settings import Table, Workspace
 from perennial.sources import Source
@@ -52,7 +53,8 @@ _OF_EVENTS = Table(path=("events",), duplicates="keep")
 class Account:
     """What became of the rows of one table, over all its sources: `read = accepted + quarantined`.
 
-    `money` says the same of their amounts, where they have any: those of `transactions`.
+    `money` says the same of their amounts, where they have any: those of `transactions`. `returning` are their orders
+    that a later source tells otherwise, where there are any and the lines of both count.
     """
 
     table: str
@@ -61,6 +63,7 @@ class Account:
     accepted: int
     quarantined: Mapping[str, int]
     money: Money | None = None
+    returning: Returning | None = None
 
     def __str__(self) -> str:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in sorted(self.quarantined.items()))
@@ -78,7 +81,7 @@ class _Entry:
 
     In microseconds since 1970: `first` and `last` are when the accepted rows of an event table lie, `due` is when
     the first of its rows in the future will be past. `money` is what became of the amounts of `transactions`; there is
-    none in a manifest from before money was counted.
+    none in a manifest from before money was counted. `revision` is what the lines of later sources did to its own.
     """
 
     origin: str
@@ -93,6 +96,12 @@ class _Entry:
     last: int | None = None
     due: int | None = None
     money: Money | None = None
+    revision: str = "add"
+
+    @property
+    def taken(self) -> str:
+        """The name under which its rows in quarantine are; its part's name tells also which of its rows count."""
+        return self.part.partition("-")[0]
 
 
 def _noted(kept: Mapping[str, Any]) -> _Entry:
@@ -107,6 +116,7 @@ def ingest(workspace: Workspace, now: datetime, progress: Callable[[str], None] 
     a part, a changed one replaces its own; any change of a describing table rebuilds it, where the last source wins.
     A table changes as a whole or, if anything fails, not at all. Events that came over HTTP are sources too: a purchase
     that a table and an event both tell of counts once, whichever came first. Who was erased is not taken in again.
+    With `revision: replace` all lines of an order are those of the last source that names it; tables come after events.
 
     Raises:
         SettingsError: a source or a mapping cannot be used.
@@ -120,6 +130,8 @@ def ingest(workspace: Workspace, now: datetime, progress: Callable[[str], None] 
         progress(str(accounts[-1]))
         if (money := accounts[-1].money) is not None:
             progress(f"{name}, in {workspace.currency}: {money}")
+        if (returning := accounts[-1].returning) is not None:
+            progress(f"{name}: {returning.told(workspace.currency)}")
     return accounts
 
 
@@ -156,6 +168,7 @@ class _Intake:
         self.attributes = workspace.attributes if self.name == "customers" else ()
         self.pii = workspace.pii if self.name == "customers" else ()
         self.has_money = "amount" in contract.names
+        self.replaces = self.has_money and self.table.revision == "replace"
         self.home = workspace.home_path
         self.erased = erased(self.home) if "customer_id" in contract.names else {}
         self.pseudonyms = workspace.pseudonyms and "customer_id" in contract.names
@@ -206,13 +219,16 @@ class _Intake:
         return storage.parts(storage.tables_folder(self.home, "customers"))
 
     def _by_content(self, found: Iterable[Source]) -> dict[str, Source]:
-        """One source per content, in order; of several names that which it was taken in under, or the first."""
+        """One source per content, in order; of several names that which it was taken in under, or the first.
+
+        Where later sources replace earlier ones, it is the last.
+        """
         known = {(entry.content, entry.origin) for entry in self.entries}
         by_content: dict[str, Source] = {}
         for source in found:
             with rows.explained(self.name, source):
                 content = source.fingerprint()
-            if content not in by_content or (content, source.origin) in known:
+            if content not in by_content or (content, source.origin) in known or self.replaces:
                 by_content[content] = source
         return by_content
 
@@ -239,7 +255,7 @@ class _Intake:
         kept += present
         taken = {entry.content for entry in kept}
         fresh = [[(source, content)] for content, source in found.items() if content not in taken]
-        return _Plan(sorted(kept, key=self._place), fresh, forgotten)
+        return _Plan(sorted(kept, key=self._rank if self.replaces else self._place), fresh, forgotten)
 
     def _is_current(self, entry: _Entry) -> bool:
         """Whether its rows would be judged the same today."""
@@ -249,6 +265,10 @@ class _Intake:
     def _place(self, entry: _Entry) -> int:
         return [known.content for known in self.entries].index(entry.content)
 
+    def _rank(self, entry: _Entry) -> tuple[int, Path]:
+        """What puts entries into the order of the sources as the settings name them."""
+        return sources.place(self.table, entry.origin)
+
     def _carry_out(self, plan: _Plan) -> None:
         """Parts first, then the quarantine, and last the manifest, which makes them count."""
         entries = list(plan.kept)
@@ -256,10 +276,13 @@ class _Intake:
             connection.execute("SET preserve_insertion_order = true")  # rows stay in the order of their lines
             if self.key:
                 self.key.teach(connection)
-            self._start_quarantine(connection, [entry.part for entry in plan.kept])
+            self._start_quarantine(connection, [entry.taken for entry in plan.kept])
+            entries = [self._as_revised(connection, entry) for entry in entries]
             self._remember(connection, entries)
             for batch in plan.batches:
                 entries += self._take(connection, batch, entries)
+            if self.replaces:
+                entries = self._settled(connection, entries)
             self._refuse_if_empty(entries)
             storage.copy_to(connection, "SELECT * FROM bad", self.quarantine)
         storage.write_json(self.manifest, {"sources": [asdict(entry) for entry in entries]})
@@ -270,18 +293,29 @@ class _Intake:
         self, connection: duckdb.DuckDBPyConnection, batch: Sequence[tuple[Source, str]], others: Sequence[_Entry]
     ) -> list[_Entry]:
         """Checks a batch of sources together, against those that stay too, and writes its part."""
-        part = self._part_name([content for _, content in batch], [entry.part for entry in others])
+        part = self._part_name([content for _, content in batch], [entry.taken for entry in others])
         columns, filtered = self._check(connection, [source for source, _ in batch])
-        self._mark_duplicates(connection, columns, others, self._table_of(batch[0][0]))
+        table = self._table_of(batch[0][0])
+        self._mark_repeats(connection, columns, table)
+        if self.has_money:
+            self._note_named(connection, part)
+        if self.contract.is_event and not self.replaces:
+            self._mark_elsewhere(connection, columns, others, table)
         bad = verdicts.quarantined([source.origin for source, _ in batch], part, columns)
         entries = []
         for number, ((source, content), dropped) in enumerate(zip(batch, filtered, strict=True)):
-            entry = _Entry(source.origin, content, self.rules, part, filtered=dropped.rows, money=dropped.money)
+            entry = _Entry(
+                source.origin, content, self.rules, part, filtered=dropped.rows, money=dropped.money,
+                revision="replace" if self.replaces else "add",
+            )  # fmt: skip
             entry = self._judged(connection, number, entry)
             self._refuse_if_thin(connection, entry, number, columns, bad)
             entries.append(entry)
         connection.execute(f"INSERT INTO bad BY NAME {bad}")
-        storage.copy_to(connection, verdicts.accepted(self.contract, columns), self._file(part))
+        if self.replaces:
+            storage.copy_to(connection, verdicts.accepted(self.contract, ["line", *columns]), self._whole(part))
+        else:
+            storage.copy_to(connection, verdicts.accepted(self.contract, columns), self._file(part))
         return entries
 
     def _judged(self, connection: duckdb.DuckDBPyConnection, number: int, entry: _Entry) -> _Entry:
@@ -299,7 +333,7 @@ class _Intake:
     def _part_name(self, contents: Sequence[str], others: Sequence[str]) -> str:
         """A name that no part has yet, and always the same for the same sources taken in the same order."""
         name = _hash(contents, self.rules, others)
-        while name in {entry.part for entry in self.entries}:
+        while name in {entry.taken for entry in self.entries}:
             name = _hash(name)
         return name
 
@@ -322,8 +356,7 @@ class _Intake:
             with rows.explained(self.name, source):
                 table = self._table_of(source)
                 verdicts.add(connection, number, table, opened, found, columns, self._judged_by())
-                amount = found["amount"] if self.has_money else None
-                filtered.append(verdicts.filtered(connection, table, opened, amount))
+                filtered.append(verdicts.filtered(connection, table, opened, found, self.has_money))
         if self.erased:
             verdicts.mark_erased(connection, self.erased)
         return list(columns), filtered
@@ -338,22 +371,22 @@ class _Intake:
         known = f"SELECT customer_id FROM {storage.reader(customers)}" if customers else None
         return verdicts.Rules(self.contract, self.now, known)
 
-    def _mark_duplicates(
+    def _mark_repeats(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[str], table: Table) -> None:
+        if self.contract.key or table.duplicates == "quarantine":
+            key = self.contract.key or tuple(columns)
+            verdicts.mark_repeats(connection, key, ", ".join(self.contract.key) or "line")
+
+    def _mark_elsewhere(
         self, connection: duckdb.DuckDBPyConnection, columns: Sequence[str], others: Sequence[_Entry], table: Table
     ) -> None:
-        key = self.contract.key or tuple(columns)
-        if self.contract.key or table.duplicates == "quarantine":
-            verdicts.mark_repeats(connection, key, ", ".join(self.contract.key) or "line")
-        if not self.contract.is_event:
-            return
         if self.contract.key:
-            verdicts.mark_elsewhere(connection, key, "known_keys")
-            verdicts.remember(connection, key)
+            verdicts.mark_elsewhere(connection, self.contract.key, "known_keys")
+            verdicts.remember(connection, self.contract.key)
             return
         if told := self._told_twice(others, table):
             verdicts.mark_taken(connection, "transaction_id", storage.reader(list(map(self._file, told))))
         if table is self.table and (overlapping := _overlapping(others, *verdicts.times(connection)[:2])):
-            verdicts.mark_elsewhere(connection, key, storage.reader(list(map(self._file, overlapping))))
+            verdicts.mark_elsewhere(connection, tuple(columns), storage.reader(list(map(self._file, overlapping))))
 
     def _told_twice(self, others: Sequence[_Entry], table: Table) -> list[str]:
         """The parts that may tell of the same purchases: those of the tables for an event, of events for a table."""
@@ -368,6 +401,84 @@ class _Intake:
 
     def _file(self, part: str) -> Path:
         return self.folder / f"{part}.parquet"
+
+    def _whole(self, taken: str) -> Path:
+        """The usable rows of a source, with those that a later source replaces."""
+        return self.folder / "whole" / f"{taken}.parquet"
+
+    def _named(self, taken: str) -> Path:
+        """Hashes of the orders that a source names, at least of those that it has unusable or filtered rows of."""
+        return self.folder / "named" / f"{taken}.parquet"
+
+    def _note_named(self, connection: duckdb.DuckDBPyConnection, part: str) -> None:
+        revisions.note_named(connection, only_lost=not self.replaces)
+        if connection.execute("SELECT count(*) FROM named").fetchall()[0][0]:
+            storage.copy_to(connection, "SELECT * FROM named", self._named(part))
+
+    def _told(self, entries: Iterable[_Entry]) -> list[Told]:
+        """What these sources tell of orders, in the order of the sources as the settings name them."""
+        return [
+            Told(rank, entry.taken, self._whole(entry.taken) if self.replaces else self._file(entry.part), named)
+            for rank, entry in enumerate(sorted(entries, key=self._rank))
+            for named in [self._named(entry.taken) if self._named(entry.taken).exists() else None]
+        ]
+
+    def _as_revised(self, connection: duckdb.DuckDBPyConnection, entry: _Entry) -> _Entry:
+        """An entry that stays, under the present `revision`: its source is no longer there to be read again."""
+        if not self.has_money or entry.revision == self.table.revision:
+            return entry
+        if self.replaces:
+            return self._made_whole(connection, entry)
+        if verdicts.REPLACED not in entry.quarantined:
+            return replace(entry, revision="add")
+        raise CheckFailed(
+            f"{self.name}: {entry.origin} is gone, and was taken in with `revision: replace`, which left"
+            f" {entry.quarantined[verdicts.REPLACED]:,} of its rows to later sources: bring it back, or set"
+            f" `tables.{self.name}.revision: replace` again; nothing was changed"
+        )
+
+    def _made_whole(self, connection: duckdb.DuckDBPyConnection, entry: _Entry) -> _Entry:
+        """With the rows that other sources had as well: which of them count depends on the order of the sources now."""
+        taken = _hash(entry.taken, "whole")
+        back = f"part = {quoted(entry.taken)} AND reason = {quoted(verdicts.ELSEWHERE)}"
+        typed = ", ".join(f"CAST({c.name} AS {c.type}) AS {c.name}" for c in self.contract.columns)
+        days = verdicts.days(self.contract, self.contract.names)
+        returned = f"SELECT *{days} FROM (SELECT line, {typed} FROM bad WHERE {back})"
+        there = f"SELECT NULL AS line, * FROM {storage.reader([self._file(entry.part)])}"
+        storage.copy_to(connection, f"{there} UNION ALL BY NAME {returned}", self._whole(taken))
+        connection.execute(f"DELETE FROM bad WHERE {back}")
+        connection.execute(f"UPDATE bad SET part = {quoted(taken)} WHERE part = {quoted(entry.taken)}")
+        named = f'SELECT {revisions.ORDER} AS "order" FROM {storage.reader([self._whole(taken)])}'
+        if self._named(entry.taken).exists():
+            named += f" UNION SELECT * FROM {storage.reader([self._named(entry.taken)])}"
+        storage.copy_to(connection, f"SELECT DISTINCT * FROM ({named}) ORDER BY 1", self._named(taken))
+        money = entry.money or self._uncounted(entry)
+        lost = dict(money.quarantined)
+        money = replace(money, accepted=money.accepted + lost.pop(verdicts.ELSEWHERE, NOTHING), quarantined=lost)
+        others = {reason: count for reason, count in entry.quarantined.items() if reason != verdicts.ELSEWHERE}
+        accepted = entry.accepted + entry.quarantined.get(verdicts.ELSEWHERE, 0)
+        return replace(entry, part=taken, accepted=accepted, quarantined=others, money=money, revision="replace")
+
+    def _settled(self, connection: duckdb.DuckDBPyConnection, entries: Sequence[_Entry]) -> list[_Entry]:
+        """The entries in the order of their sources, each with a part of the rows that no later source replaces."""
+        ranked = sorted(entries, key=self._rank)
+        told = self._told(ranked)
+        revisions.find_later(connection, told)
+        connection.execute(f"DELETE FROM bad WHERE reason = {quoted(verdicts.REPLACED)}")
+        return [self._divided(connection, entry, source) for entry, source in zip(ranked, told, strict=True)]
+
+    def _divided(self, connection: duckdb.DuckDBPyConnection, entry: _Entry, source: Told) -> _Entry:
+        found = revisions.share(connection, source)
+        part = entry.taken + (f"-{found.mark:016x}" if found.replaced else "")
+        if part not in {known.part for known in self.entries}:
+            counting = f"SELECT * EXCLUDE (line, replaced) FROM {revisions.split(source)} WHERE NOT replaced"
+            storage.copy_to(connection, counting, self._file(part))
+        texts = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in self.contract.names)
+        connection.execute(f"""
+            INSERT INTO bad BY NAME
+            SELECT {quoted(entry.origin)} AS source, line, {quoted(verdicts.REPLACED)} AS reason, {texts},
+                   {quoted(entry.taken)} AS part FROM {revisions.split(source)} WHERE replaced ORDER BY line""")
+        return _counted_again(entry, part, found)
 
     def _start_quarantine(self, connection: duckdb.DuckDBPyConnection, kept: Sequence[str]) -> None:
         """A table `bad` with the rows in quarantine that came with parts that stay."""
@@ -412,7 +523,7 @@ class _Intake:
         )
 
     def _refuse_if_empty(self, entries: Sequence[_Entry]) -> None:
-        if any(entry.accepted for entry in entries):
+        if any(entry.accepted or verdicts.REPLACED in entry.quarantined for entry in entries):
             return
         read, filtered = sum(entry.read for entry in entries), sum(entry.filtered for entry in entries)
         named = ", ".join(entry.origin for entry in entries[:5]) + (" ..." if len(entries) > 5 else "")
@@ -422,10 +533,37 @@ class _Intake:
     def _sweep(self) -> None:
         """Removes parts that do not count, be it any longer or since the run failed, and copies made for reading."""
         shutil.rmtree(self.scratch, ignore_errors=True)
-        parts = {entry.part for entry in self.entries}
-        for file in self.folder.glob("*.parquet"):
-            if file.stem not in parts:
+        taken = {entry.taken for entry in self.entries}
+        kept = {
+            *(self._file(entry.part) for entry in self.entries),
+            *(self._whole(entry.taken) for entry in self.entries if entry.revision == "replace"),
+            *map(self._named, taken),
+            self._returning_file(),
+        }
+        for file in self.folder.rglob("*.parquet"):
+            if file not in kept:
                 file.unlink()
+
+    def _returning_file(self) -> Path:
+        """Where it is noted what was found about orders that return, in just these sources in just this order."""
+        return self.folder / "returning" / f"{_hash([entry.part for entry in self._of_tables()])}.parquet"
+
+    def _of_tables(self) -> list[_Entry]:
+        """The entries of all sources but events, in their order."""
+        of_events = {str(file) for file in self._event_files()}
+        return sorted((entry for entry in self.entries if entry.origin not in of_events), key=self._rank)
+
+    def _returning(self) -> Returning | None:
+        if not self.has_money or self.replaces or len(self._of_tables()) < 2:
+            return None
+        file = self._returning_file()
+        if not file.exists():
+            with storage.connect(self.home, self.workspace.timezone, self.workspace.memory) as connection:
+                names = "part AS taken, transaction_id, customer_id, amount"
+                where = f"reason = {quoted(verdicts.ELSEWHERE)}"
+                repeated = f"(SELECT {names} FROM {storage.reader([self.quarantine])} WHERE {where})"
+                revisions.note_returning(connection, self._told(self._of_tables()), repeated, file)
+        return revisions.read_returning(file)
 
     def _tell(self, forgotten: Sequence[_Entry], here: set[str]) -> None:
         """Says what the numbers do not: rows of sources that are no longer there."""
@@ -445,7 +583,7 @@ class _Intake:
         if since := accepted - sum(pq.read_metadata(part).num_rows for part in storage.parts(self.folder)):
             reasons[verdicts.ERASED] += since
         money = self._money(since) if self.has_money else None
-        return Account(self.name, read, filtered, accepted - since, dict(reasons), money)
+        return Account(self.name, read, filtered, accepted - since, dict(reasons), money, self._returning())
 
     def _money(self, erased_since: int) -> Money:
         """The sum over the sources, less the amounts of customers who were erased after their rows were taken in."""
@@ -465,6 +603,31 @@ class _Intake:
         with storage.connect(self.home, memory=self.workspace.memory) as connection:
             query = f"SELECT {summed('amount')} FROM {storage.reader(list(map(self._file, dict.fromkeys(parts))))}"
             return Decimal(connection.execute(query).fetchall()[0][0])
+
+
+def _counted_again(entry: _Entry, part: str, found: revisions.Share) -> _Entry:
+    """The entry with what counts of it now; what is gone altogether was erased."""
+    before = entry.accepted + entry.quarantined.get(verdicts.REPLACED, 0)
+    gone = before - found.rows - found.replaced
+    quarantined = {why: count for why, count in entry.quarantined.items() if why != verdicts.REPLACED}
+    for why, count in ((verdicts.REPLACED, found.replaced), (verdicts.ERASED, gone)):
+        if count:
+            quarantined[why] = quarantined.get(why, 0) + count
+    return replace(
+        entry, part=part, accepted=found.rows, quarantined=quarantined, first=found.first, last=found.last,
+        money=_money_again(entry.money or Money(), found, gone),
+    )  # fmt: skip
+
+
+def _money_again(money: Money, found: revisions.Share, gone: int) -> Money:
+    before = money.accepted + money.quarantined.get(verdicts.REPLACED, NOTHING)
+    others = {why: amount for why, amount in money.quarantined.items() if why != verdicts.REPLACED}
+    again = replace(money, accepted=found.money, quarantined=others)
+    if found.replaced:
+        again += Money(quarantined={verdicts.REPLACED: found.replaced_money})
+    if gone:
+        again += Money(quarantined={verdicts.ERASED: before - found.money - found.replaced_money})
+    return again
 
 
 def _hidden(column: Mapped, function: str) -> Mapped:

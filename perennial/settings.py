@@ -78,6 +78,11 @@ class Table(_Model):
     duplicates: Literal["quarantine", "keep"] = Field(
         default="quarantine", description="what to do with a transaction line repeated in every mapped column"
     )
+    revision: Literal["add", "replace"] = Field(
+        default="add",
+        description="for `transactions`: what a later source's lines of an order do, when an earlier source has others"
+        " of it: `add` to them, or `replace` them, also where none of the later ones can count",
+    )
     complete: bool = Field(
         default=False,
         description="for `customers`: rows of other tables that name a customer absent from it are quarantined",

@@ -67,11 +67,24 @@ def covers(table: Table, origin: str) -> bool:
     return any(_names(pattern, origin) for pattern in table.path or ())
 
 
+def place(table: Table, origin: str) -> tuple[int, Path]:
+    """What sorts sources that the settings name, be they there or not, in the order in which `find` gives them.
+
+    Sources that they do not name, as events that came over HTTP, come before.
+    """
+    if table.database is not None:
+        return (0 if covers(table, origin) else -1), Path(origin)
+    named = [number for number, pattern in enumerate(table.path or ()) if _names(pattern, origin)]
+    return min(named, default=-1), Path(origin)
+
+
 def _names(pattern: str, origin: str) -> bool:
     absolute = _absolute(pattern)
     if absolute.is_dir():
         return Path(origin).parent == absolute
-    return origin == str(absolute) or fnmatchcase(origin, str(absolute).replace("**/", "*"))
+    if "**" in pattern:
+        return fnmatchcase(origin, str(absolute).replace("**/", "*"))
+    return origin == str(absolute) or Path(origin).match(str(absolute))
 
 
 def _absolute(pattern: str) -> Path:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import duckdb
 
 from perennial.money import FILTERED, NOTHING, Money, summed
+from perennial.revisions import ORDER
 from perennial.rows import Mapped, Rows, identifier, mapped
 from perennial.settings import Table
 from perennial.storage import quoted, reader
@@ -235,13 +237,19 @@ def money(connection: duckdb.DuckDBPyConnection, number: int) -> Money:
     return Money(accepted, quarantined={reason: amount for reason, (amount, _) in found.items()}, unknown=unknown)
 
 
-def filtered(connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows, amount: Mapped | None) -> Filtered:
-    """What the table's filter drops of a source; `amount` is how that is mapped, in a table that has amounts."""
-    if amount is None:
+def filtered(
+    connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows, found: Mapping[str, Mapped], has_money: bool
+) -> Filtered:
+    """What the table's filter drops of a source; of rows with money also a table `dropped` of their orders."""
+    if not has_money:
         return Filtered(_dropped(connection, table, rows), None)
+    connection.execute('CREATE OR REPLACE TEMP TABLE dropped ("order" UBIGINT)')
     if not table.where:
         return Filtered(0, Money())
-    return Filtered(_dropped(connection, table, rows), _dropped_money(connection, table, rows, amount))
+    orders = f"SELECT DISTINCT {ORDER} FROM ({_of_dropped(table, rows, found, 'transaction_id')})"
+    with suppress(duckdb.Error):  # the column map need not work for rows that are not meant to be read
+        connection.execute(f"INSERT INTO dropped {orders} WHERE transaction_id IS NOT NULL")
+    return Filtered(_dropped(connection, table, rows), _dropped_money(connection, table, rows, found))
 
 
 def _dropped(connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows) -> int:
@@ -251,17 +259,25 @@ def _dropped(connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows) ->
     return int(connection.execute(query).fetchall()[0][0])
 
 
-def _dropped_money(connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows, amount: Mapped) -> Money:
-    """The column map need not work for rows that are not meant to be read; their amount is then unknown."""
-    dropped = table.model_copy(update={"where": f"({table.where}\n) IS NOT TRUE"})
-    expression = amount.expression if table.group_by else f"TRY({amount.expression}\n)"
-    given = mapped(dropped, rows, {_raw("amount"): expression})
-    typed = f"SELECT {_typed('amount', 'DOUBLE', amount)} AS amount FROM ({given})"
+def _dropped_money(
+    connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows, found: Mapping[str, Mapped]
+) -> Money:  # fmt: skip
+    """Where no amount can be computed it is unknown."""
     try:
-        found, unknown = connection.execute(f"SELECT {summed('amount')} FROM ({typed})").fetchall()[0]
+        query = f"SELECT {summed('amount')} FROM ({_of_dropped(table, rows, found, 'amount')})"
+        amount, unknown = connection.execute(query).fetchall()[0]
     except duckdb.Error:
-        found, unknown = NOTHING, _dropped(connection, table, rows)
-    return Money(filtered=found, unknown={FILTERED: unknown} if unknown else {})
+        amount, unknown = NOTHING, _dropped(connection, table, rows)
+    return Money(filtered=amount, unknown={FILTERED: unknown} if unknown else {})
+
+
+def _of_dropped(table: Table, rows: Rows, found: Mapping[str, Mapped], name: str) -> str:
+    """SQL for one canonical column of the rows that the table's filter drops; null where that cannot be computed."""
+    dropped = table.model_copy(update={"where": f"({table.where}\n) IS NOT TRUE"})
+    expression = found[name].expression if table.group_by else f"TRY({found[name].expression}\n)"
+    given = mapped(dropped, rows, {_raw(name): expression})
+    kind = {"amount": "DOUBLE"}.get(name, "VARCHAR")
+    return f"SELECT {_typed(name, kind, found[name])} AS {name} FROM ({given})"
 
 
 def times(connection: duckdb.DuckDBPyConnection) -> tuple[int | None, int | None, int | None]:
