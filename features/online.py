@@ -222,7 +222,7 @@ def online_rows(
     with stores.reached(store):
         found = _read(store, publication, asked)
         if len(found) < len(asked) and not _is_there(store, workspace, publication):
-            raise _gone(publication)
+            raise gone(publication)
     zone = workspace.timezone
     return {customer_id: Row(vector, _day(instant, zone)) for customer_id, (vector, instant) in found.items()}
 
@@ -249,13 +249,9 @@ def _read(
     store: FeatureStore, publication: Publication, customer_ids: list[str]
 ) -> dict[str, tuple[NDArray[np.float32], datetime]]:
     """Through Feast's provider: `get_online_features` makes the same call, and takes thrice as long around it."""
-    view, keys = _view(store, publication.view), [_key(customer_id) for customer_id in customer_ids]
-    try:
+    view, keys = _view(store, publication.view), [entity_key(customer_id) for customer_id in customer_ids]
+    with without_a_table_gone(publication):
         rows = store._get_provider().online_read(store.config, view, keys, ["vector"])
-    except sqlite3.OperationalError as problem:
-        if "no such table" in str(problem):
-            raise _gone(publication) from problem
-        raise
     found = {
         customer_id: (np.array(row["vector"].float_list_val.val, dtype=np.float32), instant)
         for customer_id, (instant, row) in zip(customer_ids, rows, strict=True)
@@ -279,7 +275,18 @@ def _view(store: FeatureStore, name: str) -> FeatureView:
         raise StaleFeatures(f"Feast's registry has no view {name}: run `perennial publish`") from problem
 
 
-def _gone(publication: Publication) -> StaleFeatures:
+@contextmanager
+def without_a_table_gone(publication: Publication) -> Iterator[None]:
+    """Says of a SQLite store that has no table of the publication that the publication is gone."""
+    try:
+        yield
+    except sqlite3.OperationalError as problem:
+        if "no such table" in str(problem):
+            raise gone(publication) from problem
+        raise
+
+
+def gone(publication: Publication) -> StaleFeatures:
     return StaleFeatures(
         f"the features published for {publication.as_of} are not in {publication.store}: run `perennial publish`"
     )
@@ -333,7 +340,7 @@ def _write(store: FeatureStore, workspace: Workspace, publication: Publication, 
     for block in _blocks(packed_path(workspace.home_path, publication.view), written):
         vectors = block.column("vector").flatten().to_numpy().reshape(-1, width).tolist()
         rows: list[Any] = [
-            (_key(customer_id), {"vector": Value(float_list_val=FloatList(val=vector))}, at, None)
+            (entity_key(customer_id), {"vector": Value(float_list_val=FloatList(val=vector))}, at, None)
             for customer_id, vector in zip(block.column("customer_id").to_pylist(), vectors, strict=True)
         ]
         with stores.reached(store):
@@ -375,7 +382,7 @@ def _remove_all_but(views: set[str], store: FeatureStore, workspace: Workspace) 
 
 def _remove(publication: Publication, store: FeatureStore, workspace: Workspace) -> None:
     is_ours = publication.store == stores.online_address(workspace)  # another one may be out of reach
-    if is_ours and store.config.online_store.type == "redis":
+    if is_ours and stores.in_redis(store):
         with stores.reached(store):
             pushed = events.held_customers(workspace)
             _remove_from_redis(publication, store, packed_path(workspace.home_path, publication.view), pushed)
@@ -396,7 +403,7 @@ def _remove_from_redis(
     for customer_ids in (*packed_ids, more_customers):
         with client.pipeline(transaction=False) as pipe:
             for customer_id in customer_ids:
-                pipe.hdel(_redis_key(store.project, _key(customer_id)), *fields)
+                pipe.hdel(_redis_key(store.project, entity_key(customer_id)), *fields)
             pipe.execute()
 
 
@@ -406,7 +413,7 @@ def held(store: FeatureStore, workspace: Workspace, customer_ids: Sequence[str])
     Rows in the home's SQLite file, from before features went to Redis, count too.
     """
     counts = dict.fromkeys(customer_ids, 0)
-    if store.config.online_store.type == "redis":
+    if stores.in_redis(store):
         with stores.reached(store):
             counts |= {one: int(_redis(store).exists(_redis_name(store, one))) for one in customer_ids}
     with _embedded(workspace) as connection:
@@ -425,7 +432,7 @@ def forget(store: FeatureStore, workspace: Workspace, customer_ids: Sequence[str
     """
     for publication in publications(workspace.home_path):
         _forget_in_notes(workspace.home_path, publication, customer_ids)
-    if store.config.online_store.type == "redis":
+    if stores.in_redis(store):
         with stores.reached(store):
             _redis(store).delete(*(_redis_name(store, customer_id) for customer_id in customer_ids))
     with _embedded(workspace) as connection:
@@ -472,16 +479,16 @@ def _tables_of_vectors(connection: sqlite3.Connection) -> list[str]:
 def _sqlite_name(store: FeatureStore, customer_id: str) -> bytes:
     from feast.infra.key_encoding_utils import serialize_entity_key
 
-    return serialize_entity_key(_key(customer_id), store.config.entity_key_serialization_version)
+    return serialize_entity_key(entity_key(customer_id), store.config.entity_key_serialization_version)
 
 
 def _redis_name(store: FeatureStore, customer_id: str) -> bytes:
     from feast.infra.online_stores.helpers import _redis_key
 
-    return bytes(_redis_key(store.project, _key(customer_id)))
+    return bytes(_redis_key(store.project, entity_key(customer_id)))
 
 
-def _key(customer_id: str) -> EntityKey:
+def entity_key(customer_id: str) -> EntityKey:
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
 

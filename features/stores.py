@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 _EMBEDDED = Path(__file__).with_name("repo") / "feature_store.yaml"
+_PACKED_REDIS = "features.unpacked.PackedRedisOnlineStore"
 _REDIS_PORT = 6379
 # Seconds. A Redis that is gone is said at once, not after eight seconds of attempts; one that writes a snapshot of
 # itself may pause for long.
@@ -55,7 +56,7 @@ def feast_settings(workspace: Workspace, passwords: bool = True, patience: float
         found["offline_store"] = {"type": "spark", "spark_conf": {"spark.sql.session.timeZone": "UTC"}}
     if online := _address("online", workspace.online, ("redis", "rediss")):
         _need("redis", "online")
-        found["online_store"] = _redis(online, passwords, patience)
+        found["online_store"] = _redis(online, passwords, patience) | {"home": str(workspace.home_path)}
     if registry := _address("registry", workspace.registry, ("postgresql", "postgres")):
         _need("psycopg", "registry")
         password = registry.password if passwords else "${PERENNIAL_REGISTRY_PASSWORD}"
@@ -81,6 +82,10 @@ def embedded_path(home: Path) -> Path:
     return home / "feast" / "online.db"
 
 
+def in_redis(store: FeatureStore) -> bool:
+    return bool(store.config.online_store.type == _PACKED_REDIS)
+
+
 @contextmanager
 def reached(store: FeatureStore) -> Iterator[None]:
     """Says it in a sentence when the online store of `store` cannot be reached, or refuses.
@@ -88,7 +93,7 @@ def reached(store: FeatureStore) -> Iterator[None]:
     Raises:
         CheckFailed: Redis is down, lacks memory, or wants another password.
     """
-    if store.config.online_store.type != "redis":
+    if not in_redis(store):
         yield
         return
     import redis
@@ -157,7 +162,7 @@ def _redis(address: SplitResult, passwords: bool, patience: float | None) -> dic
         options["password"] = unquote(address.password) if passwords else "${PERENNIAL_ONLINE_PASSWORD}"
     texts = [f"{name}={json.dumps(value)}".replace(",", "\\u002c") for name, value in options.items()]
     return {
-        "type": "redis",
+        "type": _PACKED_REDIS,
         "connection_string": ",".join([_host(address), *texts]),
         "skip_dedup": True,  # one round trip a block, not two: the rows of a view never change
         "full_scan_for_deletion": False,  # all keys of all workspaces; `online` removes what it wrote itself

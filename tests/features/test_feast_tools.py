@@ -82,12 +82,15 @@ def test_the_command_line_reads_from_redis(workspace: Workspace, tmp_path: Path)
         online.publish(store, there, AS_OF)
         published = online.published(there.home_path)
         assert published is not None
-        asked = ["get-online-features", "-f", f"{published.view}:vector", "-e", "customer_id=c05"]
+        features = ["-f", f"{published.view}:vector", "-f", "profile:tenure_days"]
+        asked = ["get-online-features", *features, "-e", "customer_id=c05"]
         configuration = str(there.home_path / "feast" / "feature_store.yaml")
         done = CliRunner().invoke(cli, ["-c", str(ROOT / "features" / "repo"), "-f", configuration, *asked])
         expected = online.online_rows(store, there, published, ["c05"])["c05"].vector
     assert done.exit_code == 0, done.output
-    np.testing.assert_array_equal(np.float32(json.loads(done.output)["vector"][0]), expected)
+    answer = json.loads(done.output)
+    np.testing.assert_array_equal(np.float32(answer["vector"][0]), expected)
+    assert answer["tenure_days"] == [expected[published.features.index("tenure_days")]]
 
 
 def test_the_ui_shows_the_workspace(workspace: Workspace) -> None:

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,11 @@ from feast.infra.online_stores.redis import RedisOnlineStore
 from redis_server import ADDRESS, redis_for
 
 from features import online, purchases, retrieval, snapshot, stores
-from features.online import FeatureMismatch, Publication, StaleFeatures
+from features.online import FeatureMismatch, Publication, Row, StaleFeatures
 from perennial import cli, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
+from perennial.windows import midnight
 from tests.features.shops import open_shop, random_tables
 
 if TYPE_CHECKING:
@@ -161,6 +162,58 @@ def test_feast_reads_it_under_a_name_that_stays(shop: Shop) -> None:
         assert service.tags["as_of"] == str(as_of)
         answer = shop.store.get_online_features(service, [{"customer_id": "c05"}]).to_dict()
         np.testing.assert_array_equal(np.float32(answer["vector"][0]), shop.offline(as_of)["c05"])
+
+
+def answered(shop: Shop, features: Any, *customer_ids: str) -> pd.DataFrame:
+    """What Feast itself says online, a row per customer."""
+    rows = [{"customer_id": customer_id} for customer_id in customer_ids]
+    found = shop.store.get_online_features(features, rows).to_dict()
+    return pd.DataFrame(found, dtype=object).set_index("customer_id")
+
+
+def test_feasts_own_names_answer_online_as_offline(shop: Shop) -> None:
+    """Every feature of every family, one by one or as the service of a model, is what the point-in-time join says;
+    null stays null, who is unknown has nothing."""
+    shop.publish(WINTER)
+    asked = ["c05", "late", "Zoë/7 & co", "c01"]
+    instant = pd.Timestamp(midnight(WINTER, shop.workspace.timezone))
+    entities = pd.DataFrame({"customer_id": asked, "event_timestamp": instant.as_unit("us")})
+    views = [shop.store.get_feature_view(family) for family in snapshot.CUSTOMER_FAMILIES]
+    for features in (
+        [f"{view.name}:{field.name}" for view in views for field in view.features],
+        shop.store.get_feature_service("churn_v1"),
+    ):
+        offline = shop.store.get_historical_features(entities, features).to_df().set_index("customer_id")
+        found = answered(shop, features, *asked, "nobody")
+        assert found.loc["nobody"].isna().all()
+        expected = offline.drop(columns="event_timestamp").loc[asked].astype("float32")
+        pd.testing.assert_frame_equal(found.loc[asked, expected.columns].astype("float32"), expected)
+        assert found.loc[asked].isna().to_numpy().any()
+    assert found.loc["c05", "spend_90d"] is not None
+    assert answered(shop, ["purchases:spend_90d"], "c05").equals(found.loc[["c05"], ["spend_90d"]])
+
+
+def test_feasts_own_names_answer_with_what_was_pushed(shop: Shop) -> None:
+    """A customer whom an event concerned is answered for as of then, by whatever name the features are asked for."""
+    published = shop.publish(WINTER)
+    names = [feature.name for feature in snapshot.customer_features(shop.workspace)]
+    vector = np.arange(len(names), dtype=np.float32)
+    online.push(shop.store, shop.workspace, published, {"c05": Row(vector, WINTER + timedelta(days=1))})
+    row = answered(shop, ["profile:tenure_days", "basket:margin_365d"], "c05").loc["c05"]
+    assert row.to_dict() == {name: names.index(name) for name in row.index}
+
+
+def test_feasts_own_names_say_what_is_not_online(shop: Shop) -> None:
+    """Nothing published, a publication that is gone and features of items are a sentence, not a null."""
+    with pytest.raises(CheckFailed, match="nothing is published yet; run `perennial publish`"):
+        answered(shop, ["purchases:spend_90d"], "c05")
+    published = shop.publish(WINTER)
+    row = {"customer_id": "c05", "item": "p0"}
+    with pytest.raises(CheckFailed, match="product_affinity is not online"):
+        shop.store.get_online_features(["product_affinity:item_spend_90d"], [row])
+    empty(shop, published.view)
+    with pytest.raises(StaleFeatures, match=r"are not in .*: run `perennial publish`"):
+        answered(shop, ["purchases:spend_90d"], "c05")
 
 
 def test_the_view_names_its_columns_and_their_hash(shop: Shop) -> None:

@@ -1,0 +1,120 @@
+"""Feast's online stores, SQLite and Redis, which answer for a family's view too: out of the packed vector.
+
+Only the vector of the publication is written online. Asked for `purchases:spend_90d`, or for a service of such names,
+these read the vector of the publication that answers and take the column out of it, so Feast's names are the same
+online and offline. No on-demand view could do that: Feast allows one view of a name, and offline it is the family's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from feast import FeatureView, Field
+from feast.infra.online_stores.online_store import OnlineStore
+from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
+from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
+from feast.infra.supported_async_methods import SupportedAsyncMethods
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.types import Array, Float32
+
+from features import online
+from features.snapshot import CUSTOMER_FAMILIES, ITEM_FAMILIES
+from perennial.storage import CheckFailed
+
+if TYPE_CHECKING:
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+
+_Row = tuple[datetime | None, dict[str, Value] | None]
+
+
+class _Unpacking(OnlineStore):
+    """What both have in common; the setting `home` says where the note of the publication lies."""
+
+    def online_read(
+        self,
+        config: Any,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[_Row]:
+        """As Feast asks it; a null feature is an empty value, who is unknown has no row.
+
+        Raises:
+            CheckFailed: the view is of items, or nothing is published.
+            StaleFeatures: the store does not hold the publication.
+            FeatureMismatch: the publication lacks a feature that is asked for.
+        """
+        if table.name in ITEM_FAMILIES:
+            raise CheckFailed(f"{table.name} is not online: only features of customers are published")
+        if table.name not in CUSTOMER_FAMILIES:
+            return super().online_read(config, table, entity_keys, requested_features)  # type: ignore[safe-super]
+        publication = online.published(Path(config.online_store.home))
+        if publication is None:
+            raise CheckFailed("nothing is published yet; run `perennial publish`")
+        wanted = requested_features or [field.name for field in table.features]
+        return self._unpacked(config, publication, entity_keys, wanted)
+
+    def _unpacked(
+        self, config: Any, publication: online.Publication, keys: list[EntityKey], wanted: Sequence[str]
+    ) -> list[_Row]:
+        if absent := set(wanted) - set(publication.features):
+            raise online.FeatureMismatch(
+                f"{', '.join(sorted(absent))}: not among the published features; run `perennial publish`"
+            )
+        asked = [*keys, online.entity_key(publication.last_customer)]
+        with online.without_a_table_gone(publication):
+            *rows, there = super().online_read(config, _view(publication.view), asked, ["vector"])  # type: ignore[safe-super]
+        if not _vector(there) and not all(map(_vector, rows)):
+            raise online.gone(publication)
+        places = {name: publication.features.index(name) for name in wanted}
+        return [_taken(row, places) for row in rows]
+
+
+class PackedSqliteOnlineStore(_Unpacking, SqliteOnlineStore):
+    """Feast's SQLite store, and the families' views."""
+
+
+class PackedRedisOnlineStore(_Unpacking, RedisOnlineStore):
+    """Feast's Redis store, and the families' views; it would read all views of a question at once, by their names."""
+
+    _read_features_per_fv = OnlineStore._read_features_per_fv
+
+    @property
+    def async_supported(self) -> SupportedAsyncMethods:
+        return SupportedAsyncMethods()
+
+
+class PackedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):
+    type: Literal["features.unpacked.PackedSqliteOnlineStore"] = "features.unpacked.PackedSqliteOnlineStore"  # type: ignore[assignment]
+    home: str
+
+
+class PackedRedisOnlineStoreConfig(RedisOnlineStoreConfig):
+    type: Literal["features.unpacked.PackedRedisOnlineStore"] = "features.unpacked.PackedRedisOnlineStore"  # type: ignore[assignment]
+    home: str
+
+
+@lru_cache(maxsize=8)
+def _view(name: str) -> FeatureView:
+    """As much of a publication's view as a store needs to read it."""
+    return FeatureView(name=name, schema=[Field(name="vector", dtype=Array(Float32))])
+
+
+def _vector(row: _Row) -> Sequence[float]:
+    """SQLite says None where there is no row, Redis an empty value."""
+    return row[1]["vector"].float_list_val.val if row[1] is not None else ()
+
+
+def _taken(row: _Row, places: dict[str, int]) -> _Row:
+    vector = _vector(row)
+    if not vector:
+        return None, None
+    return row[0], {name: _value(vector[place]) for name, place in places.items()}
+
+
+def _value(number: float) -> Value:
+    return Value() if number != number else Value(float_val=number)
