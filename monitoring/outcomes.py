@@ -27,7 +27,7 @@ from training.models.customer_model import Inputs
 from training.models.leaving import Leaving
 from training.models.mbg_nbd import MBGNBD
 
-By = Literal["all", "model", "segment", "week", "contact", "shown", "band", "decile"]
+By = Literal["all", "model", "value_model", "segment", "week", "contact", "shown", "band", "decile"]
 
 CONTACTED, CONTROL, NEITHER = "contacted", "random control", "neither"
 _NEW_DAYS = 90
@@ -259,7 +259,8 @@ def _contact(workspace: Workspace, day: date, customer_ids: pd.Series, known_by:
 
 
 def _groups(judged: pd.DataFrame) -> Iterator[Group]:
-    judged = judged.assign(all="all", model=judged["churn_model"], band=judged["churn_band"])
+    versions = {"model": judged["churn_model"], "value_model": judged["lifetime_value_model"]}
+    judged = judged.assign(all="all", band=judged["churn_band"], **versions)
     for (role,), rows in _parts(judged, ["role"]):
         asked = rows[rows["churned"].notna()]
         rows = rows.assign(decile=_deciles(asked["churn_probability"]).reindex(rows.index))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -19,19 +19,61 @@ from monitoring.outcomes import By, Early, Group, Open, Outcomes, as_data
 from perennial import storage
 
 _TITLES: dict[By, str] = {
-    "all": "All predictions", "model": "By model version", "week": "By week of the as_of", "segment": "By segment",
-    "contact": "By contact in the window", "shown": "By what was done with them", "band": "By band of risk",
-    "decile": "By tenth, lowest risk first",
+    "all": "all", "model": "by model version", "value_model": "by model version", "week": "by week of the as_of",
+    "segment": "by segment", "contact": "by contact in the window", "shown": "by what was done with them",
+    "band": "by band of risk", "decile": "by tenth, lowest risk first",
 }  # fmt: skip
-_IN_TEXT: tuple[By, ...] = ("all", "model", "week", "segment", "contact", "band")
 _EXPECTED, _ACTUAL, _GREY = "#1f5fa8", "#e08a1e", "#7a8794"
 _LOOK: Any = {
     "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#8f9aa5",
     "axes.grid": True, "grid.color": "#e6eaee", "axes.axisbelow": True, "legend.frameon": False,
     "svg.hashsalt": "perennial",
 }  # fmt: skip
-_HEADS = ("customers", "expected", "left", "95 %", "auc", "brier", "value", "spent", "bias")
-_OFFER_HEADS = ("customers", "offers", "expected", "bought", "95 %")
+_OFFER_HEADS = ("offers", "expected", "bought", "95 %", "customers")
+
+
+class _Answer(NamedTuple):
+    """One of the two things that are predicted: its own predictions are what its rows are of.
+
+    `by`: groupings that every one of its predictions is in one group of; the terminal leaves `shown` and tenths out.
+    """
+
+    name: str
+    heads: tuple[str, ...]
+    by: tuple[By, ...]
+    count: Callable[[Group], int]
+    cells: Callable[[Group], tuple[str, ...]]
+
+
+def _of_leaving(group: Group) -> tuple[str, ...]:
+    within = "-" if group.low is None or group.high is None else f"{group.low:.1%}-{group.high:.1%}"
+    return (
+        f"{group.asked:,}", _shown(group.expected, ".1%"), _shown(group.actual, ".1%"), within,
+        _shown(group.auc, ".3f"), _shown(group.brier, ".3f"),
+    )  # fmt: skip
+
+
+def _of_value(group: Group) -> tuple[str, ...]:
+    return (
+        f"{group.valued:,}", _shown(group.expected_value, ",.2f"), _shown(group.actual_value, ",.2f"),
+        _shown(group.bias, "+.1%"),
+    )  # fmt: skip
+
+
+def _shown(figure: float | None, form: str) -> str:
+    return "-" if figure is None else format(figure, form)
+
+
+_LEAVING = _Answer(
+    "who leaves", ("predictions", "expected", "left", "95 %", "auc", "brier"),
+    ("all", "model", "week", "segment", "contact", "shown", "band", "decile"), lambda group: group.asked, _of_leaving,
+)  # fmt: skip
+_VALUE = _Answer(
+    "what is spent", ("predictions", "value", "spent", "bias"),
+    ("all", "value_model", "week", "segment", "contact", "shown"), lambda group: group.valued, _of_value,
+)  # fmt: skip
+_ANSWERS = (_LEAVING, _VALUE)
+_NOT_IN_TEXT = ("shown", "decile")
 
 
 def write(found: Outcomes) -> None:
@@ -45,9 +87,12 @@ def as_text(found: Outcomes) -> str:
     """What a terminal shows: judged groups, one line each, then what nobody can judge yet."""
     lines = [_lead(found)]
     for role in sorted({group.role for group in found.groups}):
-        lines.append(_line(role, _HEADS, _HEADS))
-        for group in (group for by in _IN_TEXT for group in found.of(by, role)):
-            lines.append(_line(f"  {_name(group)}", _HEADS, _cells(group)) + ("  off" if group.is_off else ""))
+        for answer in _ANSWERS:
+            groups = [group for by in answer.by if by not in _NOT_IN_TEXT for group in _groups(found, answer, by, role)]
+            lines.append(_line(f"{role}: {answer.name}", answer.heads, answer.heads))
+            for group in groups:
+                told = _line(f"  {_name(group)}", answer.heads, answer.cells(group))
+                lines.append(told + ("  off" if _is_off(group, answer) else ""))
     if found.offers:
         lines.append(_line("offers", _OFFER_HEADS, _OFFER_HEADS))
         for offers in found.offers:
@@ -56,12 +101,21 @@ def as_text(found: Outcomes) -> str:
     return "\n".join([*lines, *_notes(found), f"page: {found.page}"])
 
 
+def _groups(found: Outcomes, answer: _Answer, by: By, role: str) -> list[Group]:
+    """Those with such a prediction."""
+    return [group for group in found.of(by, role) if answer.count(group)]
+
+
+def _is_off(group: Group, answer: _Answer) -> bool:
+    return answer is _LEAVING and group.is_off
+
+
 def _line(name: str, heads: Sequence[str], cells: Sequence[str]) -> str:
     return f"{name:<30}{''.join(f'{cell:>{_width(head)}}' for head, cell in zip(heads, cells, strict=True))}"
 
 
 def _width(head: str) -> int:
-    return {"customers": 11, "95 %": 14, "value": 12, "spent": 12}.get(head, 9)
+    return {"predictions": 13, "customers": 11, "95 %": 14, "value": 12, "spent": 12}.get(head, 9)
 
 
 def _made(offers: Offered) -> str:
@@ -70,18 +124,18 @@ def _made(offers: Offered) -> str:
 
 def _offer_cells(offers: Offered) -> tuple[str, ...]:
     within = f"{offers.low:.1%}-{offers.high:.1%}"
-    return (f"{offers.customers:,}", f"{offers.offers:,}", f"{offers.expected:.1%}", f"{offers.actual:.1%}", within)
+    return (f"{offers.offers:,}", f"{offers.expected:.1%}", f"{offers.actual:.1%}", within, f"{offers.customers:,}")
 
 
 def _name(group: Group) -> str:
-    return group.name if group.by in ("all", "model", "segment") else f"{group.by}: {group.name}"
+    return group.name if group.by in ("all", "model", "value_model", "segment") else f"{group.by}: {group.name}"
 
 
 def _lead(found: Outcomes) -> str:
-    judged = sum(group.asked for group in found.of("all"))
     if not found.groups:
         return f"outcomes at {found.as_of}: no prediction's window has closed yet"
-    return f"outcomes at {found.as_of}: {judged:,} predictions of the champions whose windows have closed"
+    counted = [f"{sum(map(answer.count, found.of('all'))):,} predictions of {answer.name}" for answer in _ANSWERS]
+    return f"outcomes at {found.as_of}: {' and '.join(counted)}, by the champions, whose windows have closed"
 
 
 def _notes(found: Outcomes) -> list[str]:
@@ -104,19 +158,6 @@ def _early(one: Early) -> str:
     )
 
 
-def _cells(group: Group) -> tuple[str, ...]:
-    within = "-" if group.low is None or group.high is None else f"{group.low:.1%}-{group.high:.1%}"
-    return (
-        f"{max(group.asked, group.valued):,}", _shown(group.expected, ".1%"), _shown(group.actual, ".1%"), within,
-        _shown(group.auc, ".3f"), _shown(group.brier, ".3f"), _shown(group.expected_value, ",.2f"),
-        _shown(group.actual_value, ",.2f"), _shown(group.bias, "+.1%"),
-    )  # fmt: skip
-
-
-def _shown(figure: float | None, form: str) -> str:
-    return "-" if figure is None else format(figure, form)
-
-
 def as_html(found: Outcomes) -> str:
     """The same with every group and with plots, for each role."""
     title = f"Outcomes at {found.as_of}"
@@ -124,14 +165,19 @@ def as_html(found: Outcomes) -> str:
     parts += [f"<p>{escape(note)}</p>" for note in _notes(found)]
     for role in sorted({group.role for group in found.groups}):
         parts.append(f"<h2>{escape(role.capitalize())}</h2><div class=pictures>{_pictures(found, role)}</div>")
-        for by, title in _TITLES.items():
-            if groups := found.of(by, role):
-                parts.append(_table(title, _HEADS, [(group.name, _cells(group), group.is_off) for group in groups]))
+        parts += [_by(found, answer, by, role) for answer in _ANSWERS for by in answer.by]
     if found.offers:
         rows = [(_made(offers), _offer_cells(offers), offers.is_off) for offers in found.offers]
         parts.append(_table("Offers, by what they were", _OFFER_HEADS, rows))
     parts.append(_HOW_TO_READ)
     return _PAGE.format(title=escape(title), body="\n".join(parts))
+
+
+def _by(found: Outcomes, answer: _Answer, by: By, role: str) -> str:
+    """A table whose counts add up to all such predictions of the role."""
+    groups = _groups(found, answer, by, role)
+    rows = [(group.name, answer.cells(group), _is_off(group, answer)) for group in groups]
+    return _table(f"{answer.name.capitalize()}, {_TITLES[by]}", answer.heads, rows) if rows else ""
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str], bool]]) -> str:
@@ -217,10 +263,13 @@ def _beside(groups: Sequence[Group], expected: str, actual: str, label: str, is_
 
 
 _HOW_TO_READ = """<h2>How to read this</h2>
-<p>Only predictions whose windows have closed are judged. A row is marked where the expected rate lies outside the
-95 % interval of what happened. Contact is meant to change the answer: compare the contacted with the random control,
-which the same draw left alone; who is in neither was chosen by nobody's draw. Bias is the total expected over the total
-spent, less one.</p>"""
+<p>Only predictions whose windows have closed are judged: those of who leaves and those of what is spent apart, since
+who had left already was asked for a value only. A customer counts once for each as_of and model, and the counts of a
+table add up to all such predictions. A row is marked where the expected rate lies outside the 95 % interval of what
+happened. Contact is meant to change the answer: compare the contacted with the random control, which the same draw left
+alone; who is in neither was chosen by nobody's draw. Bias is the total expected over the total spent, less one; where a
+row has several as_ofs, too much at one and too little at another cancel, so look at the weeks. Of offers, the shares
+are of the offers; how many customers they went to stands last.</p>"""
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1f2933}}
 table{{border-collapse:collapse;margin-bottom:1.5rem}}td,th{{padding:.25rem .7rem;text-align:right;

@@ -34,6 +34,7 @@ Rows = NDArray[np.bool_]
 
 OURS = "Perennial"
 SEGMENTS = ("new", "one-time", "repeat", "top decile")
+OVERLAPPING = frozenset({"top decile"})
 _NEW_DAYS = 90
 # Closed before a judged cutoff: as many as wished for, else at least so many, before one is judged without any.
 _ENOUGH = (4, 2, 1, 0)
@@ -41,10 +42,15 @@ _ENOUGH = (4, 2, 1, 0)
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of each row's value, as the model gave them."""
+    """Of each row's value, as the model gave them; `interval`: the share of outcomes that they are meant to hold."""
 
     low: Floats
     high: Floats
+    interval: float
+
+    def of(self, places: NDArray[np.int64]) -> Bounds:
+        """The same, of the rows at these places alone."""
+        return replace(self, low=self.low[places], high=self.high[places])
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Judged:
 
     def of_customers(self, places: NDArray[np.int64]) -> Judged:
         """The same, of the customers at these places alone."""
-        bounds = self.bounds and Bounds(self.bounds.low[places], self.bounds.high[places])
+        bounds = self.bounds and self.bounds.of(places)
         counts = self.n_purchases and (self.n_purchases[0][places], self.n_purchases[1][places])
         return replace(
             self, customer_ids=self.customer_ids[places], actual=self.actual[places], bounds=bounds, n_purchases=counts,
@@ -82,6 +88,7 @@ class Judged:
         found = scoreboard.customer_figures(functions, self.actual, answer, at, among)
         if answer.kind == "ours" and self.bounds and self.n_purchases and among is None and len(at):
             found["coverage"] = metrics.coverage(self.actual[at], self.bounds.low[at], self.bounds.high[at])
+            found["coverage_stated"] = self.bounds.interval
             found["count_correlation"] = metrics.count_correlation(*(column[at] for column in self.n_purchases))
         return found
 
@@ -194,7 +201,8 @@ def _judge_value(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories:
     ]
     return Judged(
         cutoff.as_of, _dates(then.closed), cutoff.customer_ids[rows], cutoff.value[rows], tuple(answers),
-        segments(then.inputs, vectors), histories.refused if histories else (), Bounds(forecast.low, forecast.high),
+        segments(then.inputs, vectors), histories.refused if histories else (),
+        Bounds(forecast.low, forecast.high, workspace.lifetime_value.interval),
         (cutoff.n_purchases[rows], forecast.expected_purchases),
     )  # fmt: skip
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
 from matplotlib.figure import Figure
 
 from training import plots
-from training.backtest_report import Report, Total, segment_totals, shown, totals
+from training.backtest import OVERLAPPING
+from training.backtest_report import EVERYONE, NO_SEGMENT, Report, Total, asked, parts, segment_totals, shown, totals
 from training.evaluation import Evaluation
-from training.grade import ERRORS, RULES, Letter
-from training.scoreboard import Contender, Spread, better
+from training.grade import ERRORS, RULES, Letter, shown_error
+from training.scoreboard import Contender, Spread, worth
 
 TITLES = {"churn": "Who will leave", "lifetime_value": "What customers will spend", "cross_sell": "What to offer"}
 _MEANINGS: dict[Letter, str] = {
@@ -44,8 +46,14 @@ _FIGURES = {
     "spearman": ("rank match", "agreement of the two orders, expected and actual; 1 is the same (Spearman)"),
     "top_decile_capture": ("top tenth holds", "share of all that was spent by the tenth ranked highest"),
     "decile_wape": ("group error", "how far the ten groups' means are off, as a share of what was spent"),
-    "bias": ("total off by", "all that was expected over all that was spent, minus one"),
-    "coverage": ("within bounds", "share of the customers who spent between their bounds; 80 % are meant to, or more"),
+    "bias": (
+        "total off by",
+        "how far all that was expected is from all that was spent, as a share of it: the mean of the dates' sizes",
+    ),
+    "coverage": (
+        "within bounds",
+        "share of the customers who spent between their bounds; the share of `lifetime_value.interval` is meant to",
+    ),
     "ndcg": ("order of the list", "1 when the list starts with what was bought (ndcg of its first items)"),
     "recall": ("found", "share of what a customer bought that was on the list (recall)"),
     "hit": ("any found", "share of customers who bought something on the list (hit rate)"),
@@ -103,15 +111,17 @@ def _headline(found: Evaluation) -> str:
     figures = found.board.ours.figures
     days, count = found.horizon, len(found.judged)
     if found.kind == "lifetime_value":
-        off = [abs(total.off) for total in totals(found)]
+        bias, held, stated = (figures[name] for name in ("bias", "coverage", "coverage_stated"))
         return (
-            f"Over {days} days the total was off by {sum(off) / count:.0%} on average over {count} dates, at the worst"
-            f" by {max(off):.0%}; {figures['coverage'].mean:.0%} of the customers spent within their bounds."
+            f"Over {days} days the total was off by {bias.mean:.0%} on average over {count} dates, at the worst by"
+            f" {abs(bias.worst):.0%}; {held.mean:.0%} of the customers spent within their bounds, which should hold"
+            f" {100 * stated.mean:g}%."
         )
     if found.kind == "churn":
         return (
             f"Of two customers, one of whom leaves within {days} days, the right one is named"
-            f" {figures['auc'].mean:.0%} of the time; probabilities are off by {figures['ece'].mean:.0%} on average."
+            f" {figures['auc'].mean:.0%} of the time; probabilities are off by"
+            f" {shown_error('churn', figures['ece'].mean, 0)} on average."
         )
     hit = next(name for name in figures if name.startswith("hit"))
     return (
@@ -122,12 +132,32 @@ def _headline(found: Evaluation) -> str:
 def section(found: Evaluation, currency: str) -> str:
     """A judged model's pictures and tables: totals by date, beside its rivals, by segment."""
     pictures = "".join(_picture(name, figure) for name, figure in plots.of(found.kind, found.judged, currency).items())
-    parts = [f'<h2>{TITLES[found.kind]}</h2><div class="pictures">{pictures}</div>']
+    told = [f'<h2>{TITLES[found.kind]}</h2><div class="pictures">{pictures}</div>']
     if found.kind != "cross_sell":
-        what = "leavers" if found.kind == "churn" else currency
-        parts.append(_total_table("Predicted on", totals(found), what, found))
-        parts.append(_total_table("Segment", segment_totals(found), what))
-    return f"<section>{''.join(parts)}{_contender_table(found)}{_segment_table(found)}</section>"
+        told += _total_tables(found, "leavers" if found.kind == "churn" else currency)
+    for of, names in shown(found).items():
+        told += [_contender_table(found, of, names), _segment_table(found, of, names)]
+    assert found.board is not None
+    missing = ", ".join(found.board.missing)
+    if missing:
+        told.append(f"<p>Not identified by the data at every date, so not compared: {escape(missing)}.</p>")
+    return f"<section>{''.join(told)}</section>"
+
+
+def _total_tables(found: Evaluation, what: str) -> list[str]:
+    """By date and by segment; the counts of either add up to those of everyone, which is its last row."""
+    *apart, everyone = parts(found)
+    all_dates = replace(everyone, name="all dates")
+    inside = [total for total in segment_totals(found) if total.name in OVERLAPPING]
+    of_those = [replace(total, name=f"of these, {total.name}") for total in inside]
+    note = (
+        "<p class=note>A customer counts once at each date. Off by: of several dates the mean of their sizes, since too"
+        " much on one does not make up for too little on the next.</p>"
+    )
+    return [
+        note, _total_table("Predicted on", [*totals(found), all_dates], what, found),
+        _total_table("Segment, all dates", [*apart, everyone, *of_those], what),
+    ]  # fmt: skip
 
 
 def _picture(name: str, figure: Figure) -> str:
@@ -141,35 +171,44 @@ def _picture(name: str, figure: Figure) -> str:
 
 def _total_table(first: str, rows: Sequence[Total], what: str, found: Evaluation | None = None) -> str:
     heads = [first, "customers", f"expected, {what}", f"actual, {what}", "off by"]
-    held = found.board.ours.figures.get("coverage") if found and found.board else None
-    cells = [[t.name, f"{t.customers:,}", f"{t.expected:,.0f}", f"{t.actual:,.0f}", _signed(t.off)] for t in rows]
-    if held is not None:
-        heads.append("within bounds")
-        cells = [[*row, f"{value:.1%}"] for row, value in zip(cells, held.each, strict=True)]
+    figures = found.board.ours.figures if found and found.board else {}
+    cells = [[t.name, f"{t.customers:,}", f"{t.expected:,.0f}", f"{t.actual:,.0f}", _off(t)] for t in rows]
+    if "coverage" in figures:
+        heads.append(f"within bounds, {100 * figures['coverage_stated'].mean:g}% stated")
+        each = figures["coverage"].each
+        at = [total.customers for total in rows]
+        overall = sum(share * count for share, count in zip(each, at, strict=False)) / at[-1]
+        cells = [[*row, f"{value:.1%}"] for row, value in zip(cells, (*each, overall), strict=True)]
     return table(heads, cells)
 
 
-def _contender_table(found: Evaluation) -> str:
+def _contender_table(found: Evaluation, of: str, names: Sequence[str]) -> str:
     """Mean over the cutoffs, the best of a column marked, the worst cutoff below it."""
     assert found.board is not None
-    names, contenders = shown(found), found.board.contenders
+    contenders = found.board.contenders
     best = {name: _best(contenders, name) for name in names}
+    count = f"<td>{asked(found.judged, names[0]):,}</td>"
     rows = [
-        [f"<th scope=row>{escape(c.name)}</th>"]
+        [f"<th scope=row>{escape(c.name)}</th>", count]
         + [_cell(c.figures.get(name), best[name], c.ahead.get(name)) for name in names]
         for c in contenders
     ]
-    missing = ""
-    if found.board.missing:
-        missing = f"<p>Not identified by the data at every date, so not compared: {', '.join(found.board.missing)}.</p>"
-    note = "<p class=note>Mean over the dates; small: the worst of them. Bold: the best of the column.</p>"
-    return f"<h3>Beside simple rules and the field's models</h3>{note}{_raw_table(['', *names], rows)}{missing}"
+    note = "Mean over the dates; small: the worst of them. Bold: the best of the column."
+    title = f"Beside simple rules and the field's models{_only(of)}"
+    return f"<h3>{title}</h3><p class=note>{note}{_who(of)}</p>{_raw_table(['', 'customers', *names], rows)}"
+
+
+def _only(of: str) -> str:
+    return "" if of == EVERYONE else f": {of}"
+
+
+def _who(of: str) -> str:
+    return "" if of == EVERYONE else f" Of the customers who bought {of}."
 
 
 def _best(contenders: Sequence[Contender], name: str) -> float:
-    worth = {"high": float, "low": lambda value: -value, "zero": lambda value: -abs(value)}[better(name)]
     known = [c.figures[name].mean for c in contenders if name in c.figures and not math.isnan(c.figures[name].mean)]
-    return max(known, key=worth, default=math.nan)
+    return max(known, key=lambda value: worth(name, value), default=math.nan)
 
 
 def _cell(spread: Spread | None, best: float, ahead: Spread | None) -> str:
@@ -182,14 +221,26 @@ def _cell(spread: Spread | None, best: float, ahead: Spread | None) -> str:
     return f"<td{title}><{tag}>{spread.mean:.3f}</{tag}><small>{spread.worst:.3f}</small></td>"
 
 
-def _segment_table(found: Evaluation) -> str:
+def _segment_table(found: Evaluation, of: str, names: Sequence[str]) -> str:
+    """The counts of the segments, the overlapping ones last and apart, add up to those of everyone."""
     assert found.board is not None
-    names = shown(found)
-    rows = [
-        [f"<th scope=row>{escape(segment)}</th>"] + [_cell(contenders[0].figures.get(n), math.nan, None) for n in names]
-        for segment, contenders in found.board.segments.items()
+    whole = asked(found.judged, names[0])
+    apart = [name for name in found.board.segments if name not in OVERLAPPING]
+    counts = {name: asked(found.judged, names[0], name) for name in found.board.segments}
+    figures = {name: contenders[0].figures for name, contenders in found.board.segments.items()}
+    rows = [_segment_row(name, counts[name], figures[name], names) for name in apart]
+    if rest := whole - sum(counts[name] for name in apart):
+        rows.append(_segment_row(NO_SEGMENT, rest, {}, names))
+    rows.append(_segment_row(EVERYONE, whole, found.board.ours.figures, names))
+    rows += [
+        _segment_row(f"of these, {name}", counts[name], figures[name], names) for name in counts if name in OVERLAPPING
     ]
-    return f"<h3>Our model by segment</h3>{_raw_table(['', *names], rows)}"
+    return f"<h3>Our model by segment{_only(of)}</h3>{_raw_table(['', 'customers', *names], rows)}"
+
+
+def _segment_row(name: str, count: int, figures: Mapping[str, Spread], names: Sequence[str]) -> list[str]:
+    cells = [_cell(figures.get(metric), math.nan, None) for metric in names]
+    return [f"<th scope=row>{escape(name)}</th>", f"<td>{count:,}</td>", *cells]
 
 
 def _raw_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -212,14 +263,17 @@ def _explained(name: str) -> tuple[str, str]:
     """Heading and meaning of a figure; those of offers carry the list's length, and which items count."""
     if name in _FIGURES or not name:
         return _FIGURES.get(name, ("", ""))
+    if name == "customers":
+        return name, "of how many customers the row is; each counts once at each date"
     stem, _, kind = name.partition("_")
     heading, meaning = _FIGURES[stem.rstrip("0123456789")]
     part = {"repeat": "repeats", "new": "new items"}.get(kind, "")
     return (f"{heading}, {part}" if part else heading), meaning
 
 
-def _signed(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:+.1%}"
+def _off(total: Total) -> str:
+    """With its sign where it is of one date."""
+    return "–" if math.isnan(total.off) else f"{total.off:+.1%}" if len(total.each) == 1 else f"{total.off:.1%}"
 
 
 def _sentence(text: str) -> str:
@@ -227,7 +281,8 @@ def _sentence(text: str) -> str:
 
 
 def _how_to_read(models: Sequence[Evaluation]) -> str:
-    names = dict.fromkeys(name for found in models if found.board for name in shown(found))
+    groups = [group for found in models if found.board for group in shown(found).values()]
+    names = dict.fromkeys(name for group in groups for name in group)
     figures = "".join(f"<dt>{_explained(name)[0]}</dt><dd>{_explained(name)[1]}</dd>" for name in names)
     segments = (
         "<p>Segments, by what was known on the date: <strong>new</strong> customers first bought less than 90 days"
@@ -250,22 +305,24 @@ def _grades() -> str:
     meanings = "".join(f"<dt>{letter}</dt><dd>{words}</dd>" for letter, words in _MEANINGS.items())
     heads = (
         "asked for", "dates judged", "better order than the best simple rule", "at the worst date",
-        "smaller error than it", "churn off by at most", "total spend off by at most", "bounds hold at least",
+        "smaller error than it", "churn off by at most", "total spend off by at most",
+        "bounds hold too few by at most",
     )  # fmt: skip
     rows = [
         [letter, str(rule.cutoffs), f"{rule.order:.0%}", f"{rule.worst_order:+.0%}", f"{rule.level:+.0%}",
-         _limits("churn", letter), _limits("lifetime_value", letter), f"{plots.NOMINAL - rule.shortfall:.0%}"]
+         _limits("churn", letter), _limits("lifetime_value", letter), f"{100 * rule.shortfall:.0f} points"]
         for letter, rule in RULES.items()
     ]  # fmt: skip
     return (
         f"<dl>{meanings}</dl><p>A grade needs everything in its row. The order's share is of the way from the simple"
         " rule to a perfect order; limits are on average, then at the worst date. The field's models must not be"
-        f" clearly better either; docs/models.md has every rule.</p>{table(heads, rows)}"
+        " clearly better either, and for an A not by any more than chance; docs/models.md has every rule.</p>"
+        f"{table(heads, rows)}"
     )
 
 
 def _limits(kind: str, letter: Letter) -> str:
-    return f"{ERRORS[kind][letter].mean:.0%}, {ERRORS[kind][letter].worst:.0%}"
+    return ", ".join(shown_error(kind, limit, 0) for limit in ERRORS[kind][letter])
 
 
 _PAGE = """<!doctype html>

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features import retrieval, snapshot
 from perennial.registry import KINDS
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import backtest, churn, datasets, evaluation, lifetime_value, offer_backtest, tracking
-from training.backtest import Judged
+from training.backtest import OVERLAPPING, Judged
 from training.evaluation import Evaluation
 from training.metrics import decile_coverage, decile_table, reliability_table
 from training.offer_backtest import JudgedOffers
@@ -84,42 +85,81 @@ def _evaluated(
         return evaluation.refused(kind, getattr(workspace, kind).horizon, problem)
 
 
+EVERYONE, NO_SEGMENT = "all", "never bought"
+
+
 @dataclass(frozen=True)
 class Total:
-    """Of one judged cutoff, or of a segment over all of them: leavers or money, expected and actual."""
+    """Of some customers at some judged cutoffs: leavers or money, expected and actual, at each cutoff.
+
+    customers: a customer counts once at each cutoff.
+    """
 
     name: str
     customers: int
-    expected: float
-    actual: float
+    each: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(cls, name: str, judged: Sequence[Judged | JudgedOffers], inside: Sequence[NDArray[np.bool_]]) -> Self:
+        """Of the rows that are `inside`, by cutoff; of offers a row is a (customer, item)."""
+        each = tuple(
+            (float(cutoff.answers[0].predicted[rows].sum()), float(cutoff.actual[rows].sum()))
+            for cutoff, rows in zip(judged, inside, strict=True)
+        )
+        return cls(name, sum(int(rows.sum()) for rows in inside), each)
+
+    @property
+    def expected(self) -> float:
+        return sum(expected for expected, _ in self.each)
+
+    @property
+    def actual(self) -> float:
+        return sum(actual for _, actual in self.each)
 
     @property
     def off(self) -> float:
-        """Expected over actual, minus 1; nan where nothing happened."""
-        return self.expected / self.actual - 1 if self.actual else math.nan
+        """Expected over actual, minus 1; of several cutoffs the mean size of theirs, since they would cancel. Nan where
+        nothing happened."""
+        known = [expected / actual - 1 for expected, actual in self.each if actual]
+        if len(self.each) == 1:
+            return known[0] if known else math.nan
+        return sum(map(abs, known)) / len(known) if known else math.nan
 
 
 def totals(found: Evaluation) -> list[Total]:
     """One per judged cutoff."""
-    return [
-        Total(str(cutoff.as_of), len(cutoff.customer_ids), float(cutoff.answers[0].predicted.sum()),
-              float(cutoff.actual.sum())) for cutoff in found.judged
-    ]  # fmt: skip
+    whole = [Total.of(str(cutoff.as_of), [cutoff], [np.ones(len(cutoff.actual), bool)]) for cutoff in found.judged]
+    return [replace(total, customers=len(c.customer_ids)) for total, c in zip(whole, found.judged, strict=True)]
 
 
 def segment_totals(found: Evaluation) -> list[Total]:
     """One per segment, over all judged cutoffs; none of offers, whose rows are not customers."""
     judged = [cutoff for cutoff in found.judged if isinstance(cutoff, Judged)]
-    return [_segment_total(name, judged) for name in (judged[0].segments if judged else ())]
+    names = judged[0].segments if judged else ()
+    return [Total.of(name, judged, [cutoff.segments[name] for cutoff in judged]) for name in names]
 
 
-def _segment_total(name: str, judged: Sequence[Judged]) -> Total:
-    parts = [(cutoff, cutoff.segments[name]) for cutoff in judged]
-    return Total(
-        name, sum(int(rows.sum()) for _, rows in parts),
-        sum(float(cutoff.answers[0].predicted[rows].sum()) for cutoff, rows in parts),
-        sum(float(cutoff.actual[rows].sum()) for cutoff, rows in parts),
-    )  # fmt: skip
+def parts(found: Evaluation) -> list[Total]:
+    """The segments that everyone is in one of, those in none, then everyone, over all judged cutoffs."""
+    judged = [cutoff for cutoff in found.judged if isinstance(cutoff, Judged)]
+    whole = [np.ones(len(cutoff.customer_ids), dtype=bool) for cutoff in judged]
+    rest = [rows & ~np.any([cutoff.segments[name] for name in cutoff.segments], axis=0)
+            for cutoff, rows in zip(judged, whole, strict=True)]  # fmt: skip
+    outside = Total.of(NO_SEGMENT, judged, rest)
+    apart = [total for total in segment_totals(found) if total.name not in OVERLAPPING]
+    return [*apart, *([outside] if outside.customers else []), Total.of(EVERYONE, judged, whole)]
+
+
+def asked(judged: Sequence[Judged | JudgedOffers], metric: str, segment: str | None = None) -> int:
+    """Of how many customers, each counted once at each cutoff, a figure is; of offers, who bought such items."""
+    return sum(int(_asked(cutoff, metric, segment).sum()) for cutoff in judged)
+
+
+def _asked(cutoff: Judged | JudgedOffers, metric: str, segment: str | None) -> NDArray[np.bool_]:
+    inside = np.ones(len(cutoff.customer_ids), dtype=bool) if segment is None else cutoff.segments[segment]
+    if isinstance(cutoff, Judged):
+        return inside
+    return inside & ~np.isnan(cutoff.by_customer[cutoff.answers[0].name][metric])
 
 
 def as_data(report: Report) -> dict[str, Any]:
@@ -201,12 +241,18 @@ SHOWN = {
 """The figures of the terminal's table and of the page's; JSON has all."""
 
 
-def shown(found: Evaluation) -> tuple[str, ...]:
-    """Of offers, whose figures carry the length of the list, the first three of all, of repeats and of new items."""
+def shown(found: Evaluation) -> dict[str, tuple[str, ...]]:
+    """The figures, by what they are of: those of a group are of the same customers.
+
+    Of offers, whose figures carry the length of the list, three of all items, of repeats and of new ones.
+    """
     if found.kind in SHOWN:
-        return SHOWN[found.kind]
+        return {EVERYONE: SHOWN[found.kind]}
     figures = found.board.ours.figures if found.board else {}
-    return tuple(name for name in figures if "basket" not in name and name.startswith(("ndcg", "recall", "hit")))
+    names = [name for name in figures if "basket" not in name and name.startswith(("ndcg", "recall", "hit"))]
+    of_kind = {title: tuple(name for name in names if name.partition("_")[2] == kind) for title, kind in (
+        (EVERYONE, ""), ("repeats", "repeat"), ("new items", "new"))}  # fmt: skip
+    return {title: own for title, own in of_kind.items() if own}
 
 
 def as_text(report: Report) -> str:
@@ -219,22 +265,29 @@ def as_text(report: Report) -> str:
 def _lines(found: Evaluation) -> Iterator[str]:
     yield f"{found.kind.replace('_', ' ')}: grade {found.grade.letter}"
     yield f"  {found.grade.reason}"
-    board, metrics = found.board, shown(found)
+    board = found.board
     if board is None:
         return
     yield "  judged at " + ", ".join(
         f"{day} ({customers:,} customers)" for day, customers in zip(board.as_of, board.customers, strict=True)
     )
-    rows = [["", *metrics]]
-    rows += [[c.name, *(_cell(c.figures.get(metric)) for metric in metrics)] for c in board.contenders]
-    yield from _aligned(rows)
-    rows = [["ours, by segment", "customers", *metrics]]
-    for name, contenders in board.segments.items():
-        count = f"{np.mean(board.segment_customers[name]):,.0f}"
-        rows.append([name, count, *(_cell(contenders[0].figures.get(metric)) for metric in metrics)])
-    yield from _aligned(rows)
+    for title, metrics in shown(found).items():
+        count = f"{asked(found.judged, metrics[0]):,}"
+        rows = [[_of(title), "customers", *metrics]]
+        rows += [[c.name, count, *(_cell(c.figures.get(metric)) for metric in metrics)] for c in board.contenders]
+        yield from _aligned(rows)
+        rows = [["ours, by segment", "customers", *metrics]]
+        for name, contenders in board.segments.items():
+            count = f"{asked(found.judged, metrics[0], name):,}"
+            rows.append([name, count, *(_cell(contenders[0].figures.get(metric)) for metric in metrics)])
+        yield from _aligned(rows)
+    yield "  customers: each counted once at each date; who is in the top decile is in another segment too"
     if board.missing:
         yield f"  not identified at every cutoff, so not compared: {', '.join(board.missing)}"
+
+
+def _of(title: str) -> str:
+    return "" if title == EVERYONE else f"of {title}"
 
 
 def _cell(spread: Spread | None) -> str:

@@ -15,6 +15,7 @@ from features import candidates, retrieval, snapshot
 from perennial.settings import Workspace
 from training import backtest, cross_sell, datasets, duel, evaluation, offer_backtest, pipelines
 from training.backtest import Bounds, Judged
+from training.grade import Outcomes
 from training.models.churn_model import ChurnModel
 from training.models.offer_model import OfferModel
 from training.models.value_model import ValueModel
@@ -115,7 +116,8 @@ class Contest:
         """A grade that windows closed since its training have taken from the champion is none to be measured by."""
         mine, theirs = self.challenger.grade, self.rival.grade
         since = [_in_place_of(own, rival) for rival, own in pairs if rival.as_of >= self.rival.as_of]
-        if since and evaluation.grade(self.kind, since).letter == "none":
+        enough = not Outcomes.of([cutoff.actual for cutoff in since]).are_too_few
+        if enough and evaluation.grade(self.kind, since).letter == "none":
             return Condition(True, f"grade {mine}; by the windows closed since, the champion's {theirs} would be none")
         return Condition(LETTERS.index(mine) >= LETTERS.index(theirs), f"grade {mine}, the champion's is {theirs}")
 
@@ -194,9 +196,8 @@ class Contest:
         if isinstance(model, ChurnModel):
             return replace(cutoff, answers=(Answer(backtest.OURS, "ours", model.probability(vectors)),))
         forecast = model.forecast(vectors)
-        return replace(
-            cutoff, answers=(Answer(backtest.OURS, "ours", forecast.value),), bounds=Bounds(forecast.low, forecast.high)
-        )
+        bounds = Bounds(forecast.low, forecast.high, self.rival.workspace.lifetime_value.interval)
+        return replace(cutoff, answers=(Answer(backtest.OURS, "ours", forecast.value),), bounds=bounds)
 
     def _taught(self, days: Sequence[date]) -> Sequence[Judged | JudgedOffers]:
         """What the champion's settings, taught by these days, say on them; none where its code or features differ."""

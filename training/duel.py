@@ -13,7 +13,7 @@ from training import metrics
 from training.backtest import Judged
 from training.grade import MEASURES
 from training.offer_backtest import JudgedOffers
-from training.scoreboard import better
+from training.scoreboard import better, size
 
 Cutoff = Judged | JudgedOffers
 Pair = tuple[Cutoff, Cutoff]
@@ -23,7 +23,7 @@ _DRAWS = 200
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of two models, means over the cutoffs on the same customers.
+    """One metric of two models, means over the cutoffs on the same customers; of a bias, of its size.
 
     gain: how much better the second is, whichever way the metric is good; low, high: its 95 % bootstrap interval over
     customers, nan where the metric is none of single customers.
@@ -47,7 +47,8 @@ class Difference:
 
     def __str__(self) -> str:
         spread = "" if math.isnan(self.low) else f", 95 % {self.low:+.4f} to {self.high:+.4f}"
-        return f"{self.metric} {self.first:.4f} -> {self.second:.4f} (gain {self.gain:+.4f}{spread})"
+        name = f"|{self.metric}|" if better(self.metric) == "zero" else self.metric
+        return f"{name} {self.first:.4f} -> {self.second:.4f} (gain {self.gain:+.4f}{spread})"
 
 
 def paired(first: Sequence[Cutoff], second: Sequence[Cutoff]) -> list[Pair]:
@@ -96,7 +97,7 @@ def _is_of_customers(pairs: Sequence[Pair], metric: str) -> bool:
 
 
 def _means(pairs: Sequence[Pair], metric: str, at: Sequence[NDArray[np.int64]]) -> tuple[float, float]:
-    """Of both models over the cutoffs where the metric is defined for these customers; an error without its sign."""
+    """Of both models over the cutoffs where the metric is defined for these customers, each by its size."""
     found = [[_figure(cutoff, metric, rows) for cutoff in pair] for pair, rows in zip(pairs, at, strict=True)]
     known = [values for values in found if not any(map(math.isnan, values))]
     if not known:
@@ -107,8 +108,7 @@ def _means(pairs: Sequence[Pair], metric: str, at: Sequence[NDArray[np.int64]]) 
 
 def _figure(cutoff: Cutoff, metric: str, rows: NDArray[np.int64]) -> float:
     figures = cutoff.figures(cutoff.answers[0], rows, (metric,) if isinstance(cutoff, Judged) else None)
-    value = figures.get(metric, math.nan)
-    return abs(value) if better(metric) == "zero" else value
+    return size(metric, figures.get(metric, math.nan))
 
 
 def _gain(metric: str, first: float, second: float) -> float:

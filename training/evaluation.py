@@ -34,13 +34,13 @@ class Evaluation:
     grade: Grade
 
     def figures(self) -> dict[str, float]:
-        """By metric: ours, `_worst` over the cutoffs, `naive_` and `btyd_` the best of either kind, all but the worst
-        means over the cutoffs; and `judged_cutoffs`."""
+        """By metric: ours (`Scoreboard.recorded`); `naive_` and `btyd_` the best of either kind, means over the
+        cutoffs; and `judged_cutoffs`."""
         if self.board is None:
             return {}
         found = {"judged_cutoffs": float(len(self.judged))}
-        for metric, spread in self.board.ours.figures.items():
-            found |= {metric: spread.mean, f"{metric}_worst": spread.worst}
+        for metric in self.board.ours.figures:
+            found |= self.board.recorded(metric)
             for kind in ("naive", "btyd"):
                 rival = self.board.best(kind, metric)
                 found |= {f"{kind}_{metric}": rival.mean} if rival else {}
@@ -92,8 +92,7 @@ def _evaluation(
     doubt: str = "",
 ) -> Evaluation:
     board = scoreboard(judged, seed) if judged else None
-    yes = [int((cutoff.actual > 0).sum()) for cutoff in judged]
-    outcomes = Outcomes(sum(yes), sum(len(cutoff.actual) for cutoff in judged) - sum(yes))
+    outcomes = Outcomes.of([cutoff.actual for cutoff in judged])
     return Evaluation(kind, horizon, tuple(judged), board, graded(kind, board, outcomes, simpler, doubt))
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perennial import storage
+from perennial.settings import LifetimeValue
 from training.backtest import Bounds, Judged
 from training.offer_backtest import JudgedOffers
 from training.peers import Answer
@@ -39,11 +40,13 @@ def _folder(home: Path, run_id: str) -> Path:
 
 def _write_into(folder: Path, judged: Sequence[Judged | JudgedOffers]) -> None:
     for cutoff in judged:
-        noted = {
+        noted: dict[str, Any] = {
             "as_of": str(cutoff.as_of), "learnt_from": [str(day) for day in cutoff.learnt_from],
             "answers": [(a.name, a.kind, a.is_level) for a in cutoff.answers], "segments": list(cutoff.segments),
             "refused": cutoff.refused,
         }  # fmt: skip
+        if isinstance(cutoff, Judged) and cutoff.bounds is not None:
+            noted["interval"] = cutoff.bounds.interval
         columns: dict[str, Any] = {"customer_id": cutoff.customer_ids}
         columns |= {f"in {name}": rows for name, rows in cutoff.segments.items()}
         said = {f"by {answer.name}": answer.predicted for answer in cutoff.answers}
@@ -87,7 +90,7 @@ def _read(path: Path) -> Judged | JudgedOffers:
     day, refused = date.fromisoformat(noted["as_of"]), tuple(noted["refused"])
     learnt_from = tuple(map(date.fromisoformat, noted["learnt_from"]))
     if "actual" in columns:
-        bounds = Bounds(columns["low"], columns["high"]) if "low" in columns else None
+        bounds = Bounds(columns["low"], columns["high"], _interval(noted)) if "low" in columns else None
         counts = (columns["n_purchases"], columns["expected_purchases"]) if "n_purchases" in columns else None
         answers = _answers(columns, noted)
         return Judged(day, learnt_from, ids, columns["actual"], answers, segments, refused, bounds, counts)
@@ -103,6 +106,11 @@ def _read(path: Path) -> Judged | JudgedOffers:
     }
     answers = _answers(said, noted)
     return JudgedOffers(day, learnt_from, ids, said["actual"], answers, segments, by_customer, refused)
+
+
+def _interval(noted: Mapping[str, Any]) -> float:
+    """Files of before it was noted have the setting's default."""
+    return float(noted.get("interval", LifetimeValue().interval))
 
 
 def _answers(columns: Mapping[str, np.ndarray], noted: Mapping[str, Any]) -> tuple[Answer, ...]:

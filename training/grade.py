@@ -6,9 +6,13 @@ rule and the field's purchase-history models. `RULES` and `ERRORS` are the whole
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from training.scoreboard import Scoreboard
 
@@ -23,7 +27,8 @@ class Rule(NamedTuple):
 
     order: share of the way from a rival's ranking to a perfect one that ours goes; level: share of a rival's error that
     ours takes away. Against the best naive rule on average and, for the order, at the worst cutoff; against the best
-    of the field's models on average. shortfall: how many too few may lie within their bounds (value).
+    of the field's models on average. btyd_noise: nor may one of them be better in order by any more than chance.
+    shortfall: how many too few may lie within their bounds (value), as a share of all customers.
     """
 
     cutoffs: int
@@ -32,14 +37,15 @@ class Rule(NamedTuple):
     level: float
     btyd_order: float
     btyd_level: float
+    btyd_noise: bool
     shortfall: float
 
 
 RULES: dict[Letter, Rule] = {
-    #        cutoffs  order  worst  level  btyd_order  btyd_level  shortfall
-    "A": Rule(3,      0.05,  0.00,  0.00,  -0.01,      -0.05,      0.05),
-    "B": Rule(2,      0.02, -0.01, -0.05,  -0.02,      -0.15,      0.10),
-    "C": Rule(1,      0.00, -0.05, -0.20,  -0.05,      -0.30,      0.15),
+    #        cutoffs  order  worst  level  btyd_order  btyd_level  btyd_noise  shortfall
+    "A": Rule(3,      0.05,  0.00,  0.00,  -0.01,      -0.05,      True,       0.05),
+    "B": Rule(2,      0.02, -0.01, -0.05,  -0.02,      -0.15,      False,      0.10),
+    "C": Rule(1,      0.00, -0.05, -0.20,  -0.05,      -0.30,      False,      0.15),
 }  # fmt: skip
 
 
@@ -55,7 +61,6 @@ ERRORS: dict[str, dict[Letter, Errors]] = {
     "lifetime_value": {"A": Errors(0.10, 0.25), "B": Errors(0.20, 0.40), "C": Errors(0.35, 0.60)},
     "cross_sell": {"A": Errors(0.15, 0.30), "B": Errors(0.25, 0.50), "C": Errors(0.40, 0.75)},
 }
-_NOMINAL = 0.8
 
 
 class _Measures(NamedTuple):
@@ -74,6 +79,11 @@ MEASURES = {
 }
 
 
+def shown_error(kind: str, error: float, digits: int = 1) -> str:
+    """In points where it is a difference of two probabilities, in per cent where it is a share of what happened."""
+    return f"{100 * error:.{digits}f} points" if kind == "churn" else f"{error:.{digits}%}"
+
+
 @dataclass(frozen=True)
 class Grade:
     letter: Letter
@@ -85,6 +95,17 @@ class Outcomes(NamedTuple):
 
     yes: int
     no: int
+
+    @classmethod
+    def of(cls, actual: Sequence[NDArray[np.floating]]) -> Self:
+        """Of what happened at each judged cutoff."""
+        yes = sum(int((column > 0).sum()) for column in actual)
+        return cls(yes, sum(map(len, actual)) - yes)
+
+    @property
+    def are_too_few(self) -> bool:
+        """Chance would decide who looks better."""
+        return min(self) < MIN_OUTCOMES
 
 
 def graded(
@@ -100,7 +121,7 @@ def graded(
     because += f"; p_alive says nothing here: {dropout_doubt}" if dropout_doubt else ""
     if board is None:
         return Grade("none", f"no earlier date could be judged{because}")
-    if min(outcomes) < MIN_OUTCOMES:
+    if outcomes.are_too_few:
         counted = f"{min(outcomes):,} of {sum(outcomes):,} outcomes at the judged cutoffs are of one kind"
         return Grade("none", f"{counted}; at least {MIN_OUTCOMES} of either kind are needed{because}")
     evidence = _Evidence(kind, board)
@@ -139,36 +160,49 @@ class _Evidence:
     @property
     def in_short(self) -> str:
         ours, naive = self.board.ours.figures[self.order], self.board.best("naive", self.order)
+        btyd, error = self.board.best("btyd", self.order), self.board.ours.figures[MEASURES[self.kind].error]
         count = len(self.board.as_of)
         over = f"on average over {count} cutoffs, {ours.worst:.3f} at the worst" if count > 1 else "at one cutoff"
-        rival = f", where the best naive rule has {naive.mean:.3f}" if naive else ""
+        rivals = [f"the best naive rule has {naive.mean:.3f}"] if naive else []
+        if btyd is not None and btyd.mean > ours.mean:
+            rivals.append(f"the best purchase-history model has {btyd.mean:.3f}")
+        beside = f", where {' and '.join(rivals)}" if rivals else ""
         return (
-            f"{self.order} {ours.mean:.3f} {over}{rival}; {self._off(f'{_mean(self.errors):.1%}')} on average,"
-            f" {max(self.errors):.1%} at the worst"
+            f"{self.order} {ours.mean:.3f} {over}{beside}; {self._off(error.mean)} on average,"
+            f" {shown_error(self.kind, abs(error.worst))} at the worst"
         )
 
-    def _off(self, by: str) -> str:
-        return MEASURES[self.kind].words.format(by)
+    def _off(self, by: float, digits: int = 1, more_than: str = "") -> str:
+        return MEASURES[self.kind].words.format(more_than + shown_error(self.kind, by, digits))
 
     def unmet(self, letter: Letter) -> Iterator[str]:
         """In plain words, each condition of a letter that the evidence does not meet; an unknown figure meets none."""
-        rule, limits, errors = RULES[letter], ERRORS[self.kind][letter], self.errors
-        count = len(self.board.as_of)
-        if count < rule.cutoffs:
+        rule, figures = RULES[letter], self.board.ours.figures
+        if len(self.board.as_of) < rule.cutoffs:
             yield f"{rule.cutoffs} judged cutoffs are asked for"
-        yield from self._unmet_order(rule)
+        yield from self._unknown(self.order) or self._unmet_order(rule)
         yield from self._unmet_level(rule)
+        yield from self._unknown(MEASURES[self.kind].error) or self._unmet_error(ERRORS[self.kind][letter])
+        if "coverage" in figures:
+            held, stated = figures["coverage"].mean, figures["coverage_stated"].mean
+            if not held >= stated - rule.shortfall:
+                yield f"{held:.1%} of the customers lie within bounds that should hold {stated:.0%}"
+
+    def _unknown(self, metric: str) -> list[str]:
+        each = zip(self.board.as_of, self.board.ours.figures[metric].each, strict=True)
+        days = ", ".join(str(day) for day, value in each if math.isnan(value))
+        return [f"{metric} is not defined at {days}"] if days else []
+
+    def _unmet_error(self, limits: Errors) -> Iterator[str]:
+        errors = self.errors
         if not _mean(errors) <= limits.mean:
-            yield f"{self._off(f'more than {limits.mean:.0%}')} on average"
+            yield f"{self._off(limits.mean, 0, 'more than ')} on average"
         if not max(errors) <= limits.worst:
-            yield f"{self._off(f'more than {limits.worst:.0%}')} at {self.board.as_of[errors.index(max(errors))]}"
-        coverage = self.board.ours.figures.get("coverage")
-        if coverage is not None and not coverage.mean >= _NOMINAL - rule.shortfall:
-            yield f"{coverage.mean:.1%} of the customers lie within bounds that should hold {_NOMINAL:.0%}"
+            day = self.board.as_of[errors.index(max(errors))]
+            yield f"{self._off(limits.worst, 0, 'more than ')} at {day}"
 
     def _unmet_order(self, rule: Rule) -> Iterator[str]:
         ours, naive = self.board.ours.figures[self.order], self.board.best("naive", self.order)
-        btyd = self.board.best("btyd", self.order)
         if naive is not None:
             ways = [_way(a, b) for a, b in zip(ours.each, naive.each, strict=True)]
             if not _mean(ways) >= rule.order:
@@ -182,8 +216,18 @@ class _Evidence:
                     f"a naive rule has {self.order} {naive.each[place]:.3f} at {self.board.as_of[place]}, this model"
                     f" {ours.each[place]:.3f}"
                 )
+        btyd, beyond_noise = self.board.best("btyd", self.order), self._better_beyond_noise()
         if btyd is not None and not _way(ours.mean, btyd.mean) >= rule.btyd_order:
             yield f"a purchase-history model has {self.order} {btyd.mean:.3f}"
+        elif rule.btyd_noise and beyond_noise:
+            yield f"a purchase-history model has {self.order} {max(beyond_noise):.3f}, which is better beyond noise"
+
+    def _better_beyond_noise(self) -> list[float]:
+        """The orders of purchase-history models that are better than ours, and not by chance as far as is known."""
+        ours = self.board.ours.figures[self.order].mean
+        rivals = [c for c in self.board.contenders if c.kind == "btyd" and self.order in c.figures]
+        better = [c for c in rivals if c.figures[self.order].mean > ours]
+        return [c.figures[self.order].mean for c in better if not (c.ahead[self.order].high >= 0)]
 
     def _unmet_level(self, rule: Rule) -> Iterator[str]:
         name = MEASURES[self.kind].level

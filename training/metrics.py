@@ -197,7 +197,8 @@ def ndcg_at(baskets: Baskets, ranked: Baskets, k: int, ideal: Ideal = "basket") 
 def coverage(actual: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
     """Share of rows whose actual value lies within its own bounds, both ends included.
 
-    Bounds for the middle 80 % hold 0.8; more where so many spend nothing that the lower bound is 0 for them.
+    Bounds that are to hold 0.8 of the outcomes hold that; more where so many spend nothing that the lower bound is 0
+    for them.
     """
     return float(_within(actual, low, high).mean())
 

@@ -20,7 +20,6 @@ from training.sensitivity import FOLLOW_UP, Sensitivity
 
 Floats = NDArray[np.floating]
 
-NOMINAL = 0.8
 _SIZE = (5.2, 3.7)
 _OURS, _ACTUAL, _RIVAL, _GREY = "#1f5fa8", "#e08a1e", "#7a8794", "#b8c1ca"
 _BY_CUTOFF = ("#9ec5ea", "#4f93d2", "#123f73", "#5fb3a1", "#2c7a6b", "#8a6bbf")
@@ -146,7 +145,8 @@ def _coverage(judged: Sequence[Judged]) -> Figure:
         axes.plot(
             range(1, 11), held, marker="o", markersize=4, color=_colour(place, len(judged)), label=str(cutoff.as_of)
         )
-    axes.axhline(NOMINAL, color=_RIVAL, linewidth=1, linestyle="--", label="as stated, 80 %")
+    for stated in sorted({cutoff.bounds.interval for cutoff in judged if cutoff.bounds is not None}):
+        axes.axhline(stated, color=_RIVAL, linewidth=1, linestyle="--", label=f"as stated, {100 * stated:g} %")
     axes.set_ylim(0, 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1))

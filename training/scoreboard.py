@@ -30,8 +30,11 @@ OF_LEVEL = frozenset(("brier", "log_loss", "ece", "decile_wape", "bias"))
 """Figures that only a probability or an amount has; the others need no more than an order."""
 _SMALL = {"brier", "log_loss", "ece", "relative_ece", "decile_wape"}
 _DRAWN = {"auc", "average_precision", "brier", "ece", "ngini", "spearman", "decile_wape", "bias"}
+ORDERS = ("auc", "ngini")
+"""How well customers are ordered, by probability of leaving and by value."""
 _FEWEST_ROWS = 20
 _DRAWS = 200
+_SEED = 7  # of the draws that every grade needs; the default of `training.seed`, so that a backtest draws the same
 
 
 def better(metric: str) -> Better:
@@ -39,6 +42,16 @@ def better(metric: str) -> Better:
     if metric == "bias":
         return "zero"
     return "low" if metric in _SMALL else "high"
+
+
+def size(metric: str, value: float) -> float:
+    """What is compared and averaged: of a figure that is good near zero how far it is from it, whichever the side."""
+    return abs(value) if better(metric) == "zero" else value
+
+
+def worth(metric: str, value: float) -> float:
+    """More is better, whichever way the figure is good."""
+    return value if better(metric) == "high" else -size(metric, value)
 
 
 class JudgedCutoff(Protocol):
@@ -76,7 +89,9 @@ def customer_figures(
 class Spread:
     """A figure over the judged cutoffs: mean, standard deviation (0 for one), the worst, one per cutoff.
 
-    low, high: 95 % bootstrap interval of the mean, over customers; nan where it was not drawn.
+    low, high: 95 % bootstrap interval of the mean, over customers; nan where it was not drawn. Of a figure that is good
+    near zero, mean, deviation and interval are of its size, since too much at one cutoff does not make up for too
+    little at the next; the worst and each keep their signs.
     """
 
     mean: float
@@ -88,18 +103,41 @@ class Spread:
 
     @classmethod
     def of(cls, metric: str, each: Sequence[float], drawn: Sequence[float] = ()) -> Spread:
-        known = np.array([value for value in each if not math.isnan(value)])
-        if known.size == 0:
-            return cls(math.nan, math.nan, math.nan, tuple(each))
-        way = better(metric)
-        worst = known.min() if way == "high" else known.max() if way == "low" else known[np.argmax(np.abs(known))]
-        sd = float(known.std(ddof=1)) if known.size > 1 else 0.0
-        return cls(float(known.mean()), sd, float(worst), tuple(each), *metrics.percentile_interval(drawn))
+        """`drawn` are means over the cutoffs, of sizes."""
+        known = _known(each)
+        worst = min(known, key=lambda value: worth(metric, value), default=math.nan)
+        return cls._of([size(metric, value) for value in known], worst, each, drawn)
+
+    @classmethod
+    def ahead(cls, metric: str, ours: Sequence[float], theirs: Sequence[float], drawn: Sequence[float] = ()) -> Spread:
+        """Ours less theirs, by size: above 0 is better where high is good, below 0 where low, or near zero, is."""
+        each = [size(metric, a) - size(metric, b) for a, b in zip(ours, theirs, strict=True)]
+        worst = (min if better(metric) == "high" else max)(_known(each), default=math.nan)
+        return cls._of(_known(each), worst, each, drawn)
+
+    @classmethod
+    def _of(cls, known: Sequence[float], worst: float, each: Sequence[float], drawn: Sequence[float]) -> Spread:
+        sd = float(np.std(known, ddof=1)) if len(known) > 1 else 0.0 if known else math.nan
+        return cls(_mean(known), sd, float(worst), tuple(each), *metrics.percentile_interval(drawn))
+
+
+def _known(values: Iterable[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Of those that are defined."""
+    known = _known(values)
+    return float(np.mean(known)) if known else math.nan
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Its figures by metric; `ahead`: ours minus its own, on the same customers."""
+    """Its figures by metric; `ahead`: ours minus its own, on the same customers.
+
+    The interval of `ahead` is always drawn for the order of a purchase-history model that is better than ours on
+    average: a grade asks whether that is beyond noise.
+    """
 
     name: str
     kind: Literal["ours", "naive", "btyd"]
@@ -131,23 +169,36 @@ class Scoreboard:
         rivals = [c.figures[metric].each for c in self.contenders if c.kind == kind and metric in c.figures]
         if not rivals:
             return None
-        worth = {"high": float, "low": lambda value: -value, "zero": lambda value: -abs(value)}[better(metric)]
-        return Spread.of(metric, [max(values, key=worth) for values in zip(*rivals, strict=True)])
+        each = zip(*rivals, strict=True)
+        return Spread.of(
+            metric, [max(_known(values), key=lambda v: worth(metric, v), default=math.nan) for values in each]
+        )
+
+    def recorded(self, metric: str) -> dict[str, float]:
+        """Our figure as a run records it: mean and `_worst`; of one that has a sign also `_signed`, the mean of the
+        signed ones, in which cutoffs cancel, and each cutoff's own as `_at_<day>`."""
+        spread = self.ours.figures[metric]
+        found = {metric: spread.mean, f"{metric}_worst": spread.worst}
+        if better(metric) == "zero":
+            found[f"{metric}_signed"] = _mean(spread.each)
+            found |= {f"{metric}_at_{day}": value for day, value in zip(self.as_of, spread.each, strict=True)}
+        return found
 
 
 def scoreboard(judged: Sequence[JudgedCutoff], seed: int | None = None) -> Scoreboard:
-    """Of at least one judged cutoff; with a seed, intervals are drawn."""
+    """Of at least one judged cutoff; with a seed, intervals of everything are drawn."""
     names = [answer.name for answer in judged[0].answers]
     everywhere = [name for name in names if all(name in {a.name for a in cutoff.answers} for cutoff in judged)]
     missing = {a.name for cutoff in judged for a in cutoff.answers} - set(everywhere)
     missing |= {name for cutoff in judged for name in cutoff.refused}
-    drawn = _drawn(judged, everywhere, seed) if seed is not None else {}
+    whole = [np.arange(len(cutoff.customer_ids)) for cutoff in judged]
+    drawn = _drawn(judged, everywhere, seed) if seed is not None else _drawn_behind(judged, everywhere, whole)
     parts = {name: [np.flatnonzero(cutoff.segments[name]) for cutoff in judged] for name in judged[0].segments}
     return Scoreboard(
         tuple(cutoff.as_of for cutoff in judged),
         tuple(cutoff.learnt_from for cutoff in judged),
         tuple(len(cutoff.customer_ids) for cutoff in judged),
-        _contenders(judged, everywhere, [np.arange(len(cutoff.customer_ids)) for cutoff in judged], drawn),
+        _contenders(judged, everywhere, whole, drawn),
         tuple(sorted(missing)),
         {name: _contenders(judged, everywhere, at, {}) for name, at in parts.items()},
         {name: tuple(map(len, at)) for name, at in parts.items()},
@@ -166,7 +217,7 @@ def _contenders(
         answer = _answer(judged[0], name)
         figures = {m: Spread.of(m, values, drawn.get(name, {}).get(m, ())) for m, values in each[name].items()}
         ahead = {} if name == names[0] else {
-            m: Spread.of(m, _minus(ours[m], values), _minus(*(drawn.get(n, {}).get(m, ()) for n in (names[0], name))))
+            m: Spread.ahead(m, ours[m], values, _drawn_ahead(drawn, names[0], name, m))
             for m, values in each[name].items()
         }  # fmt: skip
         found.append(Contender(name, answer.kind, figures, ahead))
@@ -185,15 +236,28 @@ def _answer(cutoff: JudgedCutoff, name: str) -> Answer:
     return next(answer for answer in cutoff.answers if answer.name == name)
 
 
-def _minus(first: Sequence[float], second: Sequence[float]) -> list[float]:
-    return [a - b for a, b in zip(first, second, strict=True)]
+def _drawn_ahead(drawn: _Drawn, ours: str, other: str, metric: str) -> list[float]:
+    """Draw by draw; none where the other's were not drawn."""
+    theirs = drawn.get(other, {}).get(metric)
+    return [] if theirs is None else [a - b for a, b in zip(drawn[ours][metric], theirs, strict=True)]
 
 
-def _drawn(judged: Sequence[JudgedCutoff], names: Sequence[str], seed: int) -> _Drawn:
+def _drawn_behind(judged: Sequence[JudgedCutoff], names: Sequence[str], at: Sequence[NDArray[np.int64]]) -> _Drawn:
+    """Of ours and the purchase-history models that order the customers better on average; mostly nobody."""
+    models = [name for name in names if _answer(judged[0], name).kind == "btyd"]
+    if not models:
+        return {}
+    means = {name: [_mean(each) for each in _each(judged, name, at, ORDERS).values()] for name in (names[0], *models)}
+    ahead = [name for name in models if any(b > a for a, b in zip(means[names[0]], means[name], strict=True))]
+    return _drawn(judged, [names[0], *ahead], _SEED, ORDERS) if ahead else {}
+
+
+def _drawn(judged: Sequence[JudgedCutoff], names: Sequence[str], seed: int, among: Iterable[str] = _DRAWN) -> _Drawn:
     """The same customers for all contenders and cutoffs, so that differences have intervals of their own."""
-    found: _Drawn = {name: {} for name in names}
+    found: _Drawn = {}
     for at in metrics.customer_draws([cutoff.customer_ids for cutoff in judged], _DRAWS, seed):
         for name in names:
-            for metric, values in _each(judged, name, at, _DRAWN).items():
-                found[name].setdefault(metric, []).append(float(np.mean(values)))
+            for metric, values in _each(judged, name, at, among).items():
+                drawn = found.setdefault(name, {}).setdefault(metric, [])
+                drawn.append(_mean(size(metric, value) for value in values))
     return found

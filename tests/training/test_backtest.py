@@ -149,6 +149,100 @@ def test_mean_spread_and_worst_over_the_cutoffs(two_cutoffs: list[Judged]) -> No
     assert board.segments["all"][0].figures["brier"].mean == brier.mean
 
 
+def test_a_bias_is_averaged_by_its_size() -> None:
+    """Too much at one cutoff does not make up for too little at the next; the worst and each keep their signs."""
+    spread = scoreboard.Spread.of("bias", [0.3, -0.3, -0.6], [0.2, 0.4])
+    assert (spread.mean, spread.worst, spread.each) == (pytest.approx(0.4), -0.6, (0.3, -0.3, -0.6))
+    assert spread.sd == pytest.approx(np.std([0.3, 0.3, 0.6], ddof=1))
+    assert (spread.low, spread.high) == pytest.approx((0.205, 0.395))
+    ahead = scoreboard.Spread.ahead("bias", [0.1, -0.2], [-0.3, 0.1])
+    assert (ahead.each, ahead.mean, ahead.worst) == (
+        pytest.approx((-0.2, 0.1)),
+        pytest.approx(-0.05),
+        pytest.approx(0.1),
+    )
+    assert scoreboard.Spread.ahead("auc", [0.8, 0.7], [0.7, 0.75]).worst == pytest.approx(-0.05)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(("metric", "rivals", "best"), [
+    ("auc", ([0.7, NAN, NAN], [0.6, 0.8, NAN]), (0.7, 0.8, NAN)),
+    ("brier", ([NAN, 0.3, 0.1], [0.2, 0.1, NAN]), (0.2, 0.1, 0.1)),
+    ("bias", ([0.2, -0.3, NAN], [-0.1, 0.4, -0.2]), (-0.1, -0.3, -0.2)),
+])  # fmt: skip
+def test_the_best_rival_is_the_best_known_at_each_cutoff(
+    metric: str, rivals: tuple[list[float], ...], best: tuple[float, ...]
+) -> None:
+    """Nearest to zero for a bias; a figure that is not defined hides no other, in whatever order they stand."""
+    days = tuple(date(2024, month, 1) for month in (1, 2, 3))
+    ours = scoreboard.Contender("ours", "ours", {metric: scoreboard.Spread.of(metric, [9.0, 9.0, 9.0])}, {})
+    for order in (rivals, rivals[::-1]):
+        others = [
+            scoreboard.Contender("rule", "naive", {metric: scoreboard.Spread.of(metric, each)}, {}) for each in order
+        ]
+        board = scoreboard.Scoreboard(days, ((),) * 3, (10,) * 3, (ours, *others), (), {}, {})
+        found = board.best("naive", metric)
+        assert found is not None
+        np.testing.assert_array_equal(found.each, best)
+        assert board.best("btyd", metric) is None
+
+
+def test_a_run_records_the_size_of_a_bias_and_each_cutoffs_own() -> None:
+    """Off by a third either way is off by a third; the mean with signs has another name."""
+    days = (date(2024, 1, 1), date(2024, 4, 1))
+    figures = {"bias": scoreboard.Spread.of("bias", [0.4, -0.2]), "ngini": scoreboard.Spread.of("ngini", [0.7, 0.8])}
+    board = scoreboard.Scoreboard(
+        days, ((), ()), (10, 10), (scoreboard.Contender("ours", "ours", figures, {}),), (), {}, {}
+    )
+    assert board.recorded("bias") == pytest.approx({
+        "bias": 0.3, "bias_worst": 0.4, "bias_signed": 0.1, "bias_at_2024-01-01": 0.4, "bias_at_2024-04-01": -0.2,
+    })  # fmt: skip
+    assert board.recorded("ngini") == pytest.approx({"ngini": 0.75, "ngini_worst": 0.7})
+
+
+def shuffled(actual: np.ndarray, swaps: int, seed: int) -> np.ndarray:
+    """An order that knows everything but of so many pairs, which it has the wrong way round."""
+    random = np.random.default_rng(seed)
+    said = actual + random.uniform(0, 0.5, len(actual))
+    left, stayed = (random.choice(np.flatnonzero(actual == label), swaps, replace=False) for label in (1, 0))
+    said[left], said[stayed] = said[stayed], said[left]
+    return said / 2
+
+
+@pytest.mark.parametrize(("swaps", "is_drawn", "is_noise"), [((60, 20), True, False), ((20, 60), False, None),
+                                                             ((21, 20), True, True)])  # fmt: skip
+def test_noise_is_drawn_where_a_purchase_history_model_is_ahead(
+    swaps: tuple[int, int], is_drawn: bool, is_noise: bool | None
+) -> None:
+    """Without a seed too: a grade asks whether its better order is chance; nobody else's is drawn."""
+    left = (np.arange(600) % 3 == 0).astype(float)
+    cutoffs = []
+    for place in range(3):
+        ours, theirs = (shuffled(left, count, seed + 10 * place) for seed, count in enumerate(swaps))
+        made = make_judged(date(2024, 1 + place, 1), left.tolist(), (1 - left).tolist(), ours.tolist())
+        cutoffs.append(replace(made, answers=(*made.answers, Answer("history", "btyd", theirs))))
+    _, rival, history = scoreboard.scoreboard(cutoffs).contenders
+    ahead = history.ahead["auc"]
+    assert np.isnan(ahead.low) == (not is_drawn)
+    assert np.isnan([history.ahead["brier"].low, rival.ahead["auc"].low]).all()
+    if is_drawn:
+        assert ahead.low < ahead.mean < ahead.high
+        assert (ahead.high >= 0) is is_noise
+        full = scoreboard.scoreboard(cutoffs, seed=7).contenders[2].ahead["auc"]
+        assert (full.low, full.high) == (ahead.low, ahead.high)
+
+
+def test_a_draw_that_knows_some_cutoffs_is_a_mean_over_those() -> None:
+    """Everybody stayed at the second: its area is not defined, and the first one's interval is."""
+    left = [1.0] * 20 + [0.0] * 20
+    first = make_judged(date(2024, 1, 1), left, [0.5] * 40, left[::-1])
+    second = make_judged(date(2024, 4, 1), [0.0] * 40, [0.5] * 40, left)
+    auc = scoreboard.scoreboard([first, second], seed=1).ours.figures["auc"]
+    assert (auc.mean, auc.low, auc.high) == (0, 0, 0)
+
+
 def test_bias_is_worst_where_it_is_furthest_from_zero() -> None:
     """Whatever its sign; unknown figures are left out, and nothing known is no figure."""
     assert scoreboard.Spread.of("bias", [0.1, -0.4, 0.2]).worst == -0.4
