@@ -24,7 +24,7 @@ def compute(tables: Tables, as_of: date) -> dict[str, pd.DataFrame]:
     return {
         "purchases": _purchases(lines),
         "basket": _basket(lines),
-        "engagement": _engagement(events, as_of),
+        "engagement": _engagement(events, lines, as_of),
         "profile": _profile(tables["customers"], lines, as_of),
         "product_affinity": affinity,
         "popularity": _popularity(affinity),
@@ -157,7 +157,7 @@ def _basket(lines: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def _engagement(events: pd.DataFrame, as_of: date) -> pd.DataFrame:
+def _engagement(events: pd.DataFrame, lines: pd.DataFrame, as_of: date) -> pd.DataFrame:
     found = pd.DataFrame(index=events.groupby("customer_id").size().index)
 
     def count(kind: str, days: int) -> pd.Series:
@@ -172,7 +172,10 @@ def _engagement(events: pd.DataFrame, as_of: date) -> pd.DataFrame:
     found["days_since_interaction"] = own.groupby("customer_id")["age"].min()
     for kind in ("visit", "complaint"):
         found[f"days_since_{kind}"] = events[events["kind"] == kind].groupby("customer_id")["age"].min()
-    found["days_since_cancellation"] = events[events["kind"] == "cancellation"].groupby("customer_id")["age"].max()
+    cancelled = events[events["kind"] == "cancellation"]
+    bought_at = lines[lines["amount"] >= 0].groupby("customer_id")["occurred_at"].max()
+    back = cancelled["customer_id"].map(bought_at) > cancelled["occurred_at"]
+    found["days_since_cancellation"] = cancelled[~back].groupby("customer_id")["age"].max()
     complaints = events[events["kind"] == "complaint"]
     resolved = complaints["resolved_day"] < pd.Timestamp(as_of)
     still_open = complaints[~resolved].groupby("customer_id").size().reindex(found.index, fill_value=0)

@@ -26,7 +26,8 @@ purchases that are repeat purchases; elsewhere the repeat purchase rate), the **
 _FAMILIES = (
     ("purchases", "a customer", "transactions", "the customer has bought nothing", purchases.FEATURES),
     ("basket", "a customer", "transactions, products", "the customer has no line in 365 days", basket.FEATURES),
-    ("engagement", "a customer", "interactions", "the customer has no interaction", engagement.FEATURES),
+    ("engagement", "a customer", "interactions, transactions, customers", "the customer has no interaction",
+     engagement.FEATURES),
     ("profile", "a customer", "customers, transactions", "the customer is not known", profile.FEATURES),
     ("product_affinity", "a customer and item", "transactions, products", "never bought", product_affinity.FEATURES),
     ("popularity", "an item", "transactions, products", "not bought in 365 days", product_affinity.POPULARITY),

@@ -43,8 +43,9 @@ FEATURES = (
             "last in touch {} days ago", null="none"),
     Feature("days_since_visit", "days", "as_of minus the last visit", "last visited {} days ago", null="none"),
     Feature("days_since_complaint", "days", "as_of minus the last complaint", "complained {} days ago", null="none"),
-    Feature("days_since_cancellation", "days", "as_of minus the first cancellation", "cancelled {} days ago",
-            null="none"),
+    Feature("days_since_cancellation", "days",
+            "as_of minus the first cancellation that neither a purchase nor a sign-up has followed",
+            "cancelled {} days ago", null="none, or came back since"),
     Feature("n_open_complaints", "events", "complaints not resolved before as_of", "complaints still open: {}",
             null="the shop has never recorded that a complaint was resolved"),
     Feature("days_to_resolve_365d", "days", "mean days to resolve a complaint of the last 365 days",
@@ -62,6 +63,7 @@ def engagement(tables: Tables, as_of: ir.DateScalar) -> ir.Table:
     counts = _counts(at(tables.interaction_days, as_of))
     more = _opinions(at(tables.opinions, as_of), as_of)
     found = counts.left_join(more, "customer_id").drop("customer_id_right")
+    found = found.left_join(_cancellations(tables, as_of), "customer_id").drop("customer_id_right")
     found = found.cross_join(_shop(at(tables.everybody.opinions, as_of), as_of))
     return found.mutate(
         # A shop that has resolved no complaint does not keep track of it; its complaints are not all open.
@@ -77,7 +79,6 @@ def _counts(days: ir.Table) -> ir.Table:
     by_kind = days.group_by("customer_id", "kind").agg(
         **{f"n_{w}d": days.n.cast("float64").sum(where=days.age <= w) for w in _SPANS},
         last=days.age.min(),
-        first=days.age.max(),
     )
     kind = by_kind.kind
     sums = {
@@ -91,13 +92,29 @@ def _counts(days: ir.Table) -> ir.Table:
         days_since_interaction=by_kind["last"].min(where=is_behaviour(kind)),
         days_since_visit=by_kind["last"].min(where=kind == "visit"),
         days_since_complaint=by_kind["last"].min(where=kind == "complaint"),
-        days_since_cancellation=by_kind["first"].max(where=kind == "cancellation"),
         days_since_contact=by_kind["last"].min(where=kind.isin(CONTACT_KINDS)),
     )
     sent = {"email_sent": counts.n_emails_sent_365d, "campaign_contact": counts.n_campaign_contacts_365d}
     return counts.mutate(
         **{rate: counts[f"n_{done}_365d"] / sent[to].nullif(0) for rate, (done, to) in _RESPONSES.items()}
     )
+
+
+def _cancellations(tables: Tables, as_of: ir.DateScalar) -> ir.Table:
+    """Per customer whom a cancellation holds for: how long ago it was, by the first since they came back last.
+
+    What came at the very time of a cancellation, such as a final bill where times are days, did not come after it.
+    """
+    events, customers = at(tables.opinions, as_of), tables.customers
+    cancelled = events.filter(events.kind == "cancellation").select("customer_id", "age", "occurred_at")
+    days = at(tables.customer_days, as_of).semi_join(cancelled, "customer_id")
+    bought = days.group_by("customer_id").agg(bought_at=days.last_at.max())
+    signed_up = customers.filter(customers.signed_up_day < as_of).select("customer_id", "signed_up_at")
+    for later in (bought, signed_up):
+        cancelled = cancelled.left_join(later, "customer_id").drop("customer_id_right")
+    back = (cancelled.bought_at > cancelled.occurred_at) | (cancelled.signed_up_at > cancelled.occurred_at)
+    holds = cancelled.filter(~back.fill_null(False))
+    return holds.group_by("customer_id").agg(days_since_cancellation=holds.age.max())
 
 
 def _shop(opinions: ir.Table, as_of: ir.DateScalar) -> ir.Table:
@@ -112,7 +129,7 @@ def _resolved(opinions: ir.Table, as_of: ir.DateScalar) -> ir.BooleanValue:
 def _opinions(events: ir.Table, as_of: ir.DateScalar) -> ir.Table:
     """Per customer who complained or rated: what became of it and how content they are."""
     complaint, resolved = events.kind == "complaint", _resolved(events, as_of)
-    rating = ibis.ifelse(complaint, ibis.null("float64"), events.value)
+    rating = ibis.ifelse(events.kind.isin(("review", "survey")), events.value, ibis.null("float64"))
     # Of several at one time the one with the largest id is the last.
     order = ibis.struct({"at": events.occurred_at, "id": events.interaction_id})
     return events.group_by("customer_id").agg(

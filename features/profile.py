@@ -18,8 +18,11 @@ CONTRACT = (
     Feature(
         "days_since_contract_end",
         "days",
-        "as_of minus the end of the contract",
-        null="no contract, or one that has not ended",
+        "as_of minus the end of the contract, where neither a purchase nor a sign-up has followed on a later day",
+        null="no contract, one that has not ended, or came back since",
+    ),
+    Feature(
+        "days_until_contract_end", "days", "end of the contract minus as_of", null="no contract, or one that has ended"
     ),
 )
 FEATURES = (
@@ -47,7 +50,9 @@ def profile(
     only after as_of had no attributes before; consents are those of today, for the past as well.
     """
     bought = at(tables.customer_days, as_of)
-    first = bought.group_by("customer_id").agg(first_age=bought.age.max())
+    first = bought.group_by("customer_id").agg(
+        first_age=bought.age.max(), bought_day=bought.day.max(where=bought.n_lines > 0)
+    )
     customers = tables.customers
     signed_up = customers.filter(customers.signed_up_day < as_of).select("customer_id")
     known = first.select("customer_id").union(signed_up, distinct=True)
@@ -56,15 +61,16 @@ def profile(
     since_sign_up = ibis.ifelse(known.signed_up_day < as_of, as_of.delta(known.signed_up_day, unit="day"), ibis.null())
     waited = since_sign_up - known.first_age
     granted = known.profiling_consent.fill_null(False).cast("float64") if consents else ibis.null("float64")
+    ends, runs = known.contract_ends_day, known.contract_ends_day >= as_of
+    back = ((known.bought_day > ends) | ((known.signed_up_day > ends) & (known.signed_up_day < as_of))).fill_null(False)
     described = known.signed_up_day.isnull() | (known.signed_up_day < as_of)
     return known.select(
         "customer_id",
         tenure_days=ibis.greatest(since_sign_up.fill_null(known.first_age), known.first_age.fill_null(since_sign_up)),
         days_to_first_transaction=ibis.ifelse(waited < 0, 0, waited),
         profiling_consent=granted,
-        days_since_contract_end=ibis.ifelse(
-            known.contract_ends_day < as_of, as_of.delta(known.contract_ends_day, unit="day"), ibis.null()
-        ),
+        days_since_contract_end=ibis.ifelse(~runs & ~back, as_of.delta(ends, unit="day"), ibis.null()),
+        days_until_contract_end=ibis.ifelse(runs, ends.delta(as_of, unit="day"), ibis.null()),
         **{
             f"attribute_{name}": ibis.ifelse(described, _coded(known[name], codes.get(name)), ibis.null("float64"))
             for name in attributes

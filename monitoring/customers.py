@@ -109,7 +109,8 @@ def read(workspace: Workspace, as_of: date) -> pd.DataFrame:
             raise storage.CheckFailed(f"{part} {'is empty' if part.exists() else 'is missing'}; {again}")
     churn = workspace.churn
     active = f"days_since_last_purchase <= {churn.active_window}"
-    stayed = "days_since_cancellation IS NULL AND days_since_contract_end IS NULL"
+    runs = "(days_since_cancellation IS NULL OR days_until_contract_end IS NOT NULL)"
+    stayed = f"{runs} AND days_since_contract_end IS NULL"
     predicted = stayed if churn.kind == "event" else active
     query = f"""
         SELECT {", ".join(f'"{feature.name}"' for feature in customer_features(workspace))}

@@ -128,18 +128,40 @@ def _cancellations(connection: duckdb.DuckDBPyConnection, workspace: Workspace, 
 def cancellations(workspace: Workspace, known_by: date) -> str:
     """SQL: customer_id, day and known_day of every cancellation known by then, and of every contract's end before then.
 
-    Several of one customer (overlapping contracts, a cancellation before the contract ends) stay apart: whoever asks
-    takes the first.
+    `back_day` is when a purchase or sign-up after it became known, `runs_until` when the contract that stands beside a
+    cancellation ends; null where there is none. Several of one customer (a cancellation before the contract ends) stay
+    apart: see `has_left`.
     """
-    found = ["SELECT NULL::VARCHAR AS customer_id, NULL::DATE AS day, NULL::DATE AS known_day LIMIT 0"]
+    bought = f"{_known('transactions', workspace, known_by)} WHERE amount >= 0"
+    back = [f"SELECT customer_id, occurred_at AS at, day, known_day FROM {bought}"]
+    ends = [f"SELECT customer_id, occurred_at AS at, day, known_day FROM {bought} AND false"]
     if workspace.tables.interactions is not None:
         rows = _known("interactions", workspace, known_by)
-        found.append(f"SELECT customer_id, day, known_day FROM {rows} WHERE kind = 'cancellation'")
+        ends.append(f"SELECT customer_id, occurred_at, day, known_day FROM {rows} WHERE kind = 'cancellation'")
+    contracts = "(SELECT NULL::VARCHAR AS customer_id, NULL::DATE AS contract_ends_day LIMIT 0)"
     if workspace.tables.customers is not None:
-        rows = storage.rows_of(workspace.home_path, "customers")
+        contracts = storage.rows_of(workspace.home_path, "customers")
         ended = f"contract_ends_day < DATE '{known_by}'"
-        found.append(f"SELECT customer_id, contract_ends_day, contract_ends_day FROM {rows} WHERE {ended}")
-    return f"({' UNION ALL '.join(f'({query})' for query in found)})"
+        ends.append(f"SELECT customer_id, NULL, contract_ends_day, contract_ends_day FROM {contracts} WHERE {ended}")
+        back.append(f"SELECT customer_id, signed_up_at, signed_up_day, signed_up_day FROM {contracts}")
+    return f"""(
+        SELECT ends.customer_id, ends.day, ends.known_day, min(back.known_day) AS back_day,
+               CASE WHEN ends.at IS NOT NULL THEN max(contract_ends_day) END AS runs_until
+        FROM ({" UNION ALL ".join(ends)}) AS ends
+        LEFT JOIN ({" UNION ALL ".join(back)}) AS back ON back.customer_id = ends.customer_id
+         AND CASE WHEN ends.at IS NULL THEN back.day > ends.day ELSE back.at > ends.at END
+        LEFT JOIN {contracts} AS contracts ON contracts.customer_id = ends.customer_id
+        GROUP BY ends.customer_id, ends.day, ends.known_day, ends.at)"""
+
+
+def has_left(day: date) -> str:
+    """SQL over `cancellations` of a customer: whether one holds at `day`, with nothing known that came after it.
+
+    While a contract runs, be it the old one under notice or the next one, a cancellation does not hold yet.
+    """
+    at = f"DATE '{day}'"
+    holds = f"known_day < {at} AND coalesce(back_day >= {at}, true) AND coalesce(runs_until < {at}, true)"
+    return f"coalesce(bool_or({holds}), false)"
 
 
 def items_bought(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) -> pd.DataFrame:

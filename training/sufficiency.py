@@ -130,7 +130,7 @@ def _happened(workspace: Workspace, number: int, day: date) -> str:
 def _cancelled(workspace: Workspace, number: int, day: date) -> str:
     """SQL aggregates over cancellations: whether a customer had left, and whether the customer left in the window."""
     window = _in_churn_window(workspace, day)
-    return f"bool_or(known_day < DATE '{day}') AS gone_{number}, bool_or({window}) AS cancelled_{number}"
+    return f"{labels.has_left(day)} AS gone_{number}, bool_or({window}) AS cancelled_{number}"
 
 
 def _in_churn_window(workspace: Workspace, day: date) -> str:
@@ -158,7 +158,8 @@ def _signed_up(workspace: Workspace) -> str:
 
 def _cancellations(workspace: Workspace, as_of: date) -> str:
     if workspace.churn.kind != "event":
-        return "(SELECT NULL::VARCHAR AS customer_id, NULL::DATE AS day, NULL::DATE AS known_day LIMIT 0)"
+        nothing = ("day", "known_day", "back_day", "runs_until")
+        return f"(SELECT NULL::VARCHAR AS customer_id, {', '.join(f'NULL::DATE AS {n}' for n in nothing)} LIMIT 0)"
     return labels.cancellations(workspace, as_of)
 
 

@@ -165,6 +165,7 @@ def _different(column: str, days: int) -> str:
 
 
 def _engagement() -> dict[str, str]:
+    back = f"({_since('e.occurred_at', 'occurred_at')})"
     last = _own("rating", "event", "rating IS NOT NULL ORDER BY occurred_at DESC, interaction_id DESC LIMIT 1")
     mean = _own("avg(rating)", "event", "age <= 365")
     sent = "kind IN ('email_sent', 'campaign_contact')"
@@ -179,7 +180,7 @@ def _engagement() -> dict[str, str]:
         "days_since_interaction": _own("min(age)", "event", f"NOT {sent}"),
         "days_since_visit": _own("min(age)", "event", "kind = 'visit'"),
         "days_since_complaint": _own("min(age)", "event", "kind = 'complaint'"),
-        "days_since_cancellation": _own("max(age)", "event", "kind = 'cancellation'"),
+        "days_since_cancellation": _own("max(age)", "event AS e", f"kind = 'cancellation' AND NOT {back}"),
         "n_open_complaints": f"CASE WHEN {keeps_resolutions} THEN {still_open} END",
         "days_to_resolve_365d": _own(days, "event", "kind = 'complaint' AND resolved AND age <= 365"),
         "satisfaction_365d": mean,
@@ -195,6 +196,13 @@ def _engagement() -> dict[str, str]:
         "coupon_redemption_rate_365d": _rate("coupon_redeemed", "campaign_contact"),
         "days_since_contact": _own("min(age)", "event", sent),
     }
+
+
+def _since(then: str, bought: str) -> str:
+    """Whether customer `k` bought, or signed up, later than `then`."""
+    signed_up = "SELECT * FROM customers WHERE customer_id = k.customer_id AND signed_up_at < :as_of"
+    lines = f"SELECT * FROM line WHERE customer_id = k.customer_id AND amount >= 0 AND {bought} > {then}"
+    return f"EXISTS ({lines}) OR EXISTS ({signed_up} AND {bought.replace('occurred_at', 'signed_up_at')} > {then})"
 
 
 def _counted(kind: str, days: int) -> str:
@@ -215,7 +223,9 @@ def _profile() -> dict[str, str]:
         "days_to_first_transaction": f"max({signed_up} - {first}, 0)",
         "profiling_consent": f"coalesce((SELECT profiling_consent FROM {row}), 0)",
         "days_since_contract_end": f"""(SELECT julianday(:as_of) - julianday(date(contract_ends_at)) FROM {row}
-            AND contract_ends_at < :as_of)""",
+            AND contract_ends_at < :as_of AND NOT ({_since("date(contract_ends_at)", "date(occurred_at)")}))""",
+        "days_until_contract_end": f"""(SELECT julianday(date(contract_ends_at)) - julianday(:as_of) FROM {row}
+            AND contract_ends_at >= :as_of)""",
         "attribute_city": """(SELECT CASE WHEN city IS NOT NULL THEN
             (SELECT count(DISTINCT city) FROM customers AS other WHERE other.city < mine.city) END
             FROM customers AS mine WHERE customer_id = k.customer_id AND coalesce(signed_up_at, '') < :as_of)""",

@@ -74,6 +74,18 @@ def test_a_cancellation_is_as_old_as_the_first(tmp_path: Path) -> None:
     assert engagement_of(tmp_path, make_interactions(rows)).loc["a", "days_since_cancellation"] == 21
 
 
+def test_a_cancellation_holds_until_a_purchase_after_it(tmp_path: Path) -> None:
+    """Who bought since came back, and left again with the next one; the value of a cancellation is no rating."""
+    rows = [("shopper", "2024-05-20", "cancellation"), ("shopper", "2024-06-20", "cancellation"),
+            ("back", "2024-05-20", "cancellation")]  # fmt: skip
+    lines = pd.concat([LINES, make_transactions([("back", "2024-06-01", 1.0)], transaction_id="t9")])
+    events = make_interactions(rows, value=[1.0, 2.0, 3.0])
+    shop = open_shop(tmp_path, {"transactions": lines, "interactions": events})
+    found = family_at(shop, engagement, AS_OF)
+    assert found["days_since_cancellation"].dropna().to_dict() == {"shopper": 11}
+    assert found["satisfaction_last"].isna().all()
+
+
 def test_an_unknown_kind_is_an_interaction(tmp_path: Path) -> None:
     """A shop's own kind of event is counted as being in touch, though not by its name."""
     found = engagement_of(tmp_path, make_interactions([("a", "2024-06-20", "forum_post")])).loc["a"]

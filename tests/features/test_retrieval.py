@@ -148,7 +148,8 @@ def test_items_come_in_the_order_of_their_keys_with_null_for_what_was_never_boug
 
 def test_no_model_sees_treatment_or_consent(shop: Shop) -> None:
     """The services of the customer models hold every feature but what the marketer did and the customer allowed."""
-    hidden = {feature.name for feature in TREATMENT} | {"profiling_consent", "days_since_contract_end"}
+    hidden = {feature.name for feature in TREATMENT} | {"profiling_consent"}
+    hidden |= {"days_since_contract_end", "days_until_contract_end"}
     for service in ("churn_v1", "lifetime_value_v1"):
         projections = shop.store.get_feature_service(service).feature_view_projections
         seen = {field.name for projection in projections for field in projection.features}

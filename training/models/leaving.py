@@ -75,8 +75,11 @@ class Leaving:
 
     def _gone(self, inputs: Inputs, vectors: Vectors) -> tuple[NDArray[np.bool_], str]:
         if self.is_event:
-            ended = (inputs.column(vectors, f"days_since_{end}") for end in ("cancellation", "contract_end"))
-            return ~np.all([np.isnan(days) for days in ended], axis=0), "already churned: cancelled"
+            cancelled, ended, runs = (
+                ~np.isnan(inputs.column(vectors, name))
+                for name in ("days_since_cancellation", "days_since_contract_end", "days_until_contract_end")
+            )
+            return (cancelled & ~runs) | ended, "already churned: cancelled"
         silence = np.nan_to_num(inputs.column(vectors, "days_since_last_purchase"), nan=np.inf)
         if self.patience is None:
             return silence > self.active_window, f"already churned: no purchase in the last {self.active_window} days"

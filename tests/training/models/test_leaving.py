@@ -10,15 +10,17 @@ from perennial.settings import Churn
 from training.models.customer_model import Inputs
 from training.models.leaving import SHORTEST, Leaving
 
-NAMES = ("n_purchases", "days_since_last_purchase", "gap_mean", "days_since_cancellation", "days_since_contract_end")
+NAMES = ("n_purchases", "days_since_last_purchase", "gap_mean", "days_since_cancellation", "days_since_contract_end",
+         "days_until_contract_end")  # fmt: skip
 INPUTS = Inputs(NAMES, NAMES)
 NEVER = np.nan
 
 
 def customer(
-    purchases: float, silence: float, gap: float = NEVER, cancelled: float = NEVER, ended: float = NEVER
-) -> NDArray[np.float32]:
-    return np.array([[purchases, silence, gap, cancelled, ended]], dtype=np.float32)
+    purchases: float, silence: float, gap: float = NEVER, cancelled: float = NEVER, ended: float = NEVER,
+    runs: float = NEVER,
+) -> NDArray[np.float32]:  # fmt: skip
+    return np.array([[purchases, silence, gap, cancelled, ended, runs]], dtype=np.float32)
 
 
 def refusal(churn: Churn, vector: NDArray[np.float32]) -> str | None:
@@ -46,8 +48,11 @@ PERSONAL = Churn(inactivity="personal", patience=3, horizon=90)
         (Churn(kind="event"), customer(9, 400, 20), None),
         (Churn(kind="event"), customer(9, 4, 20, cancelled=3), "already churned: cancelled"),
         (Churn(kind="event"), customer(9, 4, 20, ended=3), "already churned: cancelled"),
-        # Cancelled before the first purchase: gone all the same, and never scored.
-        (Churn(kind="event"), customer(1, 2, cancelled=30), "already churned: cancelled"),
+        # Under a contract that runs, be it the old one under notice or the next one, nobody has left yet.
+        (Churn(kind="event"), customer(9, 4, 20, cancelled=30, runs=0), None),
+        (Churn(kind="event"), customer(9, 4, 20, runs=90), None),
+        # Cancelled, and never bought.
+        (Churn(kind="event"), customer(NEVER, NEVER, cancelled=30), "already churned: cancelled"),
     ],
 )  # fmt: skip
 def test_who_is_not_asked_about_and_why(churn: Churn, vector: NDArray[np.float32], reason: str | None) -> None:
