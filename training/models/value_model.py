@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from perennial.settings import Boosting
-from training.models.buy_till_you_die import BuyTillYouDie, Outlook
+from training.models.buy_till_you_die import BuyTillYouDie, History, Outlook
 from training.models.customer_model import Inputs, PyFunc, Stored, binned, boosted, logit, predicted, sigmoid
 
 Floats = NDArray[np.floating]
@@ -32,6 +33,7 @@ _EDGES = (*np.linspace(0, 0.95, 20), 0.975, 0.99, 1.0)
 """Quantiles between which outcomes are averaged; few customers bring much of the total, so the top is cut finer."""
 _FEWEST = 40
 _SMALL = 1e-6
+_SMALLEST = 1e-9  # purchases that a ratio can be taken of
 _HISTORY_WEIGHT, _PACE_WEIGHT = 0.2, 0.2
 """Of the history's own value and of last year's pace in the spend: trees cannot say more than they have seen."""
 
@@ -44,6 +46,13 @@ class Forecast(NamedTuple):
     value: Floats
     low: Floats
     high: Floats
+
+
+class Growth(NamedTuple):
+    """What a window brings over what the taught one does, per customer."""
+
+    purchases: Floats
+    value: Floats
 
 
 class Shown(NamedTuple):
@@ -171,21 +180,22 @@ class ValueModel:
         """
         days = horizon or self.horizon
         taught = self.outlook(vectors, self.taught_horizon) if taught is None else taught
-        outlook = taught if days == self.taught_horizon else self.outlook(vectors, days)
-        purchases: Floats
-        value: Floats
-        if self.boosters:
-            shown = Shown.of(self.inputs, vectors, taught, self.taught_horizon)
-            longer = self._carried(outlook, shown.outlook, days)
-            purchases = predicted(self.boosters["purchases"], shown.design) * longer * self.purchases_level
-            discount = self._mean_discount(days) / self._mean_discount(self.taught_horizon)
-            value = self.relative(shown) * longer * self.level * discount
-        else:
-            purchases = outlook.expected_purchases
-            value = outlook.value * self._mean_discount(days) * self.worth
-        known = ~np.isnan(outlook.p_alive)
-        columns = (purchases, value, *self._bounds(value, days))
-        return Forecast(outlook.p_alive, *(np.where(known, column, np.nan) for column in columns))
+        own = self._growth(vectors, taught, self.horizon)
+        asked = own if days == self.horizon else self._growth(vectors, taught, days)
+        purchases, value = self._in_taught_window(vectors, taught)
+        bounds = self._bounds(value * own.value, asked.value / own.value)
+        columns = (purchases * asked.purchases, value * asked.value, *bounds)
+        known = ~np.isnan(taught.p_alive)
+        return Forecast(taught.p_alive, *(np.where(known, column, np.nan) for column in columns))
+
+    def _in_taught_window(self, vectors: NDArray[np.float32], taught: Outlook) -> tuple[Floats, Floats]:
+        """Purchases and value."""
+        if not self.boosters:
+            _, discounted = self._expected(vectors, taught, self.taught_horizon)
+            return taught.expected_purchases, discounted * taught.expected_spend * self.worth
+        shown = Shown.of(self.inputs, vectors, taught, self.taught_horizon)
+        purchases = predicted(self.boosters["purchases"], shown.design) * self.purchases_level
+        return purchases, self.relative(shown) * self.level
 
     def outlook(self, vectors: NDArray[np.float32], horizon: int) -> Outlook:
         return self.history_model.outlook(self.inputs.history(vectors), horizon)
@@ -228,31 +238,63 @@ class ValueModel:
         own[:, names.index("spend_365d")] += shap[:, count:-1].sum(axis=1)
         return names, own
 
-    def _bounds(self, value: Floats, days: int) -> tuple[Floats, Floats]:
-        """Those of the trained horizon; of another one in proportion to its length."""
+    def _bounds(self, value: Floats, longer: Floats) -> tuple[Floats, Floats]:
+        """Bounds of `longer` times what the trained horizon brings, the `value`, from those of the trained horizon.
+
+        How far they lie from the value grows with it, in shorter windows with its root, as a count's scatter does. So
+        they never fall with the horizon. Nor does a lower bound below nothing: what may still be sent back was
+        bought before.
+        """
         if self.spread is None:
             return np.full_like(value, np.nan), np.full_like(value, np.nan)
-        unit = self.level * days / self.horizon
-        low, high = self.spread.bounds(value / unit)
-        return low * unit, high * unit
+        low, high = (bound * self.level for bound in self.spread.bounds(value / self.level))
+        width, reached = np.maximum(longer, np.sqrt(longer)), value * longer
+        above_nothing = np.maximum(reached - (value - low) * width, 0)
+        low = np.where(low < 0, low, above_nothing)
+        return np.minimum(low, reached), np.maximum(reached + (high - value) * width, reached)
 
-    def _carried(self, outlook: Outlook, taught: Outlook, days: int) -> Floats:
+    def _growth(self, vectors: NDArray[np.float32], taught: Outlook, days: int) -> Growth:
         """From the taught window to `days`, as each history has it, and as the shop's calendar had it a year ago."""
+        even = np.full(len(vectors), days / self.taught_horizon)
         if days == self.taught_horizon:
-            return np.ones(len(outlook.p_alive))
-        even = np.full(len(outlook.p_alive), days / self.taught_horizon)
-        usable = taught.expected_purchases > 1e-9
-        longer = np.divide(outlook.expected_purchases, taught.expected_purchases, out=even, where=usable)
-        return longer * self._season(days) / self._season(self.taught_horizon)
+            return Growth(even, even)
+        both = zip(
+            self._expected(vectors, taught, days), self._expected(vectors, taught, self.taught_horizon), strict=True
+        )
+        return Growth(*(np.divide(asked, own, out=even.copy(), where=own > _SMALLEST) for asked, own in both))
 
-    def _season(self, days: int) -> float:
-        months = np.arange(1, len(self.seasons) + 1) * MONTH
-        return float(np.interp(days, months, self.seasons)) if self.seasons else 1.0
+    def _expected(self, vectors: NDArray[np.float32], taught: Outlook, days: int) -> tuple[Floats, Floats]:
+        """Purchases that histories expect in `days` days, weighed by the shop's months a year ago; and discounted.
 
-    def _mean_discount(self, days: int) -> float:
-        """The mean of (1 + rate)^-years over the window, purchases being spread evenly over it."""
-        force = np.log1p(self.discount_rate) * days / 365
-        return float(-np.expm1(-force) / force) if force else 1.0
+        A sum over months, of which none takes anything away: neither ever falls with the days.
+        """
+        ends = self._ends(days)
+        steps = np.diff(self._purchases_by(vectors, taught, ends), axis=0, prepend=0.0).clip(min=0.0)
+        month = np.arange(len(ends))
+        calendar = self._calendar[month % len(self._calendar)]
+        discount = (1 + self.discount_rate) ** (-(month + 0.5) * MONTH / 365)
+        return calendar @ steps, (calendar * discount) @ steps if self.discount_rate else calendar @ steps
+
+    def _ends(self, days: int) -> list[int]:
+        """The days on which the months end, the last with the window; one, where all months are alike."""
+        alike = not self.seasons and not self.discount_rate
+        return [days] if alike else [*range(MONTH, days, MONTH), days]
+
+    @cached_property
+    def _calendar(self) -> Floats:
+        """Each month's sales a year ago over an even share; a month in which more came back than was sold is nothing."""
+        if not self.seasons:
+            return np.ones(1)
+        sold = np.arange(1, len(self.seasons) + 1) * self.seasons
+        return np.diff(sold, prepend=0.0).clip(min=0.0)
+
+    def _purchases_by(self, vectors: NDArray[np.float32], taught: Outlook, ends: Sequence[int]) -> Floats:
+        """A row for each end of a window, a column for each customer."""
+        if list(ends) == [self.taught_horizon]:
+            return taught.expected_purchases[np.newaxis]
+        history = History(*(np.tile(column, len(ends)) for column in self.inputs.history(vectors)))
+        found = self.history_model.outlook(history, np.repeat(ends, len(vectors)).astype(float))
+        return found.expected_purchases.reshape(len(ends), len(vectors))
 
     def save(self, folder: Path) -> None:
         parameters = {
