@@ -40,7 +40,7 @@ METRICS: dict[str, Callable[[Floats, Floats], float]] = {
 }
 COUNT = "count"
 LOW_IS_GOOD = ("dec_wape", "bias")
-NOMINAL, TOLERANCE = 0.8, 0.03
+TOLERANCE = 0.03
 WORLD_ENDS, WORLD_HORIZON = date(2025, 1, 1), 90
 WORLD_AS_OF = WORLD_ENDS - timedelta(days=WORLD_HORIZON)
 LEAST_REGRET = 0.02
@@ -147,10 +147,11 @@ def _measured(run: Finished, contenders: list[Answer], to_reach: dict[str, float
     answers = [replace(answer, name=answer.name.removeprefix("silence / ")) for answer in [*contenders, run.ours]]
     rows = {answer.name: _figures(run, answer) for answer in answers}
     _print_table(rows, _intervals(run), to_reach)
-    coverage = _coverage(run)
-    shown = " ".join(f"{share:.2f}{_mark(abs(share - NOMINAL) <= TOLERANCE)}" for share in coverage[1:])
+    coverage, stated = _coverage(run), run.workspace.lifetime_value.interval
+    shown = " ".join(f"{share:.2f}{_mark(abs(share - stated) <= TOLERANCE)}" for share in coverage[1:])
     print(
-        f"value within its 80 % bounds: {coverage[0]:.3f}; from the lowest tenth of predictions to the highest: {shown}"
+        f"value within its {100 * stated:g} % bounds: {coverage[0]:.3f}; from the lowest tenth of predictions to the"
+        f" highest: {shown}"
     )
     return {"workspace": run.workspace.name, "as_of": str(run.as_of), "seconds": run.seconds,
             "gigabytes": run.gigabytes, "figures": rows, "to_reach": to_reach, "coverage": coverage}  # fmt: skip

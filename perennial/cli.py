@@ -57,12 +57,17 @@ AsOf = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", help="File to write; the terminal if absent.")]
 
 
-class Kind(StrEnum):
-    """The three models, as the command line spells them."""
+def _kind(name: str) -> str:
+    """A kind of model, as it is typed."""
+    try:
+        return registry.as_kind(name)
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem)) from problem
 
-    churn = "churn"
-    lifetime_value = "lifetime-value"
-    cross_sell = "cross-sell"
+
+_SPELT = "churn|lifetime-value|cross-sell"
+OneModel = Annotated[str, typer.Argument(parser=_kind, metavar=_SPELT, help="The model.")]
+AnyModel = Annotated[str | None, typer.Argument(parser=_kind, metavar=_SPELT, help="One model; all if absent.")]
 
 
 class Format(StrEnum):
@@ -246,7 +251,7 @@ def snapshot(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf
 
 @app.command()
 def train(
-    config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
+    config: Config, kind: AnyModel = None,
     tune: Annotated[int, typer.Option(min=0, help="Try so many ways to learn, and take the best.")] = 0,
     features: Annotated[str | None, typer.Option(help="Show the model only these, or families of them.")] = None,
     overrides: Set = [], home: Home = None, as_of: AsOf = None,
@@ -258,9 +263,9 @@ def train(
     if features is not None:
         if kind is None:
             raise SettingsError("--features are those of one model: perennial train churn --features ...")
-        overrides = [*overrides, f"{_model(kind)}.features=[{features}]"]
+        overrides = [*overrides, f"{kind}.features=[{features}]"]
     workspace = _open(config, overrides, home)
-    kinds = [_model(kind)] if kind else [*registry.KINDS]
+    kinds = [kind] if kind else [*registry.KINDS]
     with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
         _snapshot(workspace, day, say, kinds, kinds if tune else [])
@@ -297,7 +302,7 @@ def backtest(
 
 @app.command()
 def promote(
-    config: Config, kind: Annotated[Kind | None, typer.Argument(help="One model; all of them if absent.")] = None,
+    config: Config, kind: AnyModel = None,
     version: Annotated[str | None, typer.Option(help="The latest if absent.")] = None,
     force: Annotated[str | None, typer.Option(help="Why it is to answer whatever the gate says; recorded.")] = None,
     overrides: Set = [], home: Home = None,
@@ -315,7 +320,7 @@ def promote(
     refused = 0
     with _alone(workspace):
         tracker = registry.client()
-        kinds = [_model(kind)] if kind else [k for k in registry.KINDS if registry.has_versions(tracker, workspace, k)]
+        kinds = [kind] if kind else [k for k in registry.KINDS if registry.has_versions(tracker, workspace, k)]
         if not kinds:
             raise CheckFailed(f"{workspace.name} has no registered model; `perennial train` makes one")
         for name in kinds:
@@ -387,7 +392,7 @@ def reproduce(
 
 @app.command()
 def rollback(
-    config: Config, kind: Annotated[Kind, typer.Argument(help="The model.")],
+    config: Config, kind: OneModel,
     overrides: Set = [], home: Home = None,
 ) -> None:  # fmt: skip
     """Let the version that answered before the champion answer again.
@@ -398,7 +403,7 @@ def rollback(
 
     workspace = _open(config, overrides, home)
     with _alone(workspace):
-        champion = take_back(_tracker(), workspace, _model(kind))
+        champion = take_back(_tracker(), workspace, kind)
     typer.echo(f"{champion.name} version {champion.version} is champion again; `perennial score` lets lists follow")
 
 
@@ -821,10 +826,6 @@ def demo(
     from perennial.demo import demo as show
 
     show(customers, port)
-
-
-def _model(kind: Kind) -> str:
-    return kind.value.replace("-", "_")
 
 
 def _note(

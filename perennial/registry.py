@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 KINDS = ("churn", "lifetime_value", "cross_sell")
 
 
+def as_kind(name: str) -> str:
+    """The kind of model that a name means, written with an underscore or a dash.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    found = name.replace("-", "_")
+    if found not in KINDS:
+        raise ValueError(f"{name!r} is no kind of model; there are {', '.join(KINDS)}")
+    return found
+
+
 def client() -> MlflowClient:
     """The MLflow of MLFLOW_TRACKING_URI, or of `mlruns/mlflow.db` below the current folder.
 
@@ -36,7 +48,7 @@ def client() -> MlflowClient:
 
 def model_name(workspace: Workspace, kind: str) -> str:
     """The registered model's name: one registry holds many workspaces."""
-    return f"{workspace.name}.{kind}"
+    return f"{workspace.name}.{as_kind(kind)}"
 
 
 def champion(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion | None:

@@ -232,7 +232,10 @@ class Promotion(_Model):
         " `better` beyond noise, as every other version must",
     )
     calibration_loss: float = Field(
-        default=0.01, ge=0, le=1, description="how much further off probabilities, or the total value, may be"
+        default=0.01,
+        ge=0,
+        le=1,
+        description="how much further off probabilities may be (0.01 is one point), or the total value (1 %)",
     )
     segment_loss: float = Field(
         default=0.02, ge=0, le=1, description="how much of the main metric a segment may lose (auc, ngini, ndcg)"
@@ -525,6 +528,7 @@ def read(path: Path, overrides: Sequence[str] = (), home: Path | None = None) ->
         raise SettingsError(f"{path} cannot be read as YAML: {problem}") from problem
     if not isinstance(raw, dict):
         raise SettingsError(f"{path} must hold `name:` and `tables:`; it holds {type(raw).__name__}")
+    raw = _spelt(raw, str(path))
     for override in overrides:
         _apply(raw, override)
     if home is not None:
@@ -547,11 +551,29 @@ def of_home(home: Path) -> Workspace:
 def parse(raw: Mapping[str, Any], where: str) -> Workspace:
     """A workspace from plain data; environment variables in its texts are filled in, but for addresses."""
     try:
-        expanded = {key: value if key in _AS_WRITTEN else filled(value, where) for key, value in raw.items()}
+        named = _spelt(raw, where)
+        expanded = {key: value if key in _AS_WRITTEN else filled(value, where) for key, value in named.items()}
         return Workspace.model_validate(expanded)
     except ValidationError as problem:
         lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {_message(e)}" for e in problem.errors()[:5]]
         raise SettingsError(f"{where} has {problem.error_count()} wrong setting(s):\n" + "\n".join(lines)) from None
+
+
+def _spelt(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """With the groups by their names, which may be written with a dash: `lifetime-value`.
+
+    Raises:
+        SettingsError: a group is there in both spellings.
+    """
+    twice = [key for key in raw if _name_of(key) != key and _name_of(key) in raw]
+    if twice:
+        raise SettingsError(f"{where}: `{twice[0]}` and `{_name_of(twice[0])}` are the same group; write it once")
+    return {_name_of(key): value for key, value in raw.items()}
+
+
+def _name_of(key: str) -> str:
+    name = str(key).replace("-", "_")
+    return name if name in Workspace.model_fields else key
 
 
 def _message(error: Any) -> str:
@@ -581,6 +603,7 @@ def _meant(location: Sequence[str | int]) -> str:
 def _apply(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     *parents, last = key.split(".")
+    parents[:1] = map(_name_of, parents[:1])
     if not separator or not all((*parents, last)):
         raise SettingsError(f"--set {override}: expected key.path=value, for example --set churn.horizon=60")
     node = raw

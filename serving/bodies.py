@@ -132,6 +132,11 @@ class EventsAnswer(BaseModel):
     repeated: int = Field(description="how many were, with the same content")
 
 
+def _underscored(name: Any) -> Any:
+    """`lifetime-value` is `lifetime_value`."""
+    return name.replace("-", "_") if isinstance(name, str) else name
+
+
 class ListQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -146,8 +151,8 @@ class ListQuery(BaseModel):
     category: Id | None = Field(
         None, description="only who bought of this in the last 365 days: a category, or an item where items are ranked"
     )
-    sort: Literal["value_at_risk", "churn_probability", "lifetime_value"] = Field(
-        "value_at_risk", description="highest first"
+    sort: Annotated[Literal["value_at_risk", "churn_probability", "lifetime_value"], BeforeValidator(_underscored)] = (
+        Field("value_at_risk", description="highest first")
     )
     cursor: Annotated[str, StringConstraints(max_length=2_000)] | None = Field(
         None, description="where the last page ended, from its header `Link`"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features import snapshot
-from perennial.registry import KINDS
+from perennial.registry import KINDS, as_kind
 from perennial.settings import Workspace
 from training import (
     backtest,
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 def cutoffs(workspace: Workspace, as_of: date, kinds: Sequence[str] = KINDS) -> list[date]:
     """Every as_of whose snapshot the trainings at `as_of` need, `as_of` itself last."""
-    found = [cross_sell.cutoffs(workspace, as_of)] if "cross_sell" in kinds else []
-    if {*kinds} - {"cross_sell"}:
+    wanted = set(map(as_kind, kinds))
+    found = [cross_sell.cutoffs(workspace, as_of)] if "cross_sell" in wanted else []
+    if wanted - {"cross_sell"}:
         found.append(datasets.cutoffs(workspace, as_of))
     return [*sorted({day for days in found for day in days}), as_of]
 
@@ -66,7 +67,7 @@ def train(
     def dataset() -> datasets.Dataset:
         return datasets.load(store, workspace, as_of)
 
-    for kind in kinds:
+    for kind in map(as_kind, kinds):
         settings, reported = workspace, None
         if trials:
             settings, plan = tuning.tune(store, workspace, tracker, kind, as_of, data, trials, progress)
@@ -96,6 +97,7 @@ def fit(store: FeatureStore, workspace: Workspace, kind: str, as_of: date) -> Ch
     Raises:
         CheckFailed: it cannot be learnt.
     """
+    kind = as_kind(kind)
     if kind == "cross_sell":
         return cross_sell.train(workspace, as_of)
     data = datasets.load(store, workspace, as_of)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perennial.registry import challenger, champion, model_name
+from perennial.registry import as_kind, challenger, champion, model_name
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training.contest import Condition, Contest, as_the_first, costs
@@ -53,6 +53,7 @@ def judge(
     Raises:
         CheckFailed: there is no such version, or it could not answer here.
     """
+    kind = as_kind(kind)
     found = version_of(tracker, workspace, kind, version)
     asked = Version.of(tracker, workspace, kind, found)
     reigning = champion(tracker, workspace, kind)
@@ -101,6 +102,7 @@ def promote(
     Raises:
         CheckFailed: there is no such version, or it could not answer here: no reason is good enough for that.
     """
+    kind = as_kind(kind)
     found = version_of(tracker, workspace, kind, version)
     usable(tracker, workspace, kind, found)
     number, reigning = str(found.version), champion(tracker, workspace, kind)
@@ -123,6 +125,7 @@ def rollback(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVer
     Raises:
         CheckFailed: there is no champion, none before it, or that one could not answer here; nothing has changed then.
     """
+    kind = as_kind(kind)
     name, reigning = model_name(workspace, kind), champion(tracker, workspace, kind)
     if reigning is None:
         raise CheckFailed(f"{name} has no champion to roll back")

@@ -6,7 +6,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from features import candidates, online, snapshot
-from perennial.registry import champion, model_name
+from perennial.registry import as_kind, champion, model_name
 from perennial.settings import Workspace
 from training import tracking
 
@@ -23,6 +23,7 @@ def due(tracker: MlflowClient, workspace: Workspace, kind: str, as_of: date, dri
 
     `drift` says whether what moved since it was trained matters to the models.
     """
+    kind = as_kind(kind)
     reigning = champion(tracker, workspace, kind)
     if reigning is None:
         return "there is no champion yet"

@@ -200,7 +200,8 @@ def training_run(tracker: MlflowClient, text: str) -> Run:
 
     name, slash, number = text.rpartition("/")
     try:
-        run = tracker.get_run(str(tracker.get_model_version(name, number).run_id) if slash else text)
+        found = tracker.get_model_version(name.replace("-", "_"), number).run_id if slash else text
+        run = tracker.get_run(str(found))
     except MlflowException as problem:
         if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             models = sorted(f"{model.name}/1" for model in tracker.search_registered_models())

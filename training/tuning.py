@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from perennial.registry import as_kind
 from perennial.settings import Boosting, Workspace
 from perennial.storage import CheckFailed
 from training import backtest, cross_sell, datasets, offer_backtest, tracking
@@ -107,7 +108,7 @@ def _plan_of_offers(workspace: Workspace, as_of: date) -> Plan | None:
 
 def cutoffs(workspace: Workspace, kind: str, as_of: date) -> list[date]:
     """Every as_of whose snapshot a tuning needs beside those of the training."""
-    if kind != "cross_sell":
+    if as_kind(kind) != "cross_sell":
         return backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs + _DATES)
     wanted = offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs + _DATES)
     return sorted({*wanted, *(day for learnt_from in wanted.values() for day in learnt_from)})
@@ -124,6 +125,7 @@ def tune(
     Raises:
         CheckFailed: as in `plan`.
     """
+    kind = as_kind(kind)
     chosen = plan(workspace, kind, as_of)
     say(f"{kind}: tuning on {', '.join(map(str, chosen.tuned))}; reported on {', '.join(map(str, chosen.reported))}")
     name = _name(workspace, kind, as_of, data, chosen)

@@ -91,6 +91,24 @@ def test_help_explains_with_an_example_that_works(command: str, perennial) -> No
     assert all(len(re.split(r"\s{2,}", line.strip())) > 1 for line in described), done.stdout
 
 
+def test_a_model_is_named_with_a_dash_or_an_underscore(  # type: ignore[no-untyped-def]
+    shop: Path, perennial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command that names one understands both; any other name is explained."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    for kind in ("lifetime_value", "lifetime-value", "cross_sell", "cross-sell"):
+        name, where = kind.replace("-", "_"), f"-c {shop} --home {tmp_path}/home"
+        for line, told in (
+            (f"promote {kind} {where}", f"shop.{name} has no version yet"),
+            (f"rollback {kind} {where}", f"shop.{name} has no champion to roll back"),
+            (f"train {kind} {where} --as-of 2024-03-01", "no rows of transactions are in"),
+        ):
+            done = perennial(line)
+            assert (done.code, told in done.stderr) == (1, True), done
+        wrong = perennial(f"promote {kind}s -c {shop}")
+        assert (wrong.code, f"'{kind}s' is no kind of model; there are churn," in wrong.stderr) == (2, True), wrong
+
+
 _ASK = """
 import sys, time
 from perennial import cli

@@ -74,6 +74,24 @@ def test_an_override_wins_over_the_file(tmp_path: Path, override: str, value: ob
     assert found == value
 
 
+@pytest.mark.parametrize("group", ["lifetime_value", "lifetime-value"])
+@pytest.mark.parametrize("override", ["lifetime_value.discount_rate=0.1", "lifetime-value.discount_rate=0.1"])
+def test_a_group_may_be_written_with_a_dash(tmp_path: Path, group: str, override: str) -> None:
+    """As the command line writes the models' names: in the file, over it, and in plain data, it is the same group."""
+    found = read(shop(tmp_path, f"{group}: {{horizon: 30, discount_rate: 0.2}}\n"), [override]).lifetime_value
+    assert (found.horizon, found.discount_rate) == (30, 0.1)
+    assert (
+        parse({"name": "shop", "tables": {"transactions": {"path": "x"}}, "cross-sell": {"top": 3}}, "x").cross_sell.top
+        == 3
+    )
+
+
+def test_a_group_in_both_spellings_is_refused(tmp_path: Path) -> None:
+    """Neither is taken for the one that was meant."""
+    with pytest.raises(SettingsError, match="`cross-sell` and `cross_sell` are the same group; write it once"):
+        read(shop(tmp_path, "cross_sell: {top: 3}\ncross-sell: {horizon: 30}\n"))
+
+
 def test_overrides_leave_the_rest_of_their_group(tmp_path: Path) -> None:
     """One key of a group is overridden, its neighbours stay."""
     workspace = read(shop(tmp_path, "churn: {horizon: 30, gap: 3}\n"), ["churn.horizon=60"])
