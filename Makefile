@@ -20,6 +20,7 @@ setup: .venv/.ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	( $(BIN)/pip install -q $(UV) && $(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock ) \
 	  || $(BIN)/pip install -q --require-hashes -r requirements.lock
+	! $(BIN)/pip show -q perennial 2>/dev/null || $(BIN)/pip uninstall -q -y perennial  # as it was called before
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 

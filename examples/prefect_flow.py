@@ -1,6 +1,6 @@
 """Perennial under Prefect: `perennial run` as a flow that is retried, logged and scheduled like any other.
 
-    pip install 'perennial[prefect]'
+    pip install 'perennial-crm[prefect]'
     python examples/prefect_flow.py shop.yaml               # every month, until it is stopped
     python examples/prefect_flow.py shop.yaml --once
 

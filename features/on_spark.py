@@ -104,11 +104,11 @@ def check_installed() -> None:
     try:
         import pyspark  # noqa: F401
     except ImportError as problem:
-        raise SettingsError("`engine: spark` needs pyspark: pip install 'perennial[spark]'") from problem
+        raise SettingsError("`engine: spark` needs pyspark: pip install 'perennial-crm[spark]'") from problem
     home = os.environ.get("JAVA_HOME")
     if not shutil.which("java", path=f"{home}/bin" if home else None):
         where = f"in JAVA_HOME, which is {home}" if home else "on the PATH"
-        raise SettingsError(f"`engine: spark` (the extra perennial[spark]) needs Java 17 or newer; none is {where}")
+        raise SettingsError(f"`engine: spark` (the extra perennial-crm[spark]) needs Java 17 or newer; none is {where}")
 
 
 class OnSpark:

@@ -32,7 +32,7 @@ def open_store(workspace: Workspace, patience: float | None = None) -> FeatureSt
     """
     from feast import FeatureStore, RepoConfig
 
-    (workspace.home_path / "feast").mkdir(parents=True, exist_ok=True)
+    storage.make_folder(workspace.home_path / "feast")
     with stores.opened(workspace):
         store = FeatureStore(config=RepoConfig(**stores.feast_settings(workspace, patience=patience)))
         store.refresh_registry()  # Feast would only notice at the first question that it is not there

@@ -145,7 +145,7 @@ def _need(driver: str, key: str) -> None:
         __import__(driver)
     except ImportError as problem:
         raise SettingsError(
-            f"`{key}` needs a driver that is not installed: pip install 'perennial[{extra}]'"
+            f"`{key}` needs a driver that is not installed: pip install 'perennial-crm[{extra}]'"
         ) from problem
 
 

@@ -156,7 +156,7 @@ def _to_file(workspace: Workspace, letter: _Letter) -> str:
     if workspace.alerts.file is not None:
         path = Path(settings.filled(workspace.alerts.file, "alerts.file"))
     lines = [json.dumps(letter.heading | asdict(alert)) for alert in letter.alerts]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(path.parent)
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(f"{line}\n" for line in lines))
     return str(path)

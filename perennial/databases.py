@@ -86,7 +86,7 @@ def _explained(name: str, table: Table) -> Iterator[None]:
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, FileNotFoundError, pa.ArrowException) as problem:
         reason = (str(problem).splitlines() or [""])[0] or type(problem).__name__
         if isinstance(problem, ImportError):
-            reason += "; install the database's driver (PostgreSQL: pip install 'perennial[postgres]')"
+            reason += "; install the database's driver (PostgreSQL: pip install 'perennial-crm[postgres]')"
         raise SettingsError(f"tables.{name}: {origin(table)} cannot be read: {reason}") from problem
 
 

@@ -197,7 +197,7 @@ def open_store(workspace: Workspace) -> EventStore:
     address = settings.filled(workspace.events, "the setting `events`")
     if address == "sqlite":
         path = events_folder(workspace.home_path) / "events.db"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(path.parent)
         engine = sqlalchemy.create_engine(f"sqlite:///{path}")
         sqlalchemy.event.listen(engine, "connect", _durable)
         sqlalchemy.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -229,7 +229,7 @@ def _postgresql(address: str) -> Engine:
         )
     except ImportError as problem:
         raise SettingsError(
-            "`events` needs a driver that is not installed: pip install 'perennial[postgres]'"
+            "`events` needs a driver that is not installed: pip install 'perennial-crm[postgres]'"
         ) from problem
 
 

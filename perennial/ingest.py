@@ -182,7 +182,7 @@ class _Intake:
         self.rules = self._rules()
 
     def run(self) -> Account:
-        self.home.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(self.home)
         try:
             found = [*sources.find(self.name, self.table, self.scratch), *map(sources.handed_over, self._event_files())]
             here = {source.origin for source in found}

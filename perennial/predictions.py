@@ -106,7 +106,7 @@ def _rows(predictions: pd.DataFrame, **same: Any) -> pa.Table:
 def _write(rows: pa.Table, path: Path) -> None:
     """Beside its place and then renamed: a crash loses it whole. Not as `storage.replacing`, whose drafts go when a
     command takes the workspace, while the service writes on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(path.parent)
     draft = path.with_suffix(_DRAFT)
     try:
         pq.write_table(rows, draft, compression="zstd")
@@ -202,7 +202,7 @@ def _size(day: Path) -> int:
 def _alone(home: Path) -> Iterator[Path]:
     """The log's folder, while nobody else reads, puts together or forgets."""
     folder = _folder(home)
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     with (folder / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield folder

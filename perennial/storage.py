@@ -9,9 +9,10 @@ import os
 import re
 import shutil
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import duckdb
 
 # Hidden folders that `replacing` writes drafts in; a killed run leaves them behind.
 _DRAFT = ".draft-"
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _PATIENCE = 5  # seconds that a writer of a database waits for another
 
 
@@ -55,22 +57,38 @@ def quoted_path(path: Path) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` for the block to write a file or a folder at; it takes that place when the block ends well.
 
-    Rename is atomic: a reader sees the old content or the new, also after a crash. A folder cannot be exchanged like
-    that, so one that is there already is refused.
+    Only its owner may read it. Rename is atomic: a reader sees the old content or the new, also after a crash. A folder
+    cannot be exchanged like that, so one that is there already is refused.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; a file is to be written there: move the folder, or name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     folder = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
     try:
         draft = folder / path.name
         yield draft
         for written in (*draft.rglob("*"), draft):
+            _keep_private(written)
             _to_disk(written)
         os.replace(draft, path)
         _to_disk(path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, each for its owner alone, whatever the umask is."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _keep_private(path: Path) -> None:
+    """Takes away what others than the owner may do with a file or a folder."""
+    with suppress(FileNotFoundError, PermissionError):  # a service is at work beside; or it is somebody else's
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        if mode & _OTHERS and not path.is_symlink():
+            path.chmod(mode & ~_OTHERS)
 
 
 def remove(folder: Path) -> None:
@@ -115,7 +133,7 @@ def locked(home: Path, holder: str) -> Iterator[None]:
     Raises:
         InUse: another process is using it.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     with (home / ".lock").open("a+", encoding="utf-8") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,6 +145,8 @@ def locked(home: Path, holder: str) -> Iterator[None]:
         handle.flush()
         for draft in below(home, f"{_DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
+        for path in (home, *below(home, "*")):  # an earlier version let others read
+            _keep_private(path)
         yield
 
 
@@ -145,7 +165,7 @@ def database(path: Path, schema: str) -> sqlite3.Connection:
     A commit outlives a power cut, who reads does not wait for who writes, and what is deleted is overwritten, not just
     unlinked.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):

@@ -24,7 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perennial import privacy, settings
+from perennial import privacy, settings, storage
 from perennial.settings import Service, SettingsError
 from perennial.storage import CheckFailed
 from serving.keys import Keys
@@ -229,7 +229,7 @@ def _set_environment(home: Path, port: int) -> None:
     """Where the service finds the workspace, and where BentoML and its metrics may write."""
     metrics = home / "bentoml" / f"metrics-{port}"
     shutil.rmtree(metrics, ignore_errors=True)  # counts of a process that is gone
-    metrics.mkdir(parents=True)
+    storage.make_folder(metrics)
     os.environ |= {
         "PERENNIAL_HOME": str(home),
         "BENTOML_HOME": str(home / "bentoml"),

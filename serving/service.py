@@ -7,7 +7,6 @@ import gc
 import os
 from collections.abc import Callable
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from perennial import privacy
+from perennial import __version__, privacy
 from perennial.settings import Service, SettingsError
 from serving.access import AsAsked, ByRoute, Guard, Refusal, Refused
 from serving.answers import Answers
@@ -46,7 +45,7 @@ async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _description(_: Request) -> Response:
-    return JSONResponse(described(version("perennial"), str(__doc__)))
+    return JSONResponse(described(__version__, str(__doc__)))
 
 
 def _index(_: Request) -> Response:

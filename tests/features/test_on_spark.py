@@ -46,7 +46,7 @@ def spark_defaults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Spark's own configuration, as a company would write it; one session for the module. Without Spark: skipped."""
     java = shutil.which("java", path=f"{home}/bin" if (home := os.environ.get("JAVA_HOME")) else None)
     if importlib.util.find_spec("pyspark") is None or java is None:
-        message = "pyspark or Java is not installed: pip install 'perennial[spark]'"
+        message = "pyspark or Java is not installed: pip install 'perennial-crm[spark]'"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     folder = tmp_path_factory.mktemp("conf")
     folder.joinpath("spark-defaults.conf").write_text("".join(f"{key} {value}\n" for key, value in QUICK.items()))
@@ -148,6 +148,6 @@ def test_without_spark_a_sentence_names_the_extra(
     else:
         pytest.importorskip("pyspark")
         monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(SettingsError, match=rf"`engine: spark` .*needs {lacking}.*perennial\[spark\]|"
-                       rf"perennial\[spark\]\) needs {lacking}"):  # fmt: skip
+    with pytest.raises(SettingsError, match=rf"`engine: spark` .*needs {lacking}.*perennial-crm\[spark\]|"
+                       rf"perennial-crm\[spark\]\) needs {lacking}"):  # fmt: skip
         snapshot.snapshot(workspace, [AS_OF[0]])

@@ -78,6 +78,7 @@ class Launcher:
         self.folder, self.count = folder, 0
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-W", "ignore", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            umask=0o022,
             env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         )  # fmt: skip
 
@@ -491,6 +492,24 @@ def test_the_list_goes_to_the_terminal_or_a_file_by_its_ending(
     assert pd.read_excel(tmp_path / "new" / "risk.xlsx", dtype=str)["customer_id"].tolist() == customers
     assert written.stdout == f"4 customers in {tmp_path}/new/risk.xlsx\n"
     assert (shown.code, written.code) == (0, 0)
+
+
+def open_to_others(folder: Path) -> list[Path]:
+    """Whatever somebody else than its owner may read, write or enter."""
+    return [path for path in (folder, *folder.rglob("*")) if path.stat().st_mode & 0o077]
+
+
+def test_what_is_about_customers_is_for_its_owner_alone(shop: Shop, undisturbed: Finished, tmp_path: Path) -> None:
+    """All that a run leaves, whoever wrote it, and what is exported; though the umask would let everybody read."""
+    assert open_to_others(undisturbed.home) == []
+    assert any(undisturbed.home.glob("feast/*.db"))
+    out = tmp_path / "new" / "risk.csv"
+    assert risk(shop, undisturbed, "--out", out).code == 0
+    assert open_to_others(out.parent) == []
+    scores = tmp_path / "new" / "scores.parquet"
+    command = ("export", "scores", "-c", shop.config, "--home", undisturbed.home, "--out", scores)
+    assert shop.launcher.run(*command, uri=undisturbed.uri).code == 0
+    assert open_to_others(out.parent) == []
 
 
 def test_a_list_in_a_file_of_unknown_kind_is_refused(shop: Shop, undisturbed: Finished, tmp_path: Path) -> None:

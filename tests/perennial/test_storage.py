@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -55,6 +56,43 @@ def test_a_folder_that_goes_meanwhile_is_passed_over(tmp_path: Path) -> None:
         done.set()
         other.join()
     assert seen == [[tmp_path / "stays" / "a.parquet"]] * 200
+
+
+@pytest.fixture
+def _everybody_reads() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("_everybody_reads")
+def test_what_is_written_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """Files, folders and what is in them, whatever the umask is."""
+    with storage.replacing(tmp_path / "home" / "tables" / "part") as draft:
+        draft.mkdir()
+        (draft / "rows.parquet").write_text("rows")
+    storage.write_json(tmp_path / "home" / "note.json", {})
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
+    assert modes == {
+        "home": "0o700", "tables": "0o700", "part": "0o700", "rows.parquet": "0o600", "note.json": "0o600",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("_everybody_reads")
+def test_a_home_that_others_may_read_is_mended_by_the_next_command(tmp_path: Path) -> None:
+    """An earlier version left it so; what its owner may do stays, and no link is followed out of it."""
+    home, outside = tmp_path / "home", tmp_path / "outside.csv"
+    (home / "scores").mkdir(parents=True)
+    (home / "scores" / "scores.parquet").write_text("rows")
+    (home / "run.sh").touch(mode=0o755)
+    outside.touch(mode=0o644)
+    (home / "link").symlink_to(outside)
+    with storage.locked(home, "a test"):
+        modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (home, *home.rglob("*"))}
+    assert modes == {
+        "home": "0o700", "scores": "0o700", "scores.parquet": "0o600", "run.sh": "0o700", ".lock": "0o600",
+        "link": "0o644",
+    }  # fmt: skip
 
 
 def test_replacing_keeps_the_old_content_when_the_block_fails(tmp_path: Path) -> None:
