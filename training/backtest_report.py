@@ -143,7 +143,7 @@ def parts(found: Evaluation) -> list[Total]:
     """The segments that everyone is in one of, those in none, then everyone, over all judged cutoffs."""
     judged = [cutoff for cutoff in found.judged if isinstance(cutoff, Judged)]
     whole = [np.ones(len(cutoff.customer_ids), dtype=bool) for cutoff in judged]
-    rest = [rows & ~np.any([cutoff.segments[name] for name in cutoff.segments], axis=0)
+    rest = [rows & ~np.any([part for name, part in cutoff.segments.items() if name not in OVERLAPPING], axis=0)
             for cutoff, rows in zip(judged, whole, strict=True)]  # fmt: skip
     outside = Total.of(NO_SEGMENT, judged, rest)
     apart = [total for total in segment_totals(found) if total.name not in OVERLAPPING]

@@ -33,7 +33,7 @@ ROWS = 400
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is planted is plain to see in few."""
-    monkeypatch.setattr(duel, "_DRAWS", 40)
+    monkeypatch.setattr(duel, "_DRAWS", 20)
 
 
 def workspace(promotion: dict[str, Any] | None = None, **groups: Any) -> Workspace:
