@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+import pyarrow as pa
+from ibis.expr.operations import InMemoryTable
 from numpy.typing import NDArray
 
 from features import days, product_affinity, segments
@@ -22,7 +25,7 @@ from perennial import events, storage, verdicts
 from perennial.events import Event, EventStore
 from perennial.settings import Workspace
 from perennial.storage import quoted
-from perennial.tables import CONTRACTS
+from perennial.tables import CONTRACTS, Contract
 
 _MEMORY = 1.0  # gigabytes; the service answers beside it
 _KEPT_QUERIES = 8
@@ -46,10 +49,13 @@ class FreshFeatures:
         self.files: dict[str, list[Path]] = {}
         self.in_days: dict[str, int] = {}
         self.seen = 0
+        self.refused: dict[int, str] = {}
         self.queries: dict[tuple[date, str], str] = {}
+        self._trial_sql: str | None = None
+        self.connection.execute("CREATE TABLE wanted (customer_id VARCHAR)")
 
     def keep_up(self) -> None:
-        """Takes in the days as they lie there now, and the events that they lack.
+        """Takes in the days as they lie there now, and the events that they lack, which `hold` can refuse.
 
         Raises:
             CheckFailed: a batch is at work on the days, or the store of events does not answer.
@@ -59,11 +65,36 @@ class FreshFeatures:
             for kind, query in _SHOP.items():
                 rows = query.format(storage.reader(files[kind]))
                 self.connection.execute(f"CREATE OR REPLACE TABLE shop_{kind} AS {rows}")
-            self._hold_events([], "CREATE OR REPLACE TABLE {} AS")
+            self._stage([])
+            for name in events.TABLES:
+                self.connection.execute(f"CREATE OR REPLACE TABLE new_{name} AS FROM arrived_{name}")
+                both = f"FROM new_{name} UNION ALL FROM arrived_{name}"
+                self.connection.execute(f"CREATE OR REPLACE VIEW tried_{name} AS {both}")
             self.files, self.in_days, self.seen = files, in_days, min(in_days.values())
+            self.refused.clear()
         new = self.store.read("number > :seen", seen=self.seen)
-        self._hold_events([event for event in new if event.number > self.in_days[event.table]], "INSERT INTO {}")
+        self.hold([event for event in new if event.number > self.in_days[event.table]])
         self.seen = max([event.number for event in new], default=self.seen)
+
+    def hold(self, new: Sequence[Event]) -> None:
+        """Takes in events that the days lack; those that cannot be summed up by day stay out, `refused` says why."""
+        for event in new:
+            self.refused.pop(event.number, None)
+        if not new:
+            return
+        try:
+            self._stage(new)
+            self.connection.execute(self._trial())
+        except (duckdb.Error, pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError) as problem:
+            if len(new) == 1:
+                self.refused[new[0].number] = str(problem).splitlines()[0]
+                return
+            half = len(new) // 2
+            self.hold(new[:half])
+            self.hold(new[half:])
+        else:
+            for name in events.TABLES:
+                self.connection.execute(f"INSERT INTO new_{name} FROM arrived_{name}")
 
     def vectors(self, customer_ids: Sequence[str], as_of: date) -> dict[str, NDArray[np.float32]]:
         """The packed vector at `as_of` of each customer who is known then, by id."""
@@ -78,14 +109,23 @@ class FreshFeatures:
     def close(self) -> None:
         self.connection.close()
 
-    def _hold_events(self, new: Sequence[Event], into: str) -> None:
-        """Puts events into tables `new_...`, canonical and with the days that ingest would give them."""
+    def _stage(self, new: Sequence[Event]) -> None:
+        """Puts events into tables `arrived_...`, canonical and with the days that ingest would give them."""
         for name in events.TABLES:
             contract = CONTRACTS[name]
             self.connection.register("arrived", events.as_table(contract, new))
             query = f"SELECT *{verdicts.days(contract, contract.names)} FROM arrived"
-            self.connection.execute(f"{into.format(f'new_{name}')} {query}")
+            self.connection.execute(f"CREATE OR REPLACE TABLE arrived_{name} AS {query}")
             self.connection.unregister("arrived")
+
+    def _trial(self) -> str:
+        """SQL that sums up what was taken in and what `_stage` has put beside it."""
+        if self._trial_sql is None:
+            sums = self._summed("tried", self._none_of(CONTRACTS["products"])).values()
+            self._trial_sql = ";".join(
+                f"CREATE OR REPLACE TEMP TABLE trial AS {ibis.to_sql(rows, 'duckdb')}" for rows in sums
+            )
+        return self._trial_sql
 
     def _query(self, as_of: date) -> str:
         """SQL for a row of each wanted customer; putting it together takes longer than running it, so it is kept."""
@@ -113,28 +153,44 @@ class FreshFeatures:
 
     def _tables(self) -> Tables:
         """The wanted customers' tables: their days and those of their events, which are late: they may share a day."""
-        read = self.backend.read_parquet
-        canonical = {
-            name: segments.canonical(lambda files: read([str(file) for file in files]), self.workspace, CONTRACTS[name])
-            for name in ("customers", "products")
-        }
-        item = segments.item_column(self.workspace)
-        lines = segments.priced(self.backend.table("new_transactions"), canonical["products"], item)
-        interactions = self.backend.table("new_interactions")
-        arrived = {
+        products = self._canonical(CONTRACTS["products"])
+        arrived = self._summed("new", products)
+        wanted = self.backend.table("wanted")
+        own = {kind: _both(self.backend.table(f"own_{kind}"), rows.semi_join(wanted, "customer_id"))
+               for kind, rows in arrived.items()}  # fmt: skip
+        shop = own | {kind: _both(self.backend.table(f"shop_{kind}"), arrived[kind]) for kind in _SHOP}
+        customers = self._canonical(CONTRACTS["customers"]).semi_join(wanted, "customer_id")
+        categories = segments.item_categories(products, segments.item_column(self.workspace))
+        shop_tables = Tables(**shop, customers=customers, categories=categories)
+        return Tables(**own, customers=customers, categories=categories, shop=shop_tables)
+
+    def _summed(self, which: str, products: ir.Table) -> dict[str, ir.Table]:
+        """The days of the events in the tables `<which>_...`."""
+        lines = self.backend.table(f"{which}_transactions")
+        lines = segments.priced(lines, products, segments.item_column(self.workspace))
+        interactions = self.backend.table(f"{which}_interactions")
+        return {
             "item_days": days.item_days(lines).mutate(late=True),
             "customer_days": days.customer_days(lines).mutate(late=True),
             "interaction_days": days.interaction_days(interactions),
             "opinions": days.opinions(interactions),
         }
-        wanted = self.backend.table("wanted")
-        own = {kind: _both(self.backend.table(f"own_{kind}"), rows.semi_join(wanted, "customer_id"))
-               for kind, rows in arrived.items()}  # fmt: skip
-        shop = own | {kind: _both(self.backend.table(f"shop_{kind}"), arrived[kind]) for kind in _SHOP}
-        customers = canonical["customers"].semi_join(wanted, "customer_id")
-        categories = segments.item_categories(canonical["products"], item)
-        shop_tables = Tables(**shop, customers=customers, categories=categories)
-        return Tables(**own, customers=customers, categories=categories, shop=shop_tables)
+
+    def _canonical(self, contract: Contract) -> ir.Table:
+        """A canonical table. What the workspace lacks is empty in SQL alone: a memtable would be gone with the
+        expression that it was part of, and the SQL is kept."""
+        rows = segments.canonical(self._read, self.workspace, contract)
+        if not isinstance(rows.op(), InMemoryTable):
+            return rows
+        return self._none_of(contract)
+
+    def _none_of(self, contract: Contract) -> ir.Table:
+        nothing = self.backend.table("wanted").filter(ibis.literal(False))
+        schema = segments.schema_of(contract)
+        return nothing.select(**{name: ibis.null(kind) for name, kind in schema.items()})
+
+    def _read(self, files: Sequence[Path]) -> ir.Table:
+        return self.backend.read_parquet([str(file) for file in files])
 
 
 def _both(rows: ir.Table, more: ir.Table) -> ir.Table:

@@ -202,10 +202,15 @@ def canonical(
     paths = storage.parts(storage.tables_folder(workspace.home_path, contract.name)) if files is None else files
     if paths and contract.name in workspace.tables.given():
         return read(paths)
+    return ibis.memtable([], schema=schema_of(contract))
+
+
+def schema_of(contract: Contract) -> ibis.Schema:
+    """The columns of a canonical table and their types."""
     schema = {column.name: _IBIS_TYPE[column.type] for column in contract.columns}
     derived = ("day", "known_day") if contract.is_event else ()
     derived = (*derived, *(f"{n[:-3]}_day" for n in contract.names if n in DATED))
-    return ibis.memtable([], schema=ibis.schema(schema | dict.fromkeys(derived, "date")))
+    return ibis.schema(schema | dict.fromkeys(derived, "date"))
 
 
 def _parts(workspace: Workspace, table: str) -> list[str]:
