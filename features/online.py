@@ -64,6 +64,10 @@ class StaleFeatures(FeatureMismatch):
     code = "stale_features"
 
 
+class LostFeatures(StaleFeatures):
+    """The online store does not hold what was published: it was emptied, or is another one now."""
+
+
 @dataclass(frozen=True)
 class Publication:
     """What the online store holds under `view`: the vector of every customer known at `as_of`, `features` in order.
@@ -96,6 +100,13 @@ def publications(home: Path) -> list[Publication]:
 
 def published_path(home: Path) -> Path:
     return home / "published.json"
+
+
+def changed_at(home: Path) -> tuple[int | None, int | None]:
+    """Other than before where what answers must be opened anew: another publication, or another SQLite file."""
+    found = [path.stat() if path.exists() else None for path in (published_path(home), stores.embedded_path(home))]
+    note, database = found
+    return note and note.st_mtime_ns, database and database.st_ino
 
 
 def packed_path(home: Path, view: str) -> Path:
@@ -153,7 +164,8 @@ def check(store: FeatureStore, workspace: Workspace, publication: Publication, e
 
     Raises:
         FeatureMismatch: its note, or its view in Feast's registry, has another hash.
-        StaleFeatures: the store does not hold it, or its as_of was scored again since.
+        LostFeatures: the store does not hold it.
+        StaleFeatures: its as_of was scored again since.
         CheckFailed: the online store does not answer.
     """
     if publication.features_hash != expected:
@@ -162,15 +174,13 @@ def check(store: FeatureStore, workspace: Workspace, publication: Publication, e
             f" expect {expected}: run `perennial publish`"
         )
     if publication.store != (address := stores.online_address(workspace)):
-        raise StaleFeatures(
-            f"features were published to {publication.store}, not to {address}: run `perennial publish`"
-        )
+        raise LostFeatures(f"features were published to {publication.store}, not to {address}: run `perennial publish`")
     scored = _scores_stamp(workspace.home_path, publication.as_of)
     if scored not in (None, publication.scores):
         raise StaleFeatures(
             f"{publication.as_of} was scored again after its features were published: run `perennial publish`"
         )
-    online_rows(store, workspace, publication, [publication.last_customer, ""])
+    refuse_if_gone(store, workspace, publication)
     if (tag := _view(store, publication.view).tags.get("features_hash")) != expected:
         raise FeatureMismatch(
             f"the online view has hash {tag}, the champions expect {expected}: run `perennial publish`"
@@ -214,7 +224,7 @@ def online_rows(
     """The row of each customer whom the publication or an event knows; others are absent.
 
     Raises:
-        StaleFeatures: the store does not hold the publication (any more).
+        LostFeatures: the store does not hold the publication (any more).
         FeatureMismatch: a vector is not as long as the publication's features.
         CheckFailed: the online store does not answer.
     """
@@ -225,6 +235,15 @@ def online_rows(
             raise gone(publication)
     zone = workspace.timezone
     return {customer_id: Row(vector, _day(instant, zone)) for customer_id, (vector, instant) in found.items()}
+
+
+def refuse_if_gone(store: FeatureStore, workspace: Workspace, publication: Publication) -> None:
+    """
+    Raises:
+        LostFeatures: the store does not hold the publication (any more), or not all of it.
+        CheckFailed: the online store does not answer.
+    """
+    online_rows(store, workspace, publication, [publication.last_customer, ""])
 
 
 def _is_there(store: FeatureStore, workspace: Workspace, publication: Publication) -> bool:
@@ -272,7 +291,7 @@ def _view(store: FeatureStore, name: str) -> FeatureView:
     try:
         return store.get_feature_view(name)
     except FeatureViewNotFoundException as problem:
-        raise StaleFeatures(f"Feast's registry has no view {name}: run `perennial publish`") from problem
+        raise LostFeatures(f"Feast's registry has no view {name}: run `perennial publish`") from problem
 
 
 @contextmanager
@@ -286,8 +305,8 @@ def without_a_table_gone(publication: Publication) -> Iterator[None]:
         raise
 
 
-def gone(publication: Publication) -> StaleFeatures:
-    return StaleFeatures(
+def gone(publication: Publication) -> LostFeatures:
+    return LostFeatures(
         f"the features published for {publication.as_of} are not in {publication.store}: run `perennial publish`"
     )
 

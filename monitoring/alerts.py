@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from perennial import settings, storage
+from perennial import events, settings, storage
 from perennial.settings import SettingsError, Workspace
 
 if TYPE_CHECKING:
@@ -58,6 +58,18 @@ def of_outcomes(found: Outcomes, command: str) -> Iterator[Alert]:
         if early.is_unusual:
             says = f"{early.actual:,.0f} purchases in {early.days} days, where {early.expected:,.0f} were expected"
             yield Alert(f"purchases since {early.as_of} are unusual", says, command)
+
+
+def of_events(workspace: Workspace, at: datetime, command: str) -> Iterator[Alert]:
+    """Of events that the service accepted and that no score shows: all of them for too long, or some for good."""
+    found = events.trouble(workspace.home_path)
+    if found.problem and found.since and (at - found.since).total_seconds() > events.TOLD_AFTER:
+        says = f"since {found.since:%Y-%m-%d %H:%M} UTC: {found.problem}"
+        yield Alert("accepted events do not reach the scores", says, command)
+    if found.set_aside:
+        first = min(found.set_aside)
+        says = f"{len(found.set_aside):,}, of which number {first}: {found.set_aside[first]}"
+        yield Alert("accepted events were set aside: their customers' scores lack them", says, command)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def _in_words(problem: Exception) -> tuple[str, int] | None:
         return str(problem), 2
     if isinstance(problem, CheckFailed):
         return str(problem), 1
-    if _is_full_disk(problem):
+    if storage.is_full(problem):
         return f"the disk is full: {str(problem).splitlines()[0]}; free some space and run again", 1
     if {"MlflowException", "OperationalError"} & {kind.__name__ for kind in type(problem).__mro__}:
         said = str(problem).splitlines()[0]
@@ -141,11 +141,6 @@ def _in_words(problem: Exception) -> tuple[str, int] | None:
         where = f": {problem.filename}" if problem.filename else ""
         return f"{problem.strerror or problem}{where}; nothing was left half-written", 1
     return None
-
-
-def _is_full_disk(problem: Exception) -> bool:
-    """As the system, DuckDB and Arrow say it, or SQLite."""
-    return any(text in str(problem) for text in ("No space left on device", "database or disk is full"))
 
 
 def _open(config: Path, overrides: list[str], home: Path | None) -> Workspace:
@@ -971,6 +966,7 @@ def _in_order(workspace: Workspace, day: date, summary: Summary, typed: str) -> 
     with snapshot() as say:
         compute(workspace, [day], say)
     with monitor() as say:
+        _look_at_events(workspace, say, summary, f"perennial serve {typed} --check")
         drift = _watched(workspace, day, say, summary, f"perennial monitor {typed} --as-of {day}")
     with train() as say:
         due, versions = _retrained(workspace, day, say, drift is not None and drift.matters)
@@ -985,6 +981,15 @@ def _in_order(workspace: Workspace, day: date, summary: Summary, typed: str) -> 
     decided = {decision.outcome for decision in summary.decisions}
     unanswered = drift is not None and drift.drifted and (bool(drift.sources) or "promoted" not in decided)
     return "refused" in decided or unanswered
+
+
+def _look_at_events(workspace: Workspace, say: Callable[[str], None], summary: Summary, again: str) -> None:
+    from monitoring import alerts
+
+    found = list(alerts.of_events(workspace, _now(), again))
+    for alert in found:
+        say(f"{alert.about}: {alert.says}")
+    summary.alerts += found
 
 
 def _watched(workspace: Workspace, day: date, say: Callable[[str], None], summary: Summary, again: str) -> Drift | None:

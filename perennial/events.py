@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 TABLES = ("transactions", "interactions")
+TOLD_AFTER = 60
+"""Seconds that an event may wait for the scores to show it, and trouble may last, before people are told."""
 _PATIENCE = 5  # seconds that a writer waits for another, and for a server to let it in
 _ARROW = {"VARCHAR": pa.string(), "TIMESTAMPTZ": pa.timestamp("us", "UTC"), "DOUBLE": pa.float64()}
 _HANDED_OVER_AT_ONCE = 1_000_000
@@ -53,6 +55,18 @@ class Event:
     known_day: date
     rows: tuple[Mapping[str, Any], ...]
     number: int = 0
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why scores do not show events: none of them, because of `problem`, `since` then; or those `set_aside`.
+
+    Numbers stand for events, which may name customers.
+    """
+
+    problem: str | None = None
+    since: datetime | None = None
+    set_aside: Mapping[int, str] = field(default_factory=dict)
 
 
 class EventStore:
@@ -102,6 +116,10 @@ class EventStore:
     def last_number(self) -> int:
         """The number of the last event; 0 before the first."""
         return int(self._rows("SELECT coalesce(max(number), 0) FROM {events} WHERE workspace = :workspace")[0][0])
+
+    def count_after(self, after: int) -> int:
+        query = "SELECT count(*) FROM {events} WHERE workspace = :workspace AND number > :after"
+        return int(self._rows(query, after=after)[0][0])
 
     def read(self, where: str, **values: Any) -> list[Event]:
         """The events that a SQL condition over table_name, customer_id, known_day and number selects, in order."""
@@ -268,6 +286,27 @@ def _body(event: Event) -> str:
 
 def events_folder(home: Path) -> Path:
     return home / "events"
+
+
+def trouble(home: Path) -> Trouble:
+    """What the process that shows events noted last."""
+    path = _trouble_path(home)
+    if not path.exists():
+        return Trouble()
+    noted = storage.read_json(path)
+    since = datetime.fromisoformat(noted["since"]) if noted["since"] else None
+    return Trouble(noted["problem"], since, {int(number): why for number, why in noted["set_aside"].items()})
+
+
+def note_trouble(home: Path, found: Trouble) -> None:
+    if found == Trouble():
+        _trouble_path(home).unlink(missing_ok=True)
+    else:
+        storage.write_json(_trouble_path(home), asdict(found) | {"since": found.since and found.since.isoformat()})
+
+
+def _trouble_path(home: Path) -> Path:
+    return events_folder(home) / "trouble.json"
 
 
 def files(home: Path, table: str) -> list[Path]:

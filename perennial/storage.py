@@ -22,6 +22,7 @@ import duckdb
 # Hidden folders that `replacing` writes drafts in; a killed run leaves them behind.
 _DRAFT = ".draft-"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_NO_ROOM = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 _PATIENCE = 5  # seconds that a writer of a database waits for another
 
 
@@ -120,6 +121,11 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_full(problem: BaseException) -> bool:
+    """Whether the disk is full, as the system, DuckDB and Arrow say it, or SQLite."""
+    return any(text in str(problem) for text in _NO_ROOM)
+
+
 class InUse(CheckFailed):
     """Another command is at work in a workspace's home."""
 
@@ -162,16 +168,24 @@ def read_json(path: Path) -> Any:
 def database(path: Path, schema: str) -> sqlite3.Connection:
     """A SQLite database for its owner's eyes, made with `schema` where it is not there.
 
-    A commit outlives a power cut, who reads does not wait for who writes, and what is deleted is overwritten, not just
-    unlinked.
+    A commit outlives a power cut, and what is deleted is overwritten, not just unlinked. Without a write-ahead log:
+    whoever only reads then needs no room on the disk, and these are read far more often than they are written.
     """
     make_folder(path.parent)
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+    for pragma in ("journal_mode = DELETE", "synchronous = FULL", "secure_delete = ON"):
         connection.execute(f"PRAGMA {pragma}")
     connection.execute(schema)
     return connection
+
+
+def is_written(path: Path) -> bool:
+    """Whether there is anything in a database: one that a full disk did not let begin is empty."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def copy_to(

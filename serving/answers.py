@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from features import online, retrieval
-from features.online import FeatureMismatch, Publication, Row
+from features.online import FeatureMismatch, LostFeatures, Publication, Row
 from perennial import privacy, registry, settings, storage
 from perennial.settings import Service, Workspace
 from perennial.storage import CheckFailed
@@ -25,6 +26,7 @@ from serving import card, lists, metrics
 from serving.access import Gate, Refusal, Refused
 from serving.consent import Consents, Kind, apply_profiling, withheld
 from serving.filed import Filed
+from serving.health import Health
 from serving.predictor import NoChampion, Predictor
 from serving.reasons import Explainer
 from serving.served import Served
@@ -79,8 +81,8 @@ class Published:
 
         Raises:
             NoChampion, NotPublished: there is none yet.
-            FeatureMismatch: the online store holds other features than the champions', or does not hold it any more.
-            CheckFailed: the online store does not answer.
+            FeatureMismatch: the online store holds other features than the champions', or older ones than the scores.
+            LostFeatures, CheckFailed: the online store does not hold it any more, or does not answer.
         """
         predictor = Predictor.load(workspace, registry.client())
         publication = online.published(workspace.home_path)
@@ -89,7 +91,7 @@ class Published:
         store = retrieval.open_store(workspace, _STORE_PATIENCE)
         try:
             online.check(store, workspace, publication, online.expected_hash(workspace))
-        except CheckFailed:
+        except (CheckFailed, LostFeatures):
             if when_down == "refuse":
                 raise
         edges = storage.read_json(storage.percentiles_path(workspace.home_path, publication.as_of))
@@ -119,6 +121,9 @@ class Answers:
         self._together = Together(self._rows)
         self._looking = threading.Lock()
         self._store_down_until = 0.0
+        self._why_stale: str | None = None
+        self.stale_since: datetime | None = None
+        self.health = Health(home, clock)
         self._found: Published | Refusal | None = None
         self._look()
 
@@ -148,12 +153,12 @@ class Answers:
             metrics.FEATURE_AGE.set((self.clock() - start).total_seconds())
 
     def _outdated(self) -> bool:
-        if _changed_at(self.home) != self._seen:
+        if online.changed_at(self.home) != self._seen:
             return True
         return isinstance(self._found, Refusal) and time.monotonic() >= self._look_again
 
     def _look(self) -> None:
-        self._seen = _changed_at(self.home)
+        self._seen = online.changed_at(self.home)
         before, self._found = self._found, self._find()
         self._look_again = time.monotonic() + RETRY_SECONDS
         versions = (of.predictor.versions if isinstance(of, Published) else {} for of in (before, self._found))
@@ -199,7 +204,7 @@ class Answers:
         """
         published = self.current()
         online_rows = self._online(published, [customer_id])
-        if online_rows is None:
+        if not online_rows:
             rows = await self._stale(published, [customer_id])
         else:
             rows = _rows(published, online_rows, explain=True)
@@ -291,11 +296,11 @@ class Answers:
     async def _scored(
         self, published: Published, customer_ids: Sequence[str], explain: bool, horizon: int | None
     ) -> dict[str, dict[str, Any]]:
-        found = await self._together.rows(_Question(published, explain, horizon), customer_ids)
-        if found is not None:
-            return dict(found)
-        rows = await self._stale(published, customer_ids)
-        return {customer_id: row | {"reasons": []} for customer_id, row in rows.items()} if explain else rows
+        """Fresh rows, and those of the files for whom the online store, or a part of it, does not have."""
+        found = dict(await self._together.rows(_Question(published, explain, horizon), customer_ids) or {})
+        absent = [customer_id for customer_id in customer_ids if customer_id not in found]
+        rows = await self._stale(published, absent) if absent else {}
+        return found | ({one: row | {"reasons": []} for one, row in rows.items()} if explain else rows)
 
     def _rows(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]] | None:
         """What the online store's rows come to; None while it is out of reach and the files shall answer."""
@@ -303,29 +308,46 @@ class Answers:
         return None if found is None else _rows(asked.published, found, asked.explain, asked.horizon)
 
     def _online(self, published: Published, customer_ids: Sequence[str]) -> dict[str, Row] | None:
-        """What the online store says; None while it is out of reach and the files shall answer.
+        """What the online store says; None while it is out of reach, or has lost it, and the files shall answer.
 
-        A store that did not answer is not asked again for a while: every request would wait for it in vain.
+        A store that could not answer is not asked again for a while: every request would wait for it in vain.
         """
         stale_instead = self.service.when_down == "stale"
         if stale_instead and time.monotonic() < self._store_down_until:
             return None
         try:
             found = online.online_rows(published.store, published.workspace, published.publication, customer_ids)
-        except FeatureMismatch as problem:
-            raise Refused(_not_online(problem)) from problem
-        except CheckFailed as problem:
+        except (LostFeatures, CheckFailed) as problem:
             self._store_down_until = time.monotonic() + RETRY_SECONDS
             if stale_instead:
-                _log.warning("answering from the last batch's files: %s", problem)
+                self._note_stale(str(problem))
                 return None
             raise Refused(_not_online(problem)) from problem
+        except FeatureMismatch as problem:
+            raise Refused(_not_online(problem)) from problem
+        self._note_stale(None)
         said = self.consents.of("profiling", list(found))
         return _agreed(found, said, published.publication.features) if said else found
 
+    def _note_stale(self, why: str | None) -> None:
+        if why is None:
+            self._why_stale = self.stale_since = None
+        elif self._why_stale != why:
+            self._why_stale, self.stale_since = why, self.stale_since or self.clock()
+            _log.warning("answering from the last batch's files: %s", why)
+
+    def why_stale(self) -> str | None:
+        """Why answers come from the files; none while the online store has them. The store is asked."""
+        published = self.current()
+        with suppress(Refused):
+            self._online(published, [published.publication.last_customer, ""])
+        return self._why_stale
+
     async def _stale(self, published: Published, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """What the last batch said of these customers, marked so; nothing of who withdrew the consent since."""
+        """What the last batch said of these customers, marked so; nothing of who withdrew the consent or was erased."""
         rows = await self._filed(published.filed.scores, customer_ids)
+        gone = privacy.erased_among(self.home, rows)
+        rows = {one: row for one, row in rows.items() if one not in gone}
         metrics.STALE.inc(len(rows))
         said = self.consents.of("profiling", list(rows))
         return {one: (row if said.get(one, True) else withheld(row)) | {"stale": True} for one, row in rows.items()}
@@ -341,13 +363,6 @@ class Answers:
             return await asyncio.to_thread(read, of)
         except CheckFailed as problem:
             raise Refused(_unavailable("not_scored", str(problem))) from problem
-
-
-def _changed_at(home: Path) -> int | None:
-    try:
-        return online.published_path(home).stat().st_mtime_ns
-    except FileNotFoundError:
-        return None
 
 
 def _not_online(problem: FeatureMismatch | CheckFailed) -> Refusal:

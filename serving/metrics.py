@@ -20,6 +20,11 @@ EVENT_DELAY = Histogram(
     buckets=(0.5, 1, 2, 3, 5, 10, 30, 60, 300),
 )  # fmt: skip
 EVENTS = Counter("perennial_events", "events by what became of them", ["outcome"])
+SET_ASIDE = Gauge(
+    "perennial_events_set_aside", "events that scores do not show because their customer's features cannot be computed",
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+DISK_FREE = Gauge("perennial_disk_free_bytes", "room on the disk that the home lies on", multiprocess_mode="mostrecent")
 MODEL = Gauge("perennial_model", "1 for the versions that answer", ["kind", "version"], multiprocess_mode="livemax")
 NOT_SCORED = Counter("perennial_not_scored", "customers in answers who had no churn probability, by reason", ["reason"])
 STALE = Counter("perennial_stale", "customers answered for from the last batch's files")

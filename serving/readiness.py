@@ -74,9 +74,13 @@ def _scores(workspace: Workspace) -> str:
 def _events(workspace: Workspace) -> str:
     store = events.open_store(workspace)
     try:
-        return f"{store.last_number():,} accepted so far"
+        accepted = f"{store.last_number():,} accepted so far"
     finally:
         store.close()
+    found = events.trouble(workspace.home_path)
+    not_shown = f"; not shown since {found.since}: {found.problem}" if found.problem else ""
+    aside = f"; {len(found.set_aside):,} set aside: {min(found.set_aside.items())[1]}" if found.set_aside else ""
+    return f"{accepted}{not_shown}{aside}"
 
 
 _CHECKS: dict[str, _Check] = {

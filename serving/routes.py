@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Mapping
 from itertools import chain
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Match
 
+from perennial import storage
 from serving import lists, privacy
 from serving.access import Refusal, Refused, allowed
 from serving.answers import Answers
@@ -127,9 +129,25 @@ _LIST: dict[int | str, dict[str, Any]] = {
 }
 _PROBES = {
     "/livez": "the process is alive",
-    "/readyz": "it can answer: there are champions and a publication",
+    "/readyz": "it can answer: there are champions and a publication; what of its answers is not as it should be",
     "/metrics": "for Prometheus: counts and times by route, age of features, lag of events, versions",
 }
+
+_READINESS = {
+    "type": "object",
+    "properties": {
+        "status": {"enum": ["ready", "degraded", "unavailable"]},
+        "problems": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "code": {"type": "string"}, "message": {"type": "string"}, "since": {"type": ["string", "null"]}
+                },
+            },
+        },
+    },
+}  # fmt: skip
 
 api = FastAPI(title="Perennial", docs_url=None, redoc_url=None, openapi_url=None)
 api.router.route_class = StrictRoute
@@ -314,6 +332,16 @@ def _methods_at(request: Request) -> list[str]:
     return sorted({method for route in there if route.path == there[0].path for method in route.methods or ()})
 
 
+@api.exception_handler(OSError)
+@api.exception_handler(sqlite3.Error)
+async def _on_full_disk(_: Request, problem: Exception) -> Response:
+    """Whatever else it is, is a defect."""
+    if not storage.is_full(problem):
+        raise problem
+    message = "the disk of the service is full, and nothing of this request was kept: make room, then come again"
+    return Refusal(503, "disk_full", message, headers={"Retry-After": "60"}).response()
+
+
 @api.exception_handler(Exception)
 async def _on_defect(_: Request, __: Exception) -> Response:
     return Refusal(500, "internal", "the service failed to answer; its log says why").response()
@@ -328,8 +356,9 @@ def described(version: str, about: str) -> dict[str, Any]:
             operation["responses"].pop("422", None)  # FastAPI's own shape of a 400
     plain = {"text/plain": {"schema": {"type": "string"}}}
     for path, meaning in _PROBES.items():
-        answers: dict[str, Any] = {"200": {"description": meaning, "content": plain}}
+        content = {"application/json": {"schema": _READINESS}} if path == "/readyz" else plain
+        answers: dict[str, Any] = {"200": {"description": meaning, "content": content}}
         if path == "/readyz":
-            answers["503"] = {"description": "it cannot yet", "content": plain}
+            answers["503"] = {"description": "it cannot yet", "content": content}
         paths[path] = {"get": {"summary": meaning, "responses": answers}}
     return found | {"paths": paths}

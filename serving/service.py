@@ -19,9 +19,10 @@ from starlette.routing import Route
 
 from perennial import __version__, privacy
 from perennial.settings import Service, SettingsError
-from serving.access import AsAsked, ByRoute, Guard, Refusal, Refused
+from serving.access import AsAsked, ByRoute, Guard, Refusal
 from serving.answers import Answers
 from serving.events import Inbox
+from serving.health import Readiness
 from serving.keys import Keys
 from serving.limits import Limits
 from serving.routes import api, described
@@ -100,16 +101,10 @@ class Perennial:
             await asyncio.sleep(FLUSH_SECONDS)
             await asyncio.to_thread(self.answers.served.flush)
 
-    def __is_ready__(self) -> bool:
-        try:
-            self.answers.current()
-        except Refused:
-            return False
-        return True
-
 
 _bento_service: Any = Perennial  # the decorator has made it BentoML's `Service`, which type checkers cannot see
 _bento_service.add_asgi_middleware(AsAsked)
+_bento_service.add_asgi_middleware(Readiness, answers=lambda: bentoml.get_current_service().answers)
 _bento_service.add_asgi_middleware(Guard, gate=lambda: bentoml.get_current_service().answers.gate)
 NAME: str = _bento_service.name
 

@@ -15,16 +15,21 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 from workspaces import AS_OF, NO_PROFILING
 
 from features import online, retrieval, snapshot
-from perennial import ingest, registry, settings, storage
+from features.online import LostFeatures
+from monitoring import alerts
+from perennial import events, ingest, registry, settings, storage
+from perennial.events import Event, EventStore, Trouble
 from perennial.settings import Service, Workspace
 from serving import scoring
 from serving.answers import Answers
 from serving.events import Inbox
 from serving.freshness import Freshness
+from serving.health import Health
 from serving.predictor import Predictor
 
 from .conftest import KEY, NOW
@@ -138,6 +143,110 @@ def test_killed_before_it_noted_what_it_showed_nothing_counts_twice(
     assert shown["as_of"] > str(AS_OF)
     assert Freshness(workspace.home_path, lambda: NOW).catch_up() >= 1
     assert score(client, "c0202") == shown
+
+
+@pytest.fixture
+def strange(client: TestClient, workspace: Workspace) -> Iterator[EventStore]:
+    """The store of events, from which what a test puts there past the checks of HTTP is taken again."""
+    store = events.open_store(workspace)
+    yield store
+    store.forget(["c0210", "c0211", "c0212"])
+    events.note_trouble(workspace.home_path, Trouble())
+    store.close()
+
+
+def _strange_event(event_id: str, customer_id: str, **line: Any) -> Event:
+    row = {
+        "transaction_id": event_id,
+        "customer_id": customer_id,
+        "occurred_at": (NOW - timedelta(hours=2)).isoformat(),
+    }
+    return Event("transactions", event_id, customer_id, AS_OF, ({**row, "amount": 5.0, **line},))
+
+
+def test_events_that_cannot_be_summed_up_stop_no_others(
+    client: TestClient, workspace: Workspace, strange: EventStore
+) -> None:
+    """They are set aside and told by number, in `/readyz`, the alerts and the metrics, also after a restart; the
+    others are shown, and so are they once they can be."""
+    wrong = [
+        _strange_event("w1", "c0210", amount="much"),
+        *(_strange_event(f"w{number}", "c0211", discount=3e38) for number in (2, 3)),
+        _strange_event("w4", "c0212"),
+    ]
+    strange.add(wrong, NOW)
+    send(client, purchase("w5", OTHER))
+    fresh = Freshness(workspace.home_path, lambda: NOW)
+    fresh.catch_up()
+    assert score(client, OTHER)["as_of"] == score(client, "c0212")["as_of"] == str(AS_OF + timedelta(days=1))
+    first, *_ = aside = sorted(fresh.trouble.set_aside)
+    assert len(aside) in (2, 3)  # of two that are too much together one alone may count
+    health = Health(workspace.home_path, lambda: NOW)
+    (problem,) = health.problems(bentoml.get_current_service().answers)
+    assert problem.code == "events_set_aside"
+    assert f"number {first}" in problem.message
+    (alert,) = alerts.of_events(workspace, NOW, "look")
+    assert f"number {first}" in alert.says
+    assert REGISTRY.get_sample_value("perennial_events_set_aside") == len(aside)
+    again = Freshness(workspace.home_path, lambda: NOW)
+    assert again.catch_up() == 0
+    assert sorted(again.trouble.set_aside) == aside
+    strange.forget(["c0210", "c0211"])
+    again._try_again = 0.0
+    again.catch_up()
+    assert events.trouble(workspace.home_path) == Trouble()
+
+
+def test_events_that_wait_are_told(client: TestClient, workspace: Workspace) -> None:
+    """What stops all events is in `/readyz` after a minute, in the metrics at once, and gone when they are shown."""
+    time = NOW
+    fresh = Freshness(workspace.home_path, lambda: time)
+    fresh.catch_up()
+    health, answers = Health(workspace.home_path, lambda: time), bentoml.get_current_service().answers
+    segments = workspace.home_path / "days" / "segments.json"
+    noted = segments.read_bytes()
+    segments.unlink()
+    try:
+        send(client, purchase("v1", "c0213"))
+        fresh.run(iter([False, True]).__next__)
+        assert fresh.trouble.problem is not None
+        assert list(health.problems(answers)) == []
+        time = NOW + timedelta(seconds=61)
+        fresh.run(iter([False, True]).__next__)
+        health._looked_at = None
+        (problem,) = health.problems(answers)
+        assert (problem.code, problem.since) == ("events_wait", NOW.isoformat(timespec="seconds"))
+        assert "1 accepted events yet: the days of small are not those of its tables" in problem.message
+        (alert,) = alerts.of_events(workspace, time, "look")
+        assert "the days of small" in alert.says
+        assert REGISTRY.get_sample_value("perennial_event_lag_seconds") == 61
+    finally:
+        segments.write_bytes(noted)
+    fresh.run(iter([False, True]).__next__)
+    health._looked_at = None
+    assert list(health.problems(answers)) == []
+    assert score(client, "c0213")["as_of"] == str(AS_OF + timedelta(days=1))
+    assert list(alerts.of_events(workspace, time, "look")) == []
+
+
+def test_nothing_is_shown_in_a_store_that_was_emptied(
+    client: TestClient, freshness: Freshness, workspace: Workspace
+) -> None:
+    """A row in it would hide that the others are gone; published again, the event is shown."""
+    published = online.published(workspace.home_path)
+    assert published is not None
+    freshness.catch_up()
+    with closing(sqlite3.connect(workspace.home_path / "feast" / "online.db")) as connection, connection:
+        connection.execute(f"DELETE FROM small_{published.view}")
+    send(client, purchase("n1", published.last_customer))
+    with pytest.raises(LostFeatures, match="run `perennial publish`"):
+        freshness.catch_up()
+    assert score(client, OTHER)["stale"]
+    online.publish(retrieval.apply(workspace), workspace, AS_OF)
+    freshness.catch_up()
+    bentoml.get_current_service().answers._store_down_until = 0.0
+    assert score(client, published.last_customer)["as_of"] == str(AS_OF + timedelta(days=1))
+    assert not score(client, OTHER)["stale"]
 
 
 def test_an_id_that_comes_again_counts_once(client: TestClient) -> None:

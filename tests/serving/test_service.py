@@ -327,18 +327,57 @@ def test_a_catalogue_in_another_order_is_refused(
         refused(ask(client, KNOWN), 409, "feature_hash_mismatch")
 
 
-def test_features_that_the_store_has_lost_are_refused(client: TestClient, home: Path) -> None:
+def ready(client: TestClient) -> tuple[int, str, list[str]]:
+    """What `/readyz` says: the HTTP status, its own, and the codes of the problems."""
+    answer = client.get("/readyz")
+    said = answer.json()
+    return answer.status_code, said["status"], [problem["code"] for problem in said["problems"]]
+
+
+def test_features_that_the_store_has_lost_are_refused_where_told_so(client: TestClient, home: Path) -> None:
     """Nobody is called unknown because the online store was emptied, while the service runs or before it starts."""
     published = online.published(home)
     assert published is not None
-    with answering_from(home):
+    with answering_from(home, when_down="refuse"):
         assert ask(client, KNOWN).status_code == 200
         with closing(sqlite3.connect(home / "feast" / "online.db")) as connection, connection:
             connection.execute(f"DELETE FROM small_{published.view}")
         refused(ask(client, KNOWN), 409, "stale_features")
         refused(ask(client, KNOWN, "nobody"), 409, "stale_features")
-    with answering_from(home):
+    with answering_from(home, when_down="refuse"):
         assert "run `perennial publish`" in refused(ask(client, KNOWN), 409, "stale_features")["message"]
+        assert ready(client) == (503, "unavailable", ["stale_features"])
+
+
+@pytest.mark.parametrize("lost", ["rows", "table", "file"])
+def test_what_a_sqlite_store_has_lost_the_files_answer(client: TestClient, home: Path, lost: str) -> None:
+    """Running, and started anew, until it is published again; `/readyz` says so, and what to do."""
+    published = online.published(home)
+    assert published is not None
+    with answering_from(home):
+        assert ready(client) == (200, "ready", [])
+        _lose(home / "feast" / "online.db", f"small_{published.view}", lost)
+        eventually(lambda: ask(client, KNOWN).json()["scores"][0]["stale"])
+    with answering_from(home):
+        assert ask(client, KNOWN).json()["scores"][0]["stale"]
+        assert ready(client) == (200, "degraded", ["stale"])
+        (problem,) = client.get("/readyz").json()["problems"]
+        assert problem["message"].endswith("run `perennial publish`")
+        assert problem["since"] == NOW.isoformat()
+        workspace = settings.parse({**storage.read_json(home / "workspace.json"), "home": str(home)}, "copy")
+        online.publish(retrieval.apply(workspace), workspace, AS_OF)
+        eventually(lambda: not ask(client, KNOWN).json()["scores"][0]["stale"])
+        eventually(lambda: ready(client) == (200, "ready", []))
+
+
+def _lose(database: Path, table: str, lost: str) -> None:
+    if lost == "file":
+        database.unlink()
+    with closing(sqlite3.connect(database)) as connection, connection:
+        if lost == "rows":
+            connection.execute(f"DELETE FROM {table}")
+        elif lost == "table":
+            connection.execute(f"DROP TABLE {table}")
 
 
 def test_an_online_store_that_is_down_is_unavailable(client: TestClient, home: Path) -> None:
@@ -351,10 +390,11 @@ def test_an_online_store_that_is_down_is_unavailable(client: TestClient, home: P
     assert answer.headers["retry-after"] == str(RETRY_SECONDS)
 
 
-def test_while_redis_is_down_the_last_scores_answer_marked_stale(
+def test_while_redis_is_down_or_empty_the_last_scores_answer_marked_stale(
     client: TestClient, home: Path, shop: Any, tmp_path: Path
 ) -> None:
-    """A Redis that is killed leaves what the last batch wrote, reasons aside; once it is back, so are fresh answers."""
+    """A Redis that is killed, or has lost what it held, leaves what the last batch wrote, reasons aside; once it is
+    back, or published to again, so are fresh answers."""
     address = f"redis://127.0.0.1:{_free_port()}/0"
     edited(home / "workspace.json", online=address)
     workspace = settings.of_home(home)
@@ -368,13 +408,38 @@ def test_while_redis_is_down_the_last_scores_answer_marked_stale(
             rows = ask(client, *asked, "nobody", explain=True, offers=True).json()["scores"]
             card = client.get(f"/v1/customers/{KNOWN}").json()
             listed = client.get("/v1/lists/churn-risk?top=3")
+            assert ready(client) == (200, "degraded", ["stale"])
+            assert "Redis [address], does not answer" in client.get("/readyz").text
             redis.start()
             eventually(lambda: not ask(client, KNOWN).json()["scores"][0]["stale"])
+            _emptied_and_half_filled(client, workspace, redis.port)
     assert_equal_to_file(rows[:-1], expected.head(50))
     assert {row["stale"] for row in rows[:-1]} == {True}
     assert rows[-1]["error"]["code"] == "unknown_customer"
     assert (card["stale"], card["history"], card["scores"]["as_of"]) == (True, None, str(AS_OF))
     assert len(listed.json()) == 3
+
+
+def _emptied_and_half_filled(client: TestClient, workspace: Workspace, port: int) -> None:
+    """Emptied, the files answer; published again, it does; of whom it has lost alone, again the files."""
+    import redis
+
+    store, published = retrieval.open_store(workspace), online.published(workspace.home_path)
+    assert published is not None
+    row = online.online_rows(store, workspace, published, [KNOWN])[KNOWN]
+    with redis.Redis(port=port) as held:
+        held.flushall()
+        online.push(store, workspace, published, {KNOWN: row})  # another program, or another workspace's of this name
+        eventually(lambda: [one["stale"] for one in ask(client, KNOWN, "c0201").json()["scores"]] == [True, True])
+        assert ready(client) == (200, "degraded", ["stale"])
+        assert str(port) not in client.get("/readyz").text
+        online.publish(store, workspace, AS_OF)
+        eventually(lambda: not ask(client, "c0201").json()["scores"][0]["stale"])
+        eventually(lambda: ready(client) == (200, "ready", []))
+        assert held.delete(online._redis_name(store, "c0201"))
+    one, other, nobody = ask(client, KNOWN, "c0201", "nobody").json()["scores"]
+    assert (one["stale"], other["stale"], nobody["error"]["code"]) == (False, True, "unknown_customer")
+    assert client.get("/v1/customers/c0201").json()["stale"]
 
 
 def test_a_broken_registry_is_unavailable_not_fatal(client: TestClient, home: Path) -> None:

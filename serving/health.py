@@ -1,0 +1,140 @@
+"""`/readyz`: whether the service can answer, and what of its answers is not as it should be, since when, and why.
+
+It is 503 only while there is nothing to answer with. Answers from files, and events that no score shows, are told in a
+200: taking a service out of rotation for them would leave callers with less. `status` is `degraded` then, and the
+metrics and alerts say the same to people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse
+
+from features import online
+from perennial import events
+from perennial.events import EventStore
+from perennial.settings import SettingsError, Workspace
+from perennial.storage import CheckFailed
+from serving import metrics
+from serving.access import Refused
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from serving.answers import Answers
+
+ROOM = 16_000_000
+"""Bytes that must be free on the home's disk: what is written at a time takes less."""
+_LOOK_SECONDS = 1.0
+_SHOWN = 5  # events
+# An address, as `scheme://...`, `at host:port`, or as PostgreSQL's driver writes it.
+_ADDRESS = re.compile(r"""\w+://\S*[^\s:;,.]|\b(at|to) [^\s,;]+:\d+|\b(at|host name) "[^"]+"(, port \d+)?""")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it should be; `since` is when it began, where that is known."""
+
+    code: str
+    message: str
+    since: str | None = None
+
+
+class Health:
+    """What is wrong with a service that answers; `clock` says what time it is."""
+
+    def __init__(self, home: Path, clock: Callable[[], datetime]) -> None:
+        self.home, self.clock = home, clock
+        self._store: tuple[Workspace, EventStore] | None = None
+        self._looked_at: tuple[float, list[Problem]] | None = None
+
+    def problems(self, answers: Answers) -> list[Problem]:
+        """Looked up at most once a second, however often probes come."""
+        if self._looked_at is None or time.monotonic() - self._looked_at[0] > _LOOK_SECONDS:
+            self._looked_at = time.monotonic(), list(self._problems(answers))
+        return self._looked_at[1]
+
+    def _problems(self, answers: Answers) -> Iterator[Problem]:
+        if why := answers.why_stale():
+            yield Problem("stale", f"answers come from the last batch's files: {why}", _iso(answers.stale_since))
+        yield from self._events(answers.workspace)
+        free = os.statvfs(self.home)
+        room = free.f_bavail * free.f_frsize
+        metrics.DISK_FREE.set(room)
+        if room < ROOM:
+            told = f"{room:,} bytes are free on the home's disk: events and consents may be refused; make room"
+            yield Problem("disk_full", told)
+
+    def _events(self, workspace: Workspace) -> Iterator[Problem]:
+        trouble = events.trouble(self.home)
+        because = f": {trouble.problem}" if trouble.problem else ""
+        try:
+            count, since = self._waiting(workspace)
+        except (CheckFailed, SettingsError) as problem:
+            yield Problem("no_event_store", str(problem))
+            return
+        if since is not None and self._is_long(since):
+            yield Problem("events_wait", f"scores do not show {count:,} accepted events yet{because}", _iso(since))
+        elif trouble.since is not None and self._is_long(trouble.since):
+            yield Problem("events_wait", f"scores will not show what happens now{because}", _iso(trouble.since))
+        if aside := trouble.set_aside:
+            numbers = ", ".join(map(str, sorted(aside)[:_SHOWN]))
+            told = f"{len(aside):,} events are set aside (number {numbers}): {aside[min(aside)]}"
+            yield Problem("events_set_aside", told)
+
+    def _is_long(self, since: datetime) -> bool:
+        return (self.clock() - since).total_seconds() > events.TOLD_AFTER
+
+    def _waiting(self, workspace: Workspace) -> tuple[int, datetime | None]:
+        """How many events the publication that answers does not show yet, and when the first of them was accepted."""
+        publication = online.published(self.home)
+        if publication is None:
+            return 0, None
+        if self._store is None or self._store[0] != workspace:
+            self._store = workspace, events.open_store(workspace)
+        store = self._store[1]
+        applied = store.applied(publication.view)
+        return (0, None) if applied is None else (store.count_after(applied), store.waiting_since(applied))
+
+
+def _iso(since: datetime | None) -> str | None:
+    return None if since is None else since.isoformat(timespec="seconds")
+
+
+class Readiness:
+    """ASGI middleware that answers `/readyz`; `answers` are those of the service."""
+
+    def __init__(self, app: ASGIApp, answers: Callable[[], Answers]) -> None:
+        self.app, self.answers = app, answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/readyz":
+            await (await asyncio.to_thread(_readiness, self.answers()))(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def _readiness(answers: Answers) -> JSONResponse:
+    try:
+        answers.current()
+    except Refused as refused:
+        found = [Problem(refused.refusal.code, refused.refusal.message)]
+        return JSONResponse(_told("unavailable", found, answers.home), 503, headers=dict(refused.refusal.headers))
+    found = answers.health.problems(answers)
+    return JSONResponse(_told("degraded" if found else "ready", found, answers.home))
+
+
+def _told(status: str, problems: Iterable[Problem], home: Path) -> dict[str, Any]:
+    """Without where the home and the stores are: probes send no key. The log and the alerts say it."""
+    shown = ((one, one.message.replace(str(home), "[home]")) for one in problems)
+    told = [asdict(one) | {"message": _ADDRESS.sub("[address]", message)} for one, message in shown]
+    return {"status": status, "problems": told}
