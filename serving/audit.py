@@ -3,18 +3,25 @@
 `home/audit.jsonl` is only ever appended to, and holds no personal data: a customer is a keyed mark, by which
 `GET /v1/customers/{id}/data` finds who looked, and nothing where there is no privacy key to make it with. The system
 can hold every process to appending (`chattr +a`).
+
+On a full disk lines go into `home/audit.reserve`, whose room the service takes when it starts, and from there into the
+log when there is room again. So who is answered meanwhile is on record too.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from perennial import storage
 from perennial.privacy import PrivacyKey
 from perennial.settings import SettingsError
 
@@ -37,6 +44,7 @@ class AuditLog:
 
     def __init__(self, home: Path) -> None:
         self.path = home / "audit.jsonl"
+        self.reserve = Reserve(home)
         self.key = _key()
 
     def add(self, read: Read, status: int = 200) -> None:
@@ -44,9 +52,25 @@ class AuditLog:
         Raises:
             OSError: the line cannot be written; what it is about must not be answered then.
         """
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        line = self._line(read, status)
         try:
-            os.write(descriptor, self._line(read, status))
+            if self.reserve.is_used:
+                self.reserve.empty(self._append)
+            self._append(line)
+        except OSError as problem:
+            if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self.reserve.add(line)
+
+    def _append(self, lines: bytes) -> None:
+        """One write. What a full disk cut off of one before ends with it: a piece is no line, but spoils none."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            end = os.fstat(descriptor).st_size
+            is_cut_off = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+            whole = b"\n" + lines if is_cut_off else lines
+            if os.write(descriptor, whole) < len(whole):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         finally:
             os.close(descriptor)
 
@@ -64,13 +88,81 @@ class AuditLog:
         if not marks or not self.path.exists():
             return []
         with self.path.open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines if marks[0] in line]
+            return [json.loads(line) for line in lines if marks[0] in line and line.endswith("}\n")]
 
     def _marks(self, customer_ids: Iterable[str]) -> list[str]:
         return [self.key.mark(one)[:_LENGTH] for one in customer_ids] if self.key else []
 
 
 _LENGTH = 16  # hexadecimal digits
+_RESERVED = 16_000_000  # bytes: some 60,000 lines
+
+
+class Reserve:
+    """A file of zeros that lines are written over, shared by the processes of a service: it needs no room for them."""
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / "audit.reserve"
+        self.is_used = self.path.exists() and _first_byte(self.path) != b"\0"
+
+    def take_room(self) -> None:
+        """Makes the file where it is not there; none where the disk is full already."""
+        if not self.path.exists():
+            with suppress(OSError), storage.replacing(self.path) as draft:
+                draft.touch(0o600)
+                draft.write_bytes(bytes(_RESERVED))
+
+    def add(self, line: bytes) -> None:
+        """
+        Raises:
+            OSError: there is no reserve, or it is used up.
+        """
+        with self._locked() as descriptor:
+            end = _end(descriptor)
+            if end + len(line) >= os.fstat(descriptor).st_size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            os.pwrite(descriptor, line, end)
+        self.is_used = True
+
+    def empty(self, append: Callable[[bytes], None]) -> None:
+        """Hands all lines over, and writes zeros over them; killed in between, they are in the log twice.
+
+        Not before there is room for all of it: each line that comes would try in vain.
+        """
+        free = os.statvfs(self.path)
+        if free.f_bavail * free.f_frsize < _RESERVED:
+            return
+        with self._locked() as descriptor:
+            if end := _end(descriptor):
+                append(os.pread(descriptor, end, 0))
+                os.pwrite(descriptor, bytes(end), 0)
+        self.is_used = False
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        descriptor = os.open(self.path, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _end(descriptor: int) -> int:
+    """Where the zeros begin: lines hold none."""
+    low, high = 0, os.fstat(descriptor).st_size
+    while low < high:
+        middle = (low + high) // 2
+        if os.pread(descriptor, 1, middle) == b"\0":
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _first_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1)
 
 
 def _key() -> PrivacyKey | None:

@@ -54,7 +54,7 @@ class Consents:
 
     def of(self, kind: Kind, customer_ids: Sequence[str]) -> dict[str, bool]:
         """Whether those of these customers who said something of this kind gave their consent."""
-        if not self.path.exists():
+        if not storage.is_written(self.path):
             return {}
         found: dict[str, bool] = {}
         for start in range(0, len(customer_ids), _AT_ONCE):
@@ -76,7 +76,7 @@ class Consents:
 
     def catch_up(self, workspace: Workspace) -> int:
         """Takes over what `customers` says later than what was said here; returns how many consents changed."""
-        if not self.path.exists() or workspace.tables.customers is None:
+        if not storage.is_written(self.path) or workspace.tables.customers is None:
             return 0
         values = " ".join(f"WHEN '{kind}' THEN {kind}_consent" for kind in KINDS)
         with storage.connect(workspace.home_path, workspace.timezone) as connection:
@@ -94,7 +94,7 @@ class Consents:
 
     def _all(self) -> pd.DataFrame:
         rows: list[tuple[object, ...]] = []
-        if self.path.exists():
+        if storage.is_written(self.path):
             with closing(self._opened()) as database:
                 rows = database.execute(_ALL).fetchall()
         said = pd.DataFrame(rows, columns=["customer_id", "kind", "granted", "recorded_at"], dtype=object)

@@ -88,7 +88,7 @@ class Keys:
         if own and hmac.compare_digest(sent, own):
             return Caller("environment", "admin")
         form = _FORM.fullmatch(sent)
-        if form is None or not self.path.exists():
+        if form is None or not storage.is_written(self.path):
             return None
         query = "SELECT hash, role, contacts FROM keys WHERE id = ? AND revoked_at IS NULL"
         found = self._database.execute(query, (form[1].decode(),)).fetchone()
@@ -99,7 +99,7 @@ class Keys:
     def in_use(self) -> int:
         """How many keys let somebody in, the one in the environment among them."""
         own = bool(os.environ.get(KEY_VARIABLE, "").strip())
-        return own + (sum(key.revoked_at is None for key in self.listed()) if self.path.exists() else 0)
+        return own + (sum(key.revoked_at is None for key in self.listed()) if storage.is_written(self.path) else 0)
 
     def refuse_if_none(self) -> None:
         """

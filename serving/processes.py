@@ -7,6 +7,7 @@ each process is a fork; one that dies is followed by another within a second.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -15,8 +16,10 @@ import signal
 import socket
 import ssl
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from multiprocessing.connection import wait
@@ -27,6 +30,7 @@ from typing import TYPE_CHECKING
 from perennial import privacy, settings, storage
 from perennial.settings import Service, SettingsError
 from perennial.storage import CheckFailed
+from serving.audit import Reserve
 from serving.keys import Keys
 
 if TYPE_CHECKING:
@@ -37,8 +41,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("bentoml.perennial")
 _SHUTDOWN_SECONDS = 5
 # A process that ends sooner than this after its start, so often in a row, will not do better the next time. One that
-# was killed, by hand or by a system without memory, may.
+# was killed, by hand or by a system without memory, may; so may one of a service that has been up, whose disk is full,
+# say: it is started again after a pause.
 _SOON, _OFTEN = 10.0, 3
+_LONGEST_PAUSE = 30.0
+_IN_MEMORY = Path("/dev/shm")
 # A thread that writes the prediction log holds a request up for so long, several times; Python's own 5 ms are much.
 _SWITCH_SECONDS = 0.0005
 Clock = Callable[[], datetime]
@@ -53,6 +60,7 @@ class _Kept:
     process: BaseProcess
     started: float
     failures: int = 0
+    start_at: float | None = None
 
 
 def serve(home: Path, service: Service, clock: Clock) -> None:
@@ -66,8 +74,8 @@ def serve(home: Path, service: Service, clock: Clock) -> None:
     Keys(home).refuse_if_none()
     privacy.refuse_without_key(settings.of_home(home))
     refuse_unusable_certificate(service)
-    with bound(service.host, service.port) as listener:
-        _set_environment(home, service.port)
+    Reserve(home).take_room()
+    with bound(service.host, service.port) as listener, _environment(home, service.port):
         _Keeper(_targets(home, service, clock, listener)).run()
 
 
@@ -75,6 +83,10 @@ def _targets(home: Path, service: Service, clock: Clock, listener: socket.socket
     """What each process does; everything is imported here, once for all of them."""
     # Only now, since what counts for /metrics looks at the environment when it is imported.
     import mlflow  # noqa: F401
+
+    from serving import metric_files
+
+    metric_files.take_room_first()
 
     from serving.freshness import Freshness
     from serving.service import application
@@ -95,7 +107,7 @@ class _Keeper:
 
     def __init__(self, targets: dict[str, Callable[[], None]]) -> None:
         self.targets = targets
-        self.stopping = False
+        self.stopping = self.was_up = False
 
     def run(self) -> None:
         for stop in (signal.SIGINT, signal.SIGTERM):
@@ -103,24 +115,33 @@ class _Keeper:
         kept = [_Kept(name, target, _started(name, target), time.monotonic()) for name, target in self.targets.items()]
         try:
             while not self.stopping:
-                wait([one.process.sentinel for one in kept], timeout=0.5)
+                wait([one.process.sentinel for one in kept if one.start_at is None], timeout=0.5)
+                now = time.monotonic()
+                self.was_up = self.was_up or all(one.process.is_alive() and now - one.started > _SOON for one in kept)
                 for one in kept:
                     if not one.process.is_alive() and not self.stopping:
-                        self._start_again(one)
+                        self._start_again(one, now)
         finally:
             _end([one.process for one in kept])
 
     def _stop(self, *_: object) -> None:
         self.stopping = True
 
-    def _start_again(self, one: _Kept) -> None:
-        soon, killed = time.monotonic() - one.started < _SOON, one.process.exitcode == -signal.SIGKILL
+    def _start_again(self, one: _Kept, now: float) -> None:
+        if one.start_at is None:
+            self._note_end(one, now)
+        elif now >= one.start_at:
+            one.process, one.started, one.start_at = _started(one.name, one.target), now, None
+
+    def _note_end(self, one: _Kept, now: float) -> None:
+        soon, killed = now - one.started < _SOON, one.process.exitcode == -signal.SIGKILL
         one.failures = 0 if killed else one.failures + 1 if soon else 1
         _log.error("%s ended with code %s", one.name, one.process.exitcode)
-        if one.failures >= _OFTEN:
+        if one.failures >= _OFTEN and not self.was_up:
             raise CheckFailed(f"{one.name} ended {one.failures} times in a row; the log above says why")
         _forget_metrics(one.process.pid)
-        one.process, one.started = _started(one.name, one.target), time.monotonic()
+        pause = min(2.0 ** (one.failures - _OFTEN), _LONGEST_PAUSE) if one.failures >= _OFTEN else 0.0
+        one.start_at = now + pause
 
 
 def _started(name: str, target: Callable[[], None]) -> BaseProcess:
@@ -225,14 +246,30 @@ def _log_as_json() -> None:
         logging.getLogger(ours).setLevel(logging.INFO)
 
 
-def _set_environment(home: Path, port: int) -> None:
+@contextmanager
+def _environment(home: Path, port: int) -> Iterator[None]:
     """Where the service finds the workspace, and where BentoML and its metrics may write."""
-    metrics = home / "bentoml" / f"metrics-{port}"
-    shutil.rmtree(metrics, ignore_errors=True)  # counts of a process that is gone
-    storage.make_folder(metrics)
+    storage.make_folder(home / "bentoml")
+    metrics = _metrics_folder(home, port)
     os.environ |= {
         "PERENNIAL_HOME": str(home),
         "BENTOML_HOME": str(home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "true",
         "PROMETHEUS_MULTIPROC_DIR": str(metrics),
     }
+    try:
+        yield
+    finally:
+        shutil.rmtree(metrics, ignore_errors=True)
+
+
+def _metrics_folder(home: Path, port: int) -> Path:
+    """An empty folder of this service's own, in memory where the system has a file system of it.
+
+    What a service of the same home and port left behind is removed: counts of processes that are gone.
+    """
+    mark = hashlib.sha256(f"{home} {port}".encode()).hexdigest()[:12]
+    place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else home / "bentoml"
+    for left in place.glob(f"perennial-{mark}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"perennial-{mark}-", dir=place))
