@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perennial.settings import Workspace
+from perennial.storage import CheckFailed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+_log = logging.getLogger("perennial")
+
+DIGESTS = "files"
+"""The tag of a version that holds the digests of its files, as JSON."""
 KINDS = ("churn", "lifetime_value", "cross_sell")
 
 
@@ -82,6 +89,7 @@ def model_folder(version: ModelVersion) -> Path:
 
     Raises:
         FileNotFoundError: the registry knows the version, but its files are gone.
+        ChangedModel: they are not those that were registered.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -94,4 +102,39 @@ def model_folder(version: ModelVersion) -> Path:
     found = next(folder.rglob("model.json"), None)
     if found is None:
         raise FileNotFoundError(f"{uri} has no model.json below {folder}; train it again")
+    _refuse_changed(version, found.parent)
     return found.parent
+
+
+class ChangedModel(CheckFailed):
+    """The files of a version are not those that were registered."""
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in a folder, by its path in there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _refuse_changed(version: ModelVersion, folder: Path) -> None:
+    """Before anything reads them: LightGBM ends the process at a text that is not whole.
+
+    The digests are in the registry's database, the files elsewhere. A version of before there were any passes.
+
+    Raises:
+        ChangedModel: a file is missing, another one, or was not there.
+    """
+    noted = version.tags.get(DIGESTS)
+    if noted is None:
+        _log.warning(
+            "%s/%s was registered without digests, so its files are taken as they are", version.name, version.version
+        )
+        return
+    registered, found = json.loads(noted), file_digests(folder)
+    changed = sorted(name for name in {*registered, *found} if registered.get(name) != found.get(name))
+    if changed:
+        raise ChangedModel(
+            f"{version.name} version {version.version} is not what was registered: {', '.join(changed[:5])} changed"
+            f" since, in {folder}; put a back-up's files there, let the version before answer (`perennial rollback`),"
+            " or train again"
+        )

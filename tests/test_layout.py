@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,16 @@ def test_no_file_carries_a_registry_address(lock: Path) -> None:
     text = lock.read_text()
     assert "://" not in text
     assert "--index-url" not in text
+
+
+def test_nobody_is_told_to_install_a_strangers_package() -> None:
+    """`perennial` on PyPI is somebody else's: no page, message or recorded model may fetch it."""
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"] == "perennial-crm"
+    kinds = (".py", ".md", ".toml", ".yaml", ".yml")
+    files = [path for folder in (*OURS, "docs", "examples", "configs") for path in (ROOT / folder).rglob("*")]
+    for path in (*files, *ROOT.glob("*.*"), ROOT / "Makefile"):
+        if path.suffix in kinds or path.name == "Makefile":
+            found = re.search(
+                r"install[^\n]*\bperennial(\[|'|\"|=|$)|requirements=\[\"perennial\b", path.read_text(), re.M
+            )
+            assert found is None, f"{path.relative_to(ROOT)}: {found and found[0]}"

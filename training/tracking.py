@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from features import snapshot
 from perennial import settings, source_code
-from perennial.registry import model_name
+from perennial.registry import DIGESTS, file_digests, model_name
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
-from training import evidence
+from training import carried, evidence
 from training.backtest import Judged
 from training.datasets import outcome_days
 from training.grade import Grade
@@ -133,14 +133,22 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         training.card(kept)
         mlflow.log_artifacts(str(kept))
         model.save(stored)
+        digests = json.dumps(file_digests(stored))
+        made_from = (training.data, training.features_hash, *map(str, training.cutoffs))
+        learnt = carried.training_set(workspace, training.kind, training.as_of, made_from)
+        mlflow.log_input(learnt, context="training")
+        module = type(model).__module__
         logged = mlflow.pyfunc.log_model(
-            name="model", data_path=str(stored), loader_module=type(model).__module__, pip_requirements=["perennial"]
-        )
+            name="model", data_path=str(stored), loader_module=module,
+            code_paths=carried.code(module, Path(scratch) / "code"), pip_requirements=carried.requirements(module),
+            signature=carried.signature(workspace, training.kind),
+            input_example=carried.example(workspace, training.kind),
+        )  # fmt: skip
     if not tracker.search_registered_models(f"name = '{name}'"):
         tracker.create_registered_model(name)
     tags = grade | {
         "training_key": key, "as_of": str(training.as_of), "features_hash": training.features_hash, "code": code(),
-        "recipe": recipe(workspace, training.kind, training.features_hash),
+        "recipe": recipe(workspace, training.kind, training.features_hash), DIGESTS: digests,
     }  # fmt: skip
     return tracker.create_model_version(name, logged.model_uri, run.info.run_id, tags=tags, model_id=logged.model_id)
 

@@ -455,7 +455,7 @@ def test_publish_to_a_redis_that_is_down_ends_with_1(
 @pytest.mark.parametrize(
     ("changes", "driver", "message"),
     [
-        ({"online": "redis://127.0.0.1:6379/0"}, "redis", r"`online` needs a driver.*pip install 'perennial-crm\[redis\]'"),
+        ({"online": "redis://127.0.0.1:6379/0"}, "redis", r"`online` needs a driver.*install 'perennial-crm\[redis\]'"),
         ({"registry": "postgresql://db/x"}, "psycopg", r"`registry` needs a driver.*'perennial-crm\[postgres\]'"),
     ],
 )

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import re
 import shutil
+import signal
+import socket
+import subprocess
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 
 from features import online, snapshot
 from perennial import registry, settings
 from perennial.registry import KINDS
 from perennial.settings import Workspace
-from training import churn, cross_sell, lifetime_value, pipelines, tracking
+from training import carried, churn, cross_sell, lifetime_value, pipelines, tracking
 from training.grade import Grade
 from training.models.churn_model import ChurnModel
 
+from . import bare
 from .conftest import TRAINED_AT, World
 
 PLOTS = {
@@ -100,18 +113,28 @@ def retrained(world: World, kind: str) -> tuple[Callable[[np.ndarray], np.ndarra
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_mlflow_loads_predicts_the_same(kind: str, world: World) -> None:
-    """Stored, registered, found by its alias and loaded again, a model gives the same answers to 1e-12."""
+    """Stored, registered, found by its alias and loaded again, a model gives the same answers to 1e-12.
+
+    Columns are known by their names: in another order they are put right, without names or with others refused.
+    """
     predict, rows = retrained(world, kind)
     loaded = mlflow.pyfunc.load_model(f"models:/world.{kind}@champion")
-    np.testing.assert_allclose(loaded.predict(rows), predict(rows), rtol=1e-12, atol=0)
+    named = pd.DataFrame(rows, columns=carried.columns(world.workspace, kind))
+    np.testing.assert_allclose(loaded.predict(named), predict(rows), rtol=1e-12, atol=0)
     assert np.ptp(predict(rows)) > 0.01
+    np.testing.assert_allclose(loaded.predict(named[named.columns[::-1]]), predict(rows), rtol=1e-12, atol=0)
+    swapped = named.set_axis([*named.columns[1::-1], "another", *named.columns[3:]], axis=1)
+    for unnamed in (rows, named.iloc[:, 1:], swapped):
+        with pytest.raises(MlflowException, match="Failed to enforce schema"):
+            loaded.predict(unnamed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_is_stored_as_data(kind: str, world: World) -> None:
-    """JSON and LightGBM's text beside MLflow's YAML; nothing that would run on being opened."""
+    """JSON and LightGBM's text beside MLflow's YAML and the code that reads them; nothing runs on being opened."""
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/world.{kind}@champion"))
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parts[len(folder.parts)] != "code"]
+    assert {path.suffix for path in (folder / "code").rglob("*") if path.is_file()} <= {".py", ".pyc"}
     assert {"model.json", "MLmodel"} <= {path.name for path in files}
     assert ".txt" in {path.suffix for path in files}
     assert not {path.suffix for path in files} - {".json", ".txt", ".yaml", ".yml", ""}
@@ -120,6 +143,104 @@ def test_a_model_is_stored_as_data(kind: str, world: World) -> None:
     flavour = yaml.safe_load(next(path for path in files if path.name == "MLmodel").read_text())["flavors"]
     assert list(flavour) == ["python_function"]
     assert flavour["python_function"]["loader_module"].startswith("training.models.")
+
+
+_ANSWER = """
+import importlib.util, json, sys, mlflow
+models = [mlflow.pyfunc.load_model(path) for path in sys.argv[1:]]
+answers = [model.predict(model.input_example).tolist() for model in models]
+print(json.dumps([importlib.util.find_spec("serving") is None, *answers]))
+"""
+
+
+def test_a_model_answers_where_nothing_of_this_project_is(world: World, tmp_path: Path) -> None:
+    """All three in one process, and one served by MLflow's own server, in an environment of their requirements alone.
+
+    Made of the packages that are installed here, those that the requirements and they in turn ask for.
+    """
+    logged = {kind: mlflow.artifacts.download_artifacts(f"models:/world.{kind}@champion") for kind in KINDS}
+    folders = [shutil.copytree(folder, tmp_path / kind) for kind, folder in logged.items()]
+    asked = {line for folder in folders for line in (folder / "requirements.txt").read_text().split()}
+    python = bare.environment(asked, tmp_path / "bare")
+    expected = [
+        mlflow.pyfunc.load_model(folder).predict(carried.example(world.workspace, kind)).tolist()
+        for kind, folder in logged.items()
+    ]
+    clean = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    command = [python, "-I", "-W", "ignore"]
+    done = subprocess.run(
+        [*command, "-c", _ANSWER, *folders], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [True, *expected]
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    serve = ["-m", "mlflow", "models", "serve", "-m", folders[0], "-p", str(port), "--env-manager", "local"]
+    with subprocess.Popen([*command, *serve], cwd=tmp_path, env=clean, start_new_session=True) as process:
+        try:
+            body = json.loads((folders[0] / "serving_input_example.json").read_text())
+            assert asked_for(f"http://127.0.0.1:{port}/invocations", body, process) == {"predictions": expected[0]}
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def asked_for(address: str, body: Any, process: subprocess.Popen[Any]) -> Any:
+    """What a server answers once it is there."""
+    for _ in range(600):
+        assert process.poll() is None
+        with suppress(httpx.ConnectError):
+            return httpx.post(address, json=body, timeout=60).json()
+        time.sleep(0.2)
+    pytest.fail("not there within two minutes")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_names_what_it_was_made_with(kind: str, world: World) -> None:
+    """Requirements are the versions that are installed, none of them this project; a data set by name and digest."""
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/world.{kind}@champion"))
+    pins = dict(line.split("==") for line in (folder / "requirements.txt").read_text().split())
+    assert {"lightgbm", "numpy", "scipy", "pandas", "mlflow"} <= pins.keys()
+    assert {name: version(name) for name in pins} == pins
+    assert not {name for name in pins if name.startswith("perennial")}
+    (learnt,) = run_of(world, kind).inputs.dataset_inputs
+    assert (learnt.dataset.name, learnt.tags[0].value) == (f"world.{kind} 2024-07-01", "training")
+    assert re.fullmatch("[0-9a-f]{32}", learnt.dataset.digest)
+    named = [column["name"] for column in json.loads(learnt.dataset.schema)["mlflow_colspec"]]
+    assert named == list(carried.columns(world.workspace, kind))
+
+
+def test_a_changed_model_is_refused_before_it_is_read(world: World, tmp_path: Path) -> None:
+    """LightGBM would end the process at half a file; what was not registered is named, and answers nothing."""
+    model = ChurnModel.load(registry.model_folder(world.versions["churn"]))
+    elsewhere, grade = world.workspace.model_copy(update={"name": "changed"}), Grade("none", "a test")
+    training = tracking.Training("churn", TRAINED_AT, [], "hash", "data", {}, lambda folder: None, grade)
+    made = tracking.record(world.tracker, elsewhere, training, model, "key")
+    folder = registry.model_folder(made)
+    kept, booster = folder.rename(tmp_path / "kept"), (folder / "booster.txt")
+    text = (kept / "booster.txt").read_text()
+    changes: dict[str, Callable[[], Any]] = {
+        "booster.txt changed since": lambda: booster.write_text(text[: len(text) // 2]),
+        "booster.txt, model.json changed": lambda: [path.write_text("{}") for path in folder.iterdir()],
+        "another.txt changed": lambda: (folder / "another.txt").write_text(text),
+        "booster.txt changed since, in": booster.unlink,
+    }
+    for said, change in changes.items():
+        shutil.copytree(kept, folder)
+        change()
+        with pytest.raises(registry.ChangedModel, match=f"changed.churn version 1 is not what was registered: {said}"):
+            registry.model_folder(made)
+        shutil.rmtree(folder)
+    shutil.copytree(kept, folder)
+    assert registry.model_folder(made) == folder
+
+
+def test_a_version_of_before_there_were_digests_still_answers(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """It cannot be told from what it was; the log says so."""
+    earlier = world.tracker.get_model_version("world.churn", world.versions["churn"].version)
+    del earlier.tags[registry.DIGESTS]
+    with caplog.at_level(logging.WARNING, "perennial"):
+        assert (registry.model_folder(earlier) / "model.json").exists()
+    assert "registered without digests" in caplog.text
 
 
 def test_the_same_training_is_not_done_twice(world: World) -> None:
