@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import os
 import platform
@@ -161,7 +162,23 @@ def _alone(workspace: Workspace, command: str = "") -> Iterator[None]:
     words = command or " ".join(["perennial", *takewhile(lambda word: not word.startswith("-"), sys.argv[1:])])
     process = f"process {os.getpid()} of {_user()} on {platform.node()}"
     with storage.locked(workspace.home_path, f"`{words}` ({process}) since {_now():%Y-%m-%d %H:%M:%S} UTC"):
+        _erase_who_waits(workspace)
         yield
+
+
+def _erase_who_waits(workspace: Workspace) -> None:
+    """Customers whose erasure was asked of the service while another command was at work."""
+    from serving.erasure_queue import ErasureQueue
+
+    if not ErasureQueue(workspace.home_path).waiting():
+        return
+    from serving import erasure
+
+    try:
+        if count := erasure.finish(workspace, _now()):
+            typer.echo(f"{count:,} customers who waited for it are erased", err=True)
+    except (SettingsError, CheckFailed) as problem:
+        typer.echo(f"customers wait to be erased, who are in no answer meanwhile: {problem}", err=True)
 
 
 def _user() -> str:
@@ -548,9 +565,10 @@ def list_churn_risk(
         rows = lists.churn_risk(
             predictor, as_of.date() if as_of else None, top=top, min_value=min_value, band=band, contacts=contacts
         )
-        predictions.log_served(workspace, lists.with_models(rows, predictor), "list", _now())
+        with _if_read_only("what is listed is not in the prediction log"):
+            predictions.log_served(workspace, lists.with_models(rows, predictor), "list", _now())
     asked = {"top": top, "band": band, "min_value": min_value, "as_of": as_of and as_of.date(), "contacts": contacts}
-    _note(workspace, "list churn-risk", asked, len(rows))
+    _note(workspace, "list churn-risk", asked, len(rows), secret=contacts)
     if format is None:
         typer.echo(lists.as_text(rows))
     elif out is None:
@@ -758,7 +776,7 @@ def customer(
     except erasure.UnknownCustomer:
         raise CheckFailed(f"nothing is held of {customer_id} in {workspace.home_path}") from None
     found = {"customer_id": name, "held": held, "audit": AuditLog(workspace.home_path).mentions(name)}
-    _note(workspace, "customer", {}, sum(map(len, held.values())), [name])
+    _note(workspace, "customer", {}, sum(map(len, held.values())), [name], secret=True)
     text = json.dumps(found, indent=2, default=str, ensure_ascii=False)
     if out is None:
         typer.echo(text)
@@ -826,15 +844,39 @@ def demo(
 
 
 def _note(
-    workspace: Workspace, what: str, asked: Mapping[str, object], rows: int, customers: Sequence[str] = ()
-) -> None:
-    """Leaves a line in the audit log, as every read over HTTP does."""
-    import getpass
+    workspace: Workspace, what: str, asked: Mapping[str, object], rows: int, customers: Sequence[str] = (),
+    secret: bool = False,
+) -> None:  # fmt: skip
+    """Leaves a line in the audit log, as every read over HTTP does; without it nothing is shown that is `secret`.
 
+    Raises:
+        OSError: it cannot be written, though the home is not read-only.
+        CheckFailed: it cannot be written, and contact data would be shown.
+    """
     from serving.audit import AuditLog, Read
 
-    read = Read(getpass.getuser(), "command line", what, _now(), asked, rows, customers)
-    AuditLog(workspace.home_path).add(read)
+    read, log = Read(_user(), "command line", what, _now(), asked, rows, customers), AuditLog(workspace.home_path)
+    if secret:
+        try:
+            log.add(read)
+        except OSError as problem:
+            raise CheckFailed(
+                f"{log.path} cannot be written ({problem.strerror}): contact data are not shown without a line there"
+            ) from problem
+    else:
+        with _if_read_only("no line of the audit log says who has read this"):
+            log.add(read)
+
+
+@contextmanager
+def _if_read_only(so: str) -> Iterator[None]:
+    """In a home that is read-only, what should be noted there is not: that is said, and the command goes on."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        typer.echo(f"the home is read-only, so {so}", err=True)
 
 
 def _catch_up(workspace: Workspace, say: Callable[[str], None]) -> None:

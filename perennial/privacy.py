@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -174,6 +174,19 @@ def erased_among(home: Path, customer_ids: Iterable[str]) -> set[str]:
     return {customer_id for customer_id in customer_ids if key.mark(customer_id) in marks}
 
 
+def note_erased(home: Path, found: Mapping[str, Mapping[str, int]], done: bool = False) -> dict[str, Any]:
+    """Notes customers, by their marks, as erased, with what was found of them beside what was found before.
+
+    Whoever is `keeping` something is waited for; from then on nothing is kept of them. Returns all that is noted.
+    """
+    with marking(home):
+        noted = erased(home)
+        for mark, places in found.items():
+            noted[mark] = {"found": {**noted.get(mark, {}).get("found", {}), **places}, "done": done}
+        storage.write_json(erased_path(home), noted)
+    return noted
+
+
 @contextmanager
 def keeping(home: Path) -> Iterator[None]:
     """While it lasts nobody more is marked as erased.
@@ -193,6 +206,11 @@ def marking(home: Path) -> Iterator[None]:
 
 @contextmanager
 def _erasures_locked(home: Path, how: int) -> Iterator[None]:
-    with (home / ".erasures").open("w") as handle:
+    path, shared = home / ".erasures", how == fcntl.LOCK_SH
+    reading = shared and not os.access(home, os.W_OK)  # a home that is read-only, where nothing is kept
+    if reading and not path.exists():
+        yield
+        return
+    with path.open("r" if reading else "w") as handle:
         fcntl.flock(handle, how)
         yield

@@ -169,8 +169,11 @@ def database(path: Path, schema: str) -> sqlite3.Connection:
     """A SQLite database for its owner's eyes, made with `schema` where it is not there.
 
     A commit outlives a power cut, and what is deleted is overwritten, not just unlinked. Without a write-ahead log:
-    whoever only reads then needs no room on the disk, and these are read far more often than they are written.
+    whoever only reads then needs no room on the disk, and these are read far more often than they are written. In a
+    read-only folder it is as it lies there, or empty.
     """
+    if path.parent.exists() and not os.access(path.parent, os.W_OK):
+        return _read_only(path, schema)
     make_folder(path.parent)
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False)
@@ -186,6 +189,22 @@ def is_written(path: Path) -> bool:
         return path.stat().st_size > 0
     except FileNotFoundError:
         return False
+
+
+def reading(path: Path) -> sqlite3.Connection:
+    """A database that is there, for who only reads: in a read-only folder SQLite can lay no log of writes beside it."""
+    if os.access(path.parent, os.W_OK):
+        return sqlite3.connect(path, timeout=12 * _PATIENCE)  # Feast's online store has one writer at a time
+    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, check_same_thread=False)
+
+
+def _read_only(path: Path, schema: str) -> sqlite3.Connection:
+    if path.exists():
+        return reading(path)
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    connection.execute(schema)
+    return connection
 
 
 def copy_to(

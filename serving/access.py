@@ -188,6 +188,8 @@ class ByRoute:
 
     def route(self, path: str) -> str:
         """The path without whom it is about."""
+        if path.startswith("/v1/erasures/"):
+            return "/v1/erasures/{erasure_id}"
         for thing, tails in (("customers", ("/consent", "/data")), ("offers", ())):
             if path.startswith(f"/v1/{thing}/"):
                 tail = next((tail for tail in tails if path.endswith(tail)), "")

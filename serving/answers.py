@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from perennial.windows import midnight
 from serving import card, lists, metrics
 from serving.access import Gate, Refusal, Refused
 from serving.consent import Consents, Kind, apply_profiling, withheld
+from serving.erasure_queue import ErasureQueue
 from serving.filed import Filed
 from serving.health import Health
 from serving.predictor import NoChampion, Predictor
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from serving.bodies import ListQuery, ScoresRequest
 
 _log = logging.getLogger("bentoml.perennial")
+_Found = TypeVar("_Found")
 
 # How often a service looks for what it lacks or whether an online store is back, and what it tells callers to wait.
 RETRY_SECONDS = 3
@@ -118,6 +120,7 @@ class Answers:
         self.workspace = settings.of_home(home)
         self.served = Served(clock)
         self.gate, self.consents = Gate(home, service.rate_limit, clock), Consents(home)
+        self.erasures = ErasureQueue(home)
         self._together = Together(self._rows)
         self._looking = threading.Lock()
         self._store_down_until = 0.0
@@ -168,6 +171,9 @@ class Answers:
         try:
             self.workspace = settings.of_home(self.home)
             return Published.of(self.workspace, self.service.when_down)
+        except registry.ChangedModel as problem:
+            _log.error("%s", problem)
+            return _unavailable("not_loaded", "a champion is not what was registered; the service's log says more")
         except (FeatureMismatch, CheckFailed) as problem:
             return _not_online(problem)
         except NoChampion as problem:
@@ -224,6 +230,8 @@ class Answers:
             Refused: the published as_of has no offers.
         """
         published = self.current()
+        if customer_id in self.erasures.waiting():
+            return None
         found = await self._offers(published, [customer_id])
         if not found and customer_id not in await self._filed(published.filed.scores, [customer_id]):
             return None
@@ -326,8 +334,14 @@ class Answers:
         except FeatureMismatch as problem:
             raise Refused(_not_online(problem)) from problem
         self._note_stale(None)
+        found = self._staying(found)
         said = self.consents.of("profiling", list(found))
         return _agreed(found, said, published.publication.features) if said else found
+
+    def _staying(self, found: dict[str, _Found]) -> dict[str, _Found]:
+        """Without those whose erasure waits."""
+        leaving = self.erasures.waiting()
+        return {one: row for one, row in found.items() if one not in leaving} if leaving else found
 
     def _note_stale(self, why: str | None) -> None:
         if why is None:
@@ -345,7 +359,7 @@ class Answers:
 
     async def _stale(self, published: Published, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What the last batch said of these customers, marked so; nothing of who withdrew the consent or was erased."""
-        rows = await self._filed(published.filed.scores, customer_ids)
+        rows = self._staying(await self._filed(published.filed.scores, customer_ids))
         gone = privacy.erased_among(self.home, rows)
         rows = {one: row for one, row in rows.items() if one not in gone}
         metrics.STALE.inc(len(rows))

@@ -277,6 +277,15 @@ class ErasedAnswer(BaseModel):
     found: dict[str, int]
 
 
+class WaitingAnswer(BaseModel):
+    """An erasure that is carried out when the home is free; the customer is in no answer from now on."""
+
+    erasure_id: str
+    asked_at: datetime
+    erased_at: datetime | None = Field(description="null while it waits")
+    found: dict[str, int] | None = Field(description="as of an erasure at once; null while it waits")
+
+
 class Profile(BaseModel):
     tenure_days: int | None
     attributes: dict[str, str | float | None]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from features.snapshot import has_consent
 from perennial import storage
 from perennial.settings import Workspace
+from serving.erasure_queue import ErasureQueue
 from serving.predictor import NO_CONSENT, NUMBERS
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ CREATE TABLE IF NOT EXISTS consents (
 ) WITHOUT ROWID"""
 _PUT = "INSERT OR REPLACE INTO consents VALUES (?, ?, ?, ?)"
 _ALL = "SELECT customer_id, kind, granted, recorded_at FROM consents ORDER BY customer_id, kind"
+_NEVER_LATER = "9999-12-31T00:00:00+00:00"
 _AT_ONCE = 500  # ids in one query
 
 
@@ -89,14 +91,21 @@ class Consents:
         return len(newer)
 
     def tell(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Gives a connection a table `said`: customer_id, kind, granted, recorded_at (ISO 8601)."""
+        """Gives a connection a table `said`: customer_id, kind, granted, recorded_at (ISO 8601).
+
+        Beside it one `leaving`: customer_id of those whose erasure waits, who are in no answer.
+        """
         connection.register("said", self._all())
+        waiting = list(ErasureQueue(self.path.parent).waiting())
+        connection.register("leaving", pd.DataFrame({"customer_id": pd.Series(waiting, dtype=str)}))
 
     def _all(self) -> pd.DataFrame:
         rows: list[tuple[object, ...]] = []
         if storage.is_written(self.path):
             with closing(self._opened()) as database:
                 rows = database.execute(_ALL).fetchall()
+        # Behind what they said: whose erasure waits agrees to nothing any more.
+        rows += [(one, kind, False, _NEVER_LATER) for one in ErasureQueue(self.path.parent).waiting() for kind in KINDS]
         said = pd.DataFrame(rows, columns=["customer_id", "kind", "granted", "recorded_at"], dtype=object)
         return said.astype({"granted": bool} | dict.fromkeys(("customer_id", "kind", "recorded_at"), str))
 

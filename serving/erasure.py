@@ -12,11 +12,13 @@ in again, and an erasure that is cut off goes on when it is asked for again.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +26,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features import online
+from features import online, retrieval
 from features.online import FeatureMismatch
 from perennial import events, predictions, privacy, storage
 from perennial.events import Event, EventStore
 from perennial.privacy import PrivacyKey
 from perennial.sources import fingerprint
+from perennial.storage import InUse
 from perennial.tables import CONTRACTS
+from serving.erasure_queue import ErasureQueue
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
     from perennial.settings import Workspace
 
+_log = logging.getLogger("bentoml.perennial")
 ONLINE, EVENTS = "online store", "store of events"
 Found = dict[str, int]
 _SQLITE = b"SQLite format 3\0"
@@ -103,24 +108,51 @@ def erase(
     """
     home, key = workspace.home_path, PrivacyKey.of_environment()
     marks = {customer_id: key.mark(customer_id) for customer_id in customer_ids}
-    found = _found(workspace, store, list(marks))
-    noted = privacy.erased(home)
-    for customer_id, mark in marks.items():
-        if not found[customer_id] and mark not in noted:
-            raise UnknownCustomer(customer_id)
-        noted[mark] = {"found": noted.get(mark, {}).get("found", {}) | found[customer_id], "done": False}
+    found = rows_of(workspace, store, list(marks))
+    privacy.note_erased(home, {mark: found[customer_id] for customer_id, mark in marks.items()})
     with privacy.marking(home):
-        storage.write_json(privacy.erased_path(home), noted)
         predictions.sweep(workspace)  # while nobody writes into the log
     _forget(workspace, store, {place for places in found.values() for place in places}, list(marks), progress)
-    for mark in marks.values():
-        noted[mark]["done"] = True
-    storage.write_json(privacy.erased_path(home), noted)
+    noted = privacy.note_erased(home, {mark: {} for mark in marks.values()}, done=True)
     return {customer_id: noted[mark]["found"] for customer_id, mark in marks.items()}
 
 
+def rows_of(workspace: Workspace, store: FeatureStore, customer_ids: Sequence[str]) -> dict[str, Found]:
+    """How many rows there are of each customer in each place where there are any.
+
+    Raises:
+        UnknownCustomer: of one there are none, nor were there.
+    """
+    found, noted = _found(workspace, store, customer_ids), privacy.erased(workspace.home_path)
+    for customer_id, places in found.items():
+        if not places and (not noted or PrivacyKey.of_environment().mark(customer_id) not in noted):
+            raise UnknownCustomer(customer_id)
+    return found
+
+
+def carry_out(workspace: Workspace, clock: Callable[[], datetime]) -> None:
+    """Carries out what waits, if the home is free; otherwise another time."""
+    if ErasureQueue(workspace.home_path).waiting():
+        holder = f"the service, erasing customers, since {clock():%Y-%m-%d %H:%M:%S} UTC"
+        with suppress(InUse), storage.locked(workspace.home_path, holder):
+            _log.info("%d customers who waited for it are erased", finish(workspace, clock()))
+
+
+def finish(workspace: Workspace, now: datetime) -> int:
+    """Carries out what waits; returns how many that were. The home is the caller's.
+
+    Raises:
+        SettingsError: there is no privacy key.
+        CheckFailed: a store does not answer.
+    """
+    queue = ErasureQueue(workspace.home_path)
+    waiting = list(queue.waiting())
+    if waiting:
+        queue.done(erase(workspace, retrieval.open_store(workspace), waiting), now)
+    return len(waiting)
+
+
 def _found(workspace: Workspace, store: FeatureStore, customer_ids: Sequence[str]) -> dict[str, Found]:
-    """How many rows there are of each customer in each place where there are any."""
     home = workspace.home_path
     found: dict[str, Found] = {customer_id: {} for customer_id in customer_ids}
     for path in _parquet_files(home):
@@ -238,7 +270,7 @@ def _databases(home: Path) -> list[tuple[Path, str]]:
     query = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'customer_id'"
     found = []
     for path in filter(_is_sqlite, storage.below(home, "*.db")):
-        with closing(sqlite3.connect(path)) as connection:
+        with closing(storage.reading(path)) as connection:
             found += [(path, name) for (name,) in connection.execute(f"{query} AND m.type = 'table'")]
     return found
 
@@ -250,7 +282,7 @@ def _is_sqlite(path: Path) -> bool:
 
 
 def _rows_of_database(path: Path, table: str, customer_id: str) -> list[dict[str, Any]]:
-    with closing(sqlite3.connect(path, timeout=_PATIENCE)) as connection:
+    with closing(storage.reading(path)) as connection:
         found = connection.execute(f'SELECT * FROM "{table}" WHERE customer_id = ?', (customer_id,))
         names = [column[0] for column in found.description]
         return [dict(zip(names, row, strict=True)) for row in found]

@@ -26,7 +26,7 @@ def export(workspace: Workspace, what: str, as_of: date | None, out: Path) -> in
     if out.suffix not in (".parquet", ".csv"):
         raise SettingsError(f"--out {out}: the name must end in .parquet or .csv")
     as_of = as_of or storage.latest_scored(workspace.home_path)
-    query = _query(workspace, what, as_of)
+    query = f"SELECT * FROM ({_query(workspace, what, as_of)}) WHERE customer_id NOT IN (FROM leaving)"
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         Consents(workspace.home_path).tell(connection)
         if out.suffix == ".parquet":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import bentoml
@@ -15,7 +17,7 @@ from perennial.settings import SettingsError
 from perennial.storage import CheckFailed, InUse
 from serving import erasure
 from serving.access import Refusal, Refused, allowed
-from serving.bodies import ConsentAnswer, ConsentRequest, ErasedAnswer, HeldAnswer, Id
+from serving.bodies import ConsentAnswer, ConsentRequest, ErasedAnswer, HeldAnswer, Id, WaitingAnswer
 from serving.erasure import UnknownCustomer
 from serving.strict_json import StrictRoute
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from serving.audit import Read
 
 router = APIRouter(route_class=StrictRoute)
+_log = logging.getLogger("bentoml.perennial")
 _LOOKING = threading.Lock()  # one at a time: it reads every file of the home, and takes a thread
 CustomerId = Annotated[Id, Path(description="as the shop writes it, escaped for a URL", examples=["10002"])]
 
@@ -47,6 +50,8 @@ def consent(customer_id: CustomerId, asked: ConsentRequest, request: Request) ->
 def data(customer_id: CustomerId, request: Request) -> Response:
     """Everything that is held of one customer, contact data in the clear."""
     answers, name = _answers(), _name(customer_id)
+    if name in answers.erasures.waiting():
+        raise Refused(_unknown(customer_id))
     try:
         with _LOOKING:
             held = erasure.held(answers.workspace, retrieval.open_store(answers.workspace), name)
@@ -60,7 +65,11 @@ def data(customer_id: CustomerId, request: Request) -> Response:
     return Response(content, media_type="application/json")
 
 
-@router.delete("/customers/{customer_id:escaped}", response_model=ErasedAnswer, dependencies=allowed())
+@router.delete(
+    "/customers/{customer_id:escaped}", response_model=ErasedAnswer,
+    responses={202: {"model": WaitingAnswer, "description": "a command is at work in the home: it waits for that"}},
+    dependencies=allowed(),
+)  # fmt: skip
 def erase(customer_id: CustomerId, request: Request) -> Response:
     """Erases one customer from everything, for good; repeated, it goes on where it was cut off."""
     workspace, name = _answers().workspace, _name(customer_id)
@@ -68,12 +77,36 @@ def erase(customer_id: CustomerId, request: Request) -> Response:
     try:
         with storage.locked(workspace.home_path, holder):
             found = erasure.erase(workspace, retrieval.open_store(workspace), [name])[name]
+    except InUse:
+        return _queued(customer_id, request)
     except UnknownCustomer:
         raise Refused(_unknown(customer_id)) from None
     except (CheckFailed, SettingsError) as problem:
         raise Refused(_unavailable(problem)) from problem
     _read(request).rows = sum(found.values())
     return JSONResponse({"customer_id": name, "found": found})
+
+
+def _queued(customer_id: str, request: Request) -> Response:
+    """A run may take minutes, and the customer need not come again: the erasure is kept, and waits."""
+    workspace, name = _answers().workspace, _name(customer_id)
+    try:
+        erasure.rows_of(workspace, retrieval.open_store(workspace), [name])
+        job = _answers().erasures.put(name, _read(request).at)
+    except UnknownCustomer:
+        raise Refused(_unknown(customer_id)) from None
+    except (CheckFailed, SettingsError) as problem:
+        raise Refused(_unavailable(problem)) from problem
+    return JSONResponse(asdict(job), 202, headers={"Location": f"/v1/erasures/{job.erasure_id}"})
+
+
+@router.get("/erasures/{erasure_id}", response_model=WaitingAnswer, dependencies=allowed())
+def waiting(erasure_id: Annotated[str, Path(description="as the answer to `DELETE` named it")]) -> Response:
+    """Whether an erasure that had to wait was carried out."""
+    job = _answers().erasures.job(erasure_id)
+    if job is None:
+        raise Refused(Refusal(404, "unknown_erasure", "no erasure of this id waits or waited"))
+    return JSONResponse(asdict(job))
 
 
 def _answers() -> Answers:
@@ -95,7 +128,9 @@ def _unknown(customer_id: str) -> Refusal:
 
 
 def _unavailable(problem: Exception) -> Refusal:
-    """The privacy key is not there, a command is at work in the home, or a store does not answer."""
-    codes = {SettingsError: "no_privacy_key", InUse: "in_use"}
-    code = codes.get(type(problem), "no_store")
-    return Refusal(503, code, str(problem), headers={"Retry-After": "60"})
+    """The privacy key is not there, or a store does not answer; which one, and where it is, is for the log."""
+    if isinstance(problem, SettingsError):
+        return Refusal(503, "no_privacy_key", str(problem), headers={"Retry-After": "60"})
+    _log.error("%s", problem)
+    message = "a store that the customer may be in does not answer; the service's log says which"
+    return Refusal(503, "no_store", message, headers={"Retry-After": "60"})

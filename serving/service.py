@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 from collections.abc import Callable
 from datetime import datetime
@@ -19,6 +20,7 @@ from starlette.routing import Route
 
 from perennial import __version__, privacy
 from perennial.settings import Service, SettingsError
+from serving import erasure, erasure_queue
 from serving.access import AsAsked, ByRoute, Guard, Refusal
 from serving.answers import Answers
 from serving.events import Inbox
@@ -31,6 +33,7 @@ from serving.served import FLUSH_SECONDS
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+_log = logging.getLogger("bentoml.perennial")
 HOME_VARIABLE = "PERENNIAL_HOME"
 _BENTOML_PATHS = ("/", "/docs.json", "/livez", "/readyz", "/healthz", "/metrics", "/schema.json")
 
@@ -83,6 +86,7 @@ class Perennial:
         gc.collect()
         gc.freeze()  # what is loaded by now stays: looking through it again and again would hold answers up
         self.tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._log())]
+        self.tasks.append(asyncio.create_task(self._erase()))
 
     @bentoml.on_shutdown
     async def stop_watching(self) -> None:
@@ -100,6 +104,15 @@ class Perennial:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await asyncio.to_thread(self.answers.served.flush)
+
+    async def _erase(self) -> None:
+        """Carries out the erasures that waited for a command to end."""
+        while True:
+            await asyncio.sleep(erasure_queue.SECONDS)
+            try:
+                await asyncio.to_thread(erasure.carry_out, self.answers.workspace, self.answers.clock)
+            except Exception:  # a store that does not answer, a full disk: they wait on
+                _log.exception("customers wait to be erased")
 
 
 _bento_service: Any = Perennial  # the decorator has made it BentoML's `Service`, which type checkers cannot see

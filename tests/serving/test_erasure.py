@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -20,11 +21,12 @@ from workspaces import AS_OF, CUSTOMERS
 
 from features import online, retrieval, snapshot
 from features.fresh import FreshFeatures
-from perennial import events, ingest, privacy, registry, storage
+from perennial import cli, events, ingest, privacy, registry, storage
 from perennial.settings import Workspace
-from serving import erasure, scoring
+from serving import erasure, erasure_queue, exports, scoring
 from serving.bodies import EventsRequest, Purchase
 from serving.erasure import UnknownCustomer
+from serving.erasure_queue import ErasureQueue
 from serving.events import Inbox
 from serving.freshness import Freshness
 from serving.predictor import Predictor
@@ -73,7 +75,8 @@ def freshness(client: TestClient, workspace: Workspace) -> Freshness:
 
 
 @pytest.fixture(scope="module")
-def client(app: Any, workspace: Workspace) -> Iterator[TestClient]:
+def client(app: Any, workspace: Workspace, environment: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    environment.setattr(erasure_queue, "SECONDS", 3600)  # who waits is looked after by the tests
     with TestClient(app, headers=BEARER) as client, answering_from(workspace.home_path):
         yield client
 
@@ -260,13 +263,95 @@ def test_the_last_customer_may_be_erased(workspace: Workspace) -> None:
     assert online.online_rows(store, workspace, before, ["nobody"]) == {}
 
 
-def test_nothing_is_erased_while_a_command_is_at_work(client: TestClient, workspace: Workspace) -> None:
-    """A run may be writing what is to be erased: 503, when to try again, and nothing is changed."""
-    with storage.locked(workspace.home_path, "a test"):
-        answer = client.delete("/v1/customers/c0261")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "in_use")
-    assert int(answer.headers["retry-after"]) > 0
-    assert client.get("/v1/customers/c0261").status_code == 200
+def listed(client: TestClient) -> set[str]:
+    rows = client.get("/v1/lists/churn-risk?top=100000&reasons=false").json()
+    return {row["customer_id"] for row in rows}
+
+
+def test_an_erasure_waits_while_a_command_is_at_work(client: TestClient, workspace: Workspace, tmp_path: Path) -> None:
+    """A run may be writing what is to be erased: 202, and a job. Who waits is at once in no answer; then it is done."""
+    customer_id = next(iter(listed(client) - {SHOWN, ERASED}))
+    path, privately = f"/v1/customers/{quote(customer_id, safe='')}", "/secret/place, process 4711 of root on box"
+    with storage.locked(workspace.home_path, privately):
+        answer = client.delete(path)
+        assert (answer.status_code, answer.json()["erased_at"]) == (202, None)
+        assert not [text for text in ("secret", "4711", "box", str(workspace.home_path)) if text in answer.text]
+        assert client.delete(path).json() == answer.json()
+        assert client.delete("/v1/customers/nobody").status_code == 404
+        job = answer.headers["location"]
+        assert client.get(job).json() == answer.json()
+        erasure.carry_out(workspace, lambda: NOW)  # cannot yet
+        assert files_with(workspace.home_path, customer_id)
+        with answering_from(workspace.home_path):  # a service that is started meanwhile
+            asked = [client.get(path), client.get(f"{path}/data"), client.get(path.replace("customers", "offers"))]
+            asked += [client.post("/v1/scores", json={"customer_ids": [customer_id]})]
+            asked += [client.put(f"{path}/consent", json={"marketing": True})]
+            assert [one.status_code for one in asked] == [404] * len(asked)
+            refused = client.post("/v1/events", json={"purchases": [purchase("waits-1", customer_id)]})
+            assert refused.json()["error"]["code"] == "erased_customer"
+            assert customer_id not in listed(client)
+        for what in ("scores", "offers", "features"):
+            exports.export(workspace, what, None, tmp_path / f"{what}.parquet")
+        assert files_with(tmp_path, customer_id) == set()
+    erasure.carry_out(workspace, lambda: NOW)
+    done = client.get(job).json()
+    assert (done["erased_at"], done["erasure_id"]) == (NOW.isoformat(), answer.json()["erasure_id"])
+    assert client.delete(path).json()["found"] == done["found"]
+    assert sum(done["found"].values()) > 10
+    assert files_with(workspace.home_path, customer_id) == set()
+    assert client.get("/v1/erasures/another").json()["error"]["code"] == "unknown_erasure"
+
+
+def test_the_next_command_erases_who_waits(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it does anything else; without the privacy key it says who wait, and goes on."""
+    queue = ErasureQueue(workspace.home_path)
+    job = queue.put("c0262", NOW)
+    with monkeypatch.context() as patch:
+        patch.delenv("PERENNIAL_PRIVACY_KEY")
+        with cli._alone(workspace, "a test"):
+            assert files_with(workspace.home_path, "c0262")
+    assert (
+        "customers wait to be erased, who are in no answer meanwhile: PERENNIAL_PRIVACY_KEY" in capsys.readouterr().err
+    )
+    with cli._alone(workspace, "a test"):
+        assert files_with(workspace.home_path, "c0262") == set()
+    assert "1 customers who waited for it are erased" in capsys.readouterr().err
+    done = queue.job(job.erasure_id)
+    assert done is not None
+    assert done.found
+
+
+def test_the_service_erases_who_waits(
+    client: TestClient, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself, once the home is free."""
+    job = ErasureQueue(workspace.home_path).put("c0265", NOW)
+    monkeypatch.setattr(erasure_queue, "SECONDS", 0.01)
+
+    async def watched() -> None:
+        looking = asyncio.create_task(bentoml.get_current_service()._erase())
+        async with asyncio.timeout(60):
+            while client.get(f"/v1/erasures/{job.erasure_id}").json()["erased_at"] is None:
+                await asyncio.sleep(0.05)
+        looking.cancel()
+
+    asyncio.run(watched())
+    assert files_with(workspace.home_path, "c0265") == set()
+
+
+def test_what_is_asked_while_another_erasure_is_under_way_is_not_forgotten(workspace: Workspace) -> None:
+    """Both are known as erased when it has ended, whoever wrote the note last."""
+    queue, marks = ErasureQueue(workspace.home_path), set(privacy.erased(workspace.home_path))
+
+    def meanwhile(_: str) -> None:
+        queue.put("c0264", NOW)
+
+    erasure.erase(workspace, retrieval.open_store(workspace), ["c0263"], meanwhile)
+    assert len(set(privacy.erased(workspace.home_path)) - marks) == 2
+    erasure.carry_out(workspace, lambda: NOW)
+    assert files_with(workspace.home_path, "c0264") == set()
 
 
 def test_without_the_privacy_key_nobody_is_erased(
