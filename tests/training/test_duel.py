@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from perennial.storage import CheckFailed
 from training import comparison, duel, evidence, metrics, tracking
-from training.backtest import Judged
+from training.backtest import Bounds, Judged
+from training.offer_backtest import JudgedOffers
 from training.peers import Answer
 
 from .conftest import World
@@ -63,6 +65,24 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert evidence.read(tmp_path, "another-run") == []
 
 
+def test_bounds_are_kept_with_what_they_are_to_hold(tmp_path: Path) -> None:
+    """Whatever the workspace says later; and a file of before it was noted has the setting's default."""
+    wanted = replace(valued(0.1), bounds=Bounds(np.zeros(60), np.ones(60), 0.5))
+    evidence.write(tmp_path, "a-run", [wanted])
+    [found] = evidence.read(tmp_path, "a-run")
+    assert isinstance(found, Judged)
+    assert found.bounds is not None
+    assert found.bounds.interval == 0.5
+    assert found.of_customers(np.arange(3)).bounds.interval == 0.5  # type: ignore[union-attr]
+    [path] = (tmp_path / "judged" / "a-run").glob("*.parquet")
+    table = pq.read_table(path)
+    noted = json.loads(table.schema.metadata[b"perennial"])
+    del noted["interval"]
+    pq.write_table(table.replace_schema_metadata({"perennial": json.dumps(noted)}), path)
+    [older] = evidence.read(tmp_path, "a-run")
+    assert older.bounds.interval == 0.8  # type: ignore[union-attr]
+
+
 def test_only_common_cutoffs_and_customers_are_compared() -> None:
     """Whatever else either was judged on is left out, and rows are matched by customer, not by place."""
     mine, later = judged(), judged(day=date(2024, 4, 1))
@@ -96,6 +116,94 @@ def test_less_error_is_a_gain(metric: str) -> None:
     off = judged(noise=0.1)
     off = replace(off, answers=(replace(off.answers[0], predicted=np.clip(off.answers[0].predicted + 0.3, 0, 1)),))
     assert duel.difference(duel.paired([off], [judged(noise=0.1)]), metric, 1).is_better
+
+
+def valued(bias: float, day: date = date(2024, 1, 1), customers: int = 60) -> Judged:
+    """Spend as it came to be ordered, its total off by `bias` in either half too."""
+    spent = np.linspace(1, 100, customers)
+    said, made = spent * (1 + bias), judged(customers, day=day)
+    return replace(made, actual=spent, answers=(Answer("Perennial", "ours", said),), bounds=Bounds(said, said, 0.8))
+
+
+@pytest.mark.parametrize("segment", [None, "first half"])
+@pytest.mark.parametrize(("before", "after", "gain"), [
+    (-0.1, -0.3, -0.2), (0.1, -0.3, -0.2), (-0.1, 0.3, -0.2), (-0.3, -0.1, 0.2), (-0.3, 0.1, 0.2), (0.3, -0.3, 0.0),
+])  # fmt: skip
+def test_a_bias_is_compared_by_its_size(before: float, after: float, gain: float, segment: str | None) -> None:
+    """-30 % is worse than -10 %, and than +10 %, of everyone, of a segment and in every draw."""
+    found = duel.difference(duel.paired([valued(before)], [valued(after)]), "bias", 1, segment)
+    assert (found.first, found.second, found.gain) == pytest.approx((abs(before), abs(after), gain))
+    assert (found.low, found.high) == pytest.approx((gain, gain))
+    assert (found.is_worse(0.1), found.is_better) == (gain < 0, gain > 0)
+    assert str(found).startswith(f"|bias| {abs(before):.4f} -> {abs(after):.4f} (gain ")
+
+
+def test_biases_do_not_cancel_over_cutoffs() -> None:
+    """Off by 30 % either way is off by 30 %; a cutoff at which nothing was spent says nothing."""
+    days = [date(2024, month, 1) for month in (1, 2, 3)]
+    before = [valued(-0.1, day) for day in days]
+    after = [valued(0.3, days[0]), valued(-0.3, days[1]), replace(valued(0.1, days[2]), actual=np.zeros(60))]
+    found = duel.difference(duel.paired(before, after), "bias", 1)
+    assert (found.first, found.second) == pytest.approx((0.1, 0.3))
+    assert found.is_worse(0.1)
+    nothing = duel.difference(duel.paired(before[2:], after[2:]), "bias", 1)
+    assert np.isnan([nothing.first, nothing.gain, nothing.low, nothing.high]).all()
+    assert not nothing.is_better
+    assert not nothing.is_worse()
+    assert str(nothing) == "|bias| nan -> nan (gain +nan)"
+
+
+@pytest.mark.parametrize(("gain", "low", "high", "by", "is_worse", "is_better"), [
+    (-0.2, -0.3, -0.1, 0.0, True, False), (-0.2, -0.3, -0.1, 0.2, False, False), (-0.2, -0.3, -0.1, 0.19, True, False),
+    (-0.2, -0.5, 0.0, 0.0, False, False), (-0.2, -0.5, 0.1, 0.0, False, False), (0.2, 0.0, 0.5, 0.0, False, False),
+    (0.2, 0.01, 0.5, 0.0, False, True), (0.0, 0.0, 0.0, 0.0, False, False),
+    (-0.2, float("nan"), float("nan"), 0.1, True, False), (0.2, float("nan"), float("nan"), 0.1, False, False),
+])  # fmt: skip
+def test_worse_is_by_more_than_the_bound_and_beyond_noise(
+    gain: float, low: float, high: float, by: float, is_worse: bool, is_better: bool
+) -> None:
+    """An interval that reaches 0 is noise; where none can be drawn, the bound alone decides."""
+    found = duel.Difference("auc", 0.5, 0.5 + gain, gain, low, high)
+    assert (found.is_worse(by), found.is_better) == (is_worse, is_better)
+
+
+def test_a_difference_is_told_with_its_interval_where_it_has_one() -> None:
+    """In the order before, after, gain, interval."""
+    assert str(duel.Difference("auc", 0.5, 0.6, 0.1, 0.05, 0.2)) == (
+        "auc 0.5000 -> 0.6000 (gain +0.1000, 95 % +0.0500 to +0.2000)"
+    )
+    nan = float("nan")
+    assert str(duel.Difference("relative_ece", 0.5, 0.6, -0.1, nan, nan)) == (
+        "relative_ece 0.5000 -> 0.6000 (gain -0.1000)"
+    )
+
+
+def test_nobody_in_common_is_no_pair() -> None:
+    """At a cutoff where other customers were judged, and at one that only one of them has."""
+    mine = judged(40)
+    strangers = replace(mine, customer_ids=np.array([f"x{number}" for number in range(40)], dtype=object))
+    assert duel.paired([strangers], [mine]) == []
+    assert duel.paired([judged(40, day=date(2023, 1, 1))], [mine]) == []
+    [(first, second)] = duel.paired([mine.of_customers(np.arange(1))], [mine])
+    assert first.customer_ids.tolist() == second.customer_ids.tolist() == ["c0000"]
+
+
+def test_the_level_of_offers_is_not_drawn() -> None:
+    """It is one of (customer, item) pairs: what a customer's share of it is, nobody can say."""
+    made = judged(40)
+    said = np.full(80, 0.5)
+
+    def offers(order: float) -> JudgedOffers:
+        answers = (Answer("Perennial", "ours", said * order),)
+        by_customer = {"Perennial": {"ndcg10": np.full(40, order)}}
+        return JudgedOffers(made.as_of, (), made.customer_ids, np.arange(80) % 2.0, answers, made.segments, by_customer)
+
+    pairs = duel.paired([offers(0.6)], [offers(0.9)])
+    assert duel.measures("cross_sell", pairs) == ("ndcg10", "relative_ece")
+    assert duel.measures("lifetime_value", duel.paired([valued(0.1)], [valued(0.1)])) == ("ngini", "bias")
+    level, order = (duel.difference(pairs, name, 1) for name in ("relative_ece", "ndcg10"))
+    assert (level.gain, np.isnan(level.low), np.isnan(level.high)) == (pytest.approx(0.3), True, True)
+    assert (order.low, order.high) == pytest.approx((0.3, 0.3))
 
 
 def test_a_segment_is_compared_by_itself() -> None:
