@@ -18,7 +18,7 @@ import pyarrow as pa
 from ibis.expr.operations import InMemoryTable
 from numpy.typing import NDArray
 
-from features import days, product_affinity, segments
+from features import days, on_duckdb, product_affinity, segments
 from features.known import Tables
 from features.snapshot import CUSTOMER_FAMILIES, customer_family, customer_features
 from perennial import events, storage, verdicts
@@ -28,7 +28,6 @@ from perennial.storage import quoted
 from perennial.tables import CONTRACTS, Contract
 
 _MEMORY = 1.0  # gigabytes; the service answers beside it
-_KEPT_QUERIES = 8
 _SHOP = {
     # What `features.purchases` asks of the shop, and `features.engagement`.
     "customer_days": "SELECT day, known_day, sum(spend) AS spend, sum(n_lines)::INT AS n_lines FROM {} GROUP BY ALL",
@@ -50,7 +49,7 @@ class FreshFeatures:
         self.in_days: dict[str, int] = {}
         self.seen = 0
         self.refused: dict[int, str] = {}
-        self.queries: dict[tuple[date, str], str] = {}
+        self.queries: dict[str, str] = {}
         self._trial_sql: str | None = None
         self.connection.execute("CREATE TABLE wanted (customer_id VARCHAR)")
 
@@ -103,7 +102,8 @@ class FreshFeatures:
         for kind, paths in self.files.items():
             own = f"SELECT * FROM {storage.reader(paths)} WHERE customer_id IN ({among})"
             self.connection.execute(f"CREATE OR REPLACE TABLE own_{kind} AS {own}")
-        rows = self.connection.execute(self._query(as_of)).fetchall()
+        day = on_duckdb.set_as_of(self.connection, as_of)
+        rows = self.connection.execute(self._query(day)).fetchall()
         return {row[0]: np.array(row[1:], dtype=np.float32) for row in rows}
 
     def close(self) -> None:
@@ -127,20 +127,16 @@ class FreshFeatures:
             )
         return self._trial_sql
 
-    def _query(self, as_of: date) -> str:
+    def _query(self, day: ir.DateScalar) -> str:
         """SQL for a row of each wanted customer; putting it together takes longer than running it, so it is kept."""
-        described = [storage.parts(storage.tables_folder(self.home, name)) for name in ("customers", "products")]
-        key = (as_of, str(described))
-        if key not in self.queries:
-            if len(self.queries) == _KEPT_QUERIES:
-                self.queries.clear()
-            self.queries[key] = self._written(as_of)
-        return self.queries[key]
+        described = str([storage.parts(storage.tables_folder(self.home, name)) for name in ("customers", "products")])
+        if described not in self.queries:
+            self.queries = {described: self._written(day)}
+        return self.queries[described]
 
-    def _written(self, as_of: date) -> str:
-        """SQL for a row of each wanted customer who is known at `as_of`: the id, and every feature in order."""
-        names = [feature.name for feature in customer_features(self.workspace)]
-        tables, day = self._tables(), ibis.literal(as_of)
+    def _written(self, day: ir.DateScalar) -> str:
+        """SQL for a row of each wanted customer who is known at `day`: the id, and every feature in order."""
+        names, tables = [feature.name for feature in customer_features(self.workspace)], self._tables()
         affinity = product_affinity.product_affinity(tables, day)
         profile, *others = (
             customer_family(family, self.workspace, tables, day, affinity)

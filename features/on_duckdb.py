@@ -29,6 +29,12 @@ def _variable(called: str) -> date:  # type: ignore[empty-body]
     """DuckDB's own: what a variable of the connection was set to."""
 
 
+def set_as_of(connection: duckdb.DuckDBPyConnection, as_of: date) -> ir.DateScalar:
+    """The as_of of what the connection runs from now on, as expressions name it."""
+    connection.execute(f"SET VARIABLE as_of = DATE '{as_of}'")
+    return _variable("as_of")
+
+
 class OnDuckDB:
     """What `features.on_spark.OnSpark` does, on one connection.
 
@@ -42,9 +48,7 @@ class OnDuckDB:
         self.views: set[str] = set()
 
     def set_as_of(self, as_of: date) -> ir.DateScalar:
-        """The as_of of what is kept and written from now on, as expressions name it."""
-        self.connection.execute(f"SET VARIABLE as_of = DATE '{as_of}'")
-        return _variable("as_of")
+        return set_as_of(self.connection, as_of)
 
     def keep(self, name: str, rows: Callable[[], ir.Table]) -> ir.Table:
         """The same rows, computed once; those kept by this name before are let go."""

@@ -155,8 +155,7 @@ class Freshness:
         self.store: FeatureStore = retrieval.open_store(workspace, _STORE_PATIENCE)
         self.fresh = FreshFeatures(workspace, self.events)
         self.fresh.keep_up()
-        for as_of in (publication.as_of, days_after(publication.as_of, 1)):
-            self.fresh.vectors([publication.last_customer], as_of)
+        self.fresh.vectors([publication.last_customer], publication.as_of)
         self.opened = state
 
     def _state(self, publication: Publication) -> _State:
