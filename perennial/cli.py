@@ -753,9 +753,19 @@ def revoke_key(
     typer.echo(f"{key_id} is revoked")
 
 
+def _customers(given: str | list[str]) -> str | list[str]:
+    """The ids that are meant, without the blanks that came with them."""
+    from perennial import ids
+
+    try:
+        return ids.canonical(given) if isinstance(given, str) else list(map(ids.canonical, given))
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem)) from problem
+
+
 @app.command()
 def customer(
-    config: Config, customer_id: Annotated[str, typer.Argument(help="As the shop calls them.")],
+    config: Config, customer_id: Annotated[str, typer.Argument(callback=_customers, help="As the shop calls them.")],
     out: Out = None, overrides: Set = [], home: Home = None,
 ) -> None:  # fmt: skip
     """Show everything that is held of one customer, as JSON: rows by the file they lie in, and who has read them.
@@ -787,7 +797,8 @@ def customer(
 
 @app.command()
 def erase(
-    config: Config, customer_ids: Annotated[list[str], typer.Argument(help="As the shop calls them.")],
+    config: Config,
+    customer_ids: Annotated[list[str], typer.Argument(callback=_customers, help="As the shop calls them.")],
     overrides: Set = [], home: Home = None,
 ) -> None:  # fmt: skip
     """Erase customers from everything that is held, for good, and say where each was found. Killed, it goes on.

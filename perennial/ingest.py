@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,16 +34,21 @@ from perennial.storage import CheckFailed, quoted
 from perennial.tables import CONTRACTS, Contract
 
 # Raise it when rows are judged differently: what was taken in before is then read again.
-_RULES = 4
+_RULES = 5
 
 _ADVICE = {
-    "is not a time": "a time in another notation needs try_strptime(column, '%d/%m/%Y')",
-    "is not a number": "a number in another notation needs TRY_CAST(replace(column, ',', '.') AS DOUBLE)",
+    "is not a time": "a time in another notation needs try_strptime(column, '%d/%m/%Y'), with an offset"
+    " try_strptime(column, '%d/%m/%Y %H:%M:%S %z')",
+    "is not a number": f"a number with a decimal comma needs {rows.DECIMAL_COMMA}, which does not take 1,000 for 1",
     "is not true or false": "other words need a comparison such as column = 'oui'",
     "in the future": "times without a zone are taken for the workspace's `timezone`",
     "unknown customer": "bring `tables.customers` up to date, or say `complete: false` there",
     "duplicate line": "if equal lines are real purchases, say `duplicates: keep`",
+    "further line": "columns that only the first line of an order has are named in `fill_down`, here probably"
+    " fill_down: [{once}]",
     "no ": "rows that are not meant to be read are dropped by `where`",
+    "is longer": "look at what is mapped to it: a text of that length is no id",
+    "control character": "look at what is mapped to it, and at the file's `encoding`",
 }
 
 
@@ -357,6 +363,8 @@ class _Intake:
                 table = self._table_of(source)
                 verdicts.add(connection, number, table, opened, found, columns, self._judged_by())
                 filtered.append(verdicts.filtered(connection, table, opened, found, self.has_money))
+        if self.has_money:
+            verdicts.mark_further_lines(connection)
         if self.erased:
             verdicts.mark_erased(connection, self.erased)
         return list(columns), filtered
@@ -518,9 +526,15 @@ class _Intake:
         )
         raise CheckFailed(
             f"{self.name}: {own.total():,} of {entry.read:,} rows of {entry.origin} cannot be used: {reasons}. They are"
-            f" in {self.refused}; nothing was changed. Mend the rows or the column map{_advice(own)}; or raise"
+            f" in {self.refused}; nothing was changed. Mend the rows or the column map{self._advice(own)}; or raise"
             f" max_quarantined ({self.workspace.max_quarantined:g})"
         )
+
+    def _advice(self, reasons: Iterable[str]) -> str:
+        mapped = (self.table.columns.get(name, name) for name in ("customer_id", "occurred_at"))
+        once = ", ".join(text for text in mapped if re.fullmatch(r"[\w .-]+", text))
+        found = [advice for part, advice in _ADVICE.items() if any(part in reason for reason in reasons)]
+        return f" ({'; '.join(found).replace('{once}', once)})" if found else ""
 
     def _refuse_if_empty(self, entries: Sequence[_Entry]) -> None:
         if any(entry.accepted or verdicts.REPLACED in entry.quarantined for entry in entries):
@@ -631,7 +645,8 @@ def _money_again(money: Money, found: revisions.Share, gone: int) -> Money:
 
 
 def _hidden(column: Mapped, function: str) -> Mapped:
-    text = verdicts.as_text(f"({column.expression}\n)", column.given)
+    canonical = verdicts.as_id if function == "pseudonym" else verdicts.as_text
+    text = canonical(f"({column.expression}\n)", column.given)
     return Mapped(f"{function}({text})", "VARCHAR", "VARCHAR")
 
 
@@ -652,11 +667,6 @@ def _common_type(types: Iterable[str]) -> str:
 
 def _filtered(count: int) -> str:
     return f" ({count:,} were filtered by `where`)" if count else ""
-
-
-def _advice(reasons: Iterable[str]) -> str:
-    found = [advice for part, advice in _ADVICE.items() if any(part in reason for reason in reasons)]
-    return f" ({'; '.join(found)})" if found else ""
 
 
 def _hash(*values: object) -> str:

@@ -8,17 +8,19 @@ import gzip
 import hashlib
 import io
 import itertools
+import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import duckdb
 
+from perennial import ids
 from perennial.settings import SettingsError, Table
 from perennial.sources import Source
 from perennial.storage import quoted, quoted_path, replacing
@@ -28,11 +30,22 @@ from perennial.tables import Contract
 LINE = "perennial_line"
 # What DuckDB reads by itself; other encodings are copied to UTF-8 first.
 _NATIVE = ("utf-8", "latin-1")
+_WESTERN = ("latin-1", "windows-1252")
+_SAMPLE = 4 << 20  # bytes that tell what a file is written in
+_LINES_BEFORE = 50  # lines among which a header is looked for
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _DELIMITERS = ",;\t|"
 # Texts that are numbers and would not read otherwise as numbers: 007 is an id, and so are 19 digits.
 _WHOLE = "-?(0|[1-9][0-9]{0,17})"
 _DECIMAL = "[-+]?(0|[1-9][0-9]{0,17})?([.][0-9]*)?([eE][-+]?[0-9]{1,3})?"
+# Three digits after a comma may be a fraction, or thousands.
+_THOUSANDS = "[-+]?[0-9]{1,3}(,[0-9]{3})+"
+# Reads 7, 12,50 and 1.234,50; not 1,000, which is a thousand to some.
+DECIMAL_COMMA = (
+    "CASE WHEN regexp_full_match(column, '-?[0-9]{1,3}([.]?[0-9]{3})*(,[0-9]{1,2})?')"
+    " THEN CAST(replace(replace(column, '.', ''), ',', '.') AS DOUBLE) END"
+)
+_CONVERSIONS = ("try_strptime", "replace", "translate", "regexp_replace", "regexp_extract", "regexp_full_match")
 _OF_VALUES = ("Conversion Error", "Could not parse", "Out of Range Error", "Invalid Input Error: Cannot")
 _NUMERIC = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT",
             "FLOAT", "DOUBLE", "DECIMAL"}  # fmt: skip
@@ -58,11 +71,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Mapped:
-    """A canonical column's expression over a source, the type it has there, and the type it is to have."""
+    """A canonical column's expression over a source, the type it has there, and the type it is to have.
+
+    `written` is SQL for what the source has where the expression converts it and may give nothing; null where a column
+    that it reads is blank.
+    """
 
     expression: str
     given: str
     wanted: str
+    written: str | None = None
 
 
 def opened(
@@ -78,7 +96,9 @@ def opened(
         SettingsError: the file is damaged, or is not in the encoding that the settings say.
     """
     with explained(contract.name, source):
-        reader = _csv(source, table, contract.name, scratch) if source.is_csv else _parquet(source)
+        reader = _csv(source, table, contract, scratch) if source.is_csv else _parquet(source)
+        if table.fill_down:
+            reader = _filled_down(connection, reader, table, contract)
         columns = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()]
         numbers = _numbers(
             connection, reader, _computed(columns, table, contract, attributes) if source.as_text else ()
@@ -89,24 +109,93 @@ def opened(
         return Rows(sql, {row[0]: row[1] for row in connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()})
 
 
+def _filled_down(
+    connection: duckdb.DuckDBPyConnection, reader: str, table: Table, contract: Contract
+) -> str:  # fmt: skip
+    """The rows with what the first lines of an order have taken over by its further lines, nothing by other orders.
+
+    Raises:
+        SettingsError: a column to fill is none of the source.
+    """
+    given = Rows(reader, {row[0]: row[1] for row in connection.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()})
+    key = f"tables.{contract.name}.fill_down"
+    order = table.columns.get(contract.names[0], contract.names[0])
+    order = identifier(column) if (column := given.column(order)) is not None else f"({order}\n)"
+    _bind(connection, f"SELECT {order} FROM {reader}", key, order, given)
+    filled = []
+    for name in table.fill_down:
+        if (column := given.column(name)) is None:
+            raise SettingsError(f"{key}: {_what_is_wrong(name, 'no such column', given)}")
+        own = identifier(column)
+        value = ids.trimmed(own) if given.types[column] == "VARCHAR" else own
+        above = f"last_value({value} IGNORE NULLS) OVER (PARTITION BY {order} ORDER BY {LINE})"
+        filled.append(f"CASE WHEN {order} IS NULL THEN {own} ELSE {above} END AS {own}")
+    return f"(SELECT * REPLACE ({', '.join(filled)}) FROM {reader} ORDER BY {LINE})"
+
+
 def _parquet(source: Source) -> str:
     file = f"read_parquet({quoted_path(source.file)}, file_row_number=true)"
     return f"(SELECT file_row_number + 1 AS {LINE}, * EXCLUDE (file_row_number) FROM {file})"
 
 
-def _csv(source: Source, table: Table, name: str, scratch: Path) -> str:
+def _csv(source: Source, table: Table, contract: Contract, scratch: Path) -> str:
     """Every value as it was written: a guessed id would lose its leading zeros, a guessed date its order."""
-    file = source.file if table.encoding in _NATIVE else _as_utf8(source.file, table.encoding, scratch)
-    encoding = table.encoding if table.encoding in _NATIVE else "utf-8"
-    delimiter, columns = _header(file, encoding)
+    _refuse_other_script(source, table, contract.name)
+    file, encoding, told = _readable(source.file, table, scratch)
+    delimiter, columns = _header(file, encoding, told)
     if not columns:
-        raise SettingsError(f"{name}: {source.origin} is empty: not even a header is in it")
+        raise SettingsError(f"{contract.name}: {source.origin} is empty: not even a header is in it")
+    _refuse_lines_before(source.origin, file, encoding, columns, table, contract)
     types = ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in columns)
     options = (
         f"auto_detect=false, header=true, hive_partitioning=false, encoding={quoted(encoding)}, quote='\"', escape='\"'"
     )
     read = f"read_csv({quoted_path(file)}, {options}, delim={quoted(delimiter)}, columns={{{types}}})"
     return f"(SELECT row_number() OVER () AS {LINE}, * FROM {read})"
+
+
+def _readable(file: Path, table: Table, scratch: Path) -> tuple[Path, str, str | None]:
+    """The file, its encoding, and the delimiter that a first line `sep=;` says, as Excel writes it.
+
+    It is a copy where the file is in an encoding that DuckDB does not read, has lines before its header, or lines that
+    end in two ways.
+    """
+    copy = scratch / f"{hashlib.sha256(bytes(file)).hexdigest()}.csv"
+    encoding = table.encoding
+    if encoding not in _NATIVE:
+        _copy_as_utf8(file, encoding, copy)
+        file, encoding = copy, "utf-8"
+    with _plain(file, encoding) as lines:
+        told = re.fullmatch(r'"?sep=(.)"?\s*', lines.readline(), re.IGNORECASE | re.DOTALL)
+    before = max(table.skip_lines, 1 if told else 0)
+    if before or _line_ends_are_mixed(file):
+        _copy_from(file, before, copy)
+        file = copy
+    return file, encoding, told[1] if told else None
+
+
+def _copy_from(file: Path, before: int, copy: Path) -> None:
+    """Without its first lines, and with every line ended in the same way."""
+    with replacing(copy) as draft, _bytes(file) as given, draft.open("wb") as out:
+        for _ in range(before):
+            given.readline()
+        ends_in_cr = False
+        while piece := given.read(1 << 20):
+            piece = b"\r" * ends_in_cr + piece
+            ends_in_cr = piece.endswith(b"\r")
+            out.write(piece[: len(piece) - ends_in_cr].replace(b"\r\n", b"\n"))
+        out.write(b"\r" * ends_in_cr)
+
+
+def _line_ends_are_mixed(file: Path) -> bool:
+    """Whether some lines end as Windows has it and others do not, as in files that were put together."""
+    both, all_, last = 0, 0, b""
+    with _bytes(file) as given:
+        while piece := given.read(1 << 20):
+            both += piece.count(b"\r\n") + (last == b"\r" and piece.startswith(b"\n"))
+            all_ += piece.count(b"\n")
+            last = piece[-1:]
+    return 0 < both < all_
 
 
 def _bytes(file: Path) -> IO[bytes]:
@@ -118,8 +207,7 @@ def _plain(file: Path, encoding: str) -> IO[str]:
     return io.TextIOWrapper(_bytes(file), "utf-8-sig" if encoding == "utf-8" else encoding, newline="")
 
 
-def _as_utf8(file: Path, encoding: str, scratch: Path) -> Path:
-    copy = scratch / f"{hashlib.sha256(bytes(file)).hexdigest()}.csv"
+def _copy_as_utf8(file: Path, encoding: str, copy: Path) -> None:
     with _bytes(file) as given:
         if encoding == "utf-16" and given.read(2) not in _UTF_16_MARKS:
             raise UnicodeError("it does not begin as UTF-16 does")
@@ -129,15 +217,16 @@ def _as_utf8(file: Path, encoding: str, scratch: Path) -> Path:
         draft.open("w", encoding="utf-8", newline="") as out,
     ):
         shutil.copyfileobj(given, out, 1 << 20)
-    return copy
 
 
-def _header(file: Path, encoding: str) -> tuple[str, list[str]]:
-    """The delimiter, which is the most frequent one of the first line, and the columns' names, each once."""
+def _header(file: Path, encoding: str, told: str | None) -> tuple[str, list[str]]:
+    """The delimiter, which if it is not told is the most frequent one of the first line, and the columns' names.
+
+    Each name is there once.
+    """
     with _plain(file, encoding) as lines:
         first = lines.readline()
-        unquoted = re.sub(r'"[^"]*"?', "", first)
-        delimiter = max(_DELIMITERS, key=unquoted.count)
+        delimiter = told or _most_frequent(first)
         cells = next(csv.reader(itertools.chain([first], lines), delimiter=delimiter), [])
     names: list[str] = []
     for number, cell in enumerate(cells, 1):
@@ -148,6 +237,60 @@ def _header(file: Path, encoding: str) -> tuple[str, list[str]]:
             name = f"{base}_{again}"
         names.append(name)
     return delimiter, names
+
+
+def _most_frequent(line: str) -> str:
+    unquoted = re.sub(r'"[^"]*"?', "", line)
+    return max(_DELIMITERS, key=unquoted.count)
+
+
+def _refuse_lines_before(
+    origin: str, file: Path, encoding: str, columns: Sequence[str], table: Table, contract: Contract
+) -> None:  # fmt: skip
+    """Where nothing that is wanted is in the header, but in a line below."""
+    wanted = {table.columns.get(name, name).lower() for name in contract.required}
+    if wanted & set(map(str.lower, columns)):
+        return
+    with _plain(file, encoding) as lines:
+        for number, line in enumerate(itertools.islice(lines, _LINES_BEFORE)):
+            found = {cell.strip().lower() for cell in next(csv.reader([line], delimiter=_most_frequent(line)), [])}
+            if len(wanted & found) >= min(2, len(wanted)):
+                before = number + table.skip_lines
+                raise SettingsError(
+                    f"{contract.name}: the header of {origin} seems to be line {before + 1}: set"
+                    f" `tables.{contract.name}.skip_lines: {before}`"
+                )
+
+
+def _refuse_other_script(source: Source, table: Table, name: str) -> None:
+    """Western encodings give every byte a letter: what is in none of them would be read as garbage, in silence."""
+    if table.encoding in _WESTERN and _script(source.file):
+        raise SettingsError(f"{name}: {source.origin} is not in {table.encoding}{_encoding_hint(name, source)}")
+
+
+def _script(file: Path) -> str | None:
+    """What the bytes of a file look like that is not in UTF-8 and in no Western encoding; None if they may be.
+
+    Western texts have a letter with an accent here and there, seldom two in a row. Chinese, Japanese and Korean ones
+    have two bytes a character, whose first is mostly below 0xD8; Cyrillic, Greek, Hebrew and Arabic ones whole words.
+    """
+    with _bytes(file) as given:
+        sample = given.read(_SAMPLE)
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    try:
+        return "UTF-8" if sample.decode() and runs else None
+    except UnicodeDecodeError as problem:
+        if problem.end == len(sample) == _SAMPLE:
+            return "UTF-8"
+    if all(len(run) % 2 == 0 for run in runs):
+        pairs = [run[place : place + 2] for run in runs for place in range(0, len(run), 2)]
+        common = [pair for pair in pairs if 0xA1 <= pair[0] <= 0xD7 and pair[1] >= 0xA1]
+        if len(set(common)) >= 3 and len(common) > 0.7 * len(pairs):
+            return "Chinese or Korean (GBK, EUC)"
+    words = [run for run in runs if len(run) >= 3]
+    if len(set(words)) >= 2 and sum(map(len, words)) > 0.5 * sum(map(len, runs)):
+        return "another script (Cyrillic, Greek, Chinese, Japanese ...)"
+    return None
 
 
 def _computed(columns: Sequence[str], table: Table, contract: Contract, attributes: Sequence[str]) -> list[str]:
@@ -168,7 +311,7 @@ def _numbers(connection: duckdb.DuckDBPyConnection, reader: str, columns: Sequen
     """For each of `columns` with nothing but numbers in it, or nothing at all: the SQL that makes it so."""
     if not columns:
         return {}
-    texts = {column: f"nullif(trim({identifier(column)}), '')" for column in columns}
+    texts = {column: ids.trimmed(identifier(column)) for column in columns}
     tests = ", ".join(
         f"count({text}), " + ", ".join(f"bool_and(regexp_full_match({text}, '{form}'))" for form in (_WHOLE, _DECIMAL))
         for text in texts.values()
@@ -225,8 +368,57 @@ def expressions(
         expression = identifier(column) if column is not None else text
         query = mapped(table, rows, {"x": expression})
         given = _bind(connection, query, f"{key}.columns.{name}", text, rows)
-        found[name] = Mapped(expression, given, wanted.get(name) or ("DOUBLE" if given in _NUMERIC else "VARCHAR"))
+        kind = wanted.get(name) or ("DOUBLE" if given in _NUMERIC else "VARCHAR")
+        found[name] = Mapped(expression, given, kind)
+        if column is None and name in contract.required and kind != "VARCHAR" and not table.group_by:
+            found[name] = _conversion(connection, found[name], rows)
     return found
+
+
+def _conversion(connection: duckdb.DuckDBPyConnection, given: Mapped, rows: Rows) -> Mapped:
+    """An expression that turns texts into something else, with what they were; any other as it is.
+
+    A comma that it makes a point is not taken for one where it may as well part thousands: 1,000 is not 1.
+    """
+    query = f"SELECT json_serialize_sql({quoted(f'SELECT {given.expression}')})"
+    parsed = json.loads(connection.execute(query).fetchall()[0][0])
+    nodes = list(_nodes(parsed))
+    if not any(node.get("try_cast") or node.get("function_name", "") in _CONVERSIONS for node in nodes):
+        return given
+    texts = [ids.trimmed(f"CAST({identifier(column)} AS VARCHAR)") for column in _columns_in(nodes, rows)]
+    if not texts:
+        return given
+    blank = " OR ".join(f"{text} IS NULL" for text in texts)
+    written = f"CASE WHEN NOT ({blank}) THEN concat_ws(' ', {', '.join(texts)}) END"
+    replaced = [node for node in nodes if node.get("function_name") == "replace" and _arguments(node)[1:] == [",", "."]]
+    pointed = [
+        f"regexp_full_match({ids.trimmed(f'CAST({identifier(column)} AS VARCHAR)')}, '{_THOUSANDS}')"
+        for column in _columns_in([inner for node in replaced for inner in _nodes(node)], rows)
+    ]
+    if not pointed:
+        return replace(given, written=written)
+    guarded = f"CASE WHEN ({' OR '.join(pointed)}) IS NOT TRUE THEN {given.expression}\n END"
+    return replace(given, expression=guarded, written=written)
+
+
+def _nodes(parsed: Any) -> Iterator[dict[str, Any]]:
+    """Every node of a statement that DuckDB has parsed."""
+    if isinstance(parsed, dict):
+        yield parsed
+    inner = parsed.values() if isinstance(parsed, dict) else parsed if isinstance(parsed, list) else ()
+    for one in inner:
+        yield from _nodes(one)
+
+
+def _columns_in(nodes: Iterable[dict[str, Any]], rows: Rows) -> list[str]:
+    """The columns of the source that these nodes name, each once."""
+    named = (node["column_names"][-1] for node in nodes if node.get("column_names"))
+    return list(dict.fromkeys(column for name in named if (column := rows.column(name)) is not None))
+
+
+def _arguments(node: dict[str, Any]) -> list[Any]:
+    """The constants among a function's arguments; None for what is none."""
+    return [one["expression"].get("literal", {}).get("text") for one in node["arguments"]]
 
 
 def _bind(connection: duckdb.DuckDBPyConnection, query: str, key: str, text: str, rows: Rows) -> str:
@@ -286,5 +478,9 @@ def _advice(name: str, source: Source, text: str) -> str:
 def _encoding_hint(name: str, source: Source) -> str:
     with source.file.open("rb") as handle:
         marked = handle.read(2) in _UTF_16_MARKS
+    script = None if marked or not source.is_csv else _script(source.file)
+    if script is not None:
+        saved = "" if script == "UTF-8" else "save the file as UTF-8, and "
+        return f"; its bytes look like {script}: {saved}leave `tables.{name}.encoding` out"
     wanted = "utf-16" if marked else "utf-8, windows-1252 or latin-1"
     return f"; set `tables.{name}.encoding` to what the file is in ({wanted}?) or save the file as UTF-8"

@@ -68,6 +68,11 @@ class Table(_Model):
         default=None, description="the table or view to read from `database`, `schema.table` if need be"
     )
     encoding: Literal["utf-8", "latin-1", "windows-1252", "utf-16"] = Field(default="utf-8", description="of CSV files")
+    skip_lines: int = Field(default=0, ge=0, description="lines of a CSV file before its header")
+    fill_down: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = Field(
+        default=(),
+        description="source columns that only the first line of an order has; its further lines take them over",
+    )
     where: str | None = Field(default=None, description="DuckDB condition; rows it drops are filtered, not quarantined")
     group_by: str | None = Field(
         default=None, description="DuckDB expression; one row per value of it, the columns are then aggregates"

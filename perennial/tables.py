@@ -13,6 +13,10 @@ class Column:
     type: str
     required: bool = False
 
+    @property
+    def is_id(self) -> bool:
+        return self.name.endswith("_id")
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -29,6 +33,10 @@ class Contract:
     @property
     def required(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns if column.required)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if column.is_id)
 
     @property
     def is_event(self) -> bool:

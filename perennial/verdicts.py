@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 
+from perennial import ids
 from perennial.money import FILTERED, NOTHING, Money, summed
 from perennial.revisions import ORDER
 from perennial.rows import Mapped, Rows, identifier, mapped
@@ -29,6 +30,10 @@ ERASED = "erased customer"
 NOT_THE_SOURCES_FAULT = (ELSEWHERE, REPLACED, ERASED)
 
 _NOT_OF_TYPE = {"TIMESTAMPTZ": "is not a time", "DOUBLE": "is not a number", "BOOLEAN": "is not true or false"}
+_TIME = (
+    r"^([0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2})[Tt ] *([0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?)"
+    r" *([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?|)$"
+)
 _FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
 
 
@@ -61,9 +66,17 @@ def add(
     columns: Mapping[str, str], rules: Rules,
 ) -> None:  # fmt: skip
     """Puts the rows of one source into `checked`, in the order of their lines, each with the first thing wrong."""
-    raw = mapped(table, rows, {_raw(name): source.expression for name, source in found.items()})
-    typed = ", ".join(f"{_typed(name, kind, found.get(name))} AS {identifier(name)}" for name, kind in columns.items())
-    texts = [f"CAST({_raw(name)} AS VARCHAR)" if name in found else "NULL" for name in columns]
+    raw = mapped(
+        table,
+        rows,
+        {_raw(name): source.expression for name, source in found.items()}
+        | {_written(name): source.written for name, source in found.items() if source.written},
+    )
+    typed = ", ".join(
+        f"{_typed(name, kind, found.get(name), name in rules.contract.ids)} AS {identifier(name)}"
+        for name, kind in columns.items()
+    )
+    texts = [_as_written(name, found[name]) if name in found else "NULL" for name in columns]
     if table.group_by:  # sums and ties of parallel aggregates differ from run to run
         connection.execute("SET threads = 1")
     connection.execute(f"""
@@ -81,27 +94,50 @@ def _raw(name: str) -> str:
     return identifier(f"raw_{name}")
 
 
-def _typed(name: str, kind: str, source: Mapped | None) -> str:
+def _written(name: str) -> str:
+    return identifier(f"written_{name}")
+
+
+def _as_written(name: str, source: Mapped) -> str:
+    text = f"CAST({_raw(name)} AS VARCHAR)"
+    return f"coalesce({text}, {_written(name)})" if source.written else text
+
+
+def _typed(name: str, kind: str, source: Mapped | None, is_id: bool = False) -> str:
     """The value in its canonical type; null where it has none."""
     if source is None:
         return f"CAST(NULL AS {kind})"
     raw = _raw(name)
     if kind == "VARCHAR":
-        return as_text(raw, source.given)
+        return as_id(raw, source.given) if is_id else as_text(raw, source.given)
     value = f"TRY_CAST({_trimmed(raw) if source.given == 'VARCHAR' else raw} AS {kind})"
+    if kind == "TIMESTAMPTZ" and source.given == "VARCHAR":
+        value = f"coalesce({value}, TRY_CAST({_spelled(_trimmed(raw))} AS {kind}))"
     return f"CASE WHEN isfinite({value}) THEN {value} END" if kind in ("DOUBLE", "TIMESTAMPTZ") else value
 
 
+def _spelled(time: str) -> str:
+    """SQL for a time as DuckDB spells it: the standards also allow a blank before the offset, `t`, `z` and commas."""
+    day, clock, offset = (f"regexp_extract({time}, {quoted(_TIME)}, {group})" for group in (1, 2, 3))
+    return f"{day} || ' ' || replace({clock}, ',', '.') || upper({offset})"
+
+
 def _trimmed(raw: str) -> str:
-    return f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
+    return ids.trimmed(f"CAST({raw} AS VARCHAR)")
+
+
+def as_id(raw: str, given: str) -> str:
+    """SQL for the id that an expression of type `given` means, null where it means none."""
+    return _whole_or(raw, given, ids.usable(f"CAST({raw} AS VARCHAR)"))
 
 
 def as_text(raw: str, given: str) -> str:
-    """SQL for the canonical text of an expression of type `given`, null for a blank.
+    """SQL for the canonical text of an expression of type `given`, null for a blank."""
+    return _whole_or(raw, given, ids.normalized(f"CAST({raw} AS VARCHAR)"))
 
-    An id that is kept as a number with fractions is 17850, not 17850.0.
-    """
-    text = _trimmed(raw)
+
+def _whole_or(raw: str, given: str, text: str) -> str:
+    """An id that is kept as a number with fractions is 17850, not 17850.0."""
     if given not in _FRACTIONS:
         return text
     whole = f"CAST(CAST({raw} AS BIGINT) AS VARCHAR)"
@@ -111,17 +147,19 @@ def as_text(raw: str, given: str) -> str:
 def _is_blank(name: str, kind: str, source: Mapped) -> str:
     """SQL: nothing was given. NaN is how pandas and numpy write that of a number."""
     raw = _raw(name)
+    if source.written:
+        return f"({raw} IS NULL AND {_written(name)} IS NULL)"
     if source.given in ("FLOAT", "DOUBLE"):
         return f"({raw} IS NULL OR isnan({raw}))"
     if source.given == "VARCHAR":
         nothing = "('', 'nan')" if kind == "DOUBLE" else "('')"
-        return f"coalesce(lower(trim({raw})), '') IN {nothing}"
+        return f"coalesce(lower({ids.trimmed(raw)}), '') IN {nothing}"
     return f"{raw} IS NULL"
 
 
 def _reason(rules: Rules, found: Mapping[str, Mapped], columns: Mapping[str, str]) -> str:
     """The first thing wrong with a row, as a SQL expression over its raw and typed columns; null when nothing."""
-    wrong = [_unusable(name, columns[name], source, name in rules.contract.required) for name, source in found.items()]
+    wrong = [_unusable(name, columns[name], source, rules.contract) for name, source in found.items()]
     if rules.contract.is_event:
         wrong.append(_when(f"occurred_at > TIMESTAMPTZ {quoted(rules.now.isoformat())}", FUTURE))
         wrong.append(_when(f"occurred_at < TIMESTAMPTZ '{EARLIEST}-01-01'", f"occurred_at is before {EARLIEST}"))
@@ -132,16 +170,26 @@ def _reason(rules: Rules, found: Mapping[str, Mapped], columns: Mapping[str, str
     return f"coalesce({', '.join(wrong)})"
 
 
-def _unusable(name: str, kind: str, source: Mapped, required: bool) -> str:
+def _unusable(name: str, kind: str, source: Mapped, contract: Contract) -> str:
     """SQL: why a column has no value. What was written is only looked at where there is none, which is seldom."""
-    blank = quoted(f"no {name}") if required else "NULL"
+    blank = quoted(f"no {name}") if name in contract.required else "NULL"
     other = quoted(f"{name} {_NOT_OF_TYPE[kind]}") if kind in _NOT_OF_TYPE else blank
+    if name in contract.ids:
+        other = ids.why_not(name, f"CAST({_raw(name)} AS VARCHAR)")
     why = f"CASE WHEN {_is_blank(name, kind, source)} THEN {blank} ELSE {other} END"
     return f"CASE WHEN {identifier(name)} IS NULL THEN {why} END"
 
 
 def _when(condition: str, reason: str) -> str:
     return f"CASE WHEN {condition} THEN {quoted(reason)} END"
+
+
+def mark_further_lines(connection: duckdb.DuckDBPyConnection) -> None:
+    """Tells lines that want what another line of their order has from those of which nothing is known."""
+    connection.execute("""
+        UPDATE checked SET reason = 'further line without ' || substr(reason, 4)
+        WHERE reason IN ('no customer_id', 'no occurred_at') AND transaction_id IN (
+            SELECT transaction_id FROM checked WHERE customer_id IS NOT NULL AND occurred_at IS NOT NULL)""")
 
 
 def mark_erased(connection: duckdb.DuckDBPyConnection, marks: Collection[str]) -> None:
@@ -277,7 +325,7 @@ def _of_dropped(table: Table, rows: Rows, found: Mapping[str, Mapped], name: str
     expression = found[name].expression if table.group_by else f"TRY({found[name].expression}\n)"
     given = mapped(dropped, rows, {_raw(name): expression})
     kind = {"amount": "DOUBLE"}.get(name, "VARCHAR")
-    return f"SELECT {_typed(name, kind, found[name])} AS {name} FROM ({given})"
+    return f"SELECT {_typed(name, kind, found[name], is_id=kind == 'VARCHAR')} AS {name} FROM ({given})"
 
 
 def times(connection: duckdb.DuckDBPyConnection) -> tuple[int | None, int | None, int | None]:
@@ -326,7 +374,7 @@ def quarantined(origins: Sequence[str], part: str, columns: Sequence[str]) -> st
 def examples(connection: duckdb.DuckDBPyConnection, number: int, reason: str, columns: Sequence[str]) -> str:
     """The first three rows with a reason: their lines, and what was written where the reason names a column."""
     place = next((place for place, name in enumerate(columns, 1) if reason.startswith(f"{name} is ")), None)
-    shown = "NULL" if place is None else f"as_written[{place}]"
+    shown = "NULL" if place is None else f"left(as_written[{place}], 40)"
     where = f"source = {number} AND reason = {quoted(reason)}"
     rows = connection.execute(f"SELECT line, {shown} FROM checked WHERE {where} ORDER BY line LIMIT 3").fetchall()
     return ", ".join(f"line {line}" + ("" if text is None else f": {text}") for line, text in rows)

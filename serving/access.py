@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from fastapi.security import HTTPBearer
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import JSONResponse
 
+from perennial import ids
 from serving import metrics
 from serving.audit import AuditLog, Read
 from serving.keys import Caller, Keys, Role
@@ -154,8 +156,8 @@ class Permission:
         """
         read: Read = request.state.read
         read.what = f"{request.method} {request.scope['route'].path_format}"
-        if "customer_id" in request.path_params:
-            read.customers = (request.path_params["customer_id"],)
+        with suppress(KeyError, ValueError):
+            read.customers = (ids.canonical(request.path_params["customer_id"]),)
         if request.state.caller.role not in self.roles:
             names = ", ".join(sorted(self.roles))
             raise Refused(Refusal(403, "forbidden", f"this takes a key of another role: {names}"))

@@ -13,12 +13,14 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
 
+from perennial import ids
 from perennial.tables import ABSURD_AMOUNT, EARLIEST
 
-LONGEST_ID = 200
+LONGEST_ID = ids.LONGEST
 MOST_EVENTS = 1_000
 
 
@@ -35,9 +37,9 @@ def _after_the_clocks_zero(value: datetime) -> datetime:
     return value
 
 
-# Neither control characters anywhere, nor a space at either end.
-_PLAIN = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$"
-Id = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ID, pattern=_PLAIN)]
+# The same as for ingest, which finds in a text with blanks around it the id without.
+_SHAPE = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID, "pattern": ids.PATTERN}
+Id = Annotated[str, AfterValidator(ids.canonical), WithJsonSchema(_SHAPE)]
 Instant = Annotated[
     AwareDatetime, Field(strict=False), BeforeValidator(_instant), AfterValidator(_after_the_clocks_zero)
 ]

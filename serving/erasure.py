@@ -13,9 +13,10 @@ in again, and an erasure that is cut off goes on when it is asked for again.
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -30,6 +31,7 @@ from features import online, retrieval
 from features.online import FeatureMismatch
 from perennial import events, predictions, privacy, storage
 from perennial.events import Event, EventStore
+from perennial.ids import canonical
 from perennial.privacy import PrivacyKey
 from perennial.sources import fingerprint
 from perennial.storage import InUse
@@ -239,9 +241,18 @@ def _is_among(path: Path, rows: pa.Table, customer_ids: Sequence[str]) -> pa.Chu
     ids, wanted = rows["customer_id"], pa.array(customer_ids, pa.string())
     if not _is_as_written(path):
         return pc.is_in(ids, wanted)
-    trimmed = pc.utf8_trim_whitespace(ids)
-    whole = pc.replace_substring_regex(trimmed, r"^(\d+)\.0*$", r"\1")
-    return pc.or_(pc.is_in(trimmed, wanted), pc.is_in(whole, wanted))
+    return pc.is_in(ids, pa.array(_written(ids.unique().to_pylist(), set(customer_ids)), pa.string()))
+
+
+def _written(texts: Iterable[str | None], customer_ids: Set[str]) -> list[str]:
+    """Those of these texts, as a source had them, that mean one of the customers."""
+    return [text for text in texts if text is not None and not customer_ids.isdisjoint(_meant(text))]
+
+
+def _meant(text: str) -> Iterator[str]:
+    with suppress(ValueError):
+        yield canonical(text)
+        yield re.sub(r"^(\d+)\.0*$", r"\1", canonical(text))
 
 
 def _rewrite_without(path: Path, customer_ids: Sequence[str]) -> None:

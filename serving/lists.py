@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -41,6 +42,7 @@ COLUMNS = (
     "as_of",
 )  # fmt: skip
 _SPREADSHEET_COMMANDS = ("=", "+", "-", "@", "\t", "\r")
+_ID_COLUMNS = ("customer_id", "item", "offer")
 _BLOCK = 500  # rows told reasons of, and sent, at a time
 _CHUNK = 1 << 16
 _ROW_GROUP = 32_768  # rows of which a page reads all
@@ -305,7 +307,9 @@ def as_text(rows: pd.DataFrame) -> str:
 def encode(rows: pd.DataFrame, format: Format) -> bytes:
     """A table as a spreadsheet opens it: CSV in UTF-8 with a byte-order mark, XLSX with typed cells, or JSON records.
 
-    A text that a spreadsheet would take for a formula (`=`, `+`, `-`, `@` in front) gets an apostrophe before it.
+    No text is a formula: in XLSX its cell is of type text, in CSV one that would be computed (`=`, `+`, `-`, `@` in
+    front) gets an apostrophe before it. An id only gets that where computing it could do harm, and `ids.canonical`
+    takes it away: an id that comes back is the same.
     """
     return b"".join(encoded([rows], format))
 
@@ -340,7 +344,19 @@ def _json(blocks: Iterable[pd.DataFrame]) -> Iterator[bytes]:
 
 
 def _harmless(rows: pd.DataFrame) -> pd.DataFrame:
-    return _changed(rows, lambda text: f"'{text}" if text.startswith(_SPREADSHEET_COMMANDS) else text)
+    texts = rows.select_dtypes(["object", "string"]).columns
+    return rows.assign(**{str(name): rows[name].map(partial(_guarded, str(name))) for name in texts})
+
+
+def _guarded(name: str, value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and _is_computed(name, value) else value
+
+
+def _is_computed(name: str, text: str) -> bool:
+    """Whether a spreadsheet would compute a text of CSV; of an id, more than a number: +49 and -5 stay as they are."""
+    if name in _ID_COLUMNS and re.fullmatch(r"[+-][0-9 ./()+-]*", text):
+        return False
+    return text.startswith(_SPREADSHEET_COMMANDS)
 
 
 def _printable(text: str) -> str:
@@ -350,15 +366,14 @@ def _printable(text: str) -> str:
     return ILLEGAL_CHARACTERS_RE.sub("", text)
 
 
-def _changed(rows: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """Every text of every text column changed, anything else as it is."""
-    texts = rows.select_dtypes(["object", "string"]).columns
-    return rows.assign(
-        **{name: rows[name].map(lambda value: change(value) if isinstance(value, str) else value) for name in texts}
-    )
+def _cell(sheet: Any, value: Any) -> Any:
+    """A text is a text, whatever it begins with, and stays one when somebody edits the cell."""
+    from openpyxl.cell import WriteOnlyCell
 
-
-def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        cell = WriteOnlyCell(sheet, _printable(value))
+        cell.data_type, cell.quotePrefix = "s", value.startswith(_SPREADSHEET_COMMANDS)
+        return cell
     if pd.isna(value):
         return None
     return value.date() if isinstance(value, pd.Timestamp) else value
@@ -373,8 +388,8 @@ def _xlsx(blocks: Iterable[pd.DataFrame]) -> Iterator[bytes]:
     for place, rows in enumerate(blocks):
         if place == 0:
             sheet.append(list(rows.columns))
-        for row in _harmless(_changed(rows, _printable)).astype(object).itertuples(index=False):
-            sheet.append([_cell(value) for value in row])
+        for row in rows.astype(object).itertuples(index=False):
+            sheet.append([_cell(sheet, value) for value in row])
     with tempfile.TemporaryFile() as written:
         book.save(written)
         written.seek(0)

@@ -70,6 +70,14 @@ def leaves(command: typer.core.TyperCommand | typer.core.TyperGroup, path: str =
     return [leaf for name, sub in inner.items() for leaf in leaves(sub, f"{path} {name}")]
 
 
+@pytest.mark.parametrize("command", ["customer '\u200b '", "erase c1 ''", "erase 'a\tb'"])
+def test_what_means_no_customer_is_wrong_usage(command: str, shop: Path, perennial: Any) -> None:
+    """A text without an id in it is told from a customer who is not there."""
+    done = perennial(f"{command} -c {shop}")
+    assert done.code == 2
+    assert "an id has " in done.stderr
+
+
 def test_these_are_the_commands() -> None:
     """A command that comes or goes changes what is promised in the design and tested below."""
     assert sorted(leaves(typer.main.get_command(cli.app))) == COMMANDS

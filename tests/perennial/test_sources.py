@@ -12,12 +12,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import sqlalchemy
-from builders import accepted, make_transactions, quarantined, take_in, write, write_workspace
+from builders import NOW, accepted, make_transactions, quarantined, take_in, write, write_workspace
 from postgres_server import ADDRESS, schema_for
 
 from perennial import settings, sources, storage
+from perennial.rows import DECIMAL_COMMA
 from perennial.settings import SettingsError
 from perennial.sources import Source
+from perennial.storage import CheckFailed
 
 LINES = make_transactions([("007", "2024-01-05 10:00:00", 10.0), ("c2", "2024-02-01 09:30:00", 2.5)])
 HEADER = "transaction_id,customer_id,occurred_at,amount\n"
@@ -434,6 +436,15 @@ def test_a_truncated_parquet_file_is_refused(tmp_path: Path) -> None:
         ("utf-16", TEXT.encode(), r"it does not begin as UTF-16 does; set `tables\.transactions\.encoding`"),
         ("latin-1", (TEXT + "t3,5€,2024-01-05,1\n").encode("cp1252"), "windows-1252"),
         ("windows-1252", TEXT.encode() + b"\x81\n", "cannot be read"),
+        ("latin-1", (TEXT + "t3,张三茶,2024-01-05,1\n").encode("gbk"), r"look like Chinese.*save the file as UTF-8"),
+        ("windows-1252", (TEXT + "t3,김철수,2024-01-05,1\n").encode("euc-kr"), "look like Chinese or Korean"),
+        ("latin-1", (TEXT + "t3,Иван Петров,2024-01-05,1\n").encode("cp1251"), "look like another script"),
+        ("utf-8", (TEXT + "t3,张三茶,2024-01-05,1\n").encode("gbk"), "look like Chinese or Korean"),
+        (
+            "latin-1",
+            (TEXT + "t3,Zoë,2024-01-05,1\n").encode(),
+            "look like UTF-8: leave `tables.transactions.encoding` out",
+        ),
     ],
 )
 def test_the_wrong_encoding_is_refused(tmp_path: Path, encoding: str, content: bytes, message: str) -> None:
@@ -442,6 +453,125 @@ def test_the_wrong_encoding_is_refused(tmp_path: Path, encoding: str, content: b
     path = write_workspace(tmp_path, source)
     with pytest.raises(SettingsError, match=message):
         take_in(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["Zoë créée", "Promoção e ação", "PROMOÇÃO", "Ångström", "¿Qué? ¡Sí!", "Größe üöä", "plain"]
+)
+@pytest.mark.parametrize("encoding", ["latin-1", "windows-1252"])
+def test_western_texts_are_taken_for_what_they_are(tmp_path: Path, text: str, encoding: str) -> None:
+    """Accents here and there, also two in a row, are no other script."""
+    source = _csv(tmp_path, HEADER + f"{text},{text},2024-01-05,1\n", encoding=encoding)
+    assert _canonical(tmp_path / "shop", source)["customer_id"].tolist() == [text]
+
+
+# Lines that are none, or end in two ways
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("sep=;\n" + TEXT.replace(",", ";"), {}),
+        ('\ufeff"sep=;"\r\n' + TEXT.replace(",", ";").replace("\n", "\r\n"), {}),
+        ("sep=\t\r\n" + TEXT.replace(",", "\t"), {}),
+        ("Payments of January\n\nTill:[4],\"x\n" + TEXT, {"skip_lines": 3}),
+        ("支付宝交易记录\n" + TEXT, {"skip_lines": 1, "encoding": "utf-16"}),
+        (TEXT.replace("\n", "\r\n").replace("amount\r", "amount"), {}),
+        (TEXT.replace("10.0\n", "10.0\r\n"), {}),
+        (TEXT.replace("\n", "\r\n").replace("10.0\r", "10.0"), {}),
+    ],
+    ids=["sep", "sep and mark", "sep tab", "lines before", "recoded", "header", "one line", "all but one"],
+)  # fmt: skip
+def test_lines_before_the_header_and_mixed_line_ends_are_read(tmp_path: Path, text: str, keys: Any) -> None:
+    """`sep=` as Excel writes it, lines that `skip_lines` counts, files put together from two systems: the same rows."""
+    text = "\ufeff" + text if keys.get("encoding") == "utf-16" else text
+    found = _canonical(tmp_path / "csv", _csv(tmp_path, text, **keys))
+    pd.testing.assert_frame_equal(found, _canonical(tmp_path / "parquet", LINES))
+
+
+def test_line_ends_that_change_far_down_are_found(tmp_path: Path) -> None:
+    """A long export with another appended; a line end across two pieces that are read is one; quoted ones stay."""
+    first = "".join(f"p{n},c1,2024-01-05,{n}\r\n" for n in range(60_000))
+    text = HEADER.replace("\n", "\r\n") + first + 'q,"c2\r\n",2024-01-05,5\n' + "r,c3,2024-01-05,7\r\n"
+    assert take_in(write_workspace(tmp_path, text))["transactions"].accepted == 60_002
+    assert set(accepted(tmp_path / "shop.yaml")["customer_id"]) == {"c1", "c2", "c3"}
+
+
+def test_lines_before_the_header_are_named(tmp_path: Path) -> None:
+    """Where the columns are only found below, the setting and its value are in the message."""
+    path = write_workspace(tmp_path, "Export of shop 4\nJanuary,2024\n" + TEXT)
+    with pytest.raises(
+        SettingsError, match=r"header of .*transactions\.csv seems to be line 3: set .*\.skip_lines: 2`"
+    ):
+        take_in(path)
+    assert take_in(path, NOW, "tables.transactions.skip_lines=2")["transactions"].accepted == 2
+
+
+# Orders whose further lines leave out what the first has
+
+
+ORDERS = """Name,Email,Created at,Status,Quantity,Price
+#1,ann@shop.test,2024-01-05 23:30:00 -0500,paid,1,10.00
+#1,,,,2,5.00
+#2,,2024-01-06 10:00:00 -0500,paid,1,7.00
+#2,,,,1,3.00
+#3,bob@shop.test,2024-01-07 10:00:00 -0500,draft,1,1.00
+#3,,,,1,1.00
+"""
+OF_ORDERS = {"columns": {"transaction_id": "Name", "customer_id": "Email", "occurred_at": "Created at",
+                         "amount": "Quantity * Price", "channel": "Status"}}  # fmt: skip
+
+
+def test_further_lines_of_an_order_take_over_what_the_first_has(tmp_path: Path) -> None:
+    """Only within the order: that of a guest stays without a customer; and before `where` looks at them."""
+    keys = {"fill_down": ["Email", "created AT", "Status"], "where": "Status <> 'draft'", **OF_ORDERS}
+    path = write_workspace(tmp_path, _csv(tmp_path, ORDERS, **keys), max_quarantined=1)
+    account = take_in(path)["transactions"]
+    assert (account.filtered, account.quarantined) == (2, {"no customer_id": 2})
+    found = accepted(path)[["transaction_id", "customer_id", "amount", "occurred_at", "channel"]]
+    assert found.values.tolist() == [["#1", "ann@shop.test", 10.0, "2024-01-06 04:30:00+00", "paid"]] * 2
+
+
+def test_further_lines_are_refused_by_name(tmp_path: Path) -> None:
+    """Not as lines of nobody, and with the setting that mends it."""
+    path = write_workspace(tmp_path, _csv(tmp_path, ORDERS, **OF_ORDERS))
+    with pytest.raises(
+        CheckFailed, match=r"2 further line without customer_id \(line 2, line 6\).*`fill_down`.*\[Email, Created at\]"
+    ):
+        take_in(path)
+    with pytest.raises(SettingsError, match=r"fill_down: there is no column `Mail` \(did you mean Email\?\)"):
+        take_in(path, NOW, "tables.transactions.fill_down=[Mail]")
+
+
+# Numbers with a comma
+
+
+COMMAS = ["1.234,50", "12,50", "7", "1,000", "-1.234.567,5", "1.50", "x", ""]
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        (DECIMAL_COMMA.replace("column", "a"), [1234.5, 12.5, 7.0, None, -1234567.5, None, None, None]),
+        ("TRY_CAST(replace(a, ',', '.') AS DOUBLE)", [None, 12.5, 7.0, None, None, 1.5, None, None]),
+        ("TRY_CAST(REPLACE(\"A\", ',', '.') AS DOUBLE) -- euros", [None, 12.5, 7.0, None, None, 1.5, None, None]),
+        ("TRY_CAST(replace(a, ',', '') AS DOUBLE)", [1.2345, 1250.0, 7.0, 1000.0, None, 1.5, None, None]),
+    ],
+)
+def test_a_comma_that_may_part_thousands_is_no_decimal_comma(
+    tmp_path: Path, expression: str, expected: list[float | None]
+) -> None:
+    """1,000 is refused as no number, with what was written, where a comma is made a point; nothing there is nothing."""
+    text = "".join(f't{n},c,2024-01-05,"{value}"\n' for n, value in enumerate(COMMAS))
+    keys = {"columns": {"amount": expression}}
+    path = write_workspace(tmp_path, _csv(tmp_path, HEADER.replace("amount", "a") + text, **keys), max_quarantined=1)
+    take_in(path)
+    found = dict(accepted(path)[["transaction_id", "amount"]].values.tolist())
+    assert [found.get(f"t{n}") for n in range(len(COMMAS))] == expected
+    bad = quarantined(path)
+    wrong = [value for value, number in zip(COMMAS, expected, strict=True) if number is None]
+    assert bad["reason"].tolist() == ["amount is not a number" if value else "no amount" for value in wrong]
+    assert bad["amount"].fillna("").tolist() == wrong
 
 
 def test_header_names_are_made_distinct(tmp_path: Path) -> None:
@@ -455,9 +585,10 @@ def test_header_names_are_made_distinct(tmp_path: Path) -> None:
 def test_a_quote_that_comes_late_is_still_one(tmp_path: Path) -> None:
     """Dialects are not guessed from the first lines: a quoted newline after thousands of plain lines is read."""
     lines = "".join(f"p{n},c1,2024-01-05,{n}\n" for n in range(30_000))
-    path = write_workspace(tmp_path, HEADER + lines + '"q,\n1",c2,2024-01-05,5\n')
+    source = _csv(tmp_path, HEADER + lines + 'q,c2,2024-01-05,"5,\n"\n', columns={"channel": "amount", "amount": "1"})
+    path = write_workspace(tmp_path, source)
     assert take_in(path)["transactions"].accepted == 30_001
-    assert "q,\n1" in accepted(path)["transaction_id"].tolist()
+    assert "5," in accepted(path)["channel"].tolist()
 
 
 def test_nothing_of_a_copy_remains(tmp_path: Path) -> None:

@@ -89,15 +89,23 @@ def test_odd_ids_are_unknown_and_nothing_more(client: TestClient, odd: str) -> N
     assert time.perf_counter() - start < 5
 
 
-@pytest.mark.parametrize("odd", ["", " x", "x\u0000", "x\r\nSet-Cookie: a=b", "a" * (LONGEST_ID + 1)])
+@pytest.mark.parametrize("odd", ["", " \u200b\u00a0", "x\u0000", "x\r\nSet-Cookie: a=b", "a" * (LONGEST_ID + 1)])
 def test_what_cannot_be_an_id_is_malformed(client: TestClient, odd: str) -> None:
-    """Empty, padded, with control characters or endless."""
+    """Empty, nothing but blanks, with control characters or endless."""
     answer = client.post("/v1/scores", json={"customer_ids": [odd]})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed")
     if odd:
         answer = client.get(f"/v1/customers/{quote(odd, safe='')}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed")
         assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("spelled", ["c0200\u00a0", "\u200b c0200", "\ufeffc0200", "c0200\u3000"])
+def test_blanks_around_an_id_are_none_of_it(client: TestClient, spelled: str) -> None:
+    """In a body and in a path the same customer is meant as by the id alone, as ingest has it."""
+    answer = client.post("/v1/scores", json={"customer_ids": [spelled]})
+    assert [row["customer_id"] for row in answer.json()["scores"]] == ["c0200"]
+    assert client.get(f"/v1/customers/{quote(spelled)}").json()["customer_id"] == "c0200"
 
 
 LIST = "/v1/lists/churn-risk"

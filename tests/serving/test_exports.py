@@ -15,7 +15,7 @@ import pytest
 from workspaces import AS_OF
 
 from features.snapshot import CUSTOMER_FAMILIES, customer_features, features_of
-from perennial import storage
+from perennial import ids, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from serving import exports
@@ -94,11 +94,13 @@ def test_features_in_csv_are_those_in_parquet(shop: Shop, tmp_path: Path) -> Non
 
 
 def test_csv_defuses_what_parquet_keeps(changed: Workspace, tmp_path: Path) -> None:
-    """A spreadsheet gets an apostrophe before a formula; a program gets the id as it is."""
+    """A spreadsheet gets an apostrophe before a formula, which is none of the id; a program gets the id as it is."""
     for what, column in (("scores", "customer_id"), ("offers", "item")):
         exports.export(changed, what, AS_OF, tmp_path / "out.csv")
         exports.export(changed, what, AS_OF, tmp_path / "out.parquet")
-        assert "'=1+1" in {row[column] for row in read_csv(tmp_path / "out.csv")}
+        written = {row[column] for row in read_csv(tmp_path / "out.csv")}
+        assert "'=1+1" in written
+        assert "=1+1" in set(map(ids.canonical, written))
         assert "=1+1" in set(pd.read_parquet(tmp_path / "out.parquet")[column])
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import openpyxl
 import pandas as pd
 import pytest
+from builders import accepted, take_in, write, write_workspace
 from workspaces import AS_OF
 
 from perennial import ingest, registry, storage
@@ -148,17 +149,19 @@ def odd_rows() -> pd.DataFrame:
     )  # fmt: skip
 
 
-def harmless(text: str | None) -> str | None:
-    return f"'{text}" if text is not None and text in ODD[:DANGEROUS] else text
+def harmless(text: str | None, name: str = "reasons") -> str | None:
+    spared = ("+49 30 1", "-5") if name in ("customer_id", "offer") else ()
+    return f"'{text}" if text is not None and text in ODD[:DANGEROUS] and text not in spared else text
 
 
 def test_csv_defuses_every_text_column_and_nothing_else() -> None:
-    """Read back by a CSV reader, texts are as they were but for the apostrophe; negative numbers stay numbers."""
+    """Read back by a CSV reader, texts are as they were but for the apostrophe, which ids that are mere numbers do not
+    get; negative numbers stay numbers."""
     rows = odd_rows()
     text = lists.encode(rows, "csv").decode("utf-8-sig")
     read = list(csv.DictReader(io.StringIO(text, newline="")))
     for name in ("customer_id", "reasons", "offer", "offer_kind"):
-        assert [row[name] for row in read] == [harmless(value) or "" for value in rows[name]]
+        assert [row[name] for row in read] == [harmless(value, name) or "" for value in rows[name]]
     assert [float(row["lifetime_value"]) for row in read] == rows["lifetime_value"].tolist()
     assert read[0]["offer_probability"] == ""
     assert {row["as_of"] for row in read} == {"2023-07-01"}
@@ -182,7 +185,7 @@ def test_xlsx_keeps_types_and_defuses_every_text_column() -> None:
     assert [cell.value for cell in header] == list(rows.columns)
     columns = {cell.value: [row[place] for row in body] for place, cell in enumerate(header)}
     for name in ("customer_id", "reasons", "offer", "offer_kind"):
-        assert [cell.value for cell in columns[name]] == [_as_xml(harmless(value)) for value in rows[name]]
+        assert [cell.value for cell in columns[name]] == [_as_xml(value) for value in rows[name]]
         assert {cell.data_type for cell in columns[name] if cell.value is not None} == {"s"}
     assert {cell.data_type for cell in columns["lifetime_value"]} == {"n"}
     assert all(cell.is_date and cell.value == datetime(2023, 7, 1) for cell in columns["as_of"])
@@ -198,7 +201,36 @@ def test_xlsx_drops_characters_that_it_cannot_hold() -> None:
     """A control character in a name must not cost the marketer the whole list."""
     rows = pd.DataFrame({"customer_id": ["a\x00b\x0b", "\x1f=1"], "value": [1.0, 2.0]})
     sheet = openpyxl.load_workbook(io.BytesIO(lists.encode(rows, "xlsx"))).active
-    assert [cell.value for cell in sheet["A"]] == ["customer_id", "ab", "'=1"]
+    assert [cell.value for cell in sheet["A"]] == ["customer_id", "ab", "=1"]
+    assert sheet["A3"].data_type == "s"
+
+
+SIGNS = ["+49123", "=1+1", "-5", "@x", "007", "1e5", "12345678901234567890", "=HYPERLINK(1)", "-x|y", "+49 (0)30/1"]
+
+
+@pytest.mark.parametrize("format", ["csv", "xlsx"])
+def test_an_id_that_comes_back_from_a_file_is_the_same(tmp_path: Path, format: lists.Format) -> None:
+    """Read with pandas and taken in again by ingest; only a formula in CSV shows pandas the apostrophe before it."""
+    rows = pd.DataFrame({"customer_id": SIGNS, "item": SIGNS, "as_of": pd.Timestamp("2024-01-05"), "value": 1.0})
+    file = tmp_path / f"list.{format}"
+    file.write_bytes(lists.encode(rows, format))
+    read = (pd.read_csv if format == "csv" else pd.read_excel)(file, dtype={"customer_id": str, "item": str})
+    formulas = {"=1+1", "@x", "=HYPERLINK(1)", "-x|y"} if format == "csv" else set()
+    for column in ("customer_id", "item"):
+        assert read[column].tolist() == [f"'{one}" if one in formulas else one for one in SIGNS]
+    columns = {"transaction_id": "customer_id", "product_id": "item", "occurred_at": "as_of", "amount": "value"}
+    again = write(tmp_path / "again.csv", file.read_bytes() if format == "csv" else read)
+    workspace = write_workspace(tmp_path, {"path": str(again), "columns": columns})
+    take_in(workspace)
+    for column in ("transaction_id", "customer_id", "product_id"):
+        assert set(accepted(workspace)[column]) == set(SIGNS)
+
+
+def test_a_text_of_xlsx_stays_one_when_it_is_edited() -> None:
+    """The cell says so: a spreadsheet then does not compute what somebody leaves with the enter key."""
+    rows = pd.DataFrame({"customer_id": ["=1+1", "a=b"]})
+    sheet = openpyxl.load_workbook(io.BytesIO(lists.encode(rows, "xlsx"))).active
+    assert [bool(cell.quotePrefix) for cell in sheet["A"]] == [False, True, False]
 
 
 def test_json_holds_texts_as_they_are() -> None:
