@@ -71,7 +71,7 @@ def leaves(command: typer.core.TyperCommand | typer.core.TyperGroup, path: str =
 
 
 @pytest.mark.parametrize("command", ["customer '\u200b '", "erase c1 ''", "erase 'a\tb'"])
-def test_what_means_no_customer_is_wrong_usage(command: str, shop: Path, perennial: Any) -> None:
+def test_what_means_no_customer_is_wrong_usage(command: str, shop: Path, perennial: Callable[[str], Done]) -> None:
     """A text without an id in it is told from a customer who is not there."""
     done = perennial(f"{command} -c {shop}")
     assert done.code == 2
