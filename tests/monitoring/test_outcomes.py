@@ -242,6 +242,34 @@ def test_text_page_and_data_agree(workspace: Workspace, tmp_path: Path) -> None:
     assert data["groups"][0]["actual"] == every.actual  # type: ignore[index]
 
 
+def test_every_table_is_of_one_kind_of_prediction_and_adds_up(workspace: Workspace) -> None:
+    """Who had left already was asked for a value only: leaving and value have tables, and counts, of their own."""
+    scores = make_scores(workspace)
+    gone = scores.index[:30]
+    scores.loc[gone, "churn_probability"] = np.nan
+    scores.loc[gone, "churn_band"] = None
+    scores.loc[scores.index[-7:], "lifetime_value"] = np.nan
+    predictions.log_batch(workspace, scores)
+    found = outcomes.outcomes(workspace, CLOSES)
+    asked, valued = len(scores) - 30, len(scores) - 7
+    page, text = outcomes_page.as_html(found), outcomes_page.as_text(found)
+    tables = re.findall(r"<h3>([^<]+)</h3><table>(.*?)</table>", page, re.DOTALL)
+    assert {title.split(",")[0] for title, _ in tables} == {"Who leaves", "What is spent"}
+    assert {title for title, _ in tables} >= {"Who leaves, by band of risk", "What is spent, by model version"}
+    for title, table in tables:
+        heads, *rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr[^>]*>(.*?)</tr>", table)]
+        assert heads[1] == "predictions", title
+        total = sum(int(row[1].replace(",", "")) for row in rows)
+        assert total == (asked if title.startswith("Who leaves") else valued), title
+        if title == "What is spent, by model version":
+            assert [row[0] for row in rows] == ["small.lifetime_value/1"]
+    told = f"{asked:,} predictions of who leaves and {valued:,} predictions of what is spent, by the champions"
+    assert told in page
+    assert told in text
+    assert re.search(rf"champion: who leaves .*\n  all +{asked:,} ", text)
+    assert re.search(rf"champion: what is spent .*\n  all +{valued:,} ", text)
+
+
 def make_offers(workspace: Workspace, model: str, at: Path, seed: int) -> pd.DataFrame:
     """Two categories for everybody, in files where a batch puts them."""
     random, (products,) = np.random.default_rng(seed), workspace.tables.products.path or ()  # type: ignore[union-attr]

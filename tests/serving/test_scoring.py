@@ -78,6 +78,10 @@ def test_who_was_not_scored_is_counted_by_reason(copy: Copy) -> None:
     scores = scoring.score(copy.predictor, AS_OF, said.append)
     reasons = scores["not_scored_reason"].value_counts()
     assert {"no consent to profiling", "no purchase yet"} < set(reasons.index)
+    [told] = [line for line in said if line.startswith("offered ")]
+    offers = pd.read_parquet(storage.offers_path(copy.workspace.home_path, AS_OF))
+    reached = offers["customer_id"].nunique()
+    assert told == f"offered {len(offers):,} items to {reached:,} of {len(scores):,} customers"
     [sentence] = [line for line in said if line.startswith("scored ")]
     first, *others = sentence.split("; ")
     assert first == f"scored {scores['not_scored_reason'].isna().sum()} of {len(scores)} customers"

@@ -258,7 +258,12 @@ def test_every_purchase_history_model_is_looked_at() -> None:
                        {"auc": Spread(-0.002, 0.0, -0.002, (-0.002,) * 3, -0.003, -0.001)})  # fmt: skip
     for others, letter in (((one,), "A"), ((worse, one), "A"), ((worse, one, better), "B"), ((better, worse), "B")):
         made = Scoreboard(board.as_of, board.learnt_from, board.customers, (*board.contenders[:2], *others), (), {}, {})
-        assert graded("churn", made, ENOUGH).letter == letter
+        found = graded("churn", made, ENOUGH)
+        assert found.letter == letter
+    other = Contender("other", "btyd", {"auc": Spread.of("auc", [0.651] * 3)}, better.ahead)
+    for pair in ((better, other), (other, better)):
+        made = Scoreboard(board.as_of, board.learnt_from, board.customers, (*board.contenders[:2], *pair), (), {}, {})
+        assert "has auc 0.652, which is better beyond noise" in graded("churn", made, ENOUGH).reason
 
 
 def test_without_any_rival_order_and_level_stand_alone() -> None:

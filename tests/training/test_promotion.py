@@ -20,12 +20,12 @@ from mlflow.entities.model_registry import ModelVersion
 from perennial import cli, registry
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
-from training import duel, evidence, promotion, tracking
+from training import duel, evidence, pipelines, promotion, retraining, tracking, tuning
 from training.backtest import Judged
 from training.promotion import Verdict
 from training.versions import version_of
 
-from .conftest import World
+from .conftest import TRAINED_AT, World
 
 Said = Callable[[Judged], np.ndarray]
 
@@ -328,6 +328,25 @@ def test_rollback_to_what_cannot_answer_is_refused(shop: Registry) -> None:
     shop.world.tracker.set_registered_model_alias(shop.name, "champion", alone)
     with pytest.raises(CheckFailed, match=rf"version {alone} took no other's place: there is nothing to go back to"):
         shop.rollback()
+
+
+def test_a_kind_may_be_written_with_a_dash(world: World) -> None:
+    """Every entry from Python takes `lifetime-value` for `lifetime_value`; what is no kind of model is refused."""
+    tracker, workspace = world.tracker, world.workspace
+    assert registry.model_name(workspace, "cross-sell") == "world.cross_sell"
+    reigning = registry.champion(tracker, workspace, "lifetime-value")
+    assert reigning is not None
+    number = str(reigning.version)
+    assert promotion.judge(tracker, workspace, "lifetime-value").in_favour == ("it is the champion already",)
+    assert str(promotion.promote(tracker, workspace, "lifetime-value", number).version) == number
+    assert tracking.training_run(tracker, f"world.lifetime-value/{number}").info.run_id == reigning.run_id
+    for kinds in (["cross_sell"], ["lifetime_value"]):
+        dashed = [kind.replace("_", "-") for kind in kinds]
+        assert pipelines.cutoffs(workspace, TRAINED_AT, dashed) == pipelines.cutoffs(workspace, TRAINED_AT, kinds)
+        assert retraining.due(tracker, workspace, dashed[0], TRAINED_AT, False) is None
+        assert tuning.cutoffs(workspace, dashed[0], TRAINED_AT) == tuning.cutoffs(workspace, kinds[0], TRAINED_AT)
+    with pytest.raises(ValueError, match="'value' is no kind of model; there are churn, lifetime_value, cross_sell"):
+        registry.model_name(workspace, "value")
 
 
 def test_an_unknown_version_is_refused(shop: Registry) -> None:
