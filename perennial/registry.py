@@ -96,9 +96,9 @@ def model_folder(version: ModelVersion) -> Path:
 
     uri = f"models:/{version.name}/{version.version}"
     try:
-        # By the version's address MLflow would write a note beside the files, which a read-only store does not take.
-        logged = mlflow.MlflowClient().get_logged_model(version.model_id) if version.model_id else None
-        folder = Path(mlflow.artifacts.download_artifacts(logged.artifact_location if logged else uri))
+        # By the version's own address MLflow would write a note beside its files, which may be read-only.
+        place = mlflow.MlflowClient().get_model_version_download_uri(version.name, version.version)
+        folder = Path(mlflow.artifacts.download_artifacts(place))
     except (MlflowException, OSError) as problem:
         raise FileNotFoundError(f"the files of {uri} cannot be read: {problem}") from problem
     found = next(folder.rglob("model.json"), None)

@@ -36,6 +36,7 @@ ROLES = {
     ("POST", "/events"): {"crm", "admin"},
     ("PUT", "/customers/{customer_id}/consent"): {"crm", "admin"},
     ("GET", "/customers/{customer_id}/data"): {"admin"},
+    ("GET", "/erasures/{erasure_id}"): {"admin"},
     ("DELETE", "/customers/{customer_id}"): {"admin"},
     ("GET", "/lists/churn-risk"): {"marketing", "admin"},
     ("GET", "/model"): {"crm", "marketing", "admin"},

@@ -588,7 +588,7 @@ def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> No
         client.get("/wp-login.php")
         metrics = client.get("/metrics").text
         process.send_signal(signal.SIGTERM)
-        log, _ = process.communicate(timeout=10)
+        log, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert 'endpoint="/v1/customers/{customer_id}",http_response_code="200"' in metrics
     audited = log_of_reads.read_text().removeprefix(earlier)
