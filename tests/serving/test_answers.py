@@ -9,10 +9,13 @@ import pytest
 from workspaces import AS_OF, NEVER_BOUGHT, NO_MARKETING, NO_PROFILING
 
 from perennial import registry, storage
+from perennial.settings import Service
 from serving import lists
+from serving.access import Refused
+from serving.answers import Answers
 from serving.predictor import NO_CONSENT, NO_PURCHASE, SCORE_COLUMNS, Predictor
 
-from .conftest import Shop
+from .conftest import NOW, Shop
 
 TEXTS = ("customer_id", "churn_band", "not_scored_reason", "churn_model", "lifetime_value_model", "cross_sell_model")
 
@@ -114,3 +117,20 @@ def test_the_list_never_names_who_objected(predictor: Predictor) -> None:
     listed = set(lists.churn_risk(predictor, AS_OF, top=10_000)["customer_id"])
     assert listed
     assert not listed & (_numbered(NO_MARKETING) | _numbered(NO_PROFILING))
+
+
+def test_a_changed_champion_does_not_answer(shop: Shop, environment: pytest.MonkeyPatch) -> None:
+    """A service that starts on a damaged model says so, and where it lies to its log alone; mended, it answers."""
+    version = registry.champion(registry.client(), shop.workspace, "churn")
+    assert version is not None
+    booster = registry.model_folder(version) / "booster.txt"
+    whole = booster.read_bytes()
+    booster.write_bytes(whole[: len(whole) // 2])
+    try:
+        with pytest.raises(Refused) as refused:
+            Answers(shop.workspace.home_path, lambda: NOW, Service()).current()
+    finally:
+        booster.write_bytes(whole)
+    assert (refused.value.refusal.status, refused.value.refusal.code) == (503, "not_loaded")
+    assert refused.value.refusal.message == "a champion is not what was registered; the service's log says more"
+    assert Answers(shop.workspace.home_path, lambda: NOW, Service()).current().as_of == AS_OF
