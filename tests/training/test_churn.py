@@ -292,6 +292,7 @@ def test_event_churn_takes_the_booster_alone(world: World) -> None:
     curve = np.array([model.probability(vectors, days) for days in (1, 30, 60, 120)])
     assert np.diff(curve, axis=0).min() >= 0
     np.testing.assert_allclose(curve[2], model.probability(vectors), rtol=1e-12)
+    assert ((curve[1] >= model.carried(0.4, 30)) == (curve[2] >= 0.4)).all()
     bare = tuple(replace(cutoff, history_model=None) for cutoff in world.data.closed)
     without = churn.fit(world.data, event, bare, replace(world.data.current, history_model=None))
     assert np.isfinite(without.probability(vectors)).all()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from perennial.settings import Boosting
-from training.models.buy_till_you_die import BuyTillYouDie, Outlook
+from training.models.buy_till_you_die import BuyTillYouDie, History, Outlook
 from training.models.customer_model import Inputs, PyFunc, Stored, binned, boosted, logit, predicted, sigmoid
 from training.models.leaving import Leaving
 
@@ -152,6 +152,19 @@ class ChurnModel:
         history = self.inputs.history(vectors)
         by_days = [hazard(self.history_model.outlook(history, days, self.leaving.gap)) for days in (asked, taught)]
         return learnt ** (np.maximum(by_days[0], 1e-12) / np.maximum(by_days[1], 1e-12))
+
+    def carried(self, probability: float, horizon: int) -> float:
+        """What a probability at the trained horizon is within `horizon` days for a newcomer: one answer for everybody.
+
+        By hazards in proportion, as `_carried` carries each customer's own. Who is a newcomer has bought once, today.
+        """
+        if self.leaving.is_event:
+            return float(-np.expm1(horizon / self.horizon * np.log1p(-probability)))
+        assert self.history_model is not None
+        today = History(*np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [np.nan, np.nan], [np.nan, np.nan]]))
+        days = np.array([horizon, self.horizon], dtype=float)
+        asked, own = hazard(self.history_model.outlook(today, days, self.leaving.gap))
+        return float(probability ** (asked / own))
 
     def outlook_by(self, history_model: BuyTillYouDie | None, vectors: Vectors) -> Outlook:
         """What the histories say of the learnt windows, by the model of any cutoff; nan where it has none."""
