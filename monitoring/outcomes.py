@@ -6,7 +6,7 @@ Before they close: how many purchases there were so far, against what the custom
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from monitoring.hindsight import Seen, without_hindsight
 from monitoring.offer_outcomes import Offered, offered
 from perennial import predictions, storage
 from perennial.predictions import as_asked
@@ -27,7 +28,7 @@ from training.models.customer_model import Inputs
 from training.models.leaving import Leaving
 from training.models.mbg_nbd import MBGNBD
 
-By = Literal["all", "model", "value_model", "segment", "week", "contact", "shown", "band", "decile"]
+By = Literal["all", "model", "value_model", "segment", "week", "contact", "shown", "band", "decile", "horizon"]
 
 CONTACTED, CONTROL, NEITHER = "contacted", "random control", "neither"
 _NEW_DAYS = 90
@@ -40,6 +41,7 @@ _EARLIER = 3  # closed windows that say what is usual
 class Group:
     """Predictions of one role whose windows have closed, and what happened: customers of `name`, among those `by`.
 
+    Those by `horizon` were asked for over other days than the workspace's own, and are in no other group.
     `expected` is the mean probability of leaving and `actual` the share who left, `low` to `high` its 95 % interval, of
     `asked` predictions; values are means of `valued` predictions, `bias` the total expected over the total spent, less
     one. Where a figure is not defined, or of fewer than 20, it is null.
@@ -68,7 +70,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Open:
-    """Predictions that nobody can judge yet, and why; `closes` is the first day on which their windows have closed."""
+    """Predictions that nobody can judge yet, and why; `closes` is the first day on which their windows have closed.
+
+    `horizon` are the days that were asked about, null for the workspace's own.
+    """
 
     role: str
     as_of: date
@@ -76,6 +81,7 @@ class Open:
     customers: int
     closes: date
     why: str
+    horizon: int | None = None
 
 
 @dataclass(frozen=True)
@@ -122,22 +128,29 @@ class Outcomes:
     has_control: bool
     page: Path
     record: Path
+    seen: tuple[Seen, ...] = ()
 
     def of(self, by: By, role: str = "champion") -> tuple[Group, ...]:
         return tuple(group for group in self.groups if (group.by, group.role) == (by, role))
 
 
-def outcomes(workspace: Workspace, as_of: date) -> Outcomes:
+def outcomes(workspace: Workspace, as_of: date, trainings: Mapping[str, date] | None = None) -> Outcomes:
     """Holds every logged prediction whose window has closed by `as_of` against what happened. Writes nothing.
 
     A window has closed when its days are over and the purchases that were ingested reach to its end, but for the
     longest pause the shop made in its last year: days that are not ingested yet are not days without a purchase. Each
     customer counts once for an as_of and model, by the batch's prediction where there is one.
+
+    What a model trained after a prediction's as_of said is left out: it had seen what happened. `trainings` are the
+    as_ofs of trainings by `name/version`, for what was logged without them.
     """
-    logged = predictions.read(workspace)
-    logged = _once(logged[logged["as_of"] < pd.Timestamp(as_of)])
     known = labels.purchase_days(workspace, as_of)
     last, pause = (known[1], _longest_pause(workspace, as_of)) if known else (None, 0)
+    logged = predictions.read(workspace)
+    logged = _once(logged[logged["as_of"] < pd.Timestamp(as_of)])
+    days = {day.date() for day in logged["as_of"]}
+    early = tuple(_early(workspace, logged, as_of, last)) if last else ()
+    logged, seen = without_hindsight(logged, trainings or {})
     waiting: list[Open] = []
     judged: list[pd.DataFrame] = []
     for (asked, day), rows in _parts(logged, ["question", "as_of"]):
@@ -148,15 +161,17 @@ def outcomes(workspace: Workspace, as_of: date) -> Outcomes:
         else:
             judged.append(_joined(as_asked(workspace, asked), day.date(), rows, as_of))
     groups = tuple(_groups(pd.concat(judged, ignore_index=True))) if judged else ()
-    early = tuple(_early(workspace, logged, as_of, last)) if last else ()
 
     def is_closed(day: date) -> bool:
         return not _why_open(days_after(day, workspace.cross_sell.horizon), as_of, last, pause)
 
-    offers = tuple(offered(workspace, {day.date() for day in logged["as_of"]}, as_of, is_closed))
+    offers, more_seen = offered(workspace, days, as_of, is_closed, trainings or {})
     page = workspace.home_path / "reports" / f"outcomes-{as_of}.html"
     has_control = any(group.name == CONTROL for group in groups)
-    return Outcomes(as_of, last, groups, tuple(waiting), early, offers, has_control, page, page.with_suffix(".json"))
+    return Outcomes(
+        as_of, last, groups, tuple(waiting), early, tuple(offers), has_control, page, page.with_suffix(".json"),
+        (*seen, *more_seen),
+    )  # fmt: skip
 
 
 def as_data(found: Outcomes) -> dict[str, object]:
@@ -201,8 +216,10 @@ def _why_open(closes: date, as_of: date, last: date | None, pause: int) -> str:
 
 
 def _open(rows: pd.DataFrame, closes: date, why: str) -> Iterator[Open]:
-    for (role, day, model), group in _parts(rows, ["role", "as_of", "churn_model"]):
-        yield Open(role, day.date(), model, len(group), closes, why)
+    for (role, day, model, horizon), group in _parts(
+        rows.assign(horizon=rows["horizon"].fillna(0).astype(int)), ["role", "as_of", "churn_model", "horizon"]
+    ):
+        yield Open(role, day.date(), model, len(group), closes, why, horizon or None)
 
 
 def _joined(workspace: Workspace, day: date, rows: pd.DataFrame, known_by: date) -> pd.DataFrame:
@@ -261,10 +278,12 @@ def _contact(workspace: Workspace, day: date, customer_ids: pd.Series, known_by:
 def _groups(judged: pd.DataFrame) -> Iterator[Group]:
     versions = {"model": judged["churn_model"], "value_model": judged["lifetime_value_model"]}
     judged = judged.assign(all="all", band=judged["churn_band"], **versions)
-    for (role,), rows in _parts(judged, ["role"]):
+    for (role, days), rows in _parts(judged[judged["horizon"].notna()], ["role", "horizon"]):
+        yield _group(role, "horizon", f"{days:.0f} days", rows)
+    for (role,), rows in _parts(judged[judged["horizon"].isna()], ["role"]):
         asked = rows[rows["churned"].notna()]
         rows = rows.assign(decile=_deciles(asked["churn_probability"]).reindex(rows.index))
-        for by in get_args(By):
+        for by in (by for by in get_args(By) if by != "horizon"):
             for (name,), group in _parts(rows, [by]):
                 yield _group(role, by, str(name), group)
 

@@ -22,6 +22,7 @@ _TITLES: dict[By, str] = {
     "all": "all", "model": "by model version", "value_model": "by model version", "week": "by week of the as_of",
     "segment": "by segment", "contact": "by contact in the window", "shown": "by what was done with them",
     "band": "by band of risk", "decile": "by tenth, lowest risk first",
+    "horizon": "asked about other days, and in no row above",
 }  # fmt: skip
 _EXPECTED, _ACTUAL, _GREY = "#1f5fa8", "#e08a1e", "#7a8794"
 _LOOK: Any = {
@@ -35,7 +36,8 @@ _OFFER_HEADS = ("offers", "expected", "bought", "95 %", "customers")
 class _Answer(NamedTuple):
     """One of the two things that are predicted: its own predictions are what its rows are of.
 
-    `by`: groupings that every one of its predictions is in one group of; the terminal leaves `shown` and tenths out.
+    `by`: groupings that every one of its predictions is in one group of, those asked about other days in `horizon`
+    alone; the terminal leaves `shown` and tenths out.
     """
 
     name: str
@@ -66,11 +68,12 @@ def _shown(figure: float | None, form: str) -> str:
 
 _LEAVING = _Answer(
     "who leaves", ("predictions", "expected", "left", "95 %", "auc", "brier"),
-    ("all", "model", "week", "segment", "contact", "shown", "band", "decile"), lambda group: group.asked, _of_leaving,
+    ("all", "model", "week", "segment", "contact", "shown", "band", "decile", "horizon"),
+    lambda group: group.asked, _of_leaving,
 )  # fmt: skip
 _VALUE = _Answer(
     "what is spent", ("predictions", "value", "spent", "bias"),
-    ("all", "value_model", "week", "segment", "contact", "shown"), lambda group: group.valued, _of_value,
+    ("all", "value_model", "week", "segment", "contact", "shown", "horizon"), lambda group: group.valued, _of_value,
 )  # fmt: skip
 _ANSWERS = (_LEAVING, _VALUE)
 _NOT_IN_TEXT = ("shown", "decile")
@@ -142,12 +145,14 @@ def _notes(found: Outcomes) -> list[str]:
     notes = []
     if found.groups and not found.has_control:
         notes.append("no random control (`campaign_control`) in the windows: what contact changed cannot be told apart")
+    notes += [f"left out: {one}" for one in found.seen]
     notes += [f"not judged: {_open(one)}" for one in found.open]
     return notes + [_early(one) for one in found.early]
 
 
 def _open(one: Open) -> str:
-    return f"{one.customers:,} predictions of {one.as_of} by {one.model} ({one.role}): {one.why}"
+    asked = f" about {one.horizon} days" if one.horizon else ""
+    return f"{one.customers:,} predictions of {one.as_of}{asked} by {one.model} ({one.role}): {one.why}"
 
 
 def _early(one: Early) -> str:
@@ -263,7 +268,8 @@ def _beside(groups: Sequence[Group], expected: str, actual: str, label: str, is_
 
 
 _HOW_TO_READ = """<h2>How to read this</h2>
-<p>Only predictions whose windows have closed are judged: those of who leaves and those of what is spent apart, since
+<p>Only predictions whose windows have closed are judged, and only those of models that had not seen what happened: they
+were trained at the predictions' as_of or before. Those of who leaves and those of what is spent stand apart, since
 who had left already was asked for a value only. A customer counts once for each as_of and model, and the counts of a
 table add up to all such predictions. A row is marked where the expected rate lies outside the 95 % interval of what
 happened. Contact is meant to change the answer: compare the contacted with the random control, which the same draw left

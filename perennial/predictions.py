@@ -32,13 +32,17 @@ _FIGURES = (
     "churn_probability", "p_alive", "expected_purchases", "lifetime_value", "lifetime_value_low", "lifetime_value_high",
 )  # fmt: skip
 _TEXTS = ("churn_band", "churn_model", "lifetime_value_model")
+_TRAINED = ("churn_trained", "lifetime_value_trained")
 SCHEMA = pa.schema([
     ("customer_id", pa.string()), ("as_of", pa.date32()), *((name, pa.float64()) for name in _FIGURES),
+    *((name, pa.date32()) for name in _TRAINED), ("horizon", pa.int32()),
     *((name, pa.string()) for name in (*_TEXTS, "role", "via", "question")),
     ("served_at", pa.timestamp("us", "UTC")), ("times", pa.int64()),
 ])  # fmt: skip
-"""`question`: the `churn` and `lifetime_value` settings that were answered, as JSON. `times`: how often the same was
-served or listed, `served_at` the last time, null for a batch."""
+"""`churn_trained`, `lifetime_value_trained`: the as_of of the models' trainings. `horizon`: the days that were asked
+about in place of the workspace's own, null where none were. `question`: the `churn` and `lifetime_value` settings that
+were answered, as JSON. `times`: how often the same was served or listed, `served_at` the last time, null for a
+batch."""
 _DRAFT = ".draft"
 _PUT_TOGETHER = 50  # parts of one as_of, which are then one
 
@@ -82,9 +86,11 @@ def log_served(
     """Logs answers, or rows of a list, by those columns of `scores` that they have; returns how many are predictions.
 
     Answers of one call may be of several as_ofs: an event may have come since the published one. Whoever calls keeps
-    off erasures (`privacy.keeping`) from reading the answers to here.
+    off erasures (`privacy.keeping`) from reading the answers to here. `horizon` where another than the workspace's own
+    was asked about.
     """
-    rows = _rows(answers, role="champion", via=via, question=question(workspace, horizon), served_at=served_at)
+    asked = question(workspace, horizon)
+    rows = _rows(answers, role="champion", via=via, question=asked, served_at=served_at, horizon=horizon)
     folder = _folder(workspace.home_path)
     for as_of in rows["as_of"].unique().to_pylist():
         part = folder / str(as_of) / f"{uuid.uuid4().hex}.parquet"
@@ -98,7 +104,8 @@ def _rows(predictions: pd.DataFrame, **same: Any) -> pa.Table:
     """By `SCHEMA`; a column that `predictions` lacks is null."""
     known = [name for name in ("churn_probability", "lifetime_value") if name in predictions]
     given = predictions.loc[predictions[known].notna().any(axis=1)].reindex(columns=SCHEMA.names)
-    given = given.assign(as_of=pd.to_datetime(given["as_of"]).dt.date, times=1, **same)
+    given = given.assign(**{name: pd.to_datetime(given[name]).dt.date for name in ("as_of", *_TRAINED)})
+    given = given.assign(**{"horizon": None, "times": 1} | same)
     given["served_at"] = pd.to_datetime(given["served_at"], utc=True)
     return pa.Table.from_pandas(given, SCHEMA, preserve_index=False, safe=False)
 
@@ -124,9 +131,19 @@ def read(workspace: Workspace, role: Role | None = None) -> pd.DataFrame:
     filters = None if role is None else [("role", "=", role)]
     with _alone(workspace.home_path) as folder:
         files = sorted(folder.glob("*/*.parquet"))
-        parts = [pq.read_table(file, read_dictionary=coded, filters=filters, partitioning=None) for file in files]
+        parts = [
+            _whole(pq.read_table(file, read_dictionary=coded, filters=filters, partitioning=None)) for file in files
+        ]
     rows: pd.DataFrame = pa.concat_tables(parts or [SCHEMA.empty_table()]).unify_dictionaries().to_pandas()
-    return rows.assign(as_of=pd.to_datetime(rows["as_of"]))
+    return rows.assign(**{name: pd.to_datetime(rows[name]) for name in ("as_of", *_TRAINED)})
+
+
+def _whole(rows: pa.Table) -> pa.Table:
+    """With the columns that an earlier version of this code did not log, null."""
+    for field in SCHEMA:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows.select(SCHEMA.names)
 
 
 def bound(workspace: Workspace) -> None:
@@ -155,11 +172,13 @@ def _put_together(workspace: Workspace, day: Path) -> None:
     if len(parts) < 2:
         return
     same = ", ".join(name for name in SCHEMA.names if name not in ("served_at", "times"))
+    together = pa.concat_tables([_whole(pq.read_table(part, partitioning=None)) for part in parts])
     with storage.connect(workspace.home_path) as connection:
+        connection.register("parts", together)
         rows: pa.Table = connection.sql(f"""
             SELECT {same}, max(served_at) AS served_at, sum(times)::BIGINT AS times
-            FROM {storage.reader(parts)} GROUP BY ALL ORDER BY customer_id, served_at""").to_arrow_table()
-    _write(rows.cast(SCHEMA), day / f"{uuid.uuid4().hex}.parquet")
+            FROM parts GROUP BY ALL ORDER BY customer_id, served_at""").to_arrow_table()
+    _write(rows.select(SCHEMA.names).cast(SCHEMA), day / f"{uuid.uuid4().hex}.parquet")
     for part in parts:
         part.unlink()
 

@@ -16,7 +16,7 @@ from workspaces import CUSTOMERS, small_workspace
 from features import snapshot
 from monitoring import outcomes, outcomes_page
 from monitoring.outcomes import Early, Group
-from perennial import ingest, predictions
+from perennial import ingest, predictions, storage
 from perennial.settings import Workspace
 
 DAY, HORIZON = date(2023, 3, 1), 60
@@ -66,8 +66,13 @@ def bought(workspace: Workspace, day: date, days: int) -> pd.DataFrame:
     return rows[rows["occurred_at"].between(str(day), str(day + timedelta(days=days)), inclusive="left")]
 
 
-def make_scores(workspace: Workspace, day: date = DAY, version: int = 1, seed: int = 3) -> pd.DataFrame:
-    """Of everybody who bought before `day`: whoever was silent for longer is more likely to leave, more or less."""
+def make_scores(
+    workspace: Workspace, day: date = DAY, version: int = 1, seed: int = 3, trained: date | None = None
+) -> pd.DataFrame:
+    """Of everybody who bought before `day`: whoever was silent for longer is more likely to leave, more or less.
+
+    By models trained at `day` unless told.
+    """
     rows = lines(workspace)
     known = rows[rows["occurred_at"] < str(day)].groupby("customer_id")["occurred_at"].max()
     silent = (pd.Timestamp(day) - known).dt.days.to_numpy()
@@ -77,7 +82,8 @@ def make_scores(workspace: Workspace, day: date = DAY, version: int = 1, seed: i
     return pd.DataFrame({
         "customer_id": known.index, "as_of": day, "churn_probability": probability, "churn_band": band, "p_alive": 0.9,
         "expected_purchases": 1.5, "lifetime_value": 40.0 * (1 - probability), "churn_model": f"small.churn/{version}",
-        "lifetime_value_model": f"small.lifetime_value/{version}",
+        "lifetime_value_model": f"small.lifetime_value/{version}", "churn_trained": trained or day,
+        "lifetime_value_trained": trained or day,
     })  # fmt: skip
 
 
@@ -191,8 +197,40 @@ def test_each_answer_is_judged_by_its_own_horizon(workspace: Workspace) -> None:
     predictions.log_batch(workspace, scores)
     predictions.log_served(workspace, scores, "scores", NOW, horizon=30)
     found = outcomes.outcomes(workspace, DAY + timedelta(days=30))
-    assert only(found.of("all")).actual == pytest.approx(what_happened(workspace, scores, 30)["left"].mean())
+    asked = only(found.of("horizon"))
+    assert (asked.name, asked.asked) == ("30 days", len(scores))
+    assert asked.actual == pytest.approx(what_happened(workspace, scores, 30)["left"].mean())
     assert [waiting.closes for waiting in found.open] == [CLOSES]
+    assert {group.by for group in found.groups} == {"horizon"}
+    predictions.log_served(workspace, scores, "scores", NOW, horizon=90)
+    later = outcomes.outcomes(workspace, CLOSES)
+    assert only(later.of("all")).asked == len(scores)
+    assert only(later.of("all")).actual == pytest.approx(what_happened(workspace, scores)["left"].mean())
+    assert only(later.of("horizon")) == asked
+    assert f"predictions of {DAY} about 90 days by small.churn/1" in outcomes_page.as_text(later)
+    assert "horizon: 30 days" in outcomes_page.as_text(later)
+
+
+def test_who_had_seen_the_outcome_proves_nothing(workspace: Workspace) -> None:
+    """Scores of old as_ofs by a model trained later are counted and left out; so are those of which nobody knows when
+    their model was trained, unless the registry does."""
+    honest, late = make_scores(workspace, version=1), DAY + timedelta(days=1)
+    predictions.log_batch(workspace, honest)
+    for day in (EARLIER[0], DAY):
+        predictions.log_batch(workspace, make_scores(workspace, day, version=2, trained=late))
+    unknown = make_scores(workspace, version=3).drop(columns=["churn_trained", "lifetime_value_trained"])
+    predictions.log_batch(workspace, unknown)
+    found = outcomes.outcomes(workspace, CLOSES, {"small.lifetime_value/3": DAY})
+    assert (only(found.of("all")).asked, only(found.of("all")).valued) == (len(honest), 2 * len(honest))
+    assert [group.name for group in found.of("model") if group.asked] == ["small.churn/1"]
+    told = {one.model: (one.customers, one.days, one.trained) for one in found.seen}
+    both = len(honest) + len(make_scores(workspace, EARLIER[0]))
+    assert told == {"small.churn/2": (both, 2, late), "small.lifetime_value/2": (both, 2, late),
+                    "small.churn/3": (len(honest), 1, None)}  # fmt: skip
+    text = outcomes_page.as_text(found)
+    assert f"left out: {both} predictions of 2 as_ofs from {EARLIER[0]} to {DAY} by small.churn/2 (champion):" in text
+    assert f"it was trained at {late}, and had seen what happened" in text
+    assert "by small.churn/3 (champion): nobody knows when it was trained" in text
 
 
 def test_personal_windows_are_the_customers_own(workspace: Workspace) -> None:
@@ -277,6 +315,7 @@ def make_offers(workspace: Workspace, model: str, at: Path, seed: int) -> pd.Dat
     offers = pd.DataFrame({"customer_id": np.repeat(customers, 2), "item": np.tile(items, len(customers))})
     offers = offers.assign(probability=random.uniform(0.1, 0.3, len(offers)), kind=random.choice(KINDS, len(offers)))
     at.mkdir(parents=True)
+    storage.write_json(at / "models.json", {"cross_sell_trained": str(DAY)})
     offers.to_parquet(at / "offers.parquet")
     pd.DataFrame({"customer_id": customers, "cross_sell_model": model}).to_parquet(at / "scores.parquet")
     return offers

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from perennial import predictions, settings
@@ -155,3 +156,23 @@ def test_writing_while_others_read_and_put_together(tmp_path: Path) -> None:
         predictions.read(workspace)
         predictions.bound(workspace)
     assert predictions.read(workspace)["customer_id"].nunique() == 120
+
+
+def test_what_was_logged_before_is_read_with_what_is_logged_now(tmp_path: Path) -> None:
+    """Parts of an earlier version lack some columns: they are null, alone, beside new parts and put together."""
+    workspace = make_workspace(tmp_path)
+    for minute in (1, 2):
+        predictions.log_served(workspace, make_scores(1), "card", AT.replace(minute=minute))
+    for part in (tmp_path / "predictions" / "2024-03-01").glob("*.parquet"):
+        rows = pq.read_table(part, partitioning=None)
+        pq.write_table(rows.drop_columns(["churn_trained", "lifetime_value_trained", "horizon"]), part)
+    assert predictions.read(workspace)["churn_trained"].isna().tolist() == [True, True]
+    now = make_scores(1).assign(churn_trained="2024-02-01", lifetime_value_trained=AS_OF)
+    predictions.log_served(workspace, now, "scores", AT, horizon=30)
+    predictions.bound(workspace)
+    logged = predictions.read(workspace).set_index("via")
+    assert logged["times"].to_dict() == {"card": 2, "scores": 1}
+    assert logged.loc["scores", ["churn_trained", "lifetime_value_trained", "horizon"]].tolist() == [
+        pd.Timestamp("2024-02-01"), pd.Timestamp(AS_OF), 30,
+    ]  # fmt: skip
+    assert logged.loc["card", ["churn_trained", "horizon"]].isna().all()
