@@ -101,7 +101,7 @@ def train(folder: Path, customers: int, note: Notes) -> None:
 
 def score(folder: Path, customers: int, note: Notes) -> None:
     workspace = _workspace(folder)
-    scoring.score(Predictor.load(workspace, registry.client()), AS_OF, note)
+    scoring.score(Predictor.load(workspace, registry.client(), AS_OF), AS_OF, note)
 
 
 STAGES = (make, snapshots, train, score)

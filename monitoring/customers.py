@@ -39,10 +39,14 @@ class Champion:
     value: ValueModel
 
     @classmethod
-    def load(cls, tracker: MlflowClient, workspace: Workspace) -> Champion:
-        """Raises CheckFailed: nothing was promoted yet, or the files of what was are gone."""
-        reference = reference_of(tracker, workspace)
-        found = [registry.champion(tracker, workspace, kind) for kind in ("churn", "lifetime_value")]
+    def load(cls, tracker: MlflowClient, workspace: Workspace, as_of: date | None = None) -> Champion:
+        """Those that answer about `as_of`, which had not seen later days.
+
+        Raises:
+            CheckFailed: nothing was promoted yet, nothing that was fits, or the files of it are gone.
+        """
+        reference = reference_of(tracker, workspace, as_of)
+        found = [registry.answering(tracker, workspace, kind, as_of) for kind in ("churn", "lifetime_value")]
         try:
             folders = [registry.model_folder(version) for version in found if version is not None]
         except FileNotFoundError as problem:
@@ -86,9 +90,9 @@ class Champion:
 _HISTORY = ("frequency", "recency", "T", "monetary_value", "days_since_last_purchase")
 
 
-def reference_of(tracker: MlflowClient, workspace: Workspace) -> date:
-    """See `Champion.reference`. Raises CheckFailed: nothing was promoted yet."""
-    version = registry.champion(tracker, workspace, "churn")
+def reference_of(tracker: MlflowClient, workspace: Workspace, as_of: date | None = None) -> date:
+    """See `Champion.reference`. Raises CheckFailed as `Champion.load` does."""
+    version = registry.answering(tracker, workspace, "churn", as_of)
     if version is None or version.run_id is None:
         name = registry.model_name(workspace, "churn")
         raise storage.CheckFailed(f"{name} has no champion; run `perennial train`, then `perennial promote`")

@@ -432,7 +432,7 @@ def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = 
     workspace = _open(config, overrides, home)
     with _alone(workspace):
         day, say = _day(workspace, as_of), _say()
-        predictor = _predictor(workspace)
+        predictor = _predictor(workspace, day)
         compute(workspace, [day], say)
         _score(predictor, day, say)
 
@@ -560,7 +560,7 @@ def list_churn_risk(
     workspace = _open(config, overrides, home)
     if format is None and out is not None:
         format = _format_of(out)
-    predictor = _predictor(workspace)
+    predictor = _that_scored(workspace, as_of)
     with privacy.keeping(workspace.home_path):
         rows = lists.churn_risk(
             predictor, as_of.date() if as_of else None, top=top, min_value=min_value, band=band, contacts=contacts
@@ -657,7 +657,7 @@ def churn_segments(
     from serving import lists, risk_groups
 
     workspace = _open(config, overrides, home)
-    groups = risk_groups.risk_groups(_predictor(workspace), as_of.date() if as_of else None, band)
+    groups = risk_groups.risk_groups(_that_scored(workspace, as_of), as_of.date() if as_of else None, band)
     if out is None:
         typer.echo(risk_groups.as_text(groups))
     else:
@@ -677,8 +677,11 @@ def export(
     Example: perennial export scores -c configs/online_retail.yaml --out scores.csv
     """
     from serving import exports
+    from serving.predictor import scored_by
 
     workspace = _open(config, overrides, home)
+    if what is not Exported.features:
+        scored_by(workspace, _tracker(), as_of.date() if as_of else storage.latest_scored(workspace.home_path))
     rows = exports.export(workspace, what.value, as_of.date() if as_of else None, out)
     _note(workspace, f"export {what.value}", {"as_of": as_of and as_of.date()}, rows)
     typer.echo(f"{rows:,} rows in {out}")
@@ -918,13 +921,26 @@ def _tracker() -> MlflowClient:
     return registry.client()
 
 
-def _predictor(workspace: Workspace) -> Predictor:
+def _predictor(workspace: Workspace, day: date) -> Predictor:
+    """What answers about a day."""
     from features.online import FeatureMismatch
     from serving.predictor import NoChampion, Predictor
 
     try:
-        return Predictor.load(workspace, _tracker())
+        return Predictor.load(workspace, _tracker(), day)
     except (NoChampion, FeatureMismatch) as problem:
+        raise CheckFailed(str(problem)) from problem
+
+
+def _that_scored(workspace: Workspace, as_of: datetime | None) -> Predictor:
+    """What made the scores of a day, or the latest ones."""
+    from features.online import FeatureMismatch
+    from serving.predictor import Predictor
+
+    day = as_of.date() if as_of else storage.latest_scored(workspace.home_path)
+    try:
+        return Predictor.that_scored(workspace, _tracker(), day)
+    except (FeatureMismatch, FileNotFoundError) as problem:
         raise CheckFailed(str(problem)) from problem
 
 
@@ -954,7 +970,7 @@ def _shadow(predictor: Predictor, day: date, say: Callable[[str], None]) -> None
     from serving.predictor import Predictor
 
     try:
-        challengers = Predictor.shadow(predictor.workspace, _tracker())
+        challengers = Predictor.shadow(predictor.workspace, _tracker(), day, say)
     except (CheckFailed, FileNotFoundError, FeatureMismatch) as problem:
         say(f"a challenger is not scored: {problem}")
         return
@@ -965,6 +981,9 @@ def _shadow(predictor: Predictor, day: date, say: Callable[[str], None]) -> None
 def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
     from features import online
 
+    tracker = _tracker()
+    for kind in ("churn", "lifetime_value"):
+        registry.answering(tracker, workspace, kind, day)  # else the service would have nothing to answer with
     online.publish(_store(workspace), workspace, day, say)
 
 
@@ -973,9 +992,10 @@ def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> tup
     from monitoring import drift, outcomes_page
     from monitoring.outcomes import outcomes
 
-    champion = drift.Champion.load(_tracker(), workspace)
+    tracker = _tracker()
+    champion = drift.Champion.load(tracker, workspace, day)
     compute(workspace, drift.needed(workspace, day, champion.reference), say)
-    happened = outcomes(workspace, day)
+    happened = outcomes(workspace, day, registry.trainings(tracker, workspace))
     outcomes_page.write(happened)
     say(outcomes_page.as_text(happened))
     found = drift.watch(workspace, day, champion.reference, champion)
@@ -1027,7 +1047,7 @@ def _in_order(workspace: Workspace, day: date, summary: Summary, typed: str) -> 
         for kind, version in versions.items():
             _decide(workspace, kind, version, due[kind], say, summary, typed)
     with score() as say:
-        _score(_predictor(workspace), day, say)
+        _score(_predictor(workspace, day), day, say)
     summary.links["scores"] = storage.scores_path(workspace.home_path, day)
     with publish() as say:
         _publish(workspace, day, say)
@@ -1101,6 +1121,9 @@ def _decide(
     elif workspace.retraining.promote == "person":
         outcome = "waits for a person"
         summary.alerts.append(Alert(f"{kind} version {version} {outcome}", reasons, by_hand))
+    elif verdict.passed and reigning is not None and registry.knows_more(tracker, reigning, summary.as_of):
+        outcome = "answers about days before the champion's"
+        promotion.admit(tracker, workspace, kind, version)
     elif verdict.passed:
         outcome = "promoted"
         promotion.promote(tracker, workspace, kind, version)

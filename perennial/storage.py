@@ -289,6 +289,11 @@ def shadow_path(home: Path, as_of: date, what: str) -> Path:
     return home / "shadow" / str(as_of) / f"{what}.parquet"
 
 
+def models_path(home: Path, as_of: date, folder: str = "scores") -> Path:
+    """When the models behind the scores and offers of an as_of were trained, of `scores` or of `shadow`."""
+    return home / folder / str(as_of) / "models.json"
+
+
 def bought_with_path(home: Path, as_of: date) -> Path:
     return home / "scores" / str(as_of) / "bought_with.parquet"
 

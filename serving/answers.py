@@ -28,7 +28,7 @@ from serving.consent import Consents, Kind, apply_profiling, withheld
 from serving.erasure_queue import ErasureQueue
 from serving.filed import Filed
 from serving.health import Health
-from serving.predictor import NoChampion, Predictor
+from serving.predictor import NoChampion, Predictor, versions_answering
 from serving.reasons import Explainer
 from serving.served import Served
 from serving.together import Together
@@ -55,7 +55,7 @@ class NotPublished(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class Published:
-    """What the service answers with: the champions, ranking customers as the batch of the published as_of did."""
+    """What the service answers with: the versions that scored the published as_of, ranking customers as they did."""
 
     predictor: Predictor
     publication: Publication
@@ -83,13 +83,16 @@ class Published:
 
         Raises:
             NoChampion, NotPublished: there is none yet.
+            Unfit: no version may answer about the published as_of.
             FeatureMismatch: the online store holds other features than the champions', or older ones than the scores.
             LostFeatures, CheckFailed: the online store does not hold it any more, or does not answer.
         """
-        predictor = Predictor.load(workspace, registry.client())
         publication = online.published(workspace.home_path)
+        tracker = registry.client()
+        versions_answering(workspace, tracker, publication.as_of if publication else None)
         if publication is None:
             raise NotPublished(f"{workspace.name} has published nothing yet; run `perennial publish`")
+        predictor = Predictor.that_scored(workspace, tracker, publication.as_of)
         store = retrieval.open_store(workspace, _STORE_PATIENCE)
         try:
             online.check(store, workspace, publication, online.expected_hash(workspace))
@@ -174,10 +177,10 @@ class Answers:
         except registry.ChangedModel as problem:
             _log.error("%s", problem)
             return _unavailable("not_loaded", "a champion is not what was registered; the service's log says more")
+        except (NoChampion, registry.Unfit) as problem:
+            return _unavailable("no_champion", str(problem))
         except (FeatureMismatch, CheckFailed) as problem:
             return _not_online(problem)
-        except NoChampion as problem:
-            return _unavailable("no_champion", str(problem))
         except NotPublished as problem:
             return _unavailable("not_published", str(problem))
         except Exception:  # MLflow or Feast may be back in a moment; a service that ended would not be
@@ -192,11 +195,14 @@ class Answers:
         """The columns of `scores` of each customer who is known, by id; beside them what was asked for.
 
         Raises:
-            Refused: there is nothing to answer with, or the online store does not hold it or does not answer.
+            Refused: there is nothing to answer with, or the online store does not hold it or does not answer; or the
+                horizon is longer than what the model knows of.
         """
         published = self.current()
-        rows = await self._scored(published, customer_ids, asked.explain, asked.horizon)
-        self.served.add(published.workspace, list(rows.values()), "scores", asked.horizon)
+        horizon = None if published.predictor.is_own(asked.horizon) else asked.horizon
+        _refuse_too_long(published, horizon)
+        rows = await self._scored(published, customer_ids, asked.explain, horizon)
+        self.served.add(published.workspace, _logged(published, rows), "scores", horizon)
         if asked.offers and rows:
             offers = await self._offers(published, list(rows))
             rows = {customer_id: row | {"offers": offers.get(customer_id, [])} for customer_id, row in rows.items()}
@@ -216,7 +222,7 @@ class Answers:
             rows = _rows(published, online_rows, explain=True)
         if customer_id not in rows:
             return None
-        self.served.add(published.workspace, [rows[customer_id]], "card")
+        self.served.add(published.workspace, _logged(published, rows), "card")
         offers = await self._offers(published, [customer_id])
         marketing = await self._filed(published.filed.marketing_consent, customer_id)
         vector = online_rows[customer_id].vector if online_rows else None
@@ -308,6 +314,9 @@ class Answers:
         found = dict(await self._together.rows(_Question(published, explain, horizon), customer_ids) or {})
         absent = [customer_id for customer_id in customer_ids if customer_id not in found]
         rows = await self._stale(published, absent) if absent else {}
+        if rows and horizon is not None:
+            message = f"the online store is out of reach, and the last batch wrote nothing about {horizon} days"
+            raise Refused(_unavailable("no_online_store", message))
         return found | ({one: row | {"reasons": []} for one, row in rows.items()} if explain else rows)
 
     def _rows(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]] | None:
@@ -364,7 +373,8 @@ class Answers:
         rows = {one: row for one, row in rows.items() if one not in gone}
         metrics.STALE.inc(len(rows))
         said = self.consents.of("profiling", list(rows))
-        return {one: (row if said.get(one, True) else withheld(row)) | {"stale": True} for one, row in rows.items()}
+        beside = {"stale": True, **_horizons(published, None)}
+        return {one: (row if said.get(one, True) else withheld(row)) | beside for one, row in rows.items()}
 
     async def _offers(self, published: Published, customer_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         said = self.consents.of("profiling", customer_ids)
@@ -405,13 +415,34 @@ def _rows(
     as_of = np.array([row.as_of for row in found.values()], dtype=object)
     columns = predictor.score(list(found), as_of, vectors, horizon)
     values = zip(*(_json_values(column, len(vectors)) for column in columns.values()), strict=True)
-    rows = [dict(zip((*columns, "stale"), (*row, False), strict=True)) for row in values]
+    beside = {"stale": False, **_horizons(published, horizon)}
+    rows = [dict(zip(columns, row, strict=True)) | beside for row in values]
     metrics.count_not_scored(rows)
     if explain:
         scored = ~np.isnan(columns["churn_probability"])
         told = iter(published.explainer(vectors[scored]))
         rows = [row | {"reasons": next(told) if is_scored else []} for row, is_scored in zip(rows, scored, strict=True)]
     return {row["customer_id"]: row for row in rows}
+
+
+def _refuse_too_long(published: Published, horizon: int | None) -> None:
+    longest = published.predictor.churn.longest
+    if horizon is not None and horizon > longest:
+        problem = f"the model knows {longest} days of history; ask for 1 to {longest} days, not {horizon}"
+        details = {"problems": [{"where": "body.horizon", "problem": problem}]}
+        raise Refused(Refusal(400, "malformed", f"body.horizon: {problem}", details))
+
+
+def _horizons(published: Published, asked: int | None) -> dict[str, int]:
+    """The days that the numbers of an answer are about."""
+    churn, value = published.predictor.horizons if asked is None else (asked, asked)
+    return {"horizon": churn, "lifetime_value_horizon": value}
+
+
+def _logged(published: Published, rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as the log of predictions wants them; who is answered from files may be so by models of before."""
+    trained = published.predictor.trained
+    return [{**row} if row["stale"] else {**row, **trained} for row in rows.values()]
 
 
 def _json_values(column: Any, count: int) -> list[Any]:

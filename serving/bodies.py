@@ -193,6 +193,8 @@ class Score(BaseModel):
     lifetime_value_model: str
     cross_sell_model: str | None
     stale: bool = Field(description="true where the online store is out of reach and this is what the last batch wrote")
+    horizon: int = Field(description="days that the churn probability and its band are about")
+    lifetime_value_horizon: int = Field(description="days that purchases and value are about")
 
 
 class Offer(BaseModel):

@@ -48,7 +48,7 @@ def card(
         "profile": _profile(explainer, values) if values else None,
         "habits": _habits(values) if shown else None,
         "history": _history(values, as_of) if shown else None,
-        "scores": {name: row[name] for name in (*SCORE_COLUMNS, "stale")},
+        "scores": {name: row[name] for name in (*SCORE_COLUMNS, "stale", "horizon", "lifetime_value_horizon")},
         "reasons": row.get("reasons", []),
         "offers": [] if refused else list(offers),
         "consents": {"profiling": None if granted is None else granted == 1, **said},

@@ -132,7 +132,8 @@ def page(
 
 def with_models(rows: pd.DataFrame, predictor: Predictor) -> pd.DataFrame:
     """Rows of a list beside the versions that they are of, as the prediction log wants them."""
-    return rows.assign(**{f"{kind}_model": predictor.versions[kind] for kind in ("churn", "lifetime_value")})
+    models = {f"{kind}_model": predictor.versions[kind] for kind in ("churn", "lifetime_value")}
+    return rows.assign(**models, **predictor.trained)
 
 
 def _untold() -> list[str]:

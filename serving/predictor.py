@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features import candidates
 from features.online import FeatureMismatch
 from features.snapshot import customer_features, families, features_hash
-from perennial.registry import KINDS, challenger, champion, model_folder
+from perennial import registry, storage
+from perennial.registry import KINDS, model_folder
 from perennial.settings import Workspace
 from training.models.buy_till_you_die import Outlook
 from training.models.churn_model import ChurnModel
@@ -55,18 +57,64 @@ class Registered(NamedTuple):
     trained_as_of: str | None
 
     @classmethod
-    def of(cls, version: ModelVersion) -> Registered:
-        tags, at = version.tags, version.creation_timestamp / 1000
-        return cls(version.name, str(version.version), tags.get("grade"), at, tags.get("as_of"))
+    def of(cls, tracker: MlflowClient, version: ModelVersion) -> Registered:
+        at, trained = version.creation_timestamp / 1000, registry.trained_as_of(tracker, version)
+        known = str(trained) if trained else None
+        return cls(version.name, str(version.version), version.tags.get("grade"), at, known)
 
 
 def _kinds(workspace: Workspace) -> tuple[str, ...]:
     return KINDS if "product_affinity" in families(workspace) else ("churn", "lifetime_value")
 
 
+def versions_answering(
+    workspace: Workspace, tracker: MlflowClient, as_of: date | None
+) -> tuple[dict[str, ModelVersion | None], tuple[str, ...]]:
+    """The version of each kind that answers, and what is to be said of one that does not."""
+    found: dict[str, ModelVersion | None] = {}
+    remarks: list[str] = []
+    for kind in _kinds(workspace):
+        try:
+            found[kind] = registry.answering(tracker, workspace, kind, as_of)
+        except registry.Unfit as problem:
+            if kind != "cross_sell" or not problem.too_late:
+                raise
+            remarks.append(f"nothing is offered: {problem}")
+    for kind in ("churn", "lifetime_value"):
+        if found[kind] is None:
+            raise NoChampion(f"{workspace.name} has no {kind} champion; run `perennial train` and `promote`")
+    return found, tuple(remarks)
+
+
+def scored_by(workspace: Workspace, tracker: MlflowClient, as_of: date) -> dict[str, ModelVersion]:
+    """The versions that made the scores of `as_of`, by kind, once it is sure that they may say something of it.
+
+    Raises:
+        CheckFailed: there are no such scores, MLflow knows a version no more, or it may not answer about `as_of`.
+    """
+    path, again = storage.scores_path(workspace.home_path, as_of), f"`perennial score -c FILE --as-of {as_of}`"
+    if not path.exists():
+        raise storage.CheckFailed(f"{workspace.name} has no scores of {as_of}; {again} makes them")
+    with pq.ParquetFile(path) as scores:
+        row = next(scores.iter_batches(1, columns=[f"{kind}_model" for kind in KINDS])).to_pylist()[0]
+    found = {}
+    for kind in KINDS:
+        if (name := row[f"{kind}_model"]) is None:
+            continue
+        version = registry.version_called(tracker, name)
+        why = registry.misfit(tracker, workspace, kind, version, as_of) if version else "is not in MLflow any more"
+        if version is None or why:
+            raise storage.CheckFailed(f"the scores of {as_of} are by {name}, which {why}; {again} makes them anew")
+        found[kind] = version
+    return found
+
+
 @dataclass(frozen=True)
 class Predictor:
-    """The champions of a workspace. `percentile_edges`: churn probabilities at the 0th, 0.1th ... 100th percentile."""
+    """The models that answer for a workspace.
+
+    `percentile_edges`: churn probabilities at the 0th, 0.1th ... 100th percentile. `remarks` say what cannot answer.
+    """
 
     workspace: Workspace
     churn: ChurnModel
@@ -75,38 +123,63 @@ class Predictor:
     versions: Mapping[str, str]
     percentile_edges: Floats | None = None
     registered: Mapping[str, Registered] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, workspace: Workspace, tracker: MlflowClient) -> Predictor:
-        """The current champions.
+    def load(cls, workspace: Workspace, tracker: MlflowClient, as_of: date | None = None) -> Predictor:
+        """The versions that answer about `as_of`: the champions, or those before them that had not seen later days.
+
+        Without `as_of` the day is not looked at: nobody is to be answered about yet.
 
         Raises:
-            NoChampion: churn or lifetime value has none. Cross-sell may have none, or the workspace no products (any
-                more): then nothing is offered.
-            FeatureMismatch: a champion was trained on other features than this code defines, or ranks other items.
+            NoChampion: churn or lifetime value has none. Cross-sell may have none, or none that was trained by
+                `as_of`, or the workspace no products (any more): then nothing is offered.
+            Unfit: there are champions, and nothing that was ever promoted may answer about `as_of`.
+            FeatureMismatch: a champion was trained on other features than this code defines.
             CheckFailed: the files of one are such as this code cannot read.
         """
-        found = {kind: champion(tracker, workspace, kind) for kind in _kinds(workspace)}
-        for kind in ("churn", "lifetime_value"):
-            if found[kind] is None:
-                raise NoChampion(f"{workspace.name} has no {kind} champion; run `perennial train` and `promote`")
-        return cls._of(workspace, found)
+        found, remarks = versions_answering(workspace, tracker, as_of)
+        return replace(cls._of(workspace, tracker, found), remarks=remarks)
 
     @classmethod
-    def shadow(cls, workspace: Workspace, tracker: MlflowClient) -> Predictor | None:
-        """The challengers, a champion in the place of a kind that has none; None where no kind has one.
+    def shadow(
+        cls, workspace: Workspace, tracker: MlflowClient, as_of: date | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Predictor | None:  # fmt: skip
+        """The challengers, what answers in the place of a kind that has none; None where no kind has one.
+
+        One that may not answer about `as_of` is none; `say` gets the reason.
 
         Raises:
             FileNotFoundError: the files of one are gone.
-            FeatureMismatch, CheckFailed: as in `load`.
+            Unfit, FeatureMismatch, CheckFailed: as in `load`.
         """
-        found = {kind: challenger(tracker, workspace, kind) for kind in _kinds(workspace)}
-        if not any(found.values()):
+        found: dict[str, ModelVersion] = {}
+        for kind in _kinds(workspace):
+            version = registry.challenger(tracker, workspace, kind)
+            why = registry.misfit(tracker, workspace, kind, version, as_of) if version else ""
+            if version and why:
+                say(f"a challenger is not scored: {version.name}/{version.version} {why}")
+            elif version:
+                found[kind] = version
+        if not found:
             return None
-        return cls._of(workspace, {kind: found[kind] or champion(tracker, workspace, kind) for kind in found})
+        beside, _ = versions_answering(workspace, tracker, as_of)
+        return cls._of(workspace, tracker, beside | found)
 
     @classmethod
-    def _of(cls, workspace: Workspace, found: Mapping[str, ModelVersion | None]) -> Predictor:
+    def that_scored(cls, workspace: Workspace, tracker: MlflowClient, as_of: date) -> Predictor:
+        """The versions that made the scores of `as_of`: of these are the lists that are read from them.
+
+        A version that was promoted since has made none of them, one that was rolled back since all.
+
+        Raises:
+            CheckFailed: there are no such scores, or they were made by what may not answer about `as_of`.
+        """
+        return cls._of(workspace, tracker, scored_by(workspace, tracker, as_of))
+
+    @classmethod
+    def _of(cls, workspace: Workspace, tracker: MlflowClient, found: Mapping[str, ModelVersion | None]) -> Predictor:
         folders = {kind: model_folder(version) for kind, version in found.items() if version is not None}
         churn, value = read_model(ChurnModel, folders["churn"]), read_model(ValueModel, folders["lifetime_value"])
         expected = features_hash(feature.name for feature in customer_features(workspace))
@@ -116,16 +189,26 @@ class Predictor:
                     f"the {kind} champion was trained on features {trained}, this workspace has {expected}: train again"
                 )
         offers = read_model(OfferModel, folders["cross_sell"]) if "cross_sell" in folders else None
-        if offers is not None and offers.level != workspace.cross_sell.level:
-            raise FeatureMismatch(
-                f"the cross_sell champion ranks by {offers.level}, this workspace by {workspace.cross_sell.level}:"
-                f" train again, or set cross_sell.level to {offers.level}"
-            )
         if offers is not None and offers.names != candidates.names(workspace):
             raise FeatureMismatch("the cross_sell champion was trained on other features than these: train again")
-        registered = {kind: Registered.of(version) for kind, version in found.items() if version is not None}
+        registered = {kind: Registered.of(tracker, version) for kind, version in found.items() if version is not None}
         versions = {kind: f"{of_kind.name}/{of_kind.version}" for kind, of_kind in registered.items()}
         return cls(workspace, churn, value, offers, versions, registered=registered)
+
+    @property
+    def trained(self) -> dict[str, str | None]:
+        """The as_of of each kind's training, as the log of predictions names it."""
+        return {f"{kind}_trained": of_kind.trained_as_of for kind, of_kind in self.registered.items()}
+
+    @property
+    def horizons(self) -> tuple[int, int]:
+        """The days that the churn probability is about, and those of purchases and value, where no others are asked."""
+        return self.churn.horizon, self.value.horizon
+
+    def is_own(self, horizon: int | None) -> bool:
+        """Whether an asked horizon is that of the models, for all customers and numbers."""
+        fixed = self.churn.leaving.patience is None
+        return horizon is None or (fixed and self.horizons == (horizon, horizon))
 
     def is_beside(self, other: Predictor, kind: str) -> bool:
         """Whether this one answers by another version of a kind."""
@@ -146,19 +229,21 @@ class Predictor:
     ) -> dict[str, Any]:
         """The FIXED columns of `scores`, an array or a constant each, in the order of `customer_ids`.
 
-        `horizon` is that of the models unless told; over another one nobody can be ranked by percentile.
+        `horizon` is that of the models unless told; over another one nobody can be ranked by percentile, and bands
+        begin at what the settings' thresholds are worth over it (`ChurnModel.carried`).
 
         `value_at_risk` is churn_probability x lifetime_value. Who has already left keeps p_alive and a lifetime value
         (what winning back is worth) beside the reason; who never bought or refused profiling gets no number at all.
         """
         reasons = self._reasons(vectors)
         asked = ~np.isin(reasons, (NO_CONSENT, NO_PURCHASE))
-        numbers = self._numbers(vectors[asked], horizon)
+        another = None if self.is_own(horizon) else horizon
+        numbers = self._numbers(vectors[asked], another)
         columns: dict[str, Any] = {name: _among(asked, column) for name, column in numbers.items()}
         columns |= {
             "customer_id": np.asarray(customer_ids, dtype=object),
             "as_of": as_of,
-            "churn_band": self._band(columns["churn_probability"]),
+            "churn_band": self._band(columns["churn_probability"], another),
             "not_scored_reason": reasons,
             **{f"{kind}_model": self.versions.get(kind) for kind in KINDS},
         }
@@ -203,9 +288,11 @@ class Predictor:
         below = np.searchsorted(self.percentile_edges, probability, side="right") - 1
         return np.where(np.isnan(probability), np.nan, np.clip(below, 0, 1000) / 10)
 
-    def _band(self, probability: Floats) -> NDArray[np.object_]:
-        bands = self.workspace.bands
-        names = np.where(probability >= bands.high, "high", np.where(probability >= bands.medium, "medium", "low"))
+    def _band(self, probability: Floats, horizon: int | None) -> NDArray[np.object_]:
+        """By the settings' thresholds; over another horizon by what these are worth there."""
+        edges = self.workspace.bands.medium, self.workspace.bands.high
+        medium, high = edges if horizon is None else (self.churn.carried(edge, horizon) for edge in edges)
+        names = np.where(probability >= high, "high", np.where(probability >= medium, "medium", "low"))
         found = names.astype(object)
         found[np.isnan(probability)] = None
         return found

@@ -50,7 +50,9 @@ def _certificate(workspace: Workspace) -> str:
 
 
 def _champions(workspace: Workspace) -> str:
-    return ", ".join(Predictor.load(workspace, registry.client()).versions.values())
+    publication = online.published(workspace.home_path)
+    found = Predictor.load(workspace, registry.client(), publication.as_of if publication else None)
+    return ", ".join(found.versions.values())
 
 
 def _publication(workspace: Workspace) -> str:

@@ -48,6 +48,8 @@ def score(predictor: Predictor, as_of: date, progress: Callable[[str], None] = l
     why_not = scores["not_scored_reason"].value_counts()
     left_out = "".join(f"; {count:,} {reason}" for reason, count in why_not.items())
     progress(f"scored {int(scored.sum()):,} of {len(scores):,} customers{left_out}")
+    for remark in predictor.remarks:
+        progress(remark)
     offered = offers.OFFERS.empty_table()
     if predictor.offers is not None:
         offered = offers.rank(workspace, predictor.offers, as_of, rows, scored.to_numpy(), progress)
@@ -59,7 +61,8 @@ def score(predictor: Predictor, as_of: date, progress: Callable[[str], None] = l
     edges = ranked.percentile_edges
     storage.write_json(storage.percentiles_path(workspace.home_path, as_of), [] if edges is None else edges.tolist())
     lists.write_risk(workspace, as_of, scores)
-    predictions.log_batch(workspace, scores)
+    storage.write_json(storage.models_path(workspace.home_path, as_of), predictor.trained)
+    predictions.log_batch(workspace, scores.assign(**predictor.trained))
     with storage.replacing(storage.scores_path(workspace.home_path, as_of)) as draft:
         pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft, row_group_size=_ROW_GROUP)
     reached = pc.count_distinct(offered["customer_id"]).as_py()
@@ -97,10 +100,11 @@ def shadow(
     if challengers.offers is not None and challengers.is_beside(predictor, "cross_sell"):
         scored = scores["not_scored_reason"].isna().to_numpy()
         offered = offers.rank(workspace, challengers.offers, as_of, rows, scored)
+        storage.write_json(storage.models_path(workspace.home_path, as_of, "shadow"), challengers.trained)
         with storage.replacing(storage.shadow_path(workspace.home_path, as_of, "offers")) as draft:
             pq.write_table(offered, draft, row_group_size=_ROW_GROUP)
     if any(challengers.is_beside(predictor, kind) for kind in ("churn", "lifetime_value")):
-        predictions.log_batch(workspace, scores, "shadow")
+        predictions.log_batch(workspace, scores.assign(**challengers.trained), "shadow")
     with storage.replacing(path) as draft:
         pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft, row_group_size=_ROW_GROUP)
     beside = [name for kind, name in challengers.versions.items() if challengers.is_beside(predictor, kind)]

@@ -56,7 +56,7 @@ def run_line(workspace: Workspace, as_of: date = AS_OF) -> pd.DataFrame:
     store, tracker = retrieval.apply(workspace), registry.client()
     for kind, version in pipelines.train(store, workspace, tracker, as_of).items():
         promotion.promote(tracker, workspace, kind, str(version.version))
-    scores = scoring.score(Predictor.load(workspace, tracker), as_of)
+    scores = scoring.score(Predictor.load(workspace, tracker, as_of), as_of)
     online.publish(store, workspace, as_of)
     return scores
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import candidates, retrieval, snapshot
+from perennial.registry import NOT_THE_QUESTION
 from perennial.settings import Workspace
 from training import backtest, cross_sell, datasets, duel, evaluation, offer_backtest, pipelines
 from training.backtest import Bounds, Judged
@@ -25,8 +26,6 @@ from training.versions import LETTERS, Model, Version
 
 Say = Callable[[str], None]
 
-NOT_THE_QUESTION = frozenset({"features", "boosting", "allow_leaks", "interval"})
-"""Settings of a model that say how it is made; the others say what it is asked."""
 _TIMED = 30  # answers, of which the quickest counts
 
 
@@ -154,9 +153,10 @@ class Contest:
     def _nothing_to_compare(self) -> Condition:
         trained = f"trained at {self.challenger.as_of}, the champion at {self.rival.as_of}"
         if self.is_refresh and self.workspace.promotion.refresh == "no_worse":
+            data = "later" if self.challenger.as_of >= self.rival.as_of else "earlier"
             return Condition(
                 True,
-                f"the champion's recipe on later data, {trained}; no window since has closed to compare them on",
+                f"the champion's recipe on {data} data, {trained}; no window since has closed to compare them on",
             )
         return Condition(
             False,

@@ -119,6 +119,19 @@ def promote(
     return tracker.get_model_version(found.name, number)
 
 
+def admit(tracker: MlflowClient, workspace: Workspace, kind: str, version: str) -> None:
+    """Lets a version answer about days that the champion has seen more than, and leaves the champion where it is.
+
+    Raises:
+        CheckFailed: as `promote`.
+    """
+    found, reigning = version_of(tracker, workspace, kind, version), champion(tracker, workspace, kind)
+    usable(tracker, workspace, kind, found)
+    assert reigning is not None
+    tracker.set_model_version_tag(found.name, str(found.version), "promoted_before", str(reigning.version))
+    tracker.delete_registered_model_alias(found.name, "challenger")
+
+
 def rollback(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion:
     """Makes the version that answered before the champion the champion again; the gate lets the other in no more.
 

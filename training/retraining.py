@@ -6,7 +6,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from features import candidates, online, snapshot
-from perennial.registry import as_kind, champion, model_name
+from perennial.registry import Unfit, answering, as_kind, champion, model_name
 from perennial.settings import Workspace
 from training import tracking
 
@@ -21,12 +21,17 @@ REST = 7
 def due(tracker: MlflowClient, workspace: Workspace, kind: str, as_of: date, drift: bool) -> str | None:
     """Why the champion of this kind is to be challenged at `as_of`, in words; None while it need not be.
 
-    `drift` says whether what moved since it was trained matters to the models.
+    For a day before its training the champion is what answers about that day. `drift` says whether what moved since it
+    was trained matters to the models.
     """
     kind = as_kind(kind)
     reigning = champion(tracker, workspace, kind)
     if reigning is None:
         return "there is no champion yet"
+    try:
+        reigning = answering(tracker, workspace, kind, as_of) or reigning
+    except Unfit as problem:
+        return _changed(tracker, workspace, kind, reigning, as_of) or str(problem)
     if changed := _changed(tracker, workspace, kind, reigning, as_of):
         return changed
     age, rest = _days_since(reigning, as_of), _days_since(_latest(tracker, workspace, kind), as_of)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from features import snapshot
-from perennial import settings, source_code
+from perennial import registry, settings, source_code
 from perennial.registry import DIGESTS, file_digests, model_name
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
@@ -150,6 +150,8 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         "training_key": key, "as_of": str(training.as_of), "features_hash": training.features_hash, "code": code(),
         "recipe": recipe(workspace, training.kind, training.features_hash), DIGESTS: digests,
     }  # fmt: skip
+    if (sold := registry.sales(workspace, training.as_of)) is not None:
+        tags["sales"] = json.dumps(sold)
     return tracker.create_model_version(name, logged.model_uri, run.info.run_id, tags=tags, model_id=logged.model_id)
 
 

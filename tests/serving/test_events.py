@@ -385,5 +385,11 @@ def test_another_horizon_is_answered(client: TestClient) -> None:
             assert short["churn_probability"] > one["churn_probability"]
             assert short["lifetime_value"] < one["lifetime_value"]
             assert short["churn_percentile"] is None
-            assert named["churn_probability"] == one["churn_probability"]
+            assert named == one
+        assert [(row["horizon"], row["lifetime_value_horizon"]) for row in (one, short, named)] == [
+            (60, 60), (7, 7), (60, 60),
+        ]  # fmt: skip
     assert not np.isnan(sum(one["lifetime_value"] for one in week))
+    refused = client.post("/v1/scores", json=asked | {"horizon": 1095})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "malformed")
+    assert "days of history; ask for 1 to" in refused.json()["error"]["message"]

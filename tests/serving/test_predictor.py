@@ -70,6 +70,27 @@ def test_a_band_begins_exactly_at_its_edge(
     assert scored(higher, customers[one], vectors[one])["churn_band"].tolist() == ["high" if below == 0 else "medium"]
 
 
+def test_bands_over_another_horizon_begin_where_the_settings_thresholds_lie_there(
+    predictor: Predictor, customers: pd.DataFrame, vectors: NDArray[np.float32]
+) -> None:
+    """About as many customers are at high and at medium risk over a week as over a year, the likelier the higher; alone
+    a customer is in the same band as among all; the models' own horizon, asked by name, has all that it has unasked."""
+    ranked, ids = ranking(predictor, customers, vectors), customers["customer_id"].tolist()
+    own = pd.DataFrame(ranked.score(ids, AS_OF, vectors))
+    pd.testing.assert_frame_equal(pd.DataFrame(ranked.score(ids, AS_OF, vectors, 60)), own)
+    shares = own["churn_band"].value_counts(normalize=True)
+    for horizon in (7, 30, 180, 365):
+        found = pd.DataFrame(ranked.score(ids, AS_OF, vectors, horizon))
+        pd.testing.assert_series_equal(
+            found["churn_band"].value_counts(normalize=True)[shares.index], shares, atol=0.05, rtol=0
+        )
+        edges = found.groupby("churn_band")["churn_probability"].agg(["min", "max"])
+        assert edges.loc["low", "max"] < edges.loc["medium", "min"]
+        assert edges.loc["medium", "max"] < edges.loc["high", "min"]
+        alone = [ranked.score(ids[place : place + 1], AS_OF, vectors[[place]], horizon) for place in (60, 200, 300)]
+        assert [one["churn_band"][0] for one in alone] == found.loc[[60, 200, 300], "churn_band"].tolist()
+
+
 def test_percentiles_run_from_0_to_100_and_never_fall(
     predictor: Predictor, customers: pd.DataFrame, vectors: NDArray[np.float32]
 ) -> None:
@@ -191,10 +212,10 @@ def test_champions_of_other_features_are_refused(shop: Shop, tracker: mlflow.Mlf
 
 
 def test_offers_ranked_by_another_level_are_refused(shop: Shop, tracker: mlflow.MlflowClient) -> None:
-    """A model of categories must not rank items; the sentence says both ways out."""
+    """A model of categories must not rank items; the sentence says what differs, and how to get another one."""
     level = shop.workspace.cross_sell.model_copy(update={"level": "item"})
-    message = "ranks by category, this workspace by item: train again, or set cross_sell.level to category"
-    with pytest.raises(FeatureMismatch, match=message):
+    message = r"small\.cross_sell/1 .*\(cross_sell.level category, asked is item\).* `perennial train cross-sell"
+    with pytest.raises(registry.Unfit, match=message):
         Predictor.load(shop.workspace.model_copy(update={"cross_sell": level}), tracker)
 
 

@@ -199,7 +199,7 @@ def test_without_a_challenger_nothing_is_unseen(copy: Copy) -> None:
 def test_a_challenger_without_files_keeps_nobody_from_being_scored(challenged: Copy) -> None:
     """Its files are gone: a sentence, and the champion's scores are all there is."""
     tracker = registry.client()
-    gone = tracker.create_model_version("small.churn", "file:///nowhere")
+    gone = tracker.create_model_version("small.churn", "file:///nowhere", tags={"as_of": str(AS_OF)})
     tracker.set_registered_model_alias("small.churn", "challenger", gone.version)
     said: list[str] = []
     cli._shadow(challenged.predictor, AS_OF, said.append)

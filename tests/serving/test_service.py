@@ -142,7 +142,7 @@ def test_answers_come_in_the_order_asked(client: TestClient) -> None:
 def test_an_unknown_customer_among_others_is_marked(client: TestClient) -> None:
     """A batch is answered, the unknown one in it with an error of its own."""
     known, unknown = ask(client, KNOWN, "nobody").json()["scores"]
-    assert tuple(known) == (*SCORE_COLUMNS, "stale")
+    assert tuple(known) == (*SCORE_COLUMNS, "stale", "horizon", "lifetime_value_horizon")
     assert unknown["customer_id"] == "nobody"
     assert unknown["error"]["code"] == "unknown_customer"
 
@@ -410,11 +410,12 @@ def test_while_redis_is_down_or_empty_the_last_scores_answer_marked_stale(
             listed = client.get("/v1/lists/churn-risk?top=3")
             assert ready(client) == (200, "degraded", ["stale"])
             assert "Redis [address], does not answer" in client.get("/readyz").text
+            refused(ask(client, KNOWN, horizon=30), 503, "no_online_store")
             redis.start()
             eventually(lambda: not ask(client, KNOWN).json()["scores"][0]["stale"])
             _emptied_and_half_filled(client, workspace, redis.port)
     assert_equal_to_file(rows[:-1], expected.head(50))
-    assert {row["stale"] for row in rows[:-1]} == {True}
+    assert {(row["stale"], row["horizon"]) for row in rows[:-1]} == {(True, 60)}
     assert rows[-1]["error"]["code"] == "unknown_customer"
     assert (card["stale"], card["history"], card["scores"]["as_of"]) == (True, None, str(AS_OF))
     assert len(listed.json()) == 3
@@ -489,6 +490,9 @@ def test_answers_and_lists_are_logged_as_they_were_given(client: TestClient, hom
     assert predictions.as_asked(answers.workspace, logged.loc["scores", "question"]).churn.horizon == 30
     assert predictions.as_asked(answers.workspace, logged.loc["card", "question"]).churn.horizon == 60
     assert set(logged["churn_model"]) == {row["churn_model"]}
+    assert logged.loc["scores", "horizon"] == 30
+    assert logged.loc[["card", "list"], "horizon"].isna().all()
+    assert set(logged["churn_trained"].dt.date) == {AS_OF}
     assert set(logged["served_at"]) == {NOW}
 
 
@@ -524,7 +528,7 @@ def test_the_description_is_true(client: TestClient) -> None:
     schemas = described["components"]["schemas"]
     for name in re.findall(r"#/components/schemas/(\w+)", json.dumps(described)):
         assert name in schemas
-    assert tuple(schemas["Score"]["properties"]) == (*SCORE_COLUMNS, "stale")
+    assert tuple(schemas["Score"]["properties"]) == (*SCORE_COLUMNS, "stale", "horizon", "lifetime_value_horizon")
     assert set(schemas["ModelAnswer"]["properties"]) == set(client.get("/v1/model").json())
 
 

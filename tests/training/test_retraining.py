@@ -35,9 +35,10 @@ def train(tracker: mlflow.MlflowClient, tmp_path: Path) -> Callable[..., None]:
     shop = workspace(tmp_path)
     name = f"{shop.name}.churn"
     tracker.create_registered_model(name)
+    experiment = tracker.create_experiment(shop.name)
 
     def train(as_of: date = TRAINED, promoted: bool = True, known: str = "") -> None:
-        run = tracker.create_run("0")
+        run = tracker.create_run(experiment)
         tracker.log_param(run.info.run_id, "data_fingerprint", known or snapshot.fingerprint(shop))
         tags = {"as_of": str(as_of), "recipe": tracking.recipe(shop, "churn", online.expected_hash(shop))}
         version = tracker.create_model_version(name, "file:///nowhere", run.info.run_id, tags=tags)
@@ -114,6 +115,17 @@ def test_a_champion_that_knows_the_future_is_challenged(
         due(tracker, workspace(tmp_path), -1)
         == "the champion was trained at 2024-06-01, which 2024-05-31 could not know of"
     )
+
+
+def test_who_answered_before_is_asked_about_an_earlier_day(
+    tracker: mlflow.MlflowClient, train: Callable[..., None], tmp_path: Path
+) -> None:
+    """A champion of then, still young on that day, is not challenged because there is a later one by now."""
+    train(TRAINED - timedelta(days=60))
+    train()
+    tracker.set_model_version_tag(f"{workspace(tmp_path).name}.churn", "2", "promoted_over", "1")
+    assert due(tracker, workspace(tmp_path), -1) is None
+    assert "the champion is 59 days old" in (due(tracker, workspace(tmp_path, retraining={"max_age": 30}), -1) or "")
 
 
 def test_corrected_tables_call_for_a_training_on_the_same_day(

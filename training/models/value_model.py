@@ -282,7 +282,7 @@ class ValueModel:
 
     @cached_property
     def _calendar(self) -> Floats:
-        """Each month's sales a year ago over an even share; a month in which more came back than was sold is nothing."""
+        """Each month's sales a year ago over an even share; where more came back than was sold, it is nothing."""
         if not self.seasons:
             return np.ones(1)
         sold = np.arange(1, len(self.seasons) + 1) * self.seasons
