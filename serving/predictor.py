@@ -98,7 +98,7 @@ def scored_by(workspace: Workspace, tracker: MlflowClient, as_of: date) -> dict[
     with pq.ParquetFile(path) as scores:
         row = next(scores.iter_batches(1, columns=[f"{kind}_model" for kind in KINDS])).to_pylist()[0]
     found = {}
-    for kind in KINDS:
+    for kind in _kinds(workspace):
         if (name := row[f"{kind}_model"]) is None:
             continue
         version = registry.version_called(tracker, name)

@@ -455,7 +455,7 @@ BEFORE_ANYTHING = {
     ("score",): r"small has no churn champion; run `perennial train` and `promote`",
     ("publish",): r"run `perennial snapshot -c FILE --as-of 2023-07-01`",
     ("monitor",): r"small\.churn has no champion; run `perennial train`, then `perennial promote`",
-    ("list", "churn-risk"): r"nothing is scored in .* yet; run `perennial run -c FILE --as-of DATE`",
+    ("list", "churn-risk"): r"small has no scores of 2023-07-01; `perennial score -c FILE --as-of",
     ("export", "scores", "--out", "x.csv"): r"nothing is scored in .* yet; run `perennial run -c FILE --as-of DATE`",
     ("export", "features", "--out", "x.csv"): r"nothing of 2023-07-01 at .*; run `perennial run --as-of 2023-07-01`",
 }
