@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
 import lightgbm as lgb
 import numpy as np
@@ -89,12 +90,25 @@ def _without_booster(data: Dataset, workspace: Workspace, current: Cutoff) -> Ch
     return ChurnModel(inputs, current.history_model, leaving, learnt, max(longest, leaving.horizon))
 
 
+class _Closed(Protocol):
+    @property
+    def has_history(self) -> bool: ...
+
+
+_AnyClosed = TypeVar("_AnyClosed", bound=_Closed)
+
+
+def teaching(closed: Sequence[_AnyClosed], is_event: bool) -> list[_AnyClosed]:
+    """Those of the closed cutoffs that teach: all but the latest, which calibrates; without histories only events."""
+    return [cutoff for cutoff in closed[:-1] if is_event or cutoff.has_history]
+
+
 def _too_little(closed: Sequence[Cutoff], leaving: Leaving) -> str | None:
     """Why a booster cannot be taught, in words; null where it can."""
     if len(closed) < 2 or (closed[-1].history_model is None and not leaving.is_event):
         return "there are not two cutoffs with closed windows, one to teach and one to calibrate"
-    churned = np.concatenate([cutoff.churned[~np.isnan(cutoff.churned)] for cutoff in closed[:-1]])
-    left, stayed = int(churned.sum()), int((1 - churned).sum())
+    taught = teaching(closed, leaving.is_event)
+    left, stayed = (sum(int((cutoff.churned == outcome).sum()) for cutoff in taught) for outcome in (1, 0))
     if min(left, stayed) >= MIN_OUTCOMES:
         return None
     gone = "cancellations" if leaving.is_event else "customers who left"
@@ -114,7 +128,7 @@ def labelled(model: ChurnModel, cutoffs: Sequence[Cutoff]) -> tuple[Floats, Floa
     rows, outcomes = [], []
     for cutoff in cutoffs:
         judged = ~np.isnan(cutoff.churned)
-        if (cutoff.history_model is not None or model.leaving.is_event) and judged.any():
+        if (cutoff.has_history or model.leaving.is_event) and judged.any():
             vectors = cutoff.vectors[judged]
             rows.append(design(model.inputs, vectors, model.outlook_by(cutoff.history_model, vectors)))
             outcomes.append(cutoff.churned[judged])

@@ -10,6 +10,7 @@ from typing import Any
 from perennial.ingest import Account
 from training.data_check import Bar, DataCheck, Purchases
 from training.leaks import LEAK_AUC, Attribute, Leaks
+from training.remarks import Remark
 from training.sufficiency import Count, Verdict
 from training.table_figures import Column, Table
 
@@ -18,21 +19,22 @@ _MARKS = {"sufficient": "✓", "history only": "◐", "insufficient": "✗"}
 
 
 def as_data(found: DataCheck) -> dict[str, Any]:
-    """What JSON holds: the fields of `DataCheck` by name, and `suffices`."""
-    return asdict(found) | {"suffices": found.suffices}
+    """What JSON holds: the fields of `DataCheck` by name, `suffices`, and by model the remarks that put it in doubt."""
+    doubts = {verdict.model: found.doubts(verdict.model) for verdict in found.models}
+    return asdict(found) | {"suffices": found.suffices, "doubts": doubts}
 
 
 def as_text(found: DataCheck) -> str:
-    """The verdicts first, then what to look at, then the tables."""
-    blocks = [[f"Data check of {found.name}, as known before {found.as_of}{_sampled(found)}"]]
-    blocks += [_verdict_lines(verdict) for verdict in found.models]
-    if found.findings:
-        blocks.append(["look at", *(f"  - {finding}" for finding in found.findings)])
+    """The verdicts first, then what to look at, what puts numbers in doubt first, then the tables."""
+    blocks = [[f"Data check of {found.name}, as known before {found.as_of}{_sampled(found)}", *_doubtful(found)]]
+    blocks += [_verdict_lines(verdict, found.doubts(verdict.model)) for verdict in found.models]
+    if found.remarks:
+        blocks.append(["look at", *(f"  {_mark(remark)} {remark}" for remark in found.remarks)])
     if found.leaks is not None and found.leaks.attributes:
         blocks.append(_attribute_lines(found.leaks))
     if found.purchases is not None:
         blocks.append(_purchase_lines(found.purchases))
-    blocks += [_table_lines(table) for table in found.tables]
+    blocks += [_table_lines(table, _money(found, table)) for table in found.tables]
     return "\n\n".join("\n".join(lines) for lines in blocks)
 
 
@@ -40,8 +42,27 @@ def _sampled(found: DataCheck) -> str:
     return "" if found.one_in == 1 else f" (customers are counted from one in {found.one_in} of them)"
 
 
-def _verdict_lines(verdict: Verdict) -> list[str]:
-    lines = [f"{_MODELS[verdict.model]}: {verdict.answer}: {verdict.reason}"]
+def _doubtful(found: DataCheck) -> list[str]:
+    """One line that says that there are remarks which put the numbers in doubt; none without any."""
+    doubtful = [remark for remark in found.remarks if remark.doubts]
+    if not doubtful:
+        return []
+    many = "1 remark puts" if len(doubtful) == 1 else f"{len(doubtful)} remarks put"
+    return [f"{many} the numbers in doubt: look at what is marked ! before you train"]
+
+
+def _mark(remark: Remark) -> str:
+    return "!" if remark.doubts else "-"
+
+
+def _answer(verdict: Verdict, doubts: Sequence[str]) -> str:
+    """The verdict, which never stands alone where something puts its numbers in doubt."""
+    return f"{verdict.answer}, but in doubt" if doubts and verdict.answer != "insufficient" else verdict.answer
+
+
+def _verdict_lines(verdict: Verdict, doubts: Sequence[str]) -> list[str]:
+    why = f" ({'; '.join(doubts)})" if doubts and verdict.answer != "insufficient" else ""
+    lines = [f"{_MODELS[verdict.model]}: {_answer(verdict, doubts)}{why}: {verdict.reason}"]
     lines += [f"  {_count(count)}" for count in verdict.counts]
     return lines + ([f"  needed: {'; '.join(verdict.needed)}"] if verdict.needed else [])
 
@@ -81,16 +102,23 @@ def _purchase_lines(bought: Purchases) -> list[str]:
     ]
 
 
-def _table_lines(table: Table) -> list[str]:
+def _table_lines(table: Table, money: Sequence[str]) -> list[str]:
     rows = [["column", "type", "missing", "distinct", "lowest", "median", "highest", "most frequent"]]
     rows += [_cells(table, column) for column in _given(table)]
     absent = [column.name for column in table.columns if column.missing == table.accepted]
-    lines = [_account(table), *(f"  {line}" for line in _about(table)), *_aligned(rows)]
+    lines = [_account(table), *(f"  {line}" for line in (*money, *_about(table))), *_aligned(rows)]
     return lines + ([f"  not given: {', '.join(absent)}"] if absent else [])
 
 
 def _account(table: Table) -> str:
     return str(Account(table.name, table.read, table.filtered, table.accepted, table.quarantined))
+
+
+def _money(found: DataCheck, table: Table) -> list[str]:
+    """What became of the amounts, as of the rows; of a table that has none, nothing."""
+    if table.name != "transactions" or found.money is None:
+        return []
+    return [f"in {found.currency}: {found.money}"]
 
 
 def _about(table: Table) -> list[str]:
@@ -140,26 +168,30 @@ def as_html(found: DataCheck) -> str:
         f"<h1>Data check of {escape(found.name)}</h1>",
         f"<p>As known before <strong>{found.as_of}</strong>{escape(_sampled(found))}. {escape(_in_short(found))}</p>",
         '<section class="cards" aria-label="Which models the data suffice for">',
-        *(_card(verdict) for verdict in found.models),
+        *(_card(verdict, found.doubts(verdict.model)) for verdict in found.models),
         "</section>",
-        _section("What to look at", _list(found.findings) if found.findings else "<p>Nothing stands out.</p>"),
+        _section("What to look at", _remarks(found.remarks)),
     ]
     if found.leaks is not None and found.leaks.attributes:
         parts.append(_section("Attributes against the outcome", _attributes(found.leaks)))
     if found.purchases is not None:
         parts.append(_section("Customers and purchases", _pictures(found.purchases, found.currency)))
-    parts += [_section(f"Table: {table.name}", _table(table)) for table in found.tables]
+    parts += [_section(f"Table: {table.name}", _table(table, _money(found, table))) for table in found.tables]
     title = f"Data check of {escape(found.name)}, {found.as_of}"
     return _PAGE.format(title=title, style=_STYLE, body="\n".join(parts))
 
 
 def _in_short(found: DataCheck) -> str:
-    answers = [f"{_MODELS[verdict.model]}: {verdict.answer}" for verdict in found.models]
-    return _sentence("; ".join(answers))
+    answers = [f"{_MODELS[v.model]}: {_answer(v, found.doubts(v.model))}" for v in found.models]
+    return " ".join(map(_sentence, ["; ".join(answers), *_doubtful(found)]))
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{_capital(text)}."
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _section(title: str, body: str) -> str:
@@ -170,12 +202,32 @@ def _list(items: Iterable[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>"
 
 
-def _card(verdict: Verdict) -> str:
-    kind, mark = verdict.answer.replace(" ", "-"), _MARKS[verdict.answer]
+def _remarks(remarks: Sequence[Remark]) -> str:
+    """A list, those first that put numbers in doubt: each with what it is called, what was found and what to do."""
+    if not remarks:
+        return "<p>Nothing stands out.</p>"
+    return f'<ul class="remarks">{"".join(map(_remark, remarks))}</ul>'
+
+
+def _remark(remark: Remark) -> str:
+    doubts = ", ".join(_MODELS[model] for model in remark.doubts)
+    doubtful = f' <span class="doubts">! puts {doubts} in doubt</span>' if doubts else ""
+    return (
+        f"<li{' class=doubtful' if doubts else ''}><p><strong>{escape(_capital(remark.name))}</strong>{doubtful}</p>"
+        f"<p>{escape(remark.about)}: {escape(remark.says)}.</p>"
+        f"<p><em>What to do:</em> {escape(_capital(remark.do))}</p></li>"
+    )
+
+
+def _card(verdict: Verdict, doubts: Sequence[str]) -> str:
+    answer = _answer(verdict, doubts)
+    kind, mark = ("in-doubt", "!") if answer != verdict.answer else (verdict.answer.replace(" ", "-"),
+                                                                      _MARKS[verdict.answer])  # fmt: skip
+    looked = f"<h4>What puts it in doubt</h4>{_list(map(_sentence, doubts))}" if kind == "in-doubt" else ""
     needed = f"<h4>What would be needed</h4>{_list(verdict.needed)}" if verdict.needed else ""
     return (
         f'<article class="card {kind}"><h3>{_MODELS[verdict.model].capitalize()}</h3>'
-        f'<p class="answer"><span aria-hidden="true">{mark}</span> {verdict.answer}</p>'
+        f'<p class="answer"><span aria-hidden="true">{mark}</span> {answer}</p>{looked}'
         f"<p>{escape(_sentence(verdict.reason))}</p>{_counts(verdict.counts)}{needed}</article>"
     )
 
@@ -250,13 +302,13 @@ def _picture(title: str, bars: Sequence[Bar]) -> str:
     )
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, money: Sequence[str]) -> str:
     heads = ("column", "type", "missing", "distinct", "lowest", "median", "highest", "most frequent")
     absent = [column.name for column in table.columns if column.missing == table.accepted]
     not_given = f"<p>Not given: {escape(', '.join(absent))}.</p>" if absent else ""
     months = [Bar(month.month, month.rows) for month in table.coverage.months] if table.coverage else []
     return (
-        f"<p>{escape(_account(table))}</p>{_list(_about(table))}"
+        f"<p>{escape(_account(table))}</p>{_list([*money, *_about(table)])}"
         + (_picture(f"Rows of {table.name} per month", months) if months else "")
         + _missing(table)
         + _rows(heads, [_cells(table, column) for column in _given(table)])
@@ -312,6 +364,11 @@ li { margin: .3rem 0; }
 .card p { margin: .4rem 0; }
 .answer { font-weight: 700; font-size: 1.15rem; color: var(--bad); }
 .sufficient { border-color: var(--good); } .sufficient .answer { color: var(--good); }
+.in-doubt { border-color: var(--fair); } .in-doubt .answer { color: var(--fair); }
+.remarks { list-style: none; padding: 0; }
+.remarks li { border-left: .25rem solid var(--line); padding: .1rem 0 .1rem .75rem; margin: .8rem 0; }
+.remarks p { margin: .15rem 0; }
+.remarks .doubtful { border-color: var(--fair); } .doubts { color: var(--fair); font-size: .9rem; font-weight: 600; }
 .history-only { border-color: var(--fair); } .history-only .answer { color: var(--fair); }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; font-weight: 400; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line);

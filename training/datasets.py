@@ -55,6 +55,11 @@ class Cutoff:
     shop_value: ShopDays
     shop_purchases: ShopDays
 
+    @property
+    def has_history(self) -> bool:
+        """Whether purchase histories can be learnt from here."""
+        return self.history_model is not None
+
     def sampled(self, share: float) -> Self:
         """Of those customers alone whom `load` takes for this share of all; their history model stays."""
         chosen = retrieval.in_sample(self.customer_ids, share)
@@ -190,7 +195,12 @@ def load(
 
 def share_of(workspace: Workspace, as_of: date, customers: int) -> float:
     """Of the customers known at `as_of`, the share that so many are; 1 where there are no more."""
-    return min(1.0, customers / max(1, len(retrieval.customers_at(workspace, as_of))))
+    return share(customers, len(retrieval.customers_at(workspace, as_of)))
+
+
+def share(customers: int, known: int) -> float:
+    """What part of those known so many customers are, at most all."""
+    return min(1.0, customers / max(1, known))
 
 
 def chosen(workspace: Workspace, names: Sequence[str], features: Sequence[str]) -> tuple[str, ...]:
@@ -252,13 +262,13 @@ def _labelled(inputs: Inputs, workspace: Workspace, cutoff: Cutoff, happened: pd
     happened = happened.set_index("customer_id").reindex(cutoff.customer_ids)
     return replace(
         cutoff,
-        churned=_churned(inputs, workspace, cutoff.vectors, happened),
+        churned=churned(inputs, workspace, cutoff.vectors, happened),
         value=happened["value"].fillna(0.0).to_numpy(dtype=float),
         n_purchases=happened["n_purchases"].fillna(0.0).to_numpy(dtype=float),
     )
 
 
-def _churned(inputs: Inputs, workspace: Workspace, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:
+def churned(inputs: Inputs, workspace: Workspace, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:
     """1 who left, 0 who stayed, nan for who could not leave any more."""
     leaving = Leaving.of(workspace.churn)
     if leaving.is_event:

@@ -38,8 +38,12 @@ def recorded_until(workspace: Workspace, as_of: date) -> date:
     return as_of if last is None else min(as_of, last + timedelta(days=longest))
 
 
-def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) -> pd.DataFrame:
+def outcomes(
+    workspace: Workspace, as_of_dates: Sequence[date], known_by: date, among: pd.Series | None = None
+) -> pd.DataFrame:
     """Who did what in the outcome windows of `as_of_dates`; a customer who did nothing has no row.
+
+    Of the customer_ids `among` alone, where they are given.
 
     Columns: customer_id, as_of, `n_purchases` and `value` (discounted, net of returns, of what
     `lifetime_value.measure` says) in the lifetime-value window, `bought` in the churn window, `returned_after` (days
@@ -54,6 +58,9 @@ def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) 
     rate = f"pow(1 + {value.discount_rate}, -(day - as_of) / 365.0)"
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         _register(connection, as_of_dates)
+        only = "" if among is None else "SEMI JOIN among USING (customer_id)"
+        if among is not None:
+            connection.register("among", pd.DataFrame({"customer_id": among}))
         bought = connection.execute(f"""
             SELECT customer_id, as_of,
                    count(DISTINCT day) FILTER (amount >= 0 AND day < as_of + {value.horizon}) AS n_purchases,
@@ -62,7 +69,7 @@ def outcomes(workspace: Workspace, as_of_dates: Sequence[date], known_by: date) 
                                     AND day < as_of + {churn.gap + churn.horizon}), false) AS bought,
                    min(day - as_of) FILTER (amount >= 0 AND day >= as_of + {churn.gap}
                                     AND day < as_of + {churn.gap + churn.horizon}) AS returned_after
-            FROM {_worth(workspace, known_by)} JOIN cutoffs ON day >= as_of
+            FROM {_worth(workspace, known_by)} {only} JOIN cutoffs ON day >= as_of
              AND day < as_of + {max(churn.gap + churn.horizon, value.horizon)}
             GROUP BY ALL""").df()
         cancelled = _cancellations(connection, workspace, known_by)

@@ -7,7 +7,6 @@ each attribute is held against who left after the latest closed cutoff; before a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -44,13 +43,13 @@ _RECORDED_AFTER = "recorded after the outcome"
 _ALMOST_ALONE = "separates who left from who stayed almost alone"
 _FILLED_IN = "filled in, or left empty, according to the outcome"
 _TELLING = "has a value that tells the outcome"
-_IDENTIFIES = "identifies customers"
+IDENTIFIES = "identifies customers"
 _OR_ELSE = {
     _RECORDED_AFTER: ", or give it as interactions with their times",
     _ALMOST_ALONE: ", unless you know that it was on record before the cutoff",
     _FILLED_IN: ", or give it as interactions with their times",
     _TELLING: ", or give it as interactions with their times",
-    _IDENTIFIES: ": what it says of one customer holds for no other",
+    IDENTIFIES: ": what it says of one customer holds for no other",
 }
 
 
@@ -101,18 +100,11 @@ def givens_away(data: Dataset, workspace: Workspace) -> list[str]:
     if not data.closed:
         return []
     latest = data.closed[-1]
-    outcomes = pd.DataFrame({
-        "customer_id": latest.customer_ids,
-        "churned_0": pd.Series(latest.churned).astype("Int8"),
-        "silent": pd.Series(data.inputs.column(latest.vectors, "days_since_last_purchase")).astype("Int32"),
-    })  # fmt: skip
+    silence = data.inputs.column(latest.vectors, "days_since_last_purchase")
+    outcomes = pd.DataFrame({"customer_id": latest.customer_ids, "churned": latest.churned, "silence": silence})
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
-        connection.register("given", outcomes)
-        connection.execute(f"""
-            CREATE TEMP TABLE outcomes AS
-            SELECT * EXCLUDE (silent), DATE '{latest.as_of}' - silent AS last_0 FROM given""")
-        found = leaks(connection, workspace, [latest.as_of])
-    suspects = [a for a in found.suspects if a.suspicion != _IDENTIFIES] if found else []
+        found = leaks(connection, workspace, latest.as_of, outcomes)
+    suspects = [a for a in found.suspects if a.suspicion != IDENTIFIES] if found else []
     sentences = [f"attribute `{a.name}` is {a.suspicion}: {a.figure}; {a.remedy}" if a.suspicion == _RECORDED_AFTER
                  else f"attribute `{a.name}` {a.suspicion}: {a.figure}; {a.remedy}" for a in suspects]  # fmt: skip
     named = {f"attribute_{name}" for name in workspace.attributes}
@@ -143,32 +135,36 @@ def _telling_features(inputs: Inputs, cutoff: Cutoff, left_out: set[str]) -> lis
     return found
 
 
-def leaks(connection: duckdb.DuckDBPyConnection, workspace: Workspace, closed: Sequence[date]) -> Leaks | None:
+def leaks(
+    connection: duckdb.DuckDBPyConnection, workspace: Workspace, cutoff: date | None, outcomes: pd.DataFrame | None
+) -> Leaks | None:
     """Judges the workspace's attributes at the latest closed cutoff; None where it names none.
 
-    Needs the table `outcomes` of `training.sufficiency`.
+    `outcomes` are of its customers: customer_id, `churned` (1 left, 0 stayed, nan who could not leave) and `silence`
+    (days since the last purchase); none where no cutoff has closed.
     """
     if not workspace.attributes:
         return None
-    if not closed:
+    if cutoff is None or outcomes is None:
         return Leaks(None, 0, 0, None, (), "no outcome window has closed: there is nothing to hold attributes against")
-    latest = len(closed) - 1
-    _create_judged(connection, workspace, latest, closed[-1])
+    _create_judged(connection, workspace, cutoff, outcomes)
     left, stayed = connection.execute(
         "SELECT count(*) FILTER (churned = 1), count(*) FILTER (churned = 0) FROM judged"
     ).fetchall()[0]
     if min(left, stayed) < MIN_JUDGED:
-        counts = f"{left:,} customers left and {stayed:,} stayed after {closed[-1]}"
+        counts = f"{left:,} customers left and {stayed:,} stayed after {cutoff}"
         why = f"{counts}; at least {MIN_JUDGED} of each are needed"
-        return Leaks(closed[-1], left, stayed, None, (), why)
+        return Leaks(cutoff, left, stayed, None, (), why)
     silence = connection.execute("""
         SELECT coalesce(silence, 1e6) AS level, 0 AS half, 0 AS stratum, count(*) AS n, sum(churned) AS n_left
         FROM judged GROUP BY ALL""").df()
-    found = tuple(_judged(connection, name, closed[-1]) for name in workspace.attributes)
-    return Leaks(closed[-1], left, stayed, _auc(silence, silence["level"].to_numpy(dtype=float)), found)
+    found = tuple(_judged(connection, name, cutoff) for name in workspace.attributes)
+    return Leaks(cutoff, left, stayed, _auc(silence, silence["level"].to_numpy(dtype=float)), found)
 
 
-def _create_judged(connection: duckdb.DuckDBPyConnection, workspace: Workspace, number: int, cutoff: date) -> None:
+def _create_judged(
+    connection: duckdb.DuckDBPyConnection, workspace: Workspace, cutoff: date, outcomes: pd.DataFrame
+) -> None:
     """A table `judged`: who could leave at the cutoff, whether they did, and their attributes as features would be.
 
     `half` is drawn by a hash of the id; `stratum` is the tenth of days since the last purchase. As for the features,
@@ -180,13 +176,14 @@ def _create_judged(connection: duckdb.DuckDBPyConnection, workspace: Workspace, 
         f'CASE WHEN {described} THEN {_number_or_text(connection, rows, name)} END AS "value_{name}"'
         for name in workspace.attributes
     )
+    judged = outcomes[outcomes["churned"].notna()].astype({"churned": "Int8", "silence": "Int32"})
+    connection.register("outcomes", judged)
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE judged AS
-        SELECT hash(customer_id, 'half') % 2 AS half, DATE '{cutoff}' - outcomes.last_{number} AS silence,
-               outcomes.churned_{number} AS churned, {values},
+        SELECT hash(customer_id, 'half') % 2 AS half, outcomes.silence AS silence, outcomes.churned AS churned,
+               {values},
                least({_STRATA - 1}, (rank() OVER (ORDER BY silence) - 1) * {_STRATA} // count(*) OVER ()) AS stratum
-        FROM outcomes LEFT JOIN {rows} AS customers USING (customer_id)
-        WHERE outcomes.churned_{number} IS NOT NULL""")
+        FROM outcomes LEFT JOIN {rows} AS customers USING (customer_id)""")
 
 
 def _number_or_text(connection: duckdb.DuckDBPyConnection, rows: str, name: str) -> str:
@@ -302,7 +299,7 @@ def _accusation(
         return _FILLED_IN, filling
     if told is not None:
         return _TELLING, told
-    return (None, None) if identifies is None else (_IDENTIFIES, identifies)
+    return (None, None) if identifies is None else (IDENTIFIES, identifies)
 
 
 def _telling(groups: pd.DataFrame, levels: pd.Series) -> str | None:

@@ -14,8 +14,10 @@ from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import churn, cross_sell, datasets, labels, lifetime_value
+from training.cohorts import Cohort, Cohorts
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 
+_CAME_BACK = "customers with a second purchase"
 Answer = Literal["sufficient", "history only", "insufficient"]
 
 
@@ -37,26 +39,6 @@ class Verdict:
     reason: str
     counts: tuple[Count, ...]
     needed: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """Customers known at one cutoff: who had come back by then, and what became of them in the windows that followed.
-
-    The outcomes are 0 at the as_of of the training itself, where none is known yet.
-    """
-
-    as_of: date
-    customers: int
-    repeat_buyers: int
-    left: int = 0
-    stayed: int = 0
-    buyers: int = 0
-
-    @property
-    def has_history(self) -> bool:
-        """Whether purchase histories can be learnt from here, without which no model can."""
-        return self.repeat_buyers >= MINIMUM_REPEAT_BUYERS
 
 
 def create_purchase_days(connection: duckdb.DuckDBPyConnection, workspace: Workspace, as_of: date, one_in: int) -> None:
@@ -81,109 +63,11 @@ def closed_cutoffs(workspace: Workspace, as_of: date) -> tuple[list[date], str |
         return [], str(problem)
 
 
-def create_outcomes(
-    connection: duckdb.DuckDBPyConnection, workspace: Workspace, closed: Sequence[date], as_of: date
-) -> None:
-    """A table `outcomes` from `purchase_days`: one row per customer, and per cutoff, numbered, `as_of` the last, what
-    `training.datasets.Cutoff` holds of them, in the same words.
-
-    `known_N`, `first_N` and `last_N` (purchase days known then); for closed cutoffs also `churned_N` (null for who
-    cannot leave) and `value_N`.
-    """
-    cutoffs = [*closed, as_of]
-    known = ", ".join(_known(number, day) for number, day in enumerate(cutoffs))
-    happened = "".join(f", {_happened(workspace, number, day)}" for number, day in enumerate(closed))
-    gone = "".join(f", {_cancelled(workspace, number, day)}" for number, day in enumerate(closed))
-    wanted = [
-        f"known_{n} OR coalesce(signed_up_day < DATE '{day}', false) AS known_{n}, first_{n}, last_{n}"
-        for n, day in enumerate(cutoffs)
-    ]
-    wanted += [f"{_churned(workspace, n, day)} AS churned_{n}, value_{n}" for n, day in enumerate(closed)]
-    connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE outcomes AS
-        WITH bought AS (SELECT customer_id, {known}{happened} FROM purchase_days GROUP BY customer_id),
-             signed_up AS {_signed_up(workspace)},
-             cancelled AS (SELECT customer_id{gone} FROM {_cancellations(workspace, as_of)} GROUP BY customer_id)
-        SELECT customer_id, {", ".join(wanted)}
-        FROM bought FULL JOIN signed_up USING (customer_id) LEFT JOIN cancelled USING (customer_id)""")
-
-
-def _known(number: int, day: date) -> str:
-    """SQL aggregates: what was known of a customer's purchases before a cutoff."""
-    before = f"known_day < DATE '{day}'"
-    return (
-        f"bool_or({before}) AS known_{number}, min(day) FILTER (bought AND {before}) AS first_{number},"
-        f" max(day) FILTER (bought AND {before}) AS last_{number}"
-    )
-
-
-def _happened(workspace: Workspace, number: int, day: date) -> str:
-    """SQL aggregates: whether a customer bought in the churn window, and the discounted spend in the value window."""
-    start, value = f"DATE '{day}'", workspace.lifetime_value
-    rate = f"pow(1 + {value.discount_rate}, -(day - {start}) / 365.0)"
-    return (
-        f"coalesce(bool_or(bought AND {_in_churn_window(workspace, day)}), false) AS bought_{number},"
-        f" round(sum(spend * {rate}) FILTER (day >= {start} AND day < {start} + {value.horizon}), 6) AS value_{number}"
-    )
-
-
-def _cancelled(workspace: Workspace, number: int, day: date) -> str:
-    """SQL aggregates over cancellations: whether a customer had left, and whether the customer left in the window."""
-    window = _in_churn_window(workspace, day)
-    return f"{labels.has_left(day)} AS gone_{number}, bool_or({window}) AS cancelled_{number}"
-
-
-def _in_churn_window(workspace: Workspace, day: date) -> str:
-    start, gap = f"DATE '{day}'", workspace.churn.gap
-    return f"day >= {start} + {gap} AND day < {start} + {gap + workspace.churn.horizon}"
-
-
-def _churned(workspace: Workspace, number: int, day: date) -> str:
-    """SQL: 1 who left, 0 who stayed, null who could not leave."""
-    if workspace.churn.kind == "event":
-        known = f"(known_{number} OR signed_up_day < DATE '{day}') AND NOT coalesce(gone_{number}, false)"
-        return f"CASE WHEN {known} THEN coalesce(cancelled_{number}, false)::INT END"
-    active = f"DATE '{day}' - last_{number} <= {workspace.churn.active_window}"
-    return f"CASE WHEN {active} THEN (NOT bought_{number})::INT END"
-
-
-def _signed_up(workspace: Workspace) -> str:
-    if workspace.tables.customers is None:
-        return "(SELECT NULL::VARCHAR AS customer_id, NULL::DATE AS signed_up_day LIMIT 0)"
-    rows = storage.rows_of(workspace.home_path, "customers")
-    return (
-        f"(SELECT customer_id, signed_up_day FROM {rows} WHERE signed_up_day IS NOT NULL AND is_sampled(customer_id))"
-    )
-
-
-def _cancellations(workspace: Workspace, as_of: date) -> str:
-    if workspace.churn.kind != "event":
-        nothing = ("day", "known_day", "back_day", "runs_until")
-        return f"(SELECT NULL::VARCHAR AS customer_id, {', '.join(f'NULL::DATE AS {n}' for n in nothing)} LIMIT 0)"
-    return labels.cancellations(workspace, as_of)
-
-
-def cohorts(
-    connection: duckdb.DuckDBPyConnection, closed: Sequence[date], as_of: date, one_in: int
-) -> tuple[Cohort, ...]:
-    """Counts over `outcomes`, oldest cutoff first, `as_of` itself last; scaled up to all customers."""
-    found = []
-    for number, day in enumerate([*closed, as_of]):
-        conditions = [f"known_{number}", f"first_{number} < last_{number}"]
-        if day != as_of:
-            conditions += [f"churned_{number} = 1", f"churned_{number} = 0", f"known_{number} AND value_{number} > 0"]
-        counts = ", ".join(f"count(*) FILTER ({condition})" for condition in conditions)
-        row = connection.execute(f"SELECT {counts} FROM outcomes").fetchall()[0]
-        found.append(Cohort(day, *(count * one_in for count in row)))
-    return tuple(found)
-
-
 def verdicts(
-    connection: duckdb.DuckDBPyConnection, workspace: Workspace, found: Sequence[Cohort], refused: str | None,
-    one_in: int,
+    connection: duckdb.DuckDBPyConnection, workspace: Workspace, found: Cohorts, refused: str | None, one_in: int,
 ) -> tuple[Verdict, ...]:  # fmt: skip
     """One per model; `refused` is why the training would not even begin. Needs the table `purchase_days`."""
-    *closed, now = found
+    *closed, now = found.found
     days = labels.purchase_days(workspace, now.as_of)
     if refused is not None or days is None:
         counts = (_repeat_buyers(now), Count("closed cutoffs", 0, None))
@@ -200,32 +84,32 @@ def verdicts(
 
 
 def _repeat_buyers(now: Cohort) -> Count:
-    return Count("customers with a second purchase", now.repeat_buyers, MINIMUM_REPEAT_BUYERS)
+    return Count(_CAME_BACK, now.repeat_buyers, MINIMUM_REPEAT_BUYERS)
 
 
 def _churn(workspace: Workspace, closed: Sequence[Cohort], now: Cohort, history: int) -> Verdict:
     """As `training.churn.fit` decides: the latest closed cutoff calibrates, those before it teach."""
-    teaching = [cohort for cohort in closed[:-1] if cohort.has_history]
+    teaching = churn.teaching(closed, workspace.churn.kind == "event")
     left, stayed = sum(c.left for c in teaching), sum(c.stayed for c in teaching)
     event = workspace.churn.kind == "event"
     counts = (
-        _repeat_buyers(now),
+        Count(_CAME_BACK, now.repeat_buyers, None if event else MINIMUM_REPEAT_BUYERS),
         Count("closed cutoffs", len(closed), 2),
         Count(f"{'cancellations' if event else 'customers who left'}, in those that teach", left, churn.MIN_OUTCOMES),
         Count("customers who stayed, in those that teach", stayed, churn.MIN_OUTCOMES),
     )
-    needed = [
-        *_more("customers with a second purchase", _missing(counts[0]), None),
-        *_more_cutoffs(workspace, closed, history, 2),
-    ]
+    came_back = _more(_CAME_BACK, _missing(counts[0]), None)
+    needed = [*came_back, *_more_cutoffs(workspace, closed, history, 2)]
     if len(closed) >= 2:
         growth = _Growth(workspace, len(closed), len(teaching))
-        needed += _more("cancellations" if event else "customers who left", _missing(counts[2]), growth.days(counts[2]))
-        needed += _more("customers who stayed", _missing(counts[3]), growth.days(counts[3]))
-        if not closed[-1].has_history:
+        needed += _more(
+            "cancellations" if event else "customers who left", _missing(counts[-2]), growth.days(counts[-2])
+        )
+        needed += _more("customers who stayed", _missing(counts[-1]), growth.days(counts[-1]))
+        if not (event or closed[-1].has_history):
             needed += _more(f"customers with a second purchase by {closed[-1].as_of}",
                             MINIMUM_REPEAT_BUYERS - closed[-1].repeat_buyers, None)  # fmt: skip
-    if not now.has_history:
+    if came_back:
         return Verdict("churn", "insufficient", _too_few_came_back(now), counts, tuple(needed))
     if not needed:
         reason = f"{len(teaching)} cutoffs to learn from and a later one to calibrate on"
@@ -244,7 +128,7 @@ def _lifetime_value(workspace: Workspace, closed: Sequence[Cohort], now: Cohort,
                    lifetime_value.MIN_BUYERS)  # fmt: skip
     counts = (_repeat_buyers(now), Count("closed cutoffs", len(closed), 1), buyers)
     needed = [
-        *_more("customers with a second purchase", _missing(counts[0]), None),
+        *_more(_CAME_BACK, _missing(counts[0]), None),
         *_more_cutoffs(workspace, closed, history, 1),
     ]
     if closed:

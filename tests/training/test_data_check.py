@@ -19,6 +19,7 @@ from features import retrieval, snapshot
 from perennial import ingest, settings, storage
 from perennial.settings import Workspace
 from training import churn, cross_sell, data_check, data_report, datasets, lifetime_value, pipelines
+from training.cohorts import Cohort, cohorts
 from training.data_check import Bar, DataCheck
 from training.leaks import LEAK_AUC
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
@@ -46,6 +47,14 @@ def verdict(found: DataCheck, model: str) -> Verdict:
 
 def counted(found: DataCheck, model: str) -> list[int]:
     return [count.found for count in verdict(found, model).counts]
+
+
+def sentences(found: DataCheck) -> list[str]:
+    return list(map(str, found.remarks))
+
+
+def names(found: DataCheck) -> list[str]:
+    return [remark.name for remark in found.remarks]
 
 
 def table(found: DataCheck, name: str) -> Table:
@@ -100,18 +109,48 @@ def shop(request: pytest.FixtureRequest, folder: Path) -> Shop:
     return Shop(workspace, datasets.load(retrieval.apply(workspace), workspace, AS_OF), found)
 
 
+def counts(cohort: Cohort) -> tuple[Any, ...]:
+    return (cohort.as_of, cohort.customers, cohort.repeat_buyers, cohort.left, cohort.stayed, cohort.buyers)
+
+
+def trained(data: datasets.Dataset, cutoff: datasets.Cutoff) -> tuple[Any, ...]:
+    """The same of a data set that models learn from."""
+    back = int((data.inputs.column(cutoff.vectors, "frequency") > 0).sum())
+    outcomes = (cutoff.churned == 1, cutoff.churned == 0, cutoff.value > 0)
+    return (cutoff.as_of, len(cutoff.customer_ids), back, *(int(rows.sum()) for rows in outcomes))
+
+
 def test_every_cutoff_is_counted_as_the_training_finds_it(shop: Shop) -> None:
     """Customers, who came back, who left, who stayed and who spent: those of the data set that models learn from."""
-    frequency = [shop.data.inputs.column(c.vectors, "frequency") for c in (*shop.data.closed, shop.data.current)]
-    trained = [
-        (c.as_of, len(c.customer_ids), int((f > 0).sum()), int((c.churned == 1).sum()), int((c.churned == 0).sum()),
-         int((c.value > 0).sum()))
-        for c, f in zip((*shop.data.closed, shop.data.current), frequency, strict=True)
-    ]  # fmt: skip
-    known = [(c.as_of, c.customers, c.repeat_buyers, c.left, c.stayed, c.buyers) for c in shop.found.cohorts]
+    known = list(map(counts, shop.found.cohorts))
     assert len(known) == 4
-    assert known == trained
+    assert known == [trained(shop.data, cutoff) for cutoff in (*shop.data.closed, shop.data.current)]
     assert min(known[0][1:]) > 0
+
+
+OTHERWISE: list[dict[str, Any]] = [
+    {"churn": {"inactivity": "personal"}}, {"churn": {"inactivity": "personal", "patience": 1.5, "min_purchases": 4}},
+    {"churn": {"min_purchases": 3}}, {"churn": {"gap": 30, "horizon": 30}}, {"churn": {"active_window": 45}},
+    {"training": {"customers": 150}}, {"training": {"min_history": 300}},
+    {"churn": {"kind": "event", "min_purchases": 2}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("other", OTHERWISE, ids=str)
+def test_other_settings_count_the_same_customers_too(other: dict[str, Any], shop: Shop) -> None:
+    """Whatever leaving means, whoever is asked about, however many are sampled and however many cutoffs there are."""
+    workspace = shop.workspace.model_copy(
+        update={group: getattr(shop.workspace, group).model_copy(update=keys) for group, keys in other.items()}
+    )
+    data = datasets.load(retrieval.open_store(workspace), workspace, AS_OF)
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        found = cohorts(connection, workspace, [cutoff.as_of for cutoff in data.closed], AS_OF)
+    assert list(map(counts, found.found[:-1])) == [trained(data, cutoff) for cutoff in data.closed]
+    assert (found.found[-1].customers, found.found[-1].repeat_buyers) == trained(data, data.current)[1:3]
+    if not other.get("training"):
+        assert found.share == 1
+    if "customers" in other.get("training", {}):
+        assert 100 < found.found[-1].customers < 200 < found.known
 
 
 def test_offers_are_counted_as_the_training_finds_them(shop: Shop) -> None:
@@ -200,7 +239,7 @@ def test_ids_that_lead_nowhere_are_counted(tmp_path: Path) -> None:
     assert orphans == {("customer_id", "customers"): (1, 2, "c2"), ("product_id", "products"): (2, 2, "p8")}
     assert found.purchases is not None
     assert (found.purchases.without, found.purchases.repeat_share) == (2, 0.0)
-    assert any("2 product_ids in 2 rows are not in products" in finding for finding in found.findings)
+    assert any("2 product_ids in 2 rows are not in products" in finding for finding in sentences(found))
 
 
 def test_columns_are_described_as_they_are(tmp_path: Path) -> None:
@@ -237,8 +276,8 @@ def test_months_without_a_line_and_sudden_changes_are_found(tmp_path: Path) -> N
     assert [(jump.month, jump.rows_per_day, jump.usual) for jump in seen.jumps] == [("2022-09", 16.0, 4.0)]
     assert (seen.longest_silence, seen.silent_after) == (31, date(2022, 4, 30))
     assert (len(seen.months), seen.months[4].rows, seen.months[8].rows) == (12, 0, 480)
-    assert any("the last purchase known before 2023-02-01 is of 2022-12-31, 32 days" in f for f in found.findings)
-    assert any("2022-05" in finding and "exports missing" in finding for finding in found.findings)
+    assert any("the last purchase known before 2023-02-01 is of 2022-12-31, 32 days" in f for f in sentences(found))
+    assert any("2022-05" in finding and "whether an export is missing" in finding for finding in sentences(found))
 
 
 def test_duplicates_and_quarantine_are_accounted_for(tmp_path: Path) -> None:
@@ -318,7 +357,7 @@ def test_leaks_are_accused_and_nothing_else(name: str, suspicion: str | None, ac
     assert accused.leaks.cutoff == TODAY - timedelta(days=60)
     attribute = next(a for a in accused.leaks.attributes if a.name == name)
     assert attribute.suspicion == suspicion
-    named = [finding for finding in accused.findings if finding.startswith(f"attribute {name}:")]
+    named = [finding for finding in sentences(accused) if finding.startswith(f"attribute {name}:")]
     assert [f"drop `{name}` from `attributes`" in finding for finding in named] == [True] * (suspicion is not None)
 
 
@@ -347,7 +386,7 @@ def test_attributes_are_not_judged_by_a_handful(tmp_path: Path) -> None:
     assert found.leaks is not None
     assert found.leaks.suspects == ()
     assert "at least 50 of each are needed" in str(found.leaks.not_judged)
-    assert any("could not be held against" in finding for finding in found.findings)
+    assert any("could not be held against" in finding for finding in sentences(found))
 
 
 def test_of_a_large_shop_some_customers_are_counted_for_all(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,17 +478,18 @@ def test_json_page_and_terminal_say_the_same(accused: DataCheck, tmp_path: Path)
         for count in model["counts"]:
             assert f"{count['what']}: {count['found']:,}" in text
             assert f"{count['what']}{count['found']:,}{count['minimum']:,}" in page
-    assert data["findings"]
-    for finding in data["findings"]:
-        assert finding in text
-        assert finding in page
+    assert data["remarks"]
+    for remark in data["remarks"]:
+        assert f"{remark['about']}: {remark['says']}; {remark['do']}" in text
+        assert f"{remark['about']}: {remark['says']}" in page
+        assert remark["do"][1:] in page
     for each in data["tables"]:
         assert f"{each['name']}: {each['read']:,} read = {each['accepted']:,} accepted" in text
 
 
 def test_a_verdict_without_numbers_is_shown_as_well(hostile: DataCheck) -> None:
     """A shop with nothing to say about purchases or attributes still has a page."""
-    bare = replace(hostile, purchases=None, leaks=None, findings=())
+    bare = replace(hostile, purchases=None, leaks=None, remarks=())
     assert "Nothing stands out." in Page(data_report.as_html(bare)).text
     assert "look at" not in data_report.as_text(bare)
 
