@@ -81,6 +81,12 @@ def product_affinity(tables: Tables, as_of: ir.DateScalar) -> ir.Table:
     )
 
 
+def allowed(affinity: ir.Table, profile: ir.Table) -> ir.Table:
+    """Without whom refuses profiling: what they bought says nothing about others. `profile` is of the same as_of."""
+    willing = profile.filter(profile.profiling_consent.fill_null(1.0) != 0).select("customer_id")
+    return affinity.semi_join(willing, "customer_id")
+
+
 def popularity(affinity: ir.Table) -> ir.Table:
     """One row per item bought in the last 365 days, from the `product_affinity` of the same as_of."""
     last, first, times = affinity.item_days_since_last, affinity.item_days_since_first, affinity.item_n_purchases

@@ -147,9 +147,9 @@ class _Snapshot:
             case "product_affinity":
                 return affinity
             case "popularity":
-                return product_affinity.popularity(affinity)
+                return product_affinity.popularity(product_affinity.allowed(affinity, everybody))
             case "co_purchase":
-                return product_affinity.co_purchase(affinity)
+                return product_affinity.co_purchase(product_affinity.allowed(affinity, everybody))
             case _:
                 found = self._of_customers(family, day, affinity)
                 return everybody.select("customer_id").left_join(found, "customer_id")

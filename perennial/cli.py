@@ -1126,17 +1126,12 @@ def _decide(
         promotion.admit(tracker, workspace, kind, version)
     elif verdict.passed:
         outcome = "promoted"
-        promotion.promote(tracker, workspace, kind, version)
-    elif reigning is None:
-        # A model without a grade is better than none, and a person is told of it.
-        outcome = "promoted"
-        promotion.promote(tracker, workspace, kind, version, forced=f"nothing else could answer; {reasons}")
-        summary.alerts.append(
-            Alert(f"{kind} version {version} answers for want of a better one", reasons, f"perennial check {typed}")
-        )
+        promoted = promotion.promote(tracker, workspace, kind, version)
+        if reigning is None and promoted.tags.get("grade") == "none":
+            answers = f"{kind} version {version} answers without a grade"
+            summary.alerts.append(Alert(answers, promoted.tags["grade_reason"], f"perennial check {typed}"))
     else:
         outcome = "refused"
         summary.alerts.append(Alert(f"{kind} version {version} was refused", reasons, f"{by_hand} --force REASON"))
-    wanting = " for want of a better one" if outcome == "promoted" and not verdict.passed else ""
-    say(f"{kind}: version {version} {outcome}{wanting}: {reasons}")
+    say(f"{kind}: version {version} {outcome}: {reasons}")
     summary.decisions.append(Decision(kind, version, due, outcome, verdict.reasons))

@@ -200,7 +200,7 @@ class Score(BaseModel):
 class Offer(BaseModel):
     rank: int
     item: str
-    probability: float
+    probability: float | None
     kind: Literal["repeat", "new"]
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.snapshot import has_consent
-from perennial import storage
+from perennial import consents, storage
 from perennial.settings import Workspace
 from serving.erasure_queue import ErasureQueue
 from serving.predictor import NO_CONSENT, NUMBERS
@@ -48,7 +48,7 @@ class Consents:
     """What the customers of one workspace have said here. Every question is put to the file."""
 
     def __init__(self, home: Path) -> None:
-        self.path = home / "consents.db"
+        self.path = consents.path(home)
 
     def put(self, customer_id: str, said: Mapping[Kind, bool], now: datetime) -> None:
         """Durable when it returns."""

@@ -47,11 +47,13 @@ _BLOCK = 500  # rows told reasons of, and sent, at a time
 _CHUNK = 1 << 16
 _ROW_GROUP = 32_768  # rows of which a page reads all
 _MEMORY = 1.0  # gigabytes of reading pages; what needs more goes to disk
-# Highest first, and then in a fixed order, so that a page goes on where the last one ended.
+# Highest first, and then in a fixed order, so that a page goes on where the last one ended. Where an amount is withheld
+# the next one stands for it: the order of the risk, or the value.
+_LEFT = ("churn_percentile", "lifetime_value")
 _TIES = {
-    "value_at_risk": ("value_at_risk", "churn_probability"),
-    "churn_probability": ("churn_probability", "value_at_risk"),
-    "lifetime_value": ("lifetime_value", "churn_probability"),
+    "value_at_risk": (("value_at_risk", *_LEFT), ("churn_probability", *_LEFT)),
+    "churn_probability": (("churn_probability", *_LEFT), ("value_at_risk", *_LEFT)),
+    "lifetime_value": (("lifetime_value", *_LEFT), ("churn_probability", *_LEFT)),
 }
 
 
@@ -92,11 +94,13 @@ def churn_risk(
     customer's best item. With `contacts` the columns that the setting `pii` names follow.
 
     Raises:
-        CheckFailed: nothing is scored yet.
+        CheckFailed: nothing is scored yet, or what is asked for by value or band is withheld.
         SettingsError: contact data are asked for, and the privacy key is not there to read them.
     """
     workspace = predictor.workspace
     as_of = as_of or storage.latest_scored(workspace.home_path)
+    if hidden := _withheld(predictor, min_value > 0, band is not None):
+        raise storage.CheckFailed(hidden)
     where = _where(workspace, as_of, min_value, None, band)
     listed = _listed(workspace, as_of, where, "value_at_risk", top)
     told = _told(Explainer(predictor), listed, lambda day, ids: vectors(workspace, day, ids))
@@ -109,11 +113,15 @@ def page(
     """The page of the list that `asked` describes, with `contacts` as in `churn_risk`.
 
     Raises:
-        NoSuchFilter: the cursor is of another list, or the workspace keeps no such attribute or no categories.
+        NoSuchFilter: the cursor is of another list, the workspace keeps no such attribute or no categories, or what is
+            filtered by is withheld.
         CheckFailed: `as_of` is not scored.
         SettingsError: contact data are asked for, and the privacy key is not there to read them.
     """
     workspace = explainer.predictor.workspace
+    by_value = asked.min_value > 0 or asked.max_value is not None
+    if hidden := _withheld(explainer.predictor, by_value, asked.band is not None):
+        raise NoSuchFilter(hidden)
     where = _where(workspace, as_of, asked.min_value, asked.max_value, asked.band)
     for attribute in asked.attribute:
         _filter_by_attribute(where, workspace, attribute)
@@ -128,6 +136,14 @@ def page(
     if contacts:
         told = (_with_contacts(workspace, block) for block in told)
     return Page(as_of, len(listed), told, _encoded(as_of, asked.sort, listed.iloc[-1]) if more else None)
+
+
+def _withheld(predictor: Predictor, by_value: bool, by_band: bool) -> str | None:
+    """Why customers cannot be chosen by what is shown of nobody; none where they can."""
+    for kind, is_asked in (("lifetime_value", by_value), ("churn", by_band)):
+        if is_asked and (why := predictor.withheld(kind)):
+            return f"nobody can be chosen by {'value' if kind == 'lifetime_value' else 'band'}: {why}"
+    return None
 
 
 def with_models(rows: pd.DataFrame, predictor: Predictor) -> pd.DataFrame:
@@ -182,7 +198,7 @@ def _filter_by_category(where: _Where, workspace: Workspace, as_of: date, catego
 
 def _go_on(where: _Where, sort: str, last: Sequence[Any]) -> None:
     """Behind the last row of a page, in the order of `_listed`."""
-    first, second = _TIES[sort]
+    first, second = map(_first_known, _TIES[sort])
     where.add(
         f"({first} < $first OR ({first} = $first AND ({second} < $second"
         f" OR ({second} = $second AND customer_id > $last_id))))",
@@ -191,8 +207,8 @@ def _go_on(where: _Where, sort: str, last: Sequence[Any]) -> None:
 
 
 def _encoded(as_of: date, sort: str, last: pd.Series) -> str:
-    first, second = _TIES[sort]
-    place = [str(as_of), sort, float(last[first]), float(last[second]), str(last["customer_id"])]
+    known = [next((float(last[name]) for name in names if pd.notna(last[name])), 0.0) for names in _TIES[sort]]
+    place = [str(as_of), sort, *known, str(last["customer_id"])]
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
@@ -273,8 +289,12 @@ def write_risk(workspace: Workspace, as_of: date, scores: pd.DataFrame) -> None:
 
 
 def _order(sort: str) -> str:
-    first, second = _TIES[sort]
+    first, second = map(_first_known, _TIES[sort])
     return f"{first} DESC, {second} DESC, customer_id"
+
+
+def _first_known(names: Sequence[str]) -> str:
+    return f"coalesce({', '.join(names)}, 0)"
 
 
 def vectors(workspace: Workspace, as_of: date, customer_ids: Sequence[str]) -> NDArray[np.float32]:
@@ -299,10 +319,17 @@ def as_text(rows: pd.DataFrame) -> str:
     for row in rows.itertuples():
         offer = f"; offer {row.offer} ({row.offer_kind})" if isinstance(row.offer, str) else ""
         lines.append(
-            f"{row.customer_id:<14}{row.churn_probability:>6.0%}{row.lifetime_value:>12,.0f}{row.value_at_risk:>12,.0f}"
-            f"  {row.reasons}{offer}"
+            f"{row.customer_id:<14}{_shown(row.churn_probability, '.0%'):>6}{_shown(row.lifetime_value, ',.0f'):>12}"
+            f"{_shown(row.value_at_risk, ',.0f'):>12}  {row.reasons}{offer}"
         )
+    if rows["value_at_risk"].isna().all():
+        left = next((name for name in _LEFT if rows[name].notna().any()), "customer_id")
+        lines.append(f"(-: withheld, the backtest is too far off to show it; highest {left} first)")
     return "\n".join(lines)
+
+
+def _shown(amount: Any, form: str) -> str:
+    return "-" if pd.isna(amount) else format(amount, form)
 
 
 def encode(rows: pd.DataFrame, format: Format) -> bytes:

@@ -39,6 +39,14 @@ SCORE_COLUMNS = (
     "lifetime_value", "lifetime_value_low", "lifetime_value_high", "value_at_risk", "not_scored_reason", "churn_model",
     "lifetime_value_model", "cross_sell_model",
 )  # fmt: skip
+# What no score shows where the backtest of a kind was too far off; the order is another matter.
+AMOUNTS: Mapping[str, tuple[str, ...]] = {
+    "churn": ("churn_probability", "churn_band", "value_at_risk"),
+    "lifetime_value": (
+        "lifetime_value", "lifetime_value_low", "lifetime_value_high", "expected_purchases", "value_at_risk",
+    ),
+    "cross_sell": (),
+}  # fmt: skip
 # What a score says of the customer, rather than where it comes from.
 NUMBERS = SCORE_COLUMNS[2 : SCORE_COLUMNS.index("not_scored_reason")]
 
@@ -48,19 +56,23 @@ class NoChampion(RuntimeError):
 
 
 class Registered(NamedTuple):
-    """What MLflow's registry says of a version; `grade` is the backtest's, `trained_at` in seconds since 1970."""
+    """What MLflow's registry says of a version; `grade` is the backtest's, `trained_at` in seconds since 1970.
+
+    `withheld` is why no amount is shown; null where amounts are.
+    """
 
     name: str
     version: str
     grade: str | None
     trained_at: float
     trained_as_of: str | None
+    withheld: str | None = None
 
     @classmethod
     def of(cls, tracker: MlflowClient, version: ModelVersion) -> Registered:
-        at, trained = version.creation_timestamp / 1000, registry.trained_as_of(tracker, version)
+        tags, at, trained = version.tags, version.creation_timestamp / 1000, registry.trained_as_of(tracker, version)
         known = str(trained) if trained else None
-        return cls(version.name, str(version.version), version.tags.get("grade"), at, known)
+        return cls(version.name, str(version.version), tags.get("grade"), at, known, tags.get("withheld"))
 
 
 def _kinds(workspace: Workspace) -> tuple[str, ...]:
@@ -226,6 +238,7 @@ class Predictor:
         as_of: date | NDArray[np.object_],
         vectors: NDArray[np.float32],
         horizon: int | None = None,
+        withhold: bool = True,
     ) -> dict[str, Any]:
         """The FIXED columns of `scores`, an array or a constant each, in the order of `customer_ids`.
 
@@ -234,6 +247,7 @@ class Predictor:
 
         `value_at_risk` is churn_probability x lifetime_value. Who has already left keeps p_alive and a lifetime value
         (what winning back is worth) beside the reason; who never bought or refused profiling gets no number at all.
+        The `withheld_columns` are null unless `withhold` is false.
         """
         reasons = self._reasons(vectors)
         asked = ~np.isin(reasons, (NO_CONSENT, NO_PURCHASE))
@@ -247,7 +261,20 @@ class Predictor:
             "not_scored_reason": reasons,
             **{f"{kind}_model": self.versions.get(kind) for kind in KINDS},
         }
-        return {name: columns[name] for name in SCORE_COLUMNS}
+        hidden = self.withheld_columns if withhold else ()
+        return {
+            name: np.full(len(vectors), None if name == "churn_band" else np.nan) if name in hidden else columns[name]
+            for name in SCORE_COLUMNS
+        }
+
+    def withheld(self, kind: str) -> str | None:
+        """Why no amount of a kind is shown; none where amounts are."""
+        return self.registered[kind].withheld if kind in self.registered else None
+
+    @property
+    def withheld_columns(self) -> tuple[str, ...]:
+        """Columns of `scores` that are null for everybody, since a backtest showed that they are too far off."""
+        return tuple(dict.fromkeys(name for kind in KINDS if self.withheld(kind) for name in AMOUNTS[kind]))
 
     def _numbers(self, vectors: NDArray[np.float32], horizon: int | None) -> dict[str, Floats]:
         """Of who has bought and may be asked about; `churn_probability` is null for who cannot leave."""
@@ -282,8 +309,8 @@ class Predictor:
         return reasons
 
     def percentile(self, probability: Floats) -> Floats:
-        """From 0 to 100 among whom this one ranks; nan where it ranks nobody."""
-        if self.percentile_edges is None:
+        """From 0 to 100 among whom this one ranks; nan where it ranks nobody, or claims no order."""
+        if self.percentile_edges is None or not self.churn.has_order:
             return np.full_like(probability, np.nan)
         below = np.searchsorted(self.percentile_edges, probability, side="right") - 1
         return np.where(np.isnan(probability), np.nan, np.clip(below, 0, 1000) / 10)

@@ -45,10 +45,12 @@ def risk_groups(predictor: Predictor, as_of: date | None = None, band: str | Non
     `value_at_risk`, its sum.
 
     Raises:
-        CheckFailed: nothing is scored yet, or too few customers to group.
+        CheckFailed: nothing is scored yet, too few customers to group, or no probability is shown.
     """
     workspace = predictor.workspace
     as_of = as_of or storage.latest_scored(workspace.home_path)
+    if withheld := predictor.withheld("churn"):
+        raise storage.CheckFailed(f"there are no groups by risk: {withheld}")
     scores = _scores(workspace, as_of, band)
     if len(scores) < 2 * _LEAST_CUSTOMERS:
         raise storage.CheckFailed(

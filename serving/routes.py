@@ -53,13 +53,13 @@ class ListRow(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     customer_id: str
-    churn_probability: float
-    churn_percentile: float
-    churn_band: Band
-    lifetime_value: float
+    churn_probability: float | None
+    churn_percentile: float | None
+    churn_band: Band | None
+    lifetime_value: float | None
     lifetime_value_low: float | None
     lifetime_value_high: float | None
-    value_at_risk: float
+    value_at_risk: float | None
     reasons: str = ""
     value_reasons: str = ""
     offer: str | None

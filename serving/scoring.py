@@ -52,7 +52,8 @@ def score(predictor: Predictor, as_of: date, progress: Callable[[str], None] = l
         progress(remark)
     offered = offers.OFFERS.empty_table()
     if predictor.offers is not None:
-        offered = offers.rank(workspace, predictor.offers, as_of, rows, scored.to_numpy(), progress)
+        ranked_items = offers.rank(workspace, predictor.offers, as_of, rows, scored.to_numpy(), progress)
+        offered = _offered(predictor, ranked_items)
     with storage.replacing(storage.offers_path(workspace.home_path, as_of)) as draft:
         pq.write_table(offered, draft, row_group_size=_ROW_GROUP)
     if "co_purchase" in families(workspace):
@@ -77,10 +78,22 @@ def _scores(
     names = [feature.name for feature in customer_features(predictor.workspace)]
     vectors = apply_profiling(said, rows["customer_id"], names, retrieval.matrix(rows, names))
     customer_ids, starts = rows["customer_id"].tolist(), range(0, len(rows), _BLOCK)
-    blocks = [predictor.score(customer_ids[at : at + _BLOCK], as_of, vectors[at : at + _BLOCK]) for at in starts]
+    blocks = [
+        predictor.score(customer_ids[at : at + _BLOCK], as_of, vectors[at : at + _BLOCK], withhold=False)
+        for at in starts
+    ]
     scores = pd.concat(map(pd.DataFrame, blocks), ignore_index=True)
     ranked = predictor.ranking_among(scores["churn_probability"].to_numpy())
-    return ranked, scores.assign(churn_percentile=ranked.percentile(scores["churn_probability"].to_numpy()))
+    scores = scores.assign(churn_percentile=ranked.percentile(scores["churn_probability"].to_numpy()))
+    return ranked, scores.assign(**dict.fromkeys(predictor.withheld_columns))
+
+
+def _offered(predictor: Predictor, offered: pa.Table) -> pa.Table:
+    """Without probabilities where the backtest shows that they are too far off; the ranks stay."""
+    if predictor.withheld("cross_sell") is None:
+        return offered
+    place = offered.schema.get_field_index("probability")
+    return offered.set_column(place, offered.schema.field(place), pa.nulls(len(offered), pa.float64()))
 
 
 def shadow(
@@ -99,7 +112,7 @@ def shadow(
     _, scores = _scores(challengers, rows, as_of, said)
     if challengers.offers is not None and challengers.is_beside(predictor, "cross_sell"):
         scored = scores["not_scored_reason"].isna().to_numpy()
-        offered = offers.rank(workspace, challengers.offers, as_of, rows, scored)
+        offered = _offered(challengers, offers.rank(workspace, challengers.offers, as_of, rows, scored))
         storage.write_json(storage.models_path(workspace.home_path, as_of, "shadow"), challengers.trained)
         with storage.replacing(storage.shadow_path(workspace.home_path, as_of, "offers")) as draft:
             pq.write_table(offered, draft, row_group_size=_ROW_GROUP)

@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,12 @@ from numpy.typing import NDArray
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import churn, datasets, lifetime_value, metrics, scoreboard
-from training.datasets import Cutoff, Dataset
+from training.datasets import Cutoff, Dataset, TooFewReturned
+from training.models.churn_model import ChurnModel
 from training.models.customer_model import Inputs
-from training.peers import Answer, Histories, naive_churn, naive_value
+from training.models.rule import BASE_RATE
+from training.models.value_model import ValueModel
+from training.peers import Answer, Histories, Kind, pace, silence
 
 Floats = NDArray[np.floating]
 Rows = NDArray[np.bool_]
@@ -78,9 +82,19 @@ class Judged:
         counts = self.n_purchases and (self.n_purchases[0][places], self.n_purchases[1][places])
         return replace(
             self, customer_ids=self.customer_ids[places], actual=self.actual[places], bounds=bounds, n_purchases=counts,
-            answers=tuple(replace(answer, predicted=answer.predicted[places]) for answer in self.answers),
+            answers=tuple(replace(a, predicted=a.predicted[places], forecast=None) for a in self.answers),
             segments={name: rows[places] for name, rows in self.segments.items()},
         )  # fmt: skip
+
+    def answered_by(self, name: str) -> Judged:
+        """The same with this contender's answer first, as the one that answers; as it is where it has none."""
+        answers = led_by(self.answers, name)
+        said = answers[0].forecast
+        if said is None or self.bounds is None or self.n_purchases is None:
+            return replace(self, answers=answers)
+        bounds = replace(self.bounds, low=said.low, high=said.high)
+        counts = (self.n_purchases[0], said.expected_purchases)
+        return replace(self, answers=answers, bounds=bounds, n_purchases=counts)
 
     def figures(self, answer: Answer, at: NDArray[np.int64], among: Iterable[str] | None = None) -> dict[str, float]:
         """Of churn or, where there are bounds, of value; over the customers at `at`."""
@@ -91,6 +105,16 @@ class Judged:
             found["coverage_stated"] = self.bounds.interval
             found["count_correlation"] = metrics.count_correlation(*(column[at] for column in self.n_purchases))
         return found
+
+
+def led_by(answers: Sequence[Answer], name: str) -> tuple[Answer, ...]:
+    """With this one's first, as the one that answers, which so is no rival of its own."""
+    chosen = next((answer for answer in answers if answer.name == name and answer.may_answer), answers[0])
+    others = [
+        replace(one, kind=_KINDS.get(one.name, "naive")) if one.kind == "ours" else one
+        for one in answers if one is not chosen
+    ]  # fmt: skip
+    return (replace(chosen, kind="ours"), *others)
 
 
 def cutoffs(workspace: Workspace, as_of: date, count: int) -> list[date]:
@@ -126,14 +150,20 @@ def judge_churn(
     data: Dataset, workspace: Workspace, dates: Sequence[date], progress: Callable[[str], None] = lambda _: None
 ) -> list[Judged]:
     """Churn at each date at which it could have been learnt, among the customers who could leave."""
-    return list(judge("churn", data, workspace, dates, progress))
+    return _alike(judge("churn", data, workspace, dates, progress))
 
 
 def judge_value(
     data: Dataset, workspace: Workspace, dates: Sequence[date], progress: Callable[[str], None] = lambda _: None
 ) -> list[Judged]:
     """Lifetime value at each date at which it could have been learnt, of everyone who had bought."""
-    return list(judge("lifetime_value", data, workspace, dates, progress))
+    return _alike(judge("lifetime_value", data, workspace, dates, progress))
+
+
+def _alike(judged: Iterable[Judged]) -> list[Judged]:
+    """Those at which our own model could be learnt; where it never could, all: rules are judged then."""
+    found = list(judged)
+    return [cutoff for cutoff in found if cutoff.answers[0].name == OURS] or found
 
 
 def judge(
@@ -169,20 +199,51 @@ def _unlabelled(cutoff: Cutoff) -> Cutoff:
     return replace(cutoff, churned=unknown, value=unknown, n_purchases=unknown)
 
 
+_Model = TypeVar("_Model", ChurnModel, ValueModel)
+_KINDS: Mapping[str, Kind] = {
+    OURS: "aside", churn.HISTORIES: "aside", BASE_RATE: "aside", churn.SILENCE: "naive", lifetime_value.PACE: "naive",
+}  # fmt: skip
+
+
+def learnt(ours: Callable[[], _Model], simpler: Mapping[str, _Model]) -> _Model | None:
+    """Our own model; none where too few came back to learn it from, and the base rate can still be learnt.
+
+    Raises:
+        CheckFailed: nothing can be learnt.
+    """
+    try:
+        return ours()
+    except TooFewReturned:
+        if BASE_RATE not in simpler:
+            raise
+        return None
+
+
+def _contenders(ours: Callable[[], _Model], simpler: Mapping[str, _Model]) -> dict[str, _Model]:
+    """By name, ours first if it can be learnt."""
+    own = learnt(ours, simpler)
+    return {**({} if own is None else {OURS: own}), **simpler}
+
+
+def _kind(place: int, name: str) -> Kind:
+    return "ours" if place == 0 else _KINDS[name]
+
+
 def _judge_churn(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories | None) -> Judged:
     settings, inputs = workspace.churn, then.inputs
-    model = churn.fit(then, workspace, then.closed, then.current)
     rows = ~np.isnan(cutoff.churned)
     vectors = cutoff.vectors[rows]
-    answers = [
-        Answer(OURS, "ours", model.probability(vectors)),
-        *naive_churn(inputs, vectors, then.closed),
-        *(
-            histories.churn(vectors, settings.horizon, settings.gap)
-            if histories and settings.kind == "inactivity"
-            else []
-        ),
+    models = _contenders(
+        lambda: churn.fit(then, workspace, then.closed, then.current),
+        churn.simpler(then, workspace, then.closed, then.current),
+    )
+    field = histories if settings.kind == "inactivity" else None
+    first, *others = [
+        Answer(name, _kind(place, name), model.probability(vectors), may_answer=True)
+        for place, (name, model) in enumerate(models.items())
     ]
+    told = field.churn(vectors, settings.horizon, settings.gap) if field else []
+    answers = [first, silence(inputs, vectors), *others[:1], *told, *others[1:]]
     return Judged(
         cutoff.as_of, _dates(then.closed), cutoff.customer_ids[rows], cutoff.churned[rows], tuple(answers),
         segments(inputs, vectors), histories.refused if histories else (),
@@ -190,20 +251,26 @@ def _judge_churn(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories:
 
 
 def _judge_value(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories | None) -> Judged:
-    model = lifetime_value.fit(then, workspace, then.closed, then.current)
     rows = ~np.isnan(then.inputs.column(cutoff.vectors, "T"))
     vectors = cutoff.vectors[rows]
-    forecast = model.forecast(vectors)
+    models = _contenders(
+        lambda: lifetime_value.fit(then, workspace, then.closed, then.current),
+        lifetime_value.simpler(then, workspace, then.closed, then.current),
+    )
+    forecasts = {name: model.forecast(vectors) for name, model in models.items()}
     answers = [
-        Answer(OURS, "ours", forecast.value),
-        *naive_value(then.inputs, vectors, workspace),
-        *(histories.value(vectors, workspace.lifetime_value.horizon) if histories else []),
+        Answer(name, _kind(place, name), forecast.value, may_answer=True, forecast=forecast)
+        for place, (name, forecast) in enumerate(forecasts.items())
     ]
+    if lifetime_value.PACE not in forecasts:
+        answers.insert(1, pace(then.inputs, vectors, lifetime_value.pace(then, workspace, then.current)["value"]))
+    answers[2:2] = histories.value(vectors, workspace.lifetime_value.horizon) if histories else []
+    first = next(iter(forecasts.values()))
     return Judged(
         cutoff.as_of, _dates(then.closed), cutoff.customer_ids[rows], cutoff.value[rows], tuple(answers),
         segments(then.inputs, vectors), histories.refused if histories else (),
-        Bounds(forecast.low, forecast.high, workspace.lifetime_value.interval),
-        (cutoff.n_purchases[rows], forecast.expected_purchases),
+        Bounds(first.low, first.high, workspace.lifetime_value.interval),
+        (cutoff.n_purchases[rows], first.expected_purchases),
     )  # fmt: skip
 
 

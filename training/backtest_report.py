@@ -75,10 +75,12 @@ def _evaluated(
 
     try:
         if kind == "churn":
-            model = churn.fit(data, workspace, seen, data.current)
+            rules = churn.simpler(data, workspace, seen, data.current)
+            model = backtest.learnt(lambda: churn.fit(data, workspace, seen, data.current), rules)
             return evaluation.of_churn(model, data, workspace, dates, seed, say)
         if kind == "lifetime_value":
-            valued = lifetime_value.fit(data, workspace, seen, data.current)
+            of_value = lifetime_value.simpler(data, workspace, seen, data.current)
+            valued = backtest.learnt(lambda: lifetime_value.fit(data, workspace, seen, data.current), of_value)
             return evaluation.of_value(valued, data, workspace, dates, seed, say)
         return evaluation.of_offers(workspace, as_of, offers, seed, say)
     except CheckFailed as problem:

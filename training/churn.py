@@ -14,18 +14,27 @@ from scipy.optimize import brentq
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import datasets
-from training.datasets import Cutoff, Dataset
+from training.datasets import Cutoff, Dataset, TooFewReturned
 from training.leaks import givens_away
+from training.metrics import decile_table
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 from training.models.churn_model import ChurnModel, Season, design, fit_booster, inputs_of, silence
 from training.models.customer_model import logit, sigmoid
 from training.models.leaving import Leaving
+from training.models.rule import Rule
 from training.season import YEAR
 
 Floats = NDArray[np.floating]
 
 MIN_OUTCOMES = 100
 """Of either kind; with fewer, a booster learns the accidents of the sample."""
+
+HISTORIES = "purchase histories alone"
+SILENCE = "silence, at last window's rates"
+NEVER = 1e6
+"""Days of silence of who never bought."""
+_SILENT = "days_since_last_purchase"
+_TENTHS = 10
 
 
 def train(data: Dataset, workspace: Workspace) -> ChurnModel:
@@ -77,13 +86,63 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
     return replace(model, season=season, remarks=(*short, str(season)))
 
 
+def simpler(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> dict[str, ChurnModel]:
+    """The simpler models for `current`, by name: purchase histories alone, and rules by the latest closed cutoff.
+
+    The history is calibrated by a line on that cutoff where `MIN_OUTCOMES` of either kind are known of it. Of events it
+    says nothing.
+    """
+    plain = _plain(data, workspace, current)
+    rules = _rules(plain, closed[-1]) if closed else []
+    found = {rule.name: replace(plain, rule=rule, remarks=(_by(rule, closed[-1]),)) for rule in rules}
+    if plain.history_model is not None and not plain.leaving.is_event:
+        found[HISTORIES] = _calibrated_history(plain, closed)
+    return found
+
+
+def _by(rule: Rule, latest: Cutoff) -> str:
+    return f"the {rule.name} by what followed {latest.as_of}"
+
+
+def _calibrated_history(plain: ChurnModel, closed: Sequence[Cutoff]) -> ChurnModel:
+    if not closed or closed[-1].history_model is None:
+        return plain
+    latest, known = closed[-1], ~np.isnan(closed[-1].churned)
+    churned = latest.churned[known]
+    if min(churned.sum(), (1 - churned).sum()) < MIN_OUTCOMES:
+        return plain
+    told = (f"calibrated on what followed {latest.as_of}",)
+    return replace(plain.calibrated(latest.vectors[known], churned, latest.history_model), remarks=told)
+
+
+def _rules(plain: ChurnModel, latest: Cutoff) -> list[Rule]:
+    """The rates at which tenths by silence left, made to rise with it, and the rate of all; smoothed as by one more
+    of either kind. None where fewer than ten could leave."""
+    known = ~np.isnan(latest.churned)
+    vectors, churned = latest.vectors[known], latest.churned[known]
+    if len(churned) < _TENTHS:
+        return []
+    days = np.nan_to_num(plain.inputs.column(vectors, _SILENT), nan=NEVER)
+    tenths = decile_table(churned, days)
+    rates = np.maximum.accumulate((tenths.actual * tenths.count + 1) / (tenths.count + 2))
+    x, first = np.unique(tenths.predicted[::-1], return_index=True)
+    by_silence = Rule(SILENCE, _SILENT, tuple(x.tolist()), tuple(rates[::-1][first].tolist()), NEVER)
+    everybody = Rule.for_everybody(float((churned.sum() + 1) / (len(churned) + 2)))
+    return [by_silence, everybody] if len(x) > 1 else [everybody]
+
+
 def _without_booster(data: Dataset, workspace: Workspace, current: Cutoff) -> ChurnModel:
-    leaving, learnt = Leaving.of(workspace.churn), data.taught.churn.horizon
-    if current.history_model is None and not leaving.is_event:
-        raise CheckFailed(
+    plain = _plain(data, workspace, current)
+    if current.history_model is None and not plain.leaving.is_event:
+        raise TooFewReturned(
             f"churn cannot be learnt at {current.as_of}: too few customers came back for a second purchase"
             f" (at least {MINIMUM_REPEAT_BUYERS} are needed); collect a longer history"
         )
+    return plain
+
+
+def _plain(data: Dataset, workspace: Workspace, current: Cutoff) -> ChurnModel:
+    leaving, learnt = Leaving.of(workspace.churn), data.taught.churn.horizon
     inputs = inputs_of(data.inputs, leaving)
     inputs = replace(inputs, used=datasets.chosen(workspace, inputs.used, workspace.churn.features))
     longest = int(np.nanmax(inputs.column(current.vectors, "T"), initial=0))

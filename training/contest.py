@@ -35,10 +35,14 @@ class Condition(NamedTuple):
 
 
 def as_the_first(challenger: Version) -> Condition:
-    """Where there is no champion to be better than, a grade is asked for."""
+    """Where there is no champion to be better than, its backtest's choice answers: none of its rivals is better.
+
+    A grade says how far it may be trusted, and stands beside each number; where it has none, what is missing is told.
+    """
     if challenger.grade == "none":
         why = challenger.tags.get("grade_reason", "it was never judged")
-        return Condition(False, f"without a champion a version needs a grade, and this one has none: {why}")
+        name = challenger.tags.get("answers_by", backtest.OURS)
+        return Condition(True, f"there is no champion; without a grade, {name} answers: {why}")
     return Condition(True, f"there is no champion, and it has grade {challenger.grade}")
 
 
@@ -73,7 +77,7 @@ def _ask(model: Model, rows: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _in_place_of(own: duel.Cutoff, rival: duel.Cutoff) -> duel.Cutoff:
     """The rival as it would have been judged beside what stood beside the other."""
-    answers = (rival.answers[0], *own.answers[1:])
+    answers = (rival.answers[0], *(answer for answer in own.answers[1:] if answer.name != rival.answers[0].name))
     if isinstance(rival, JudgedOffers):
         assert isinstance(own, JudgedOffers)
         return replace(rival, answers=answers, by_customer={**own.by_customer, **rival.by_customer})
@@ -193,11 +197,12 @@ class Contest:
         assert isinstance(cutoff, Judged)
         cutoff = cutoff.of_customers(np.flatnonzero(np.isin(cutoff.customer_ids, rows.index)))  # some may be erased
         vectors = retrieval.matrix(rows.loc[list(cutoff.customer_ids)], model.inputs.packed)
+        name = self.rival.tags.get("contender", backtest.OURS)
         if isinstance(model, ChurnModel):
-            return replace(cutoff, answers=(Answer(backtest.OURS, "ours", model.probability(vectors)),))
+            return replace(cutoff, answers=(Answer(name, "ours", model.probability(vectors)),))
         forecast = model.forecast(vectors)
         bounds = Bounds(forecast.low, forecast.high, self.rival.workspace.lifetime_value.interval)
-        return replace(cutoff, answers=(Answer(backtest.OURS, "ours", forecast.value),), bounds=bounds)
+        return replace(cutoff, answers=(Answer(name, "ours", forecast.value),), bounds=bounds)
 
     def _taught(self, days: Sequence[date]) -> Sequence[Judged | JudgedOffers]:
         """What the champion's settings, taught by these days, say on them; none where its code or features differ."""
@@ -207,10 +212,12 @@ class Contest:
         own, as_of = self.rival.workspace, self.challenger.as_of
         self.say(f"{self.kind}: teaching the champion's settings by {', '.join(map(str, days))}")
         snapshot.snapshot(self.workspace, pipelines.cutoffs(own, as_of, [self.kind]), self.say)
+        contender = theirs.get("contender", backtest.OURS)
         if self.kind == "cross_sell":
             learnt = {cutoff.as_of: cutoff.learnt_from for cutoff in self.challenger.judged if cutoff.as_of in days}
-            return offer_backtest.judge_offers(own, as_of, learnt)
+            return [cutoff.answered_by(contender) for cutoff in offer_backtest.judge_offers(own, as_of, learnt)]
         data = datasets.load(
             retrieval.open_store(self.workspace), own, as_of, most=self.workspace.training.backtest_customers
         )
-        return list(backtest.judge(self.kind, data, own, days, peers=False))
+        judged = backtest.judge(self.kind, data, own, days, peers=False)
+        return [cutoff.answered_by(contender) for cutoff in judged]

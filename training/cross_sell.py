@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
 from training import datasets, labels
-from training.models.offer_model import OfferModel, fit
+from training.models.offer_model import RULES, OfferModel, fit, personal_frequency
 
 Floats = NDArray[np.floating]
 
@@ -72,7 +72,8 @@ class Lesson:
 class Backtest:
     """Rankings made as at the latest closed cutoff, against what was then bought: (customer, item) rows.
 
-    `missed` are purchases of the same customers that were no candidates: columns customer_id and item.
+    `missed` are purchases of the same customers that were no candidates: columns customer_id and item. `simpler`: what
+    the rules would have said, by name.
     """
 
     keys: pd.DataFrame
@@ -81,6 +82,7 @@ class Backtest:
     naive: Floats
     owned: NDArray[np.bool_]
     missed: pd.DataFrame
+    simpler: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
@@ -95,8 +97,8 @@ def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
     )  # fmt: skip
 
 
-def train(workspace: Workspace, as_of: date) -> OfferModel:
-    """The model for `as_of`.
+def train(workspace: Workspace, as_of: date, answers_by: str | None = None) -> OfferModel:
+    """The model for `as_of`, or the rule `answers_by`.
 
     Raises:
         NoCrossSell: no products, fewer than two items, no closed window, or nothing bought in one.
@@ -109,7 +111,8 @@ def train(workspace: Workspace, as_of: date) -> OfferModel:
             f"no {workspace.cross_sell.horizon}-day window has closed with {workspace.training.min_history} days of"
             f" history before it at {as_of}; nothing to learn offers from"
         )
-    return learnt(workspace, [lesson(workspace, cutoff, as_of) for cutoff in closed])
+    lessons = [lesson(workspace, cutoff, as_of) for cutoff in closed]
+    return learnt(workspace, lessons) if answers_by is None else ruled(workspace, lessons, answers_by)
 
 
 def judged_at(workspace: Workspace, judge: date, learnt_from: Sequence[date], known_by: date) -> Backtest:
@@ -130,7 +133,9 @@ def learner(
     asked = lesson(workspace, judge, known_by, most_customers=most)
     if not asked.bought.any():
         raise NoCrossSell(f"nothing that could be offered at {judge} was bought in the window after it")
-    return lambda settings: judged(learnt(settings, lessons), asked, settings)
+    _check(lessons)
+    rules = {name: ruled(workspace, lessons, name).probability(asked.pairs.rows) for name in RULES}
+    return lambda settings: replace(judged(learnt(settings, lessons), asked, settings), simpler=rules)
 
 
 def answered_at(workspace: Workspace, model: OfferModel, judge: date, known_by: date) -> Backtest:
@@ -145,19 +150,37 @@ def learnt(workspace: Workspace, lessons: Sequence[Lesson]) -> OfferModel:
     Raises:
         NoCrossSell: fewer than two items, or too little was bought in the windows.
     """
-    if not _suffice(lessons):
-        raise NoCrossSell(f"fewer than two items, or fewer than {MIN_BOUGHT} purchases of them, in the closed windows")
-    rows = np.concatenate([each.pairs.rows for each in lessons])
-    bought = np.concatenate([each.bought for each in lessons])
+    _check(lessons)
+    rows, bought = _stacked(lessons)
     used = datasets.chosen(workspace, names(workspace), workspace.cross_sell.features)
     model = fit(rows, bought, names(workspace), used, workspace.cross_sell, workspace.training.seed)
-    rates = _newcomer_rate(lessons), _launch_rate(lessons)
-    return replace(model.calibrated(rows, bought), newcomer_rate=rates[0], launch_rate=rates[1])
+    return _with_rates(model.calibrated(rows, bought), lessons)
 
 
-def _suffice(lessons: Sequence[Lesson]) -> bool:
+def ruled(workspace: Workspace, lessons: Sequence[Lesson], name: str) -> OfferModel:
+    """One of `RULES` in the model's place, at the level of what was bought in the windows.
+
+    Raises:
+        NoCrossSell: as in `learnt`.
+    """
+    _check(lessons)
+    sell, all_names = workspace.cross_sell, names(workspace)
+    rule = OfferModel(all_names, all_names, sell.horizon, sell.level, None, rule=name)
+    return _with_rates(rule.calibrated(*_stacked(lessons)), lessons)
+
+
+def _stacked(lessons: Sequence[Lesson]) -> tuple[NDArray[np.float32], Floats]:
+    return np.concatenate([each.pairs.rows for each in lessons]), np.concatenate([each.bought for each in lessons])
+
+
+def _with_rates(model: OfferModel, lessons: Sequence[Lesson]) -> OfferModel:
+    return replace(model, newcomer_rate=_newcomer_rate(lessons), launch_rate=_launch_rate(lessons))
+
+
+def _check(lessons: Sequence[Lesson]) -> None:
     items = {item for each in lessons for item in each.pairs.items}
-    return len(items) >= MIN_ITEMS and sum(each.n_bought for each in lessons) >= MIN_BOUGHT
+    if len(items) < MIN_ITEMS or sum(each.n_bought for each in lessons) < MIN_BOUGHT:
+        raise NoCrossSell(f"fewer than two items, or fewer than {MIN_BOUGHT} purchases of them, in the closed windows")
 
 
 def _newcomer_rate(lessons: Sequence[Lesson]) -> float:
@@ -185,7 +208,7 @@ def lesson(
         ValueError: the window had not closed by `known_by`.
     """
     shelf = Shelf.at(workspace, cutoff)
-    customers = retrieval.rows_at(workspace, cutoff)
+    customers = datasets.teaching(workspace, retrieval.rows_at(workspace, cutoff))
     active = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window]
     most = min(most_customers or len(active), most_pairs // max(shelf.pairs_each, 1))
     pairs = shelf.pairs(_sampled(active, most))
@@ -233,10 +256,6 @@ def _sampled(customers: pd.DataFrame, most: int) -> pd.DataFrame:
 
 def judged(model: OfferModel, against: Lesson, workspace: Workspace) -> Backtest:
     """Beside the naive rule: what the customer bought most often in a year, ties by recency, then what is popular."""
-    rows, all_names = against.pairs.rows, names(workspace)
-    column = {name: np.nan_to_num(rows[:, all_names.index(name)]) for name in (
-        "item_n_purchases_365d", "item_days_since_last", "item_buyers_365d")}  # fmt: skip
-    owned = against.pairs.owned
-    recency = np.where(owned, 1 / (1 + column["item_days_since_last"]), 0.0)
-    naive = column["item_n_purchases_365d"] + 0.5 * recency + 1e-3 * column["item_buyers_365d"]
+    rows, owned = against.pairs.rows, against.pairs.owned
+    naive = personal_frequency(rows, names(workspace))
     return Backtest(against.pairs.keys, against.bought, model.probability(rows), naive, owned, against.missed)

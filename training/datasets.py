@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features import retrieval, snapshot
+from perennial.consents import said_of_profiling
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
@@ -33,6 +34,10 @@ HORIZONS = 2
 
 HISTORIES = 20_000
 """Customers, at most, whose histories a cutoff's history model is fitted on: it has no more than eight parameters."""
+
+
+class TooFewReturned(CheckFailed):
+    """No purchase-history model is determined, and so no model of ours; a rule by closed windows still is."""
 
 
 @dataclass(frozen=True)
@@ -173,11 +178,14 @@ def load(
     """Everything that churn and lifetime value learn from at `as_of`; the snapshots must be there.
 
     `closed` are the cutoffs to load, those of `cutoffs` if absent; of more than `most` customers, `training.customers`
-    if absent, a sample chosen by a hash of the id: the same ones at every cutoff.
+    if absent, a sample chosen by a hash of the id: the same ones at every cutoff. Who refuses profiling is not there.
+
+    Raises:
+        CheckFailed: everybody refuses.
     """
     closed = cutoffs(workspace, as_of) if closed is None else closed
     share = share_of(workspace, as_of, most or workspace.training.customers)
-    rows = retrieval.customer_rows(store, workspace, [*closed, as_of], share)
+    rows = teaching(workspace, retrieval.customer_rows(store, workspace, [*closed, as_of], share))
     packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
     used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
     coded = tuple(f"attribute_{name}" for name in snapshot.attribute_codes(workspace)) if workspace.attributes else ()
@@ -187,10 +195,19 @@ def load(
     sold = labels.shop_days(workspace, known_by=as_of)
     happened["as_of"] = pd.to_datetime(happened["as_of"])
     groups = dict(list(rows.groupby("as_of", sort=True)))
+    if pd.Timestamp(as_of) not in groups:
+        raise CheckFailed(f"everybody known at {as_of} refuses profiling: there is nobody to learn from")
+    closed = [day for day in closed if pd.Timestamp(day) in groups]
     histories = share_of(workspace, as_of, HISTORIES)
     *found, current = (_cutoff(inputs, day, groups[pd.Timestamp(day)], sold, histories) for day in [*closed, as_of])
     labelled = (_labelled(inputs, short, one, happened[happened["as_of"] == pd.Timestamp(one.as_of)]) for one in found)
     return Dataset(inputs, tuple(labelled), current, short)
+
+
+def teaching(workspace: Workspace, customers: pd.DataFrame) -> pd.DataFrame:
+    """Those rows of customer features whose customer does not refuse profiling, by all that is known today."""
+    said = customers["customer_id"].map(said_of_profiling(workspace.home_path))
+    return customers[said.eq(True) | (said.isna() & customers["profiling_consent"].ne(0))].reset_index(drop=True)
 
 
 def share_of(workspace: Workspace, as_of: date, customers: int) -> float:

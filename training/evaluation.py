@@ -13,9 +13,11 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import backtest, churn, datasets, labels, lifetime_value, offer_backtest, plots
 from training.backtest import Judged
+from training.choice import OURS_ANSWERS, Choice, chosen, no_skill
 from training.datasets import Dataset
 from training.grade import Grade, Outcomes, graded
 from training.models.churn_model import ChurnModel
+from training.models.rule import BASE_RATE
 from training.models.value_model import ValueModel
 from training.offer_backtest import JudgedOffers
 from training.scoreboard import Scoreboard, scoreboard
@@ -25,13 +27,17 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of one kind of model; `board` is null, and `judged` empty, where no cutoff could be judged."""
+    """Of one kind of model; `board` is null, and `judged` empty, where no cutoff could be judged.
+
+    Figures, grade and pictures are of the contender that answers, by `choice`.
+    """
 
     kind: str
     horizon: int
     judged: tuple[Judged | JudgedOffers, ...]
     board: Scoreboard | None
     grade: Grade
+    choice: Choice = OURS_ANSWERS
 
     def figures(self) -> dict[str, float]:
         """By metric: ours (`Scoreboard.recorded`); `naive_` and `btyd_` the best of either kind, means over the
@@ -53,24 +59,31 @@ class Evaluation:
 
 
 def of_churn(
-    model: ChurnModel, data: Dataset, workspace: Workspace, dates: Sequence[date], seed: int | None = None,
+    model: ChurnModel | None, data: Dataset, workspace: Workspace, dates: Sequence[date], seed: int | None = None,
     progress: Progress = lambda _: None,
 ) -> Evaluation:  # fmt: skip
-    """Judged at `dates`; `model` is the one for `data.current`, whose grade it is. With a seed, with intervals."""
+    """Judged at `dates`; `model` is our full one for `data.current`, null where only rules can be learnt.
+
+    With a seed, with intervals.
+    """
     judged = backtest.judge_churn(data, workspace, dates, progress)
-    simpler = _shortage(data, workspace, "churned") if model.booster is None else ""
-    return _evaluation("churn", workspace.churn.horizon, judged, seed, simpler, _doubt(data, workspace))
+    choice = _chosen("churn", judged, workspace, model is not None)
+    histories = model is not None and model.booster is None and choice.name == backtest.OURS
+    simpler = _shortage(data, workspace, "churned") if histories else ""
+    return _evaluation("churn", workspace.churn.horizon, judged, seed, simpler, _doubt(data, workspace), choice)
 
 
 def of_value(
-    model: ValueModel, data: Dataset, workspace: Workspace, dates: Sequence[date], seed: int | None = None,
+    model: ValueModel | None, data: Dataset, workspace: Workspace, dates: Sequence[date], seed: int | None = None,
     progress: Progress = lambda _: None,
 ) -> Evaluation:  # fmt: skip
     """As `of_churn`."""
     judged = backtest.judge_value(data, workspace, dates, progress)
-    simpler = _shortage(data, workspace, "value") if not model.boosters else ""
+    choice = _chosen("lifetime_value", judged, workspace, model is not None)
+    histories = model is not None and not model.boosters and choice.name == backtest.OURS
+    simpler = _shortage(data, workspace, "value") if histories else ""
     return _evaluation(
-        "lifetime_value", workspace.lifetime_value.horizon, judged, seed, simpler, _doubt(data, workspace)
+        "lifetime_value", workspace.lifetime_value.horizon, judged, seed, simpler, _doubt(data, workspace), choice
     )
 
 
@@ -80,7 +93,17 @@ def of_offers(
 ) -> Evaluation:  # fmt: skip
     """Offers judged at `dates`, learnt from the cutoffs beside each."""
     judged = offer_backtest.judge_offers(workspace, as_of, dates, progress)
-    return _evaluation("cross_sell", workspace.cross_sell.horizon, judged, seed)
+    choice = _chosen("cross_sell", judged, workspace, True)
+    return _evaluation("cross_sell", workspace.cross_sell.horizon, judged, seed, choice=choice)
+
+
+def _chosen(
+    kind: str, judged: Sequence[Judged] | Sequence[JudgedOffers], workspace: Workspace, is_learnt: bool
+) -> Choice:
+    """Without a judged cutoff ours, where it could be learnt."""
+    if judged:
+        return chosen(kind, judged, workspace.training.seed)
+    return OURS_ANSWERS if is_learnt else Choice(BASE_RATE, f"the {BASE_RATE} answers: too few customers came back")
 
 
 def _evaluation(
@@ -90,15 +113,22 @@ def _evaluation(
     seed: int | None,
     simpler: str = "",
     doubt: str = "",
+    choice: Choice | None = None,
 ) -> Evaluation:
+    """As judged by the choice, or, without one, by the answers that come first."""
+    judged = [cutoff.answered_by(choice.name) for cutoff in judged] if choice else judged
     board = scoreboard(judged, seed) if judged else None
-    outcomes = Outcomes.of([cutoff.actual for cutoff in judged])
-    return Evaluation(kind, horizon, tuple(judged), board, graded(kind, board, outcomes, simpler, doubt))
+    choice = choice or OURS_ANSWERS
+    found = graded(kind, board, Outcomes.of([cutoff.actual for cutoff in judged]), simpler, doubt)
+    found = Grade("none" if choice.no_skill else found.letter, "; ".join(filter(None, (
+        choice.no_skill or found.reason, choice.reason, choice.withheld))))  # fmt: skip
+    return Evaluation(kind, horizon, tuple(judged), board, found, choice)
 
 
 def grade(kind: str, judged: Sequence[Judged | JudgedOffers]) -> Grade:
-    """By these judged cutoffs alone."""
-    return _evaluation(kind, 0, judged, None).grade
+    """By these judged cutoffs alone, of the answers that come first."""
+    without = no_skill(kind, judged, 0)
+    return Grade("none", without) if without else _evaluation(kind, 0, judged, None).grade
 
 
 def refused(kind: str, horizon: int, problem: CheckFailed) -> Evaluation:

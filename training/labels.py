@@ -8,14 +8,17 @@ from datetime import date, timedelta
 import duckdb
 import pandas as pd
 
-from perennial import storage
+from perennial import consents, storage
 from perennial.settings import Workspace
 from perennial.windows import outcome_window
 
 
 def purchase_days(workspace: Workspace, known_by: date) -> tuple[date, date] | None:
-    """The first and the last day with a purchase known by then; none where there is no purchase at all."""
-    query = f"SELECT min(day), max(day) FROM {_known('transactions', workspace, known_by)} WHERE amount >= 0"
+    """The first and the last day with a purchase known by then; none where there is no purchase at all.
+
+    Of whom may teach: who refuses profiling does not count.
+    """
+    query = f"SELECT min(day), max(day) FROM {_teaching(workspace, known_by)} WHERE amount >= 0"
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         first, last = connection.execute(query).fetchall()[0]
     return None if first is None else (first, last)
@@ -32,7 +35,7 @@ def recorded_until(workspace: Workspace, as_of: date) -> date:
     query = f"""
         SELECT max(day), max(day - before) FROM (
             SELECT day, coalesce(lag(day) OVER (ORDER BY day), day - 1) AS before
-            FROM (SELECT DISTINCT day FROM {_known("transactions", workspace, as_of)} WHERE amount >= 0))"""
+            FROM (SELECT DISTINCT day FROM {_teaching(workspace, as_of)} WHERE amount >= 0))"""
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         last, longest = connection.execute(query).fetchall()[0]
     return as_of if last is None else min(as_of, last + timedelta(days=longest))
@@ -77,7 +80,7 @@ def outcomes(
 
 
 def shop_days(workspace: Workspace, known_by: date) -> pd.DataFrame:
-    """What the whole shop sold: one row per (day, known_day), sorted by day.
+    """What the whole shop sold to who does not refuse profiling: one row per (day, known_day), sorted by day.
 
     Columns: day, known_day, `value` (net of returns, of what `lifetime_value.measure` says), `n_purchases` (customers
     who bought that day).
@@ -86,7 +89,8 @@ def shop_days(workspace: Workspace, known_by: date) -> pd.DataFrame:
         return connection.execute(f"""
             SELECT day, known_day, sum(worth) AS value,
                    count(DISTINCT customer_id) FILTER (amount >= 0)::DOUBLE AS n_purchases
-            FROM {_worth(workspace, known_by)} GROUP BY ALL ORDER BY day""").df()
+            FROM {_worth(workspace, known_by)} WHERE {consents.may_teach(workspace)}
+            GROUP BY ALL ORDER BY day""").df()
 
 
 def _worth(workspace: Workspace, known_by: date) -> str:
@@ -107,7 +111,8 @@ def _worth(workspace: Workspace, known_by: date) -> str:
             f"(SELECT lines.*, coalesce(cost, unit_cost * quantity) AS known_cost FROM {lines} AS lines"
             f" LEFT JOIN (SELECT product_id, unit_cost FROM {products}) USING (product_id))"
         )
-    query = f"SELECT sum(known_cost) / sum(amount) FROM {priced} WHERE known_cost IS NOT NULL"
+    teaching = f"known_cost IS NOT NULL AND {consents.may_teach(workspace)}"
+    query = f"SELECT sum(known_cost) / sum(amount) FROM {priced} WHERE {teaching}"
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         share = connection.execute(query).fetchall()[0][0]
     if share is None:
@@ -189,6 +194,11 @@ def items_bought(workspace: Workspace, as_of_dates: Sequence[date], known_by: da
 
 def _known(table: str, workspace: Workspace, known_by: date) -> str:
     return f"(SELECT * FROM {storage.rows_of(workspace.home_path, table)} WHERE known_day < DATE '{known_by}')"
+
+
+def _teaching(workspace: Workspace, known_by: date) -> str:
+    """SQL: the transactions known by then, but none of who refuses profiling."""
+    return f"(SELECT * FROM {_known('transactions', workspace, known_by)} WHERE {consents.may_teach(workspace)})"
 
 
 def _register(connection: duckdb.DuckDBPyConnection, as_of_dates: Sequence[date]) -> None:

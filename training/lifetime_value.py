@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perennial.settings import Workspace
-from perennial.storage import CheckFailed
 from training import datasets
-from training.datasets import Cutoff, Dataset
+from training.datasets import Cutoff, Dataset, TooFewReturned
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 from training.models.customer_model import Inputs, predicted
+from training.models.rule import BASE_RATE, Rule
 from training.models.value_model import MONTH, OBJECTIVES, Curve, Shown, Spread, ValueModel, fit_boosters
 from training.season import YEAR, ClosedWindow, ShopDays, recent_level, seasonal_level
 
@@ -30,6 +30,9 @@ Floats = NDArray[np.floating]
 MIN_BUYERS = 100
 """Who spent something in the labelled windows; with fewer there is nothing for a booster to learn."""
 _DRAWN_CUSTOMERS = 20_000
+
+HISTORIES = "purchase histories alone"
+PACE = "last year's rate"
 
 
 @dataclass(frozen=True)
@@ -103,16 +106,82 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
 
 def _history_only(data: Dataset, workspace: Workspace, current: Cutoff) -> ValueModel:
     if current.history_model is None:
-        raise CheckFailed(
+        raise TooFewReturned(
             f"lifetime value cannot be learnt at {current.as_of}: too few customers came back for a second purchase"
             f" (at least {MINIMUM_REPEAT_BUYERS} are needed); collect a longer history"
         )
+    return _plain(data, workspace, current)
+
+
+def _plain(data: Dataset, workspace: Workspace, current: Cutoff) -> ValueModel:
     value = workspace.lifetime_value
-    spent = float(np.nansum(data.inputs.column(current.vectors, "spend")))
-    worth = float(current.shop_value.sold.sum()) / spent if value.measure == "margin" and spent > 0 else 1.0
     return ValueModel(
-        data.inputs, current.history_model, value.horizon, value.discount_rate, value.horizon, {}, worth=worth
-    )
+        data.inputs, current.history_model, value.horizon, value.discount_rate, value.horizon, {},
+        worth=_worth(data, workspace, current),
+    )  # fmt: skip
+
+
+def _worth(data: Dataset, workspace: Workspace, cutoff: Cutoff) -> float:
+    """Of a unit of spend, by what the shop sold until then."""
+    spent = float(np.nansum(data.inputs.column(cutoff.vectors, "spend")))
+    by_margin = workspace.lifetime_value.measure == "margin" and spent > 0
+    return float(cutoff.shop_value.sold.sum()) / spent if by_margin else 1.0
+
+
+def simpler(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> dict[str, ValueModel]:
+    """The simpler models for `current`, by name: purchase histories alone, and rules; each with bounds by what
+    followed the closed cutoffs. The rules need one."""
+    found = {}
+    whole = data.taught.lifetime_value.horizon == workspace.lifetime_value.horizon
+    if closed:
+        for name, rules in _rules(data, workspace, closed[-1], current).items():
+            then = [(cutoff, _ruled(data, workspace, cutoff, rules)) for cutoff in closed]
+            found[name] = _bounded(_ruled(data, workspace, current, rules), then, current, workspace)
+    if current.history_model is not None:
+        then = [(cutoff, _plain(data, workspace, cutoff)) for cutoff in closed if cutoff.history_model is not None]
+        found[HISTORIES] = _bounded(_plain(data, workspace, current), then if whole else [], current, workspace)
+    return found
+
+
+def _ruled(data: Dataset, workspace: Workspace, cutoff: Cutoff, rules: dict[str, Rule]) -> ValueModel:
+    return replace(_plain(data, workspace, cutoff), taught_horizon=data.taught.lifetime_value.horizon, rules=rules)
+
+
+def pace(data: Dataset, workspace: Workspace, current: Cutoff) -> dict[str, Rule]:
+    """Everyone goes on at the daily rate of the last 365 days; known without any closed window."""
+    days, worth = data.taught.lifetime_value.horizon, _worth(data, workspace, current)
+    return {
+        "value": Rule(PACE, "spend_365d", (float(YEAR),), (days * worth,)),
+        "purchases": Rule(PACE, "n_purchases_365d", (float(YEAR),), (float(days),)),
+    }
+
+
+def _rules(data: Dataset, workspace: Workspace, latest: Cutoff, current: Cutoff) -> dict[str, dict[str, Rule]]:
+    """Last year's pace, and the means of who had bought by the latest closed cutoff, over the window after it."""
+    bought = ~np.isnan(data.inputs.column(latest.vectors, "T"))
+    means = {
+        name: Rule.for_everybody(float(column[bought].mean()))
+        for name, column in (("value", latest.value), ("purchases", latest.n_purchases))
+    } if bought.any() else {}  # fmt: skip
+    return {PACE: pace(data, workspace, current)} | ({BASE_RATE: means} if means else {})
+
+
+def _bounded(
+    model: ValueModel, then: Sequence[tuple[Cutoff, ValueModel]], current: Cutoff, workspace: Workspace
+) -> ValueModel:
+    """With the spread of what followed earlier cutoffs about what the same kind of model said there; without any, the
+    scatter that the history model implies."""
+    if not then:
+        return replace(
+            model, spread=_drawn_spread(model, current, workspace, np.random.default_rng(workspace.training.seed))
+        )
+    bought = [~np.isnan(one.inputs.column(cutoff.vectors, "T")) for cutoff, one in then]
+    said = [
+        one.value(cutoff.vectors[rows], one.taught_horizon) for (cutoff, one), rows in zip(then, bought, strict=True)
+    ]
+    actual = [cutoff.value[rows] for (cutoff, _), rows in zip(then, bought, strict=True)]
+    interval = workspace.lifetime_value.interval
+    return replace(model, spread=Spread.of(np.concatenate(said), np.concatenate(actual), interval))
 
 
 def _boosters(
@@ -176,6 +245,7 @@ def _drawn_spread(model: ValueModel, cutoff: Cutoff, workspace: Workspace, rng: 
 
     Its draws are moved, customer by customer, from the value that it expects to the model's.
     """
+    assert model.history_model is not None
     bought = np.flatnonzero(~np.isnan(model.inputs.column(cutoff.vectors, "T")))
     drawn = rng.choice(bought, min(len(bought), _DRAWN_CUSTOMERS), replace=False)
     vectors = cutoff.vectors[drawn]

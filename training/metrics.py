@@ -35,6 +35,24 @@ def ngini(actual: ArrayLike, predicted: ArrayLike) -> float:
     return _concentration(_ranked(actual_, predicted_).actual) / _concentration(np.sort(actual_))
 
 
+def ngini_of_draws(actual: ArrayLike, predicted: ArrayLike, times: NDArray[np.floating]) -> Floats:
+    """`ngini` of many resamples at once: a row of `times` says how often each customer is in one."""
+    actual_, predicted_ = _columns(actual, predicted)
+    ideal = _concentrations(actual_, actual_, times)
+    found = np.full(len(times), math.nan)
+    return np.divide(_concentrations(actual_, predicted_, times), ideal, out=found, where=ideal > 0)
+
+
+def _concentrations(actual: Floats, predicted: Floats, times: NDArray[np.floating]) -> Floats:
+    """`_concentration` of `actual` ranked by `predicted`, for each row of `times`; equal predictions share a rank."""
+    order = np.argsort(predicted, kind="stable")
+    starts = np.flatnonzero(np.diff(predicted[order], prepend=np.nan) != 0)
+    count = np.add.reduceat(times[:, order], starts, axis=1)
+    total = np.add.reduceat(times[:, order] * actual[order], starts, axis=1)
+    middle = 2 * np.cumsum(count, axis=1) - count - count.sum(axis=1, keepdims=True)
+    return np.asarray((total * middle).sum(axis=1))
+
+
 def decile_wape(actual: ArrayLike, predicted: ArrayLike) -> float:
     """`dec_wape`: sum over prediction deciles of |mean predicted - mean actual| over the sum of their mean actual."""
     deciles = decile_table(actual, predicted)

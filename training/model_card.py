@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
@@ -56,7 +57,8 @@ class Driver:
 
 @dataclass(frozen=True)
 class Card:
-    """`question` and `made_by` are settings; `figures` by cutoff, `segments` means over them, both by metric."""
+    """`question` and `made_by` are settings; `answers_by` names the contender that answers; `figures` by cutoff,
+    `segments` means over them, both by metric."""
 
     model: str
     as_of: date
@@ -72,6 +74,7 @@ class Card:
     limits: Sequence[str]
     drivers: Sequence[Driver]
     consent: str
+    answers_by: str
 
     @cached_property
     def page(self) -> str:
@@ -90,7 +93,7 @@ class Card:
 
 def card(
     workspace: Workspace, model: Model, found: Evaluation, as_of: date, learnt_from: Sequence[date], data: str,
-    current: Dataset | None, remarks: Sequence[str],
+    current: Dataset | None, remarks: Sequence[str], answers_by: str,
 ) -> Card:  # fmt: skip
     """`current` holds the customers whose answers are taken apart; of offers, which have none, the trees are asked."""
     settings = getattr(workspace, found.kind).model_dump(mode="json")
@@ -107,7 +110,7 @@ def card(
     return Card(
         model_name(workspace, found.kind), as_of, workspace.currency, found, _rows(workspace), data, settings, made_by,
         learnt_from, figures, segments, (f"Grade {found.grade.letter}: {found.grade.reason}.", *_told(remarks),
-        *_LIMITS[found.kind]), _drivers(workspace, model, current), _consent(workspace, as_of),
+        *_LIMITS[found.kind]), _drivers(workspace, model, current), _consent(workspace, as_of), answers_by,
     )  # fmt: skip
 
 
@@ -126,6 +129,8 @@ def _rows(workspace: Workspace) -> dict[str, int]:
 def _drivers(workspace: Workspace, model: Model, current: Dataset | None) -> list[Driver]:
     """By mean absolute SHAP value over a sample of customers or, of offers, by the gain of the trees' splits."""
     if isinstance(model, OfferModel):
+        if model.booster is None:
+            return []
         names, weights = model.used, model.booster.feature_importance("gain")
     else:
         assert current is not None
@@ -154,7 +159,7 @@ def _consent(workspace: Workspace, as_of: date) -> str:
     refused = int((granted == 0).sum())
     return (
         f"{len(granted) - refused:,} of {len(granted):,} customers known consented to profiling. The {refused:,} who"
-        " did not, or of whom it is not recorded, are never scored; what they bought is among the rows learnt from."
+        " did not, or of whom it is not recorded, are never scored, and nothing is learnt from what they bought."
         " Consents are not shown to the model, nor are contacts by the marketer."
     )
 
@@ -166,6 +171,7 @@ def as_html(card: Card) -> str:
         ["asked", ", ".join(f"{name} {value}" for name, value in card.question.items())],
         ["learnt from", ", ".join(map(str, card.learnt_from)) or "purchase histories alone"],
         ["judged at", ", ".join(card.figures) or "no earlier date"],
+        ["answers by", card.answers_by],
         ["made by", _made_by(card.made_by)],
         ["data", card.fingerprint],
     ]
@@ -177,7 +183,7 @@ def as_html(card: Card) -> str:
         backtest_page.section(card.found, card.currency) if card.found.judged else "",
         _figures("Figures by cutoff", card.figures) + _figures("Figures by segment", card.segments),
         f"<section><h2>Limits</h2>{_list(card.limits)}</section>",
-        f"<section><h2>What drives it</h2>{_driver_table(card.drivers)}</section>",
+        f"<section><h2>What drives it</h2>{_driver_table(card.drivers, card.answers_by)}</section>",
         f"<section><h2>Consent</h2><p>{escape(card.consent)}</p></section>",
     ]
     return backtest_page.page(f"{card.model}, {card.as_of}", body, "<code>perennial train</code>")
@@ -194,7 +200,7 @@ def _figures(title: str, figures: Mapping[str, Mapping[str, float]]) -> str:
     if not figures:
         return ""
     names = [*next(iter(figures.values()))]
-    rows = [[row, *(f"{values[name]:.3f}" for name in names)] for row, values in figures.items()]
+    rows = [[row, *(f"{values.get(name, math.nan):.3f}" for name in names)] for row, values in figures.items()]
     return f"<section><h2>{title}</h2>{backtest_page.table(['', *names], rows)}</section>"
 
 
@@ -202,8 +208,8 @@ def _list(sentences: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
 
 
-def _driver_table(drivers: Sequence[Driver]) -> str:
+def _driver_table(drivers: Sequence[Driver], answers_by: str) -> str:
     if not drivers:
-        return "<p>No booster: the answers come from purchase histories alone.</p>"
+        return f"<p>No booster: the answers come from {escape(answers_by)}.</p>"
     rows = [[driver.feature, driver.meaning, f"{driver.share:.1%}"] for driver in drivers]
     return backtest_page.table(["feature", "what it is", "share"], rows)

@@ -18,11 +18,13 @@ from perennial.storage import CheckFailed
 from perennial.windows import days_after
 from training import backtest, cross_sell, metrics
 from training.models.customer_model import Inputs
+from training.models.offer_model import FREQUENCY
 from training.peers import Answer
 
 Floats = NDArray[np.floating]
 
-NAIVE = "personal frequency"
+NAIVE = FREQUENCY
+CHANCE = "random order"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,12 @@ class JudgedOffers:
         """Without segments yet; they need the customers' features."""
         bought = pd.concat([found.keys[found.bought > 0], found.missed])
         buyers = pd.Index(bought["customer_id"].unique()).sort_values()
-        answers = (Answer(backtest.OURS, "ours", found.predicted), Answer(NAIVE, "naive", found.naive, False))
+        answers = (
+            Answer(backtest.OURS, "ours", found.predicted, may_answer=True),
+            *(Answer(name, "naive", said, may_answer=True) for name, said in found.simpler.items()),
+            *([] if found.simpler else [Answer(NAIVE, "naive", found.naive, is_level=False)]),
+            Answer(CHANCE, "naive", np.random.default_rng(0).random(len(found.bought)), is_level=False),
+        )
         by_customer = {answer.name: _by_customer(found, answer.predicted, buyers, k) for answer in answers}
         ids = buyers.to_numpy(dtype=object)
         return cls(as_of, tuple(learnt_from), ids, found.bought, answers, {}, by_customer)
@@ -62,6 +69,10 @@ class JudgedOffers:
         segments = {name: rows[places] for name, rows in self.segments.items()}
         ids = self.customer_ids[places]
         return replace(self, customer_ids=ids, segments=segments, by_customer=by_customer)
+
+    def answered_by(self, name: str) -> JudgedOffers:
+        """As `Judged.answered_by`."""
+        return replace(self, answers=backtest.led_by(self.answers, name))
 
     def figures(self, answer: Answer, at: NDArray[np.int64], among: Iterable[str] | None = None) -> dict[str, float]:
         """Means over the customers at `at`; over all pairs, ours also has `auc`, `ece` and `relative_ece`."""

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.settings import Workspace
+from training.churn import NEVER
 from training.datasets import Cutoff
-from training.metrics import decile_table
 from training.models.bg_nbd import BGNBD, NotIdentified
 from training.models.customer_model import Inputs
 from training.models.gamma_gamma import GammaGamma
 from training.models.pareto_nbd import ParetoNBD
+from training.models.rule import Rule
+from training.models.value_model import Forecast
 
 Floats = NDArray[np.floating]
 
-_NEVER = 1e6  # days of silence of who never bought
+
+Kind = Literal["ours", "naive", "btyd", "aside"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one contender says of every row; `is_level` where it is a probability or money, not just an order."""
+    """What one contender says of every row; `is_level` where it is a probability or money, not just an order.
+
+    kind: `ours` is the one that answers; `aside` are no rivals to be graded by: our full model and our history model
+    where another one answers, and one answer for everybody, whose tenths are right whenever its total is. may_answer:
+    whether it is a candidate (`choice`), as which a value has its `forecast`, bounds and all.
+    """
 
     name: str
-    kind: Literal["ours", "naive", "btyd"]
+    kind: Kind
     predicted: Floats
     is_level: bool = True
+    may_answer: bool = False
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Histories:
             "Pareto/NBD": lambda: ParetoNBD.fit(*columns),
         }
         fitted = {name: model for name, fit in fits.items() if (model := _identified(fit)) is not None}
-        spend = _identified(lambda: GammaGamma.fit(x[repeat], z[repeat]))
+        spend = _identified(lambda: GammaGamma.fit(x[repeat], z[repeat])) if repeat.any() else None
         return cls(inputs, fitted, spend, tuple(name for name in fits if name not in fitted))
 
     def churn(self, vectors: NDArray[np.float32], horizon: int, gap: int) -> list[Answer]:
@@ -94,26 +103,12 @@ def _identified(fit: Callable[[], _Model]) -> _Model | None:
         return None
 
 
-def naive_churn(inputs: Inputs, vectors: NDArray[np.float32], seen: Sequence[Cutoff]) -> list[Answer]:
-    """Who has been silent longest leaves; and with a level, the rate at which the equally silent left last time.
-
-    The rates are those of tenths of the customers of the latest window that had closed, made to rise with silence.
-    """
-    silence = _silence(inputs, vectors)
-    answers = [Answer("silence", "naive", silence, is_level=False)]
-    known = ~np.isnan(seen[-1].churned) if seen else np.zeros(0, dtype=bool)
-    if known.sum() >= 10:
-        tenths = decile_table(seen[-1].churned[known], _silence(inputs, seen[-1].vectors[known]))
-        rates = np.interp(silence, tenths.predicted, np.maximum.accumulate(tenths.actual))
-        answers.append(Answer("silence, at last window's rates", "naive", rates))
-    return answers
+def silence(inputs: Inputs, vectors: NDArray[np.float32]) -> Answer:
+    """Who has been silent longest leaves: an order without a level."""
+    days = np.nan_to_num(inputs.column(vectors, "days_since_last_purchase"), nan=NEVER)
+    return Answer("silence", "naive", days, is_level=False)
 
 
-def _silence(inputs: Inputs, vectors: NDArray[np.float32]) -> Floats:
-    return np.nan_to_num(inputs.column(vectors, "days_since_last_purchase"), nan=_NEVER)
-
-
-def naive_value(inputs: Inputs, vectors: NDArray[np.float32], workspace: Workspace) -> list[Answer]:
+def pace(inputs: Inputs, vectors: NDArray[np.float32], rule: Rule) -> Answer:
     """Everyone goes on at the daily rate of the last 365 days."""
-    rate = np.nan_to_num(inputs.column(vectors, "spend_365d")) / 365
-    return [Answer("last year's rate", "naive", rate * workspace.lifetime_value.horizon)]
+    return Answer(rule.name, "naive", rule(inputs, vectors))

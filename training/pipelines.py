@@ -91,16 +91,19 @@ def train(
     return versions
 
 
-def fit(store: FeatureStore, workspace: Workspace, kind: str, as_of: date) -> ChurnModel | ValueModel | OfferModel:
-    """The model alone, neither judged nor recorded.
+def fit(store: FeatureStore, workspace: Workspace, kind: str, as_of: date, contender: str = backtest.OURS) -> _Model:
+    """The model of a contender alone, neither judged nor recorded.
 
     Raises:
         CheckFailed: it cannot be learnt.
     """
     kind = as_kind(kind)
     if kind == "cross_sell":
-        return cross_sell.train(workspace, as_of)
+        return cross_sell.train(workspace, as_of, None if contender == backtest.OURS else contender)
     data = datasets.load(store, workspace, as_of)
+    if contender != backtest.OURS:
+        simpler = (churn if kind == "churn" else lifetime_value).simpler
+        return simpler(data, workspace, data.closed, data.current)[contender]
     if kind == "churn":
         return churn.train(data, workspace)
     return lifetime_value.fit(data, workspace, data.closed, data.current)
@@ -121,8 +124,11 @@ def _train_churn(
     store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset, reported: _Reported
 ) -> _Trained:
     data = dataset()
-    model = churn.train(data, workspace)
-    found = evaluation.of_churn(model, *_to_judge(workspace, data, reported))
+    simpler = churn.simpler(data, workspace, data.closed, data.current)
+    ours = backtest.learnt(lambda: churn.train(data, workspace), simpler)
+    found = evaluation.of_churn(ours, *_to_judge(workspace, data, reported))
+    model = simpler.get(found.choice.name, ours)
+    assert model is not None
     return model, _training(workspace, model, found, as_of, _dates(data), data)
 
 
@@ -130,8 +136,11 @@ def _train_lifetime_value(
     store: FeatureStore, workspace: Workspace, as_of: date, dataset: _Dataset, reported: _Reported
 ) -> _Trained:
     data = dataset()
-    model = lifetime_value.fit(data, workspace, data.closed, data.current)
-    found = evaluation.of_value(model, *_to_judge(workspace, data, reported))
+    simpler = lifetime_value.simpler(data, workspace, data.closed, data.current)
+    ours = backtest.learnt(lambda: lifetime_value.fit(data, workspace, data.closed, data.current), simpler)
+    found = evaluation.of_value(ours, *_to_judge(workspace, data, reported))
+    model = simpler.get(found.choice.name, ours)
+    assert model is not None
     return model, _training(workspace, model, found, as_of, _dates(data), data)
 
 
@@ -144,7 +153,20 @@ def _train_cross_sell(
     dates = offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs, among=closed)
     dates = {day: learnt_from for day, learnt_from in dates.items() if reported is None or day in reported}
     found = evaluation.of_offers(workspace, as_of, dates)
+    if found.choice.name != backtest.OURS:
+        model = cross_sell.train(workspace, as_of, found.choice.name)
     return model, _training(workspace, model, found, as_of, closed)
+
+
+def answers_by(model: _Model) -> str:
+    """The plain name of what a model answers by."""
+    if isinstance(model, OfferModel):
+        return model.rule or backtest.OURS
+    if isinstance(model, ValueModel):
+        rule, boosters = model.rules.get("value"), bool(model.boosters)
+    else:
+        rule, boosters = model.rule, model.booster is not None
+    return rule.name if rule else backtest.OURS if boosters else churn.HISTORIES
 
 
 def _dates(data: datasets.Dataset) -> list[date]:
@@ -168,12 +190,15 @@ def _training(
 ) -> tracking.Training:  # fmt: skip
     """What to record; `data` are the customers learnt from, null for offers."""
     names = model.names if isinstance(model, OfferModel) else model.inputs.packed
-    remarks = model.remarks if isinstance(model, ChurnModel) else ()
+    choice = found.choice
+    own = model.remarks if isinstance(model, ChurnModel) else ()
+    remarks = (*filter(None, (choice.reason, choice.no_skill, choice.withheld)), *own)
     fingerprint = snapshot.fingerprint(workspace)
     return tracking.Training(
         found.kind, as_of, closed, snapshot.features_hash(names), fingerprint, found.figures(),
         lambda folder: found.draw(folder, workspace.currency), found.grade, remarks, found.judged,
-        card(workspace, model, found, as_of, closed, fingerprint, data, remarks).write,
+        card(workspace, model, found, as_of, closed, fingerprint, data, own, answers_by(model)).write,
+        choice, answers_by(model),
     )  # fmt: skip
 
 

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from features import retrieval, snapshot
 from features.candidates import Shelf
+from perennial import consents
 from perennial.registry import model_folder
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import pipelines, tracking
+from training.backtest import OURS
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import read_model
 from training.models.offer_model import OfferModel
@@ -50,6 +52,7 @@ class Recorded:
     libraries: Mapping[str, str]
     data: Mapping[str, list[str]]
     folder: Path
+    contender: str
 
     @classmethod
     def of(cls, tracker: MlflowClient, text: str) -> Recorded:
@@ -76,7 +79,8 @@ class Recorded:
         except FileNotFoundError as problem:
             raise CheckFailed(f"the model of run {run_id} is gone: {problem}") from problem
         as_of, commit = date.fromisoformat(run.data.params["as_of"]), run.data.tags.get("git_commit", "unknown")
-        return cls(run_id, tracking.kind_of(run), as_of, workspace, commit, libraries, data, folder)
+        contender = run.data.params.get("contender", OURS)
+        return cls(run_id, tracking.kind_of(run), as_of, workspace, commit, libraries, data, folder, contender)
 
     def differences(self, given: Workspace | None = None) -> list[str]:
         """What is no longer as it was, a sentence each: commit, settings (of a file, if given), data, libraries."""
@@ -148,9 +152,13 @@ def rebuild(recorded: Recorded, say: Say = lambda _: None) -> Rebuilt:
         raise CheckFailed(f"run {recorded.run_id} cannot be built again: {'; '.join(changed)}")
     with tempfile.TemporaryDirectory() as scratch:
         workspace = recorded.workspace.model_copy(update={"home": scratch, "online": "sqlite", "registry": "sqlite"})
-        (Path(scratch) / "tables").symlink_to(recorded.workspace.home_path / "tables")
+        home = recorded.workspace.home_path
+        for kept in (home / "tables", consents.path(home)):
+            if kept.exists():
+                (Path(scratch) / kept.name).symlink_to(kept)
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, recorded.as_of, [recorded.kind]), say)
-        again = pipelines.fit(retrieval.apply(workspace), workspace, recorded.kind, recorded.as_of)
+        store = retrieval.apply(workspace)
+        again = pipelines.fit(store, workspace, recorded.kind, recorded.as_of, recorded.contender)
         say(f"{recorded.kind} built again")
         return Rebuilt(again, _rows(workspace, again, recorded.as_of))
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import metrics
-from training.peers import Answer
+from training.peers import Answer, Kind
 
 Floats = NDArray[np.floating]
 Better = Literal["high", "low", "zero"]
@@ -63,6 +63,8 @@ class JudgedCutoff(Protocol):
     def learnt_from(self) -> tuple[date, ...]: ...
     @property
     def customer_ids(self) -> NDArray[np.object_]: ...
+    @property
+    def actual(self) -> Floats: ...
     @property
     def answers(self) -> tuple[Answer, ...]: ...
     @property
@@ -140,7 +142,7 @@ class Contender:
     """
 
     name: str
-    kind: Literal["ours", "naive", "btyd"]
+    kind: Kind
     figures: Mapping[str, Spread]
     ahead: Mapping[str, Spread]
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from features import snapshot
 from perennial import registry, settings, source_code
+from perennial.consents import said_of_profiling
 from perennial.registry import DIGESTS, file_digests, model_name
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from training import carried, evidence
-from training.backtest import Judged
+from training.backtest import OURS, Judged
+from training.choice import OURS_ANSWERS, Choice
 from training.datasets import outcome_days
 from training.grade import Grade
 from training.offer_backtest import JudgedOffers
@@ -42,7 +44,8 @@ class Training:
     """What one run records, beside its model: `figures` by name, the grade, `draw` writes plots into a folder.
 
     `remarks` are sentences of the training about itself: a season corrected, a leak let through. `judged` is what
-    the figures are of; `card` writes the model's card into a folder.
+    the figures are of; `card` writes the model's card into a folder. `choice` says which contender was the one to
+    answer, `answers_by` in plain words what the model that it made answers by.
     """
 
     kind: str
@@ -56,9 +59,20 @@ class Training:
     remarks: Sequence[str] = ()
     judged: Sequence[Judged | JudgedOffers] = ()
     card: Callable[[Path], None] = lambda folder: None
+    choice: Choice = OURS_ANSWERS
+    answers_by: str = OURS
 
 
-_LEARNING = ("churn.py", "lifetime_value.py", "cross_sell.py", "datasets.py", "labels.py", "season.py", "models/*.py")
+_LEARNING = (
+    "churn.py",
+    "lifetime_value.py",
+    "cross_sell.py",
+    "datasets.py",
+    "labels.py",
+    "season.py",
+    "choice.py",
+    "models/*.py",
+)
 """The code that a model comes from; the rest of it judges, records and shows."""
 _LIBRARIES = ("python", "duckdb", "ibis-framework", "lightgbm", "numpy", "pandas", "scikit-learn", "scipy")
 
@@ -95,7 +109,8 @@ def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str
         del shaping["cross_sell"][name]
     folders = ("features", "training")
     code = source_code.hashed(path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
-    return hashlib.sha256(json.dumps([kind, str(as_of), data, shaping, code]).encode()).hexdigest()
+    said = sorted(said_of_profiling(workspace.home_path).items())
+    return hashlib.sha256(json.dumps([kind, str(as_of), data, shaping, code, said]).encode()).hexdigest()
 
 
 def registered(tracker: MlflowClient, workspace: Workspace, kind: str, key: str) -> ModelVersion | None:
@@ -111,7 +126,9 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
     name = model_name(workspace, training.kind)
     experiment_id = experiment(workspace.name)
     _close_killed(tracker, experiment_id, key)
-    grade = {"grade": training.grade.letter, "grade_reason": training.grade.reason}
+    withheld = {"withheld": training.choice.withheld} if training.choice.withheld else {}
+    told = {"answers_by": training.answers_by, "contender": training.choice.name} | withheld
+    grade = {"grade": training.grade.letter, "grade_reason": training.grade.reason} | told
     title = f"{training.kind} {training.as_of}"
     with (
         mlflow.start_run(experiment_id=experiment_id, run_name=title, tags={"training_key": key}) as run,
@@ -289,6 +306,8 @@ def _parameters(workspace: Workspace, training: Training) -> dict[str, Any]:
         "feature_service": f"{training.kind}_v1",
         "features_hash": training.features_hash,
         "data_fingerprint": training.data,
+        "answers_by": training.answers_by,
+        "contender": training.choice.name,
     }
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from features import retrieval
 from perennial.registry import KINDS
 from training import model_card, pipelines
 
-from .conftest import World
+from .conftest import TRAINED_AT, World
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -45,12 +46,12 @@ def test_a_card_tells_data_windows_figures_limits_drivers_and_consent(kind: str,
 
 
 def test_a_card_counts_who_consented(world: World) -> None:
-    """By the profile at the as_of; who did not is said to be among the rows learnt from."""
+    """By the profile at the as_of; who did not is said to teach nothing."""
     consent = json.loads((pipelines.card_folder(world.workspace, "churn", "1") / "card.json").read_text())["consent"]
-    names = world.data.inputs.packed
-    given = world.data.current.vectors[:, names.index("profiling_consent")]
+    given = retrieval.rows_at(world.workspace, TRAINED_AT)["profiling_consent"]
     assert f"{int((given == 1).sum()):,} of {len(given):,} customers known consented to profiling" in consent
     assert f"The {int((given == 0).sum()):,} who did not" in consent
+    assert "nothing is learnt from what they bought" in consent
 
 
 def test_a_card_names_only_the_settings_that_somebody_chose() -> None:

@@ -192,14 +192,19 @@ def test_who_stays_out_is_the_challenger_until_promoted(shop: Registry) -> None:
     assert registry.challenger(shop.world.tracker, shop.world.workspace, "churn") is None
 
 
-@pytest.mark.parametrize(("grade", "passes"), [("none", False), ("C", True)])
-def test_a_first_version_needs_a_grade(grade: str, passes: bool, shop: Registry) -> None:
-    """Without a champion there is nothing to be better than, but what was never shown to be right does not answer."""
+@pytest.mark.parametrize(
+    ("grade", "told"),
+    [
+        ("none", "there is no champion; without a grade, Perennial answers: for a reason"),
+        ("C", "there is no champion, and it has grade C"),
+    ],
+)
+def test_a_first_version_answers_and_says_its_grade(grade: str, told: str, shop: Registry) -> None:
+    """Its training chose who answers; where nothing grades it, the gate says what is missing."""
     shop.world.tracker.delete_registered_model_alias(shop.name, "champion")
-    verdict = shop.judge(shop.add(grade=grade, grade_reason="for a reason"))
-    assert verdict.passed is passes
-    told = "there is no champion, and it has grade C" if passes else "this one has none: for a reason"
-    assert any(told in reason for reason in verdict.reasons)
+    verdict = shop.judge(shop.add(grade=grade, grade_reason="for a reason", answers_by="Perennial"))
+    assert verdict.passed
+    assert told in verdict.reasons
 
 
 def test_the_champion_itself_may_answer(shop: Registry) -> None:

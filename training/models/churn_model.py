@@ -16,6 +16,7 @@ from perennial.settings import Boosting
 from training.models.buy_till_you_die import BuyTillYouDie, History, Outlook
 from training.models.customer_model import Inputs, PyFunc, Stored, binned, boosted, logit, predicted, sigmoid
 from training.models.leaving import Leaving
+from training.models.rule import Rule
 
 Floats = NDArray[np.floating]
 Vectors = NDArray[np.float32]
@@ -85,9 +86,9 @@ class ChurnModel:
 
     Averaging the two ranks better than either on every earlier cutoff of the real sets, and than weights fitted on one
     calibration date (see docs/decisions). For event churn the history says nothing of cancelling, and only the booster
-    counts, `history_model` being null where too few came back. Without a booster (no labelled window) the history
-    stands alone. `learnt` are the days of the windows that taught it, `longest` those that a probability may be asked
-    for; `remarks` what the training says of itself.
+    counts, `history_model` being null where too few came back. Without a booster the history stands alone, calibrated
+    by a line of its own, or a `rule` answers in place of both. `learnt` are the days of the windows that taught it,
+    `longest` those that a probability may be asked for; `remarks` what the training says of itself.
     """
 
     inputs: Inputs
@@ -96,6 +97,7 @@ class ChurnModel:
     learnt: int
     longest: int
     booster: lgb.Booster | None = None
+    rule: Rule | None = None
     slope: float = 1.0
     intercept: float = 0.0
     season: Season = Season()
@@ -104,6 +106,11 @@ class ChurnModel:
     @property
     def horizon(self) -> int:
         return self.leaving.horizon
+
+    @property
+    def has_order(self) -> bool:
+        """Whether it tells customers apart at all: one rate for everybody does not."""
+        return self.rule is None or self.rule.feature is not None
 
     def can_churn(self, vectors: Vectors) -> NDArray[np.bool_]:
         """Who has not left already, and has bought often enough to be asked about."""
@@ -120,15 +127,24 @@ class ChurnModel:
             ValueError: the horizon is less than a day, or longer than the history that was learnt from.
         """
         asked = self._asked(vectors, horizon)
-        outlook = self.outlook_by(self.history_model, vectors) if outlook is None else outlook
-        if self.booster is None:
-            learnt = np.exp(-hazard(outlook))
+        if self.rule is not None:
+            learnt = np.where(self._can_be_asked(vectors), self.rule(self.inputs, vectors), np.nan)
         else:
-            learnt = sigmoid(self.slope * self.score(vectors, outlook) + self.intercept + self.season.log_odds)
+            outlook = self.outlook_by(self.history_model, vectors) if outlook is None else outlook
+            learnt = self._learnt(vectors, outlook)
         taught = self.leaving.within(self.learnt).days(self.inputs, vectors)
         return (
             learnt if np.array_equal(asked, taught, equal_nan=True) else self._carried(vectors, learnt, taught, asked)
         )
+
+    def _learnt(self, vectors: Vectors, outlook: Outlook) -> Floats:
+        """Of the learnt windows; the history as it is where no line calibrates it."""
+        if self.booster is None and (self.slope, self.intercept) == (1.0, 0.0):
+            return np.exp(-hazard(outlook))
+        return sigmoid(self.slope * self.score(vectors, outlook) + self.intercept + self.season.log_odds)
+
+    def _can_be_asked(self, vectors: Vectors) -> NDArray[np.bool_]:
+        return self.leaving.is_event | ~np.isnan(self.inputs.column(vectors, "T"))
 
     def _asked(self, vectors: Vectors, horizon: int | None) -> Floats:
         if horizon is None:
@@ -143,12 +159,13 @@ class ChurnModel:
     def _carried(self, vectors: Vectors, learnt: Floats, taught: Floats, asked: Floats) -> Floats:
         """The probability within `asked` days of whom the booster gives `learnt` within `taught` days.
 
-        Hazards stay in proportion: the history's cumulated hazard of a purchase, or for an event the same hazard every
-        day, is multiplied for each customer by what gives `learnt`.
+        Hazards stay in proportion: the history's cumulated hazard of a purchase, or for an event and without a history
+        the same hazard every day, is multiplied for each customer by what gives `learnt`.
         """
         if self.leaving.is_event:
-            return -np.expm1(asked / taught * np.log1p(-learnt))
-        assert self.history_model is not None
+            return -np.expm1(asked / taught * np.log1p(-np.minimum(learnt, 1 - 1e-12)))
+        if self.history_model is None:
+            return learnt ** (asked / taught)
         history = self.inputs.history(vectors)
         by_days = [hazard(self.history_model.outlook(history, days, self.leaving.gap)) for days in (asked, taught)]
         return learnt ** (np.maximum(by_days[0], 1e-12) / np.maximum(by_days[1], 1e-12))
@@ -175,7 +192,8 @@ class ChurnModel:
 
     def score(self, vectors: Vectors, outlook: Outlook) -> Floats:
         """Log-odds before the line, given the outlook over the learnt window."""
-        assert self.booster is not None
+        if self.booster is None:
+            return silence(outlook)
         raw = predicted(self.booster, design(self.inputs, vectors, outlook), raw_score=True)
         return raw if self.leaving.is_event else (raw + silence(outlook)) / 2
 
@@ -224,6 +242,7 @@ class ChurnModel:
             "packed": self.inputs.packed, "used": self.inputs.used, "history_model": history,
             "leaving": self.leaving.to_json(), "learnt": self.learnt, "longest": self.longest, "slope": self.slope,
             "intercept": self.intercept, "season": asdict(self.season), "remarks": self.remarks,
+            "rule": self.rule and self.rule.to_json(),
         }  # fmt: skip
         Stored(parameters, {} if self.booster is None else {"booster": self.booster}).write(folder)
 
@@ -234,8 +253,9 @@ class ChurnModel:
         history = p["history_model"] and BuyTillYouDie.from_json(p["history_model"])
         return cls(
             Inputs(tuple(p["packed"]), tuple(p["used"])), history,
-            Leaving(**p["leaving"]), p["learnt"], p["longest"], stored.boosters.get("booster"), p["slope"],
-            p["intercept"], Season(**p["season"]), tuple(p["remarks"]),
+            Leaving(**p["leaving"]), p["learnt"], p["longest"], stored.boosters.get("booster"),
+            p["rule"] and Rule.from_json(p["rule"]), p["slope"], p["intercept"], Season(**p["season"]),
+            tuple(p["remarks"]),
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from perennial.settings import CrossSell
 from training.models.customer_model import PyFunc, Stored, binned, boosted, predicted, sigmoid
+from training.models.rule import BASE_RATE
 
 Floats = NDArray[np.floating]
 Rows = NDArray[np.float32]
@@ -28,6 +29,28 @@ ROUNDS = 100
 # customer bought, and how widely this customer buys.
 PLAIN = ("item_buyers_365d", "item_co_purchase", "n_categories_365d")
 _SMALL = 1e-3
+
+
+# What a rule's score is taken for at the least, so that it has a logarithm, and how much it counts for.
+_NOTHING, _LEAST_SLOPE = 1e-9, 1e-3
+
+
+def personal_frequency(rows: Rows, names: tuple[str, ...]) -> Floats:
+    """What the customer bought most often in a year, ties by recency, then what is popular."""
+    column = {name: np.nan_to_num(rows[:, names.index(name)]) for name in (
+        "item_n_purchases", "item_n_purchases_365d", "item_days_since_last")}  # fmt: skip
+    recency = np.where(column["item_n_purchases"] > 0, 1 / (1 + column["item_days_since_last"]), 0.0)
+    return column["item_n_purchases_365d"] + 0.5 * recency + 1e-3 * popularity(rows, names)
+
+
+def popularity(rows: Rows, names: tuple[str, ...]) -> Floats:
+    """The share of a year's buyers who bought the item: the same for everybody."""
+    return np.nan_to_num(rows[:, names.index("item_buyers_365d")])
+
+
+FREQUENCY = "personal frequency"
+RULES = {FREQUENCY: personal_frequency, BASE_RATE: popularity}
+"""The order that a rule gives (customer, item) rows, by its name."""
 
 
 class Line(NamedTuple):
@@ -50,6 +73,8 @@ class OfferModel:
     each of `PLAIN`. What a booster learns of last season's new categories has often passed by the next one; that what
     is popular is bought has not. Items are too many for that: there the booster stands alone, and `plain` is null.
 
+    Or one of `RULES` answers, and the booster is null: then one line holds for repeats and new items alike.
+
     `newcomer_rate`: purchases of an item by who has never bought, per share of their segment who bought it in a year.
     `launch_rate`: purchases of an item that nobody had bought, per share of a customer's purchases in its category.
     """
@@ -58,12 +83,13 @@ class OfferModel:
     used: tuple[str, ...]
     horizon: int
     level: str
-    booster: lgb.Booster
+    booster: lgb.Booster | None
     plain: tuple[float, ...] | None = None
     repeat: Line = AS_IT_IS
     new: Line = AS_IT_IS
     newcomer_rate: float = 0.0
     launch_rate: float = 0.0
+    rule: str | None = None
 
     def probability(self, rows: Rows) -> Floats:
         """Per (customer, item) row of float32 features in the order of `names`."""
@@ -81,6 +107,10 @@ class OfferModel:
     def calibrated(self, rows: Rows, bought: Floats) -> Self:
         """The same model with a line for repeats and one for new items, fitted on these rows (Platt 1999)."""
         score, owned = self._score(rows), self.owned(rows)
+        if self.rule is not None:
+            line = _line(score, bought)
+            line = Line(max(line.slope, _LEAST_SLOPE), line.intercept)
+            return replace(self, repeat=line, new=line)
         return replace(self, repeat=_line(score[owned], bought[owned]), new=_line(score[~owned], bought[~owned]))
 
     def owned(self, rows: Rows) -> NDArray[np.bool_]:
@@ -90,6 +120,9 @@ class OfferModel:
     def _score(self, rows: Rows) -> Floats:
         if len(rows) == 0:  # which LightGBM 4.7 refuses
             return np.empty(0)
+        if self.rule is not None:
+            return np.log(np.maximum(RULES[self.rule](rows, self.names), _NOTHING))
+        assert self.booster is not None
         score = predicted(self.booster, _columns(rows, self.names, self.used), raw_score=True)
         if self.plain is not None:
             new, (intercept, *weights) = ~self.owned(rows), self.plain
@@ -100,17 +133,18 @@ class OfferModel:
         parameters = {
             "names": self.names, "used": self.used, "horizon": self.horizon, "level": self.level,
             "repeat": self.repeat, "new": self.new, "newcomer_rate": self.newcomer_rate,
-            "launch_rate": self.launch_rate, "plain": self.plain,
+            "launch_rate": self.launch_rate, "plain": self.plain, "rule": self.rule,
         }  # fmt: skip
-        Stored(parameters, {"booster": self.booster}).write(folder)
+        Stored(parameters, {} if self.booster is None else {"booster": self.booster}).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = Stored.read(folder)
         p = stored.parameters
         return cls(
-            tuple(p["names"]), tuple(p["used"]), p["horizon"], p["level"], stored.boosters["booster"],
+            tuple(p["names"]), tuple(p["used"]), p["horizon"], p["level"], stored.boosters.get("booster"),
             p["plain"] and tuple(p["plain"]), Line(*p["repeat"]), Line(*p["new"]), p["newcomer_rate"], p["launch_rate"],
+            p["rule"],
         )  # fmt: skip
 
 

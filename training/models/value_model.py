@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -16,6 +16,7 @@ from scipy.optimize import isotonic_regression
 from perennial.settings import Boosting
 from training.models.buy_till_you_die import BuyTillYouDie, History, Outlook
 from training.models.customer_model import Inputs, PyFunc, Stored, binned, boosted, logit, predicted, sigmoid
+from training.models.rule import Rule
 
 Floats = NDArray[np.floating]
 
@@ -79,6 +80,15 @@ def _bins(column: Floats) -> list[NDArray[np.intp]]:
     return found or [order]
 
 
+def _apart(bins: Sequence[NDArray[np.intp]], column: Floats) -> list[NDArray[np.intp]]:
+    """Bins of one and the same value are one: a rule says the same of many."""
+    found: list[NDArray[np.intp]] = []
+    for rows in bins:
+        alike = bool(found) and column[found[-1]].min() == column[rows].max()
+        found = [*found[:-1], np.concatenate([found[-1], rows])] if alike else [*found, rows]
+    return found
+
+
 @dataclass(frozen=True)
 class Curve:
     """A rising line through knots: straight between them, beyond both ends in proportion to the end's knot."""
@@ -121,7 +131,7 @@ class Spread:
         bring the least there is (mostly nothing), the upper one is lowered so that the interval holds no more than
         stated.
         """
-        bins = _bins(predicted)
+        bins = _apart(_bins(predicted), predicted)
         bounds = np.array([_bounds(actual[rows], interval) for rows in bins])
         middle = [float(predicted[rows].mean()) for rows in bins]
         low, high = np.maximum.accumulate(bounds, axis=0).T
@@ -151,11 +161,12 @@ class ValueModel:
     to the spend to be expected; none where no later cutoff could show it. level, purchases_level: the coming window's
     totals over those of such a window. seasons: the shop's sales a year ago over the first 1, 2, ... months from here,
     over their even share; empty without a year to look back on. worth: of a unit of spend where the history stands
-    alone (the margin in it).
+    alone (the margin in it). rules: for `value` and `purchases`, of `taught_horizon` days, which answer in place of
+    boosters and history; none where these do. The history model is null where too few came back.
     """
 
     inputs: Inputs
-    history_model: BuyTillYouDie
+    history_model: BuyTillYouDie | None
     horizon: int
     discount_rate: float
     taught_horizon: int
@@ -166,6 +177,7 @@ class ValueModel:
     purchases_level: float = 1.0
     seasons: tuple[float, ...] = ()
     worth: float = 1.0
+    rules: Mapping[str, Rule] = field(default_factory=dict)
 
     def value(self, vectors: NDArray[np.float32], horizon: int | None = None) -> Floats:
         """Expected discounted spend over the horizon, or over another one; nan for who never bought."""
@@ -180,16 +192,19 @@ class ValueModel:
         """
         days = horizon or self.horizon
         taught = self.outlook(vectors, self.taught_horizon) if taught is None else taught
-        own = self._growth(vectors, taught, self.horizon)
-        asked = own if days == self.horizon else self._growth(vectors, taught, days)
+        bounded = self.taught_horizon if self.rules else self.horizon
+        own = self._growth(vectors, taught, bounded)
+        asked = own if days == bounded else self._growth(vectors, taught, days)
         purchases, value = self._in_taught_window(vectors, taught)
         bounds = self._bounds(value * own.value, asked.value / own.value)
         columns = (purchases * asked.purchases, value * asked.value, *bounds)
-        known = ~np.isnan(taught.p_alive)
+        known = ~np.isnan(self.inputs.column(vectors, "T"))
         return Forecast(taught.p_alive, *(np.where(known, column, np.nan) for column in columns))
 
     def _in_taught_window(self, vectors: NDArray[np.float32], taught: Outlook) -> tuple[Floats, Floats]:
         """Purchases and value."""
+        if self.rules:
+            return self.rules["purchases"](self.inputs, vectors), self.rules["value"](self.inputs, vectors)
         if not self.boosters:
             _, discounted = self._expected(vectors, taught, self.taught_horizon)
             return taught.expected_purchases, discounted * taught.expected_spend * self.worth
@@ -198,6 +213,9 @@ class ValueModel:
         return purchases, self.relative(shown) * self.level
 
     def outlook(self, vectors: NDArray[np.float32], horizon: int) -> Outlook:
+        """What the histories say; nan where too few came back to say anything."""
+        if self.history_model is None:
+            return Outlook(*np.full((4, len(vectors)), np.nan))
         return self.history_model.outlook(self.inputs.history(vectors), horizon)
 
     def relative(self, shown: Shown) -> Floats:
@@ -239,7 +257,7 @@ class ValueModel:
         return names, own
 
     def _bounds(self, value: Floats, longer: Floats) -> tuple[Floats, Floats]:
-        """Bounds of `longer` times what the trained horizon brings, the `value`, from those of the trained horizon.
+        """Bounds of `longer` times `value`, which is what the trained horizon brings; of rules, the taught one.
 
         How far they lie from the value grows with it, in shorter windows with its root, as a count's scatter does. So
         they never fall with the horizon. Nor does a lower bound below nothing: what may still be sent back was
@@ -289,7 +307,9 @@ class ValueModel:
         return np.diff(sold, prepend=0.0).clip(min=0.0)
 
     def _purchases_by(self, vectors: NDArray[np.float32], taught: Outlook, ends: Sequence[int]) -> Floats:
-        """A row for each end of a window, a column for each customer."""
+        """A row for each end of a window, a column for each customer; a rule's go on evenly."""
+        if self.rules or self.history_model is None:
+            return np.outer(ends, np.full(len(vectors), 1 / self.taught_horizon))
         if list(ends) == [self.taught_horizon]:
             return taught.expected_purchases[np.newaxis]
         history = History(*(np.tile(column, len(ends)) for column in self.inputs.history(vectors)))
@@ -298,8 +318,10 @@ class ValueModel:
 
     def save(self, folder: Path) -> None:
         parameters = {
-            "packed": self.inputs.packed, "used": self.inputs.used, "history_model": self.history_model.to_json(),
-            "horizon": self.horizon, "discount_rate": self.discount_rate, "taught_horizon": self.taught_horizon,
+            "packed": self.inputs.packed, "used": self.inputs.used,
+            "history_model": self.history_model and self.history_model.to_json(),
+            "rules": {name: rule.to_json() for name, rule in self.rules.items()}, "horizon": self.horizon,
+            "discount_rate": self.discount_rate, "taught_horizon": self.taught_horizon,
             "curve": asdict(self.curve) if self.curve else None, "spread": asdict(self.spread) if self.spread else None,
             "level": self.level, "purchases_level": self.purchases_level, "seasons": self.seasons, "worth": self.worth,
         }  # fmt: skip
@@ -309,12 +331,13 @@ class ValueModel:
     def load(cls, folder: Path) -> Self:
         stored = Stored.read(folder)
         p = stored.parameters
+        history = p["history_model"] and BuyTillYouDie.from_json(p["history_model"])
         curve = Curve(**_tuples(p["curve"])) if p["curve"] else None
         spread = Spread(**_tuples(p["spread"])) if p["spread"] else None
         return cls(
-            Inputs(tuple(p["packed"]), tuple(p["used"])), BuyTillYouDie.from_json(p["history_model"]), p["horizon"],
-            p["discount_rate"], p["taught_horizon"], stored.boosters, curve, spread, p["level"], p["purchases_level"],
-            tuple(p["seasons"]), p["worth"],
+            Inputs(tuple(p["packed"]), tuple(p["used"])), history, p["horizon"], p["discount_rate"],
+            p["taught_horizon"], stored.boosters, curve, spread, p["level"], p["purchases_level"],
+            tuple(p["seasons"]), p["worth"], {name: Rule.from_json(rule) for name, rule in p["rules"].items()},
         )  # fmt: skip
 
 
