@@ -108,7 +108,7 @@ def _offers(workspace: Workspace, lessons: Sequence[Lesson], left_out: list[str]
     judged = cross_sell.judged(model, lessons[-1], workspace)
     judged = replace(judged, predicted=model.probability(latest.pairs.rows))
     offers = JudgedOffers.of(judged, [], date.min, 5)
-    ours, naive = (offers.figures(answer, np.arange(len(offers.customer_ids))) for answer in offers.answers)
+    ours, naive = (offers.figures(answer, np.arange(len(offers.customer_ids))) for answer in offers.answers[:2])
     figures = ours | {f"naive_{name}": figure for name, figure in naive.items()}
     return {"features": float((~hidden).sum())} | {name: figures[name] for name in _OF_OFFERS if name in figures}
 

@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import make_transactions, write_workspace
+from typer.testing import CliRunner
 from workspaces import AS_OF, run_line
 
 from features import retrieval, snapshot
-from perennial import ingest, registry, settings, storage
+from monitoring.summary import Summary
+from perennial import cli, ingest, registry, settings, storage
 from perennial.settings import Workspace
 from serving import lists, scoring
 from serving.predictor import Predictor
@@ -75,6 +77,25 @@ def test_a_base_rate_is_on_its_card_and_can_be_built_again(once: tuple[Workspace
         recorded = Recorded.of(tracker, f"{registry.model_name(workspace, kind)}/1")
         assert tracker.get_run(recorded.run_id).data.params["answers_by"] == "base rate"
         assert reproduction.apart(recorded, reproduction.rebuild(recorded)) == 0
+
+
+def test_a_run_and_a_person_let_the_first_version_answer_alike(once: tuple[Workspace, pd.DataFrame]) -> None:
+    """Without a grade, by the gate and not past it; a person is told what is missing, and neither command fails."""
+    workspace, tracker = once[0], registry.client()
+    name = registry.model_name(workspace, "churn")
+    tracker.delete_registered_model_alias(name, "champion")
+    summary = Summary(workspace.name, AS_OF, datetime(2030, 1, 1, tzinfo=UTC), workspace.home_path, lambda _: None, 1)
+    cli._decide(workspace, "churn", "1", "there is no champion yet", lambda _: None, summary, "-c shop.yaml")
+    assert [decision.outcome for decision in summary.decisions] == ["promoted"]
+    assert [alert.about for alert in summary.alerts] == ["churn version 1 answers without a grade"]
+    tracker.delete_registered_model_alias(name, "champion")
+    path = str(workspace.home_path.parent / "shop.yaml")
+    promoted = CliRunner().invoke(cli.app, ["promote", "churn", "-c", path])
+    assert promoted.exit_code == 0, promoted.output
+    assert "without a grade, base rate answers" in promoted.output
+    champion = registry.champion(tracker, workspace, "churn")
+    assert champion is not None
+    assert "forced" not in champion.tags
 
 
 def test_where_no_window_has_closed_nobody_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
