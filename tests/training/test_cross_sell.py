@@ -59,14 +59,17 @@ def test_every_pair_is_told_what_was_then_bought(world: World, trained: tuple[Of
 
 
 def test_pairs_are_every_category_of_every_active_customer(world: World, trained: tuple[OfferModel, Backtest]) -> None:
-    """Nobody silent for a year is ranked; `owned` marks what the customer had bought before."""
+    """Nobody silent for a year is ranked, nor who refuses profiling; `owned` marks what was bought before."""
     _, backtest = trained
     sizes = backtest.keys.groupby("customer_id").size()
     assert set(sizes) == {sizes.iloc[0]}
     judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)[-1]
     last = pd.read_parquet(storage.snapshot_part(world.workspace.home_path, "purchases", judged))
     active = last.loc[last["days_since_last_purchase"] <= 365, "customer_id"]
-    assert set(sizes.index) == set(active)
+    profile = pd.read_parquet(storage.snapshot_part(world.workspace.home_path, "profile", judged))
+    refused = profile.loc[profile["profiling_consent"] == 0, "customer_id"]
+    assert len(refused)
+    assert set(sizes.index) == set(active) - set(refused)
     own = pd.read_parquet(storage.snapshot_part(world.workspace.home_path, "product_affinity", judged))
     owned = set(zip(own["customer_id"], own["item"], strict=True))
     pairs = zip(backtest.keys["customer_id"], backtest.keys["item"], strict=True)
