@@ -15,6 +15,8 @@ from serving.consent import REFUSED_PROFILING, Consents
 from serving.lists import encode
 from serving.predictor import NO_CONSENT, NUMBERS
 
+_STAYS = "customer_id NOT IN (SELECT customer_id FROM leaving)"  # whose erasure waits is told of no more
+
 
 def export(workspace: Workspace, what: str, as_of: date | None, out: Path) -> int:
     """Writes `scores`, `offers` or `features` of a scored as_of to a .parquet or .csv file; returns the rows.
@@ -26,7 +28,7 @@ def export(workspace: Workspace, what: str, as_of: date | None, out: Path) -> in
     if out.suffix not in (".parquet", ".csv"):
         raise SettingsError(f"--out {out}: the name must end in .parquet or .csv")
     as_of = as_of or storage.latest_scored(workspace.home_path)
-    query = f"SELECT * FROM ({_query(workspace, what, as_of)}) WHERE customer_id NOT IN (FROM leaving)"
+    query = _query(workspace, what, as_of)
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         Consents(workspace.home_path).tell(connection)
         if out.suffix == ".parquet":
@@ -50,19 +52,22 @@ def _query(workspace: Workspace, what: str, as_of: date) -> str:
         f"LEFT JOIN {parts[family]} USING (customer_id)" for family in CUSTOMER_FAMILIES if family != "profile"
     )
     columns = ", ".join(f'"{feature.name}"' for f in CUSTOMER_FAMILIES for feature in features_of(f, workspace))
-    return f"SELECT customer_id, profile.as_of, {columns} FROM {parts['profile']} {joins} ORDER BY customer_id"
+    rows = f"{parts['profile']} {joins} WHERE {_STAYS}"
+    return f"SELECT customer_id, profile.as_of, {columns} FROM {rows} ORDER BY customer_id"
 
 
 def _of_scores(path: Path) -> str:
     """As they were written, but for who withdrew the consent to be scored since."""
     numbers = ", ".join(f"CASE WHEN NOT {REFUSED_PROFILING} THEN {name} END AS {name}" for name in NUMBERS)
     reason = f"CASE WHEN {REFUSED_PROFILING} THEN {quoted(NO_CONSENT)} ELSE not_scored_reason END AS not_scored_reason"
-    return f"SELECT * REPLACE ({numbers}, {reason}) FROM read_parquet({quoted(path)}) ORDER BY customer_id"
+    return (
+        f"SELECT * REPLACE ({numbers}, {reason}) FROM read_parquet({quoted(path)}) WHERE {_STAYS} ORDER BY customer_id"
+    )
 
 
 def _of_offers(path: Path) -> str:
     offers = f"read_parquet({quoted(path)})"
-    return f"SELECT * FROM {offers} WHERE NOT {REFUSED_PROFILING} ORDER BY customer_id, rank"
+    return f"SELECT * FROM {offers} WHERE NOT {REFUSED_PROFILING} AND {_STAYS} ORDER BY customer_id, rank"
 
 
 def _refuse_missing(path: Path, as_of: date) -> None:
