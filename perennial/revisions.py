@@ -64,13 +64,16 @@ class Returning:
 
 
 def note_named(connection: duckdb.DuckDBPyConnection, only_lost: bool) -> None:
-    """A table `named`: the orders in `checked` and `dropped`, or only those of rows that do not count."""
-    lost = " AND reason IS NOT NULL" if only_lost else ""
+    """A table `named`: the orders in `checked` and `dropped`, or only those of rows that do not count.
+
+    Of the latter without orders of which nothing but returns do not count: to filter those is no amendment.
+    """
+    rows = f"""
+        SELECT {ORDER} AS "order", amount, reason IS NULL AS counts FROM checked WHERE transaction_id IS NOT NULL
+        UNION ALL SELECT "order", amount, false FROM dropped"""
+    lost = "WHERE NOT counts GROUP BY 1 HAVING max(coalesce(amount, 0)) >= 0" if only_lost else ""
     connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE named AS
-        SELECT DISTINCT "order" FROM (
-            SELECT {ORDER} AS "order" FROM checked WHERE transaction_id IS NOT NULL{lost}
-            UNION ALL SELECT "order" FROM dropped) ORDER BY 1""")
+        CREATE OR REPLACE TEMP TABLE named AS SELECT DISTINCT "order" FROM ({rows}) {lost} ORDER BY 1""")
 
 
 def find_later(connection: duckdb.DuckDBPyConnection, sources: Iterable[Told], repeated: str = NOTHING) -> None:

@@ -288,15 +288,21 @@ def money(connection: duckdb.DuckDBPyConnection, number: int) -> Money:
 def filtered(
     connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows, found: Mapping[str, Mapped], has_money: bool
 ) -> Filtered:
-    """What the table's filter drops of a source; of rows with money also a table `dropped` of their orders."""
+    """What the table's filter drops of a source; of rows with money also a table `dropped` of their orders.
+
+    With each order stands the largest amount that was dropped of it, where one is not known that is taken for 0.
+    """
     if not has_money:
         return Filtered(_dropped(connection, table, rows), None)
-    connection.execute('CREATE OR REPLACE TEMP TABLE dropped ("order" UBIGINT)')
+    connection.execute('CREATE OR REPLACE TEMP TABLE dropped ("order" UBIGINT, amount DOUBLE)')
     if not table.where:
         return Filtered(0, Money())
-    orders = f"SELECT DISTINCT {ORDER} FROM ({_of_dropped(table, rows, found, 'transaction_id')})"
-    with suppress(duckdb.Error):  # the column map need not work for rows that are not meant to be read
-        connection.execute(f"INSERT INTO dropped {orders} WHERE transaction_id IS NOT NULL")
+    for names in (("transaction_id", "amount"), ("transaction_id",)):
+        with suppress(duckdb.Error):  # the column map need not work for rows that are not meant to be read
+            largest = "max(coalesce(amount, 0))" if "amount" in names else "0"
+            lines = f"{_of_dropped(table, rows, found, names)} WHERE transaction_id IS NOT NULL"
+            connection.execute(f"INSERT INTO dropped SELECT {ORDER}, {largest} FROM ({lines}) GROUP BY 1")
+            break
     return Filtered(_dropped(connection, table, rows), _dropped_money(connection, table, rows, found))
 
 
@@ -312,20 +318,21 @@ def _dropped_money(
 ) -> Money:  # fmt: skip
     """Where no amount can be computed it is unknown."""
     try:
-        query = f"SELECT {summed('amount')} FROM ({_of_dropped(table, rows, found, 'amount')})"
+        query = f"SELECT {summed('amount')} FROM ({_of_dropped(table, rows, found, ['amount'])})"
         amount, unknown = connection.execute(query).fetchall()[0]
     except duckdb.Error:
         amount, unknown = NOTHING, _dropped(connection, table, rows)
     return Money(filtered=amount, unknown={FILTERED: unknown} if unknown else {})
 
 
-def _of_dropped(table: Table, rows: Rows, found: Mapping[str, Mapped], name: str) -> str:
-    """SQL for one canonical column of the rows that the table's filter drops; null where that cannot be computed."""
+def _of_dropped(table: Table, rows: Rows, found: Mapping[str, Mapped], names: Sequence[str]) -> str:
+    """SQL for canonical columns of the rows that the table's filter drops; null where one cannot be computed."""
     dropped = table.model_copy(update={"where": f"({table.where}\n) IS NOT TRUE"})
-    expression = found[name].expression if table.group_by else f"TRY({found[name].expression}\n)"
-    given = mapped(dropped, rows, {_raw(name): expression})
-    kind = {"amount": "DOUBLE"}.get(name, "VARCHAR")
-    return f"SELECT {_typed(name, kind, found[name], is_id=kind == 'VARCHAR')} AS {name} FROM ({given})"
+    safe = {name: found[name].expression if table.group_by else f"TRY({found[name].expression}\n)" for name in names}
+    given = mapped(dropped, rows, {_raw(name): expression for name, expression in safe.items()})
+    kinds = {name: "DOUBLE" if name == "amount" else "VARCHAR" for name in names}
+    typed = ", ".join(f"{_typed(n, kind, found[n], kind == 'VARCHAR')} AS {n}" for n, kind in kinds.items())
+    return f"SELECT * FROM (SELECT {typed} FROM ({given}))"
 
 
 def times(connection: duckdb.DuckDBPyConnection) -> tuple[int | None, int | None, int | None]:

@@ -106,6 +106,9 @@ CONTINUED = {
     "a return first": ([line("o1", amount=-20, day="2024-02-01")], [line("o1"), line("o2")]),
     "repeated and returned": ([line("o1")], [line("o1"), line("o1", amount=-20, day="2024-02-01")]),
     "repeated and added to": ([line("o1")], [line("o1"), line("o1", amount=7, product="y")]),
+    "a return that is dropped": ([line("o1")], [line("o1", amount=-20, status="refunded"), line("o2")]),
+    "a draft before": ([line("o1", status="refunded"), line("o2")], [line("o1")]),
+    "a dropped line beside": ([line("o1")], [line("o1"), line("o1", amount=4, status="refunded")]),
     "in one file": ([line("o1"), line("o1", amount=45)], [line("o2")]),
 }
 
