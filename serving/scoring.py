@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features import retrieval
@@ -66,7 +65,7 @@ def score(predictor: Predictor, as_of: date, progress: Callable[[str], None] = l
     predictions.log_batch(workspace, scores.assign(**predictor.trained))
     with storage.replacing(storage.scores_path(workspace.home_path, as_of)) as draft:
         pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft, row_group_size=_ROW_GROUP)
-    reached = pc.count_distinct(offered["customer_id"]).as_py()
+    reached = len(offered["customer_id"].unique())
     progress(f"offered {offered.num_rows:,} items to {reached:,} of {len(scores):,} customers")
     return scores
 
