@@ -193,7 +193,7 @@ def test_the_service_outlives_a_full_disk(shop_on_a_disk: Workspace) -> None:
         eventually(lambda: ask(client)["as_of"] > before["as_of"])
         eventually(lambda: client.get("/readyz").json() == {"status": "ready", "problems": []})
         process.send_signal(signal.SIGTERM)
-        log, _ = process.communicate(timeout=20)
+        log, _ = process.communicate(timeout=60)
     assert all(answered), log
     assert [answer.status_code for answer in refused] == [503, 503, 503], [answer.text for answer in refused]
     assert {answer.json()["error"]["code"] for answer in refused} <= {"no_event_store", "disk_full"}
