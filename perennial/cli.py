@@ -83,6 +83,12 @@ class Band(StrEnum):
     high = "high"
 
 
+class Sort(StrEnum):
+    value_at_risk = "value_at_risk"
+    churn_probability = "churn_probability"
+    lifetime_value = "lifetime_value"
+
+
 class Every(StrEnum):
     day = "day"
     week = "week"
@@ -107,6 +113,9 @@ class Exported(StrEnum):
     scores = "scores"
     offers = "offers"
     features = "features"
+
+
+BandOption = Annotated[Band | None, typer.Option(case_sensitive=False, help="Only this band: low, medium or high.")]
 
 
 def main() -> None:
@@ -544,38 +553,53 @@ def schedule(
 @list_app.command("churn-risk")
 def list_churn_risk(
     config: Config, top: Annotated[int, typer.Option(min=1, help="So many customers at most.")] = 100,
-    band: Annotated[Band | None, typer.Option(help="Only this band.")] = None,
+    band: BandOption = None,
     min_value: Annotated[float, typer.Option(help="Only customers worth at least this.")] = 0.0,
+    max_value: Annotated[float | None, typer.Option(help="Only customers worth at most this.")] = None,
+    attribute: Annotated[list[str], typer.Option(help="Only who has it, as name:value; repeated, all must hold.")] = [],
+    category: Annotated[str | None, typer.Option(help="Only who bought of it in the last 365 days.")] = None,
+    sort: Annotated[Sort, typer.Option(metavar="<column>", help=f"Highest first: {', '.join(Sort)}.")] = (
+        Sort.value_at_risk
+    ),
+    unproven_offers: Annotated[
+        bool, typer.Option("--unproven-offers", help="Also name offers of a model whose grade is none.")
+    ] = False,
     format: Annotated[Format | None, typer.Option(help="csv, xlsx or json; a table if absent.")] = None,
     contacts: Annotated[bool, typer.Option("--contacts", help="With the contact data under `pii`.")] = False,
     out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
     """Who is about to leave, why, what they are worth, what to offer; highest value at risk first.
 
-    Never lists who objected. Example: perennial list churn-risk -c configs/demo.yaml --top 500 --out risk.xlsx
+    Never lists who objected. Beside a number stands its grade where that is C or none. Filters take any case, and a
+    value that no customer has is refused.
+    Example: perennial list churn-risk -c configs/demo.yaml --top 500 --out risk.xlsx
     """
     from perennial import predictions, privacy
     from serving import lists
+    from serving.terms import Terms
 
     workspace = _open(config, overrides, home)
     if format is None and out is not None:
         format = _format_of(out)
     predictor = _that_scored(workspace, as_of)
+    day = as_of.date() if as_of else storage.latest_scored(workspace.home_path)
+    asked = {
+        "top": top, "min_value": min_value, "max_value": max_value, "band": band, "attribute": attribute,
+        "category": category, "sort": sort.value, "unproven_offers": unproven_offers, "contacts": contacts,
+    }  # fmt: skip
     with privacy.keeping(workspace.home_path):
-        rows = lists.churn_risk(
-            predictor, as_of.date() if as_of else None, top=top, min_value=min_value, band=band, contacts=contacts
-        )
+        rows = lists.churn_risk(predictor, day, **asked)  # type: ignore[arg-type]
         with _if_read_only("what is listed is not in the prediction log"):
             predictions.log_served(workspace, lists.with_models(rows, predictor), "list", _now())
-    asked = {"top": top, "band": band, "min_value": min_value, "as_of": as_of and as_of.date(), "contacts": contacts}
-    _note(workspace, "list churn-risk", asked, len(rows), secret=contacts)
+    _note(workspace, "list churn-risk", asked | {"as_of": as_of and as_of.date()}, len(rows), secret=contacts)
+    notes = lists.about(Terms.at(predictor, day), day, unproven_offers)
     if format is None:
-        typer.echo(lists.as_text(rows))
+        typer.echo("\n".join([lists.as_text(rows), "", *notes]))
     elif out is None:
-        sys.stdout.buffer.write(lists.encode(rows, format.value))
+        sys.stdout.buffer.write(lists.encode(rows, format.value, notes))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(lists.encode(rows, format.value))
+            draft.write_bytes(lists.encode(rows, format.value, notes))
         typer.echo(f"{len(rows):,} customers in {out}")
 
 
@@ -647,7 +671,7 @@ def churn_sensitivity(
 
 @churn_app.command("segments")
 def churn_segments(
-    config: Config, band: Annotated[Band | None, typer.Option(help="Only this band.")] = None,
+    config: Config, band: BandOption = None,
     out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
     """Who the customers at risk are: groups in words, each with its customers, risk and value.
@@ -655,14 +679,18 @@ def churn_segments(
     Of a scored as_of, the latest if absent. Example: perennial churn segments -c configs/demo.yaml
     """
     from serving import lists, risk_groups
+    from serving.terms import Terms
 
     workspace = _open(config, overrides, home)
-    groups = risk_groups.risk_groups(_that_scored(workspace, as_of), as_of.date() if as_of else None, band)
+    predictor = _that_scored(workspace, as_of)
+    day = as_of.date() if as_of else storage.latest_scored(workspace.home_path)
+    groups = risk_groups.risk_groups(predictor, day, band)
+    notes = tuple(Terms.at(predictor, day).sentences(day, offers=False))
     if out is None:
-        typer.echo(risk_groups.as_text(groups))
+        typer.echo("\n".join([risk_groups.as_text(groups), "", *notes]))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(lists.encode(groups, _format_of(out).value))
+            draft.write_bytes(lists.encode(groups, _format_of(out).value, notes))
         typer.echo(f"{len(groups):,} groups in {out}")
 
 

@@ -31,6 +31,7 @@ from serving.health import Health
 from serving.predictor import NoChampion, Predictor, versions_answering
 from serving.reasons import Explainer
 from serving.served import Served
+from serving.terms import Terms, norms_of
 from serving.together import Together
 
 if TYPE_CHECKING:
@@ -71,7 +72,20 @@ class Published:
 
     @cached_property
     def explainer(self) -> Explainer:
-        return Explainer(self.predictor)
+        return Explainer(self.predictor, norms_of(self.workspace.home_path, self.as_of))
+
+    @cached_property
+    def filed_terms(self) -> Terms:
+        """What the numbers of the last batch mean, whichever models answer by now."""
+        return Terms.at(self.predictor, self.as_of)
+
+    def terms(self, horizon: int | None = None, stale: bool = False) -> Terms:
+        """What scores mean that are answered over `horizon` days, or read from the last batch's files; of offers, which
+        always are, as those say."""
+        if stale:
+            return self.filed_terms
+        own, offers = Terms.of(self.predictor, horizon), self.filed_terms.standings.get("cross_sell")
+        return replace(own, standings={**own.standings, "cross_sell": offers}) if offers else own
 
     @cached_property
     def filed(self) -> Filed:
@@ -191,8 +205,11 @@ class Answers:
         """What the workspace calls these customers."""
         return list(map(privacy.naming(self.workspace), customer_ids))
 
-    async def scores(self, customer_ids: Sequence[str], asked: ScoresRequest) -> dict[str, dict[str, Any]]:
-        """The columns of `scores` of each customer who is known, by id; beside them what was asked for.
+    async def scores(
+        self, customer_ids: Sequence[str], asked: ScoresRequest
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+        """The columns of `scores` of each customer who is known, by id, beside them what was asked for; and what all of
+        these numbers mean, as `bodies.Terms` says.
 
         Raises:
             Refused: there is nothing to answer with, or the online store does not hold it or does not answer; or the
@@ -206,7 +223,8 @@ class Answers:
         if asked.offers and rows:
             offers = await self._offers(published, list(rows))
             rows = {customer_id: row | {"offers": offers.get(customer_id, [])} for customer_id, row in rows.items()}
-        return rows
+        stale = any(row["stale"] for row in rows.values())
+        return rows, published.terms(asked.horizon, stale).to_json()
 
     async def card(self, customer_id: str) -> dict[str, Any] | None:
         """All that is known of a customer, as `bodies.Card` says; none of who is unknown.
@@ -227,7 +245,8 @@ class Answers:
         marketing = await self._filed(published.filed.marketing_consent, customer_id)
         vector = online_rows[customer_id].vector if online_rows else None
         said: dict[Kind, bool | None] = {"marketing": marketing, **self.consents.by(customer_id)}
-        return card.card(published.explainer, rows[customer_id], vector, offers.get(customer_id, []), said)
+        found = card.card(published.explainer, rows[customer_id], vector, offers.get(customer_id, []), said)
+        return found | published.terms(stale=rows[customer_id]["stale"]).to_json()
 
     async def offers(self, customer_id: str) -> dict[str, Any] | None:
         """The offers that the last batch ranked for a customer; none of who is unknown to it.
@@ -242,7 +261,8 @@ class Answers:
         if not found and customer_id not in await self._filed(published.filed.scores, [customer_id]):
             return None
         return {
-            "customer_id": customer_id, "as_of": published.as_of.isoformat(), "offers": found.get(customer_id, [])
+            "customer_id": customer_id, "as_of": published.as_of.isoformat(), "offers": found.get(customer_id, []),
+            **published.filed_terms.to_json(),
         }  # fmt: skip
 
     async def bought_with(self, item: str, top: int) -> dict[str, Any] | None:
@@ -259,13 +279,14 @@ class Answers:
         """A page of the list of the published as_of, with contact data for who may see them.
 
         Raises:
-            Refused: the published as_of has no scores, the cursor is of another list, an attribute is not kept.
+            Refused: the published as_of has no scores, the cursor is of another list, no customer can pass a filter.
         """
         published = self.current()
         try:
             page = lists.page(published.explainer, published.as_of, asked, self._vectors, contacts)
         except lists.NoSuchFilter as problem:
-            raise Refused(Refusal(400, "malformed", str(problem), {"problems": []})) from problem
+            details = {"problems": [], "nearest": problem.nearest}
+            raise Refused(Refusal(400, "malformed", str(problem), details)) from problem
         except CheckFailed as problem:
             raise Refused(_unavailable("not_scored", str(problem))) from problem
         return replace(page, blocks=self._noted(published, page.blocks))

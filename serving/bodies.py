@@ -139,19 +139,27 @@ def _underscored(name: Any) -> Any:
     return name.replace("-", "_") if isinstance(name, str) else name
 
 
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
 class ListQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     top: int = Field(100, ge=1, le=100_000, description="rows, at most; the next ones are at the header `Link`")
     min_value: float = Field(0.0, ge=0, allow_inf_nan=False, description="lifetime value from which a customer counts")
     max_value: float | None = Field(None, ge=0, allow_inf_nan=False, description="lifetime value up to which one does")
-    band: Band | None = Field(None, description="only this churn band")
+    band: Annotated[Band | None, BeforeValidator(_lower)] = Field(None, description="only this churn band")
     attribute: list[Annotated[str, StringConstraints(max_length=LONGEST_ID)]] = Field(
-        [], max_length=10, description="only who has this attribute, as `name:value`; repeated, all must hold",
+        [], max_length=10,
+        description="only who has this attribute, as `name:value`, in any case; repeated, all must hold; a value that"
+        " no customer has is refused",
         examples=[["region:north"]],
     )  # fmt: skip
-    category: Id | None = Field(
-        None, description="only who bought of this in the last 365 days: a category, or an item where items are ranked"
+    category: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ID)] | None = Field(
+        None,
+        description="only who bought of this in the last 365 days: a category, or an item where items are ranked; in"
+        " any case; one that nobody bought of is refused",
     )
     sort: Annotated[Literal["value_at_risk", "churn_probability", "lifetime_value"], BeforeValidator(_underscored)] = (
         Field("value_at_risk", description="highest first")
@@ -159,6 +167,7 @@ class ListQuery(BaseModel):
     cursor: Annotated[str, StringConstraints(max_length=2_000)] | None = Field(
         None, description="where the last page ended, from its header `Link`"
     )
+    unproven_offers: bool = Field(False, description="also name offers of a model whose grade is `none`")
     reasons: bool = Field(True, description="tell why each customer is at risk; a long list is much quicker without")
     format: Literal["json", "csv", "xlsx"] = "json"
 
@@ -174,8 +183,32 @@ class Failure(BaseModel):
     error: Error
 
 
+Grade = Literal["A", "B", "C", "none"]
+
+
+class Grades(BaseModel):
+    """How far each number is proven, from A to C; `none`: no better at earlier dates than a simple rule, or unknown."""
+
+    churn: Grade
+    lifetime_value: Grade
+    value_at_risk: Grade = Field(description="of a product, the worse of both")
+    offers: Grade
+
+
+class Terms(BaseModel):
+    """What the numbers of an answer mean."""
+
+    grades: Grades
+    withheld: dict[str, str] = Field(description="by model, why its amounts are null")
+    answers_by: dict[str, str] = Field(description="by model, what answers where that is not the model that was taught")
+    currency: str
+    churn_period_days: int = Field(description="days ahead that `churn_probability` is about")
+    lifetime_value_period_days: int = Field(description="days ahead that `lifetime_value` is about")
+    lifetime_value_measure: Literal["revenue", "margin"]
+
+
 class Score(BaseModel):
-    """The columns of `scores`; numbers are null where `not_scored_reason` says why."""
+    """The columns of `scores`; numbers are null where `not_scored_reason` or `withheld` says why."""
 
     customer_id: str
     as_of: date
@@ -213,11 +246,11 @@ class UnknownCustomer(Failure):
     customer_id: str
 
 
-class ScoresAnswer(BaseModel):
+class ScoresAnswer(Terms):
     scores: list[AskedScore | UnknownCustomer]
 
 
-class OffersAnswer(BaseModel):
+class OffersAnswer(Terms):
     customer_id: str
     as_of: date = Field(description="when the last batch ranked them")
     offers: list[Offer]
@@ -292,7 +325,7 @@ class WaitingAnswer(BaseModel):
 
 class Profile(BaseModel):
     tenure_days: int | None
-    attributes: dict[str, str | float | None]
+    attributes: dict[str, str | int | float | None]
 
 
 class Habits(BaseModel):
@@ -330,7 +363,7 @@ class Consents(BaseModel):
     marketing: bool | None
 
 
-class Card(BaseModel):
+class Card(Terms):
     """All that a screen shows of one customer. `habits` and `history` are null without consent to profiling."""
 
     customer_id: str
@@ -351,6 +384,8 @@ class Model(BaseModel):
     grade: str | None = Field(description="how good the backtest found it; null where it was not graded")
     trained_at: datetime
     trained_as_of: date | None
+    answers_by: str | None = Field(description="what answers where that is not the model that was taught")
+    withheld: str | None = Field(description="why its amounts are null, where they are")
 
 
 class ModelAnswer(BaseModel):

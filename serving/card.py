@@ -60,16 +60,21 @@ def _known(value: np.float32) -> float | None:
     return None if np.isnan(value) else float(f"{value:.6g}")
 
 
+def _plain(value: float | None) -> int | float | None:
+    """18, not 18.0."""
+    return int(value) if value is not None and value == round(value) else value
+
+
 def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
 def _profile(explainer: Explainer, values: Mapping[str, float | None]) -> dict[str, Any]:
-    attributes: dict[str, str | float | None] = {}
+    attributes: dict[str, str | int | float | None] = {}
     for name in explainer.predictor.workspace.attributes:
         feature = f"attribute_{name}"
         value, texts = values[feature], explainer.attribute_names.get(feature)
-        attributes[name] = value if texts is None or value is None else texts.get(int(value))
+        attributes[name] = _plain(value) if texts is None or value is None else texts.get(int(value))
     return {"tenure_days": _whole(values["tenure_days"]), "attributes": attributes}
 
 

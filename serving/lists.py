@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import duckdb
 import numpy as np
@@ -26,49 +26,56 @@ from perennial.privacy import PrivacyKey
 from perennial.rows import identifier
 from perennial.settings import Workspace
 from perennial.storage import quoted
+from serving import filters
+from serving.bodies import ListQuery
 from serving.consent import Consents, may_be_listed
+from serving.filters import NoSuchFilter as NoSuchFilter
 from serving.predictor import Predictor
 from serving.reasons import Explainer
-
-if TYPE_CHECKING:
-    from serving.bodies import ListQuery
+from serving.terms import UNPROVEN, Terms, norms_of
 
 Format = Literal["csv", "xlsx", "json"]
 Vectors = Callable[[date, Sequence[str]], NDArray[np.float32]]
 
 COLUMNS = (
-    "customer_id", "churn_probability", "churn_percentile", "churn_band", "lifetime_value", "lifetime_value_low",
-    "lifetime_value_high", "value_at_risk", "reasons", "value_reasons", "offer", "offer_kind", "offer_probability",
-    "as_of",
+    "customer_id", "churn_probability", "churn_percentile", "churn_band", "churn_grade", "lifetime_value",
+    "lifetime_value_low", "lifetime_value_high", "lifetime_value_grade", "value_at_risk", "value_at_risk_grade",
+    "reasons", "value_reasons", "offer", "offer_kind", "offer_probability", "offer_grade", "as_of", "churn_period_days",
+    "lifetime_value_period_days", "lifetime_value_measure", "currency", "withheld",
 )  # fmt: skip
+# What the files hold of each customer; the rest is told of the listed alone, or is the same for all of them.
+_SCORED = (
+    "customer_id", "churn_probability", "churn_percentile", "churn_band", "lifetime_value", "lifetime_value_low",
+    "lifetime_value_high", "value_at_risk", "as_of",
+)  # fmt: skip
+_OFFER = ("offer", "offer_kind", "offer_probability")
 _SPREADSHEET_COMMANDS = ("=", "+", "-", "@", "\t", "\r")
 _ID_COLUMNS = ("customer_id", "item", "offer")
 _BLOCK = 500  # rows told reasons of, and sent, at a time
 _CHUNK = 1 << 16
 _ROW_GROUP = 32_768  # rows of which a page reads all
 _MEMORY = 1.0  # gigabytes of reading pages; what needs more goes to disk
-# Highest first, and then in a fixed order, so that a page goes on where the last one ended. Where an amount is withheld
-# the next one stands for it: the order of the risk, or the value.
-_LEFT = ("churn_percentile", "lifetime_value")
+# Highest first, and then in a fixed order, so that a page goes on where the last one ended. An amount that is withheld
+# from everybody leaves the order to the next.
 _TIES = {
-    "value_at_risk": (("value_at_risk", *_LEFT), ("churn_probability", *_LEFT)),
-    "churn_probability": (("churn_probability", *_LEFT), ("value_at_risk", *_LEFT)),
-    "lifetime_value": (("lifetime_value", *_LEFT), ("churn_probability", *_LEFT)),
+    "value_at_risk": ("value_at_risk", "churn_probability", "churn_percentile", "lifetime_value"),
+    "churn_probability": ("churn_probability", "churn_percentile", "value_at_risk", "lifetime_value"),
+    "lifetime_value": ("lifetime_value", "churn_probability", "churn_percentile"),
 }
-
-
-class NoSuchFilter(ValueError):
-    """A filter, or a cursor, that this list does not have."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """`rows` rows of a list in blocks, in order; `cursor` is where the next page begins, none after the last."""
+    """`rows` rows of a list in blocks, in order; `cursor` is where the next page begins, none after the last.
+
+    `about` are the sentences that a reader of the numbers needs.
+    """
 
     as_of: date
     rows: int
     blocks: Iterator[pd.DataFrame]
     cursor: str | None
+    about: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,27 +91,34 @@ class _Where:
 
 
 def churn_risk(
-    predictor: Predictor, as_of: date | None = None, *, top: int = 100, min_value: float = 0.0, band: str | None = None,
-    contacts: bool = False,
+    predictor: Predictor, as_of: date | None = None, *, top: int = 100, min_value: float = 0.0,
+    max_value: float | None = None, band: str | None = None, attribute: Sequence[str] = (), category: str | None = None,
+    sort: str = "value_at_risk", unproven_offers: bool = False, contacts: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
-    """The listed customers of a scored as_of (the latest unless named), highest value at risk first.
+    """The listed customers of a scored as_of (the latest unless named), highest `sort` first.
 
     Left out: who was not scored or withdrew a consent, and, where the shop keeps marketing consents, who gave none.
     `reasons` (of the risk) and `value_reasons` are those of the listed rows only, joined by ". "; `offer` is the
-    customer's best item. With `contacts` the columns that the setting `pii` names follow.
+    customer's best item, unless offers are not proven and not asked for all the same. With `contacts` the columns that
+    the setting `pii` names follow.
 
     Raises:
-        CheckFailed: nothing is scored yet, or what is asked for by value or band is withheld.
+        NoSuchFilter: a filter that no customer can pass.
+        CheckFailed: nothing is scored yet.
         SettingsError: contact data are asked for, and the privacy key is not there to read them.
     """
     workspace = predictor.workspace
     as_of = as_of or storage.latest_scored(workspace.home_path)
-    if hidden := _withheld(predictor, min_value > 0, band is not None):
-        raise storage.CheckFailed(hidden)
-    where = _where(workspace, as_of, min_value, None, band)
-    listed = _listed(workspace, as_of, where, "value_at_risk", top)
-    told = _told(Explainer(predictor), listed, lambda day, ids: vectors(workspace, day, ids))
-    return _with_contacts(workspace, told) if contacts else told
+    asked = ListQuery.model_construct(
+        top=top, min_value=min_value, max_value=max_value, band=band, attribute=list(attribute), category=category,
+        sort=sort, unproven_offers=unproven_offers,
+    )  # fmt: skip
+    terms = Terms.at(predictor, as_of)
+    listed = _listed(workspace, as_of, _where(workspace, as_of, asked, terms), sort, top)
+    explainer = Explainer(predictor, norms_of(workspace.home_path, as_of))
+    told = _told(explainer, listed, lambda day, ids: vectors(workspace, day, ids))
+    shown = _shown(told, terms, unproven_offers)
+    return _with_contacts(workspace, shown) if contacts else shown
 
 
 def page(
@@ -113,29 +127,30 @@ def page(
     """The page of the list that `asked` describes, with `contacts` as in `churn_risk`.
 
     Raises:
-        NoSuchFilter: the cursor is of another list, the workspace keeps no such attribute or no categories, or what is
-            filtered by is withheld.
+        NoSuchFilter: the cursor is of another list, or a filter is one that no customer can pass.
         CheckFailed: `as_of` is not scored.
         SettingsError: contact data are asked for, and the privacy key is not there to read them.
     """
     workspace = explainer.predictor.workspace
-    by_value = asked.min_value > 0 or asked.max_value is not None
-    if hidden := _withheld(explainer.predictor, by_value, asked.band is not None):
-        raise NoSuchFilter(hidden)
-    where = _where(workspace, as_of, asked.min_value, asked.max_value, asked.band)
-    for attribute in asked.attribute:
-        _filter_by_attribute(where, workspace, attribute)
-    if asked.category is not None:
-        _filter_by_category(where, workspace, as_of, asked.category)
+    terms = Terms.at(explainer.predictor, as_of)
+    where = _where(workspace, as_of, asked, terms)
     if asked.cursor is not None:
         _go_on(where, asked.sort, _decoded(asked.cursor, as_of, asked.sort))
     rows = _listed(workspace, as_of, where, asked.sort, asked.top + 1)
     listed, more = rows.head(asked.top), len(rows) > asked.top
     blocks = (listed.iloc[start : start + _BLOCK] for start in range(0, max(len(listed), 1), _BLOCK))
-    told = (_told(explainer, block, vectors_of) if asked.reasons else block[_untold()] for block in blocks)
+    told = (_told(explainer, block, vectors_of) if asked.reasons else block for block in blocks)
+    shown = (_shown(block, terms, asked.unproven_offers) for block in told)
     if contacts:
-        told = (_with_contacts(workspace, block) for block in told)
-    return Page(as_of, len(listed), told, _encoded(as_of, asked.sort, listed.iloc[-1]) if more else None)
+        shown = (_with_contacts(workspace, block) for block in shown)
+    cursor = _encoded(as_of, asked.sort, listed.iloc[-1]) if more else None
+    return Page(as_of, len(listed), shown, cursor, about(terms, as_of, asked.unproven_offers))
+
+
+def about(terms: Terms, as_of: date, unproven_offers: bool = False) -> tuple[str, ...]:
+    """What a reader of the list has to know of its numbers, a sentence each."""
+    left_out = "offers are not proven, and so not listed; `--unproven-offers` (`unproven_offers=true`) lists them"
+    return (*terms.sentences(as_of), *([left_out] if terms.leaves_offers_out(unproven_offers) else []))
 
 
 def _withheld(predictor: Predictor, by_value: bool, by_band: bool) -> str | None:
@@ -152,80 +167,108 @@ def with_models(rows: pd.DataFrame, predictor: Predictor) -> pd.DataFrame:
     return rows.assign(**models, **predictor.trained)
 
 
-def _untold() -> list[str]:
-    return [name for name in COLUMNS if not name.endswith("reasons")]
-
-
 def _told(explainer: Explainer, listed: pd.DataFrame, vectors_of: Vectors) -> pd.DataFrame:
     if listed.empty:
-        return listed.assign(reasons="", value_reasons="")[list(COLUMNS)]
+        return listed.assign(reasons="", value_reasons="")
     packed = vectors_of(listed["as_of"].iloc[0].date(), listed["customer_id"].tolist())
     told = {"reasons": explainer(packed), "value_reasons": explainer.value(packed)}
-    return listed.assign(**{name: [". ".join(own) for own in each] for name, each in told.items()})[list(COLUMNS)]
+    return listed.assign(**{name: [". ".join(own) for own in each] for name, each in told.items()})
 
 
-def _where(workspace: Workspace, as_of: date, min_value: float, max_value: float | None, band: str | None) -> _Where:
-    where = _Where(["coalesce(lifetime_value, 0) >= $min_value"], {"min_value": min_value})
-    if max_value is not None:
-        where.add("lifetime_value <= $max_value", max_value=max_value)
-    if band is not None:
-        where.add("churn_band = $band", band=band)
+def _shown(listed: pd.DataFrame, terms: Terms, unproven_offers: bool) -> pd.DataFrame:
+    """By `COLUMNS`, without reasons where none were asked for: beside each number how far it is proven."""
+    if terms.leaves_offers_out(unproven_offers):
+        listed = listed.assign(**dict.fromkeys(_OFFER))
+    listed = listed.assign(**terms.columns())
+    return listed[[name for name in COLUMNS if name in listed]]
+
+
+def _where(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) -> _Where:
+    where = _Where(["coalesce(lifetime_value, 0) >= $min_value"], {"min_value": asked.min_value})
+    if asked.min_value or asked.max_value is not None:
+        _refuse_withheld("min_value, max_value", "lifetime_value", terms)
+    if asked.max_value is not None:
+        where.add("lifetime_value <= $max_value", max_value=asked.max_value)
+    if asked.band is not None:
+        _refuse_withheld("band", "churn", terms)
+        where.add("churn_band = $band", band=asked.band)
+    for attribute in asked.attribute:
+        _filter_by_attribute(where, workspace, attribute)
+    if asked.category is not None:
+        _filter_by_category(where, workspace, as_of, asked.category)
     where.add(may_be_listed(workspace))
     return where
 
 
+def _refuse_withheld(what: str, kind: str, terms: Terms) -> None:
+    if why := terms.standing(kind).withheld:
+        raise NoSuchFilter(f"{what}: nobody's is shown: {why}")
+
+
 def _filter_by_attribute(where: _Where, workspace: Workspace, attribute: str) -> None:
-    name, separator, value = attribute.partition(":")
-    if not separator or name not in workspace.attributes:
+    asked, separator, value = attribute.partition(":")
+    if not separator or not workspace.attributes:
         kept = ", ".join(workspace.attributes) or "none"
-        raise NoSuchFilter(f"query.attribute: {attribute!r} is not `name:value` of an attribute; there are: {kept}")
+        raise NoSuchFilter(f"attribute {attribute!r} is not `name:value` of an attribute; there are: {kept}")
+    name = filters.name("attribute", asked, workspace.attributes)
     customers, key = storage.rows_of(workspace.home_path, "customers"), f"attribute_{len(where.values)}"
-    where.add(
-        f"customer_id IN (SELECT customer_id FROM {customers} WHERE CAST({identifier(name)} AS VARCHAR) = ${key})",
-        **{key: value},
-    )
+    column = identifier(name)
+    stored = _distinct(workspace, f"SELECT DISTINCT {column} FROM {customers} WHERE {column} IS NOT NULL")
+    meant = filters.chosen(f"attribute {name}:", value, stored)
+    where.add(f"customer_id IN (SELECT customer_id FROM {customers} WHERE {column} IN (SELECT unnest(${key})))")
+    where.values[key] = meant
 
 
 def _filter_by_category(where: _Where, workspace: Workspace, as_of: date, category: str) -> None:
     if "product_affinity" not in families(workspace):
-        raise NoSuchFilter("query.category: the workspace has no products, so nothing is known of categories")
-    bought = storage.rows_of_part(storage.snapshot_part(workspace.home_path, "product_affinity", as_of))
-    where.add(
-        f"customer_id IN (SELECT customer_id FROM {bought} WHERE item = $category AND item_days_since_last <= 365)",
-        category=category,
-    )
+        raise NoSuchFilter("category: the workspace has no products, so nothing is known of categories")
+    part = storage.rows_of_part(storage.snapshot_part(workspace.home_path, "product_affinity", as_of))
+    bought = f"FROM {part} WHERE item_days_since_last <= 365"
+    meant = filters.chosen("category", category, _distinct(workspace, f"SELECT DISTINCT item {bought}"))
+    where.add(f"customer_id IN (SELECT customer_id {bought} AND item IN (SELECT unnest($items)))", items=meant)
 
 
-def _go_on(where: _Where, sort: str, last: Sequence[Any]) -> None:
-    """Behind the last row of a page, in the order of `_listed`."""
-    first, second = map(_first_known, _TIES[sort])
-    where.add(
-        f"({first} < $first OR ({first} = $first AND ({second} < $second"
-        f" OR ({second} = $second AND customer_id > $last_id))))",
-        first=last[0], second=last[1], last_id=last[2],
-    )  # fmt: skip
+def _distinct(workspace: Workspace, query: str) -> list[filters.Stored]:
+    with _reader(workspace.home_path).cursor() as connection:
+        return [row[0] for row in connection.execute(query).fetchall()]
 
 
-def _encoded(as_of: date, sort: str, last: pd.Series) -> str:
-    known = [next((float(last[name]) for name in names if pd.notna(last[name])), 0.0) for names in _TIES[sort]]
-    place = [str(as_of), sort, *known, str(last["customer_id"])]
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
-
-
-_Place = tuple[date, str, FiniteFloat, FiniteFloat, Annotated[str, Field(max_length=1_000)]]
+# Of a page: the values of its last row in the order of `_TIES`, and whose it is.
+_End = tuple[list[float | None], str]
+_Place = tuple[date, str, list[FiniteFloat | None], Annotated[str, Field(max_length=1_000)]]
 _PLACE: TypeAdapter[_Place] = TypeAdapter(_Place)
 
 
-def _decoded(cursor: str, as_of: date, sort: str) -> Sequence[Any]:
+def _go_on(where: _Where, sort: str, last: _End) -> None:
+    """Behind the last row of a page, in the order of `_listed`."""
+    values, customer_id = last
+    behind = "customer_id > $last_id"
+    for place, (name, value) in reversed(list(enumerate(zip(_TIES[sort], values, strict=True)))):
+        if value is None:
+            behind = f"({name} IS NULL AND {behind})"
+            continue
+        behind = f"({name} < $last_{place} OR {name} IS NULL OR ({name} = $last_{place} AND {behind}))"
+        where.values[f"last_{place}"] = value
+    where.add(behind, last_id=customer_id)
+
+
+def _encoded(as_of: date, sort: str, last: pd.Series) -> str:
+    values = [None if pd.isna(last[name]) else float(last[name]) for name in _TIES[sort]]
+    place = [str(as_of), sort, values, str(last["customer_id"])]
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
+def _decoded(cursor: str, as_of: date, sort: str) -> _End:
     """Where a page ended. A cursor is a caller's: whatever it says is checked, as a body is."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        day, by, *place = _PLACE.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True), strict=True)
+        found = _PLACE.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True), strict=True)
     except ValueError as problem:
         raise NoSuchFilter("query.cursor: take it as it stands in the header `Link` of the last page") from problem
-    if (day, by) != (as_of, sort):
+    day, by, values, customer_id = found
+    if (day, by, len(values)) != (as_of, sort, len(_TIES[sort])):
         raise NoSuchFilter(f"query.cursor: it is of the list of {day} by {by}; begin anew without one"[:200])
-    return place
+    return values, customer_id
 
 
 def _listed(workspace: Workspace, as_of: date, where: _Where, sort: str, top: int) -> pd.DataFrame:
@@ -272,7 +315,7 @@ def write_risk(workspace: Workspace, as_of: date, scores: pd.DataFrame) -> None:
     So a page is at the head of a file, or where a cursor says, however many customers there are.
     """
     home = workspace.home_path
-    columns = ", ".join(f"scores.{name}" for name in _untold() if not name.startswith("offer"))
+    columns = ", ".join(f"scores.{name}" for name in _SCORED)
     with storage.connect(home, workspace.timezone) as connection:
         connection.execute("SET preserve_insertion_order = true")
         connection.register("scores", scores[scores["not_scored_reason"].isna()])
@@ -289,8 +332,7 @@ def write_risk(workspace: Workspace, as_of: date, scores: pd.DataFrame) -> None:
 
 
 def _order(sort: str) -> str:
-    first, second = map(_first_known, _TIES[sort])
-    return f"{first} DESC, {second} DESC, customer_id"
+    return ", ".join([*(f"{name} DESC NULLS LAST" for name in _TIES[sort]), "customer_id"])
 
 
 def _first_known(names: Sequence[str]) -> str:
@@ -312,43 +354,58 @@ def vectors(workspace: Workspace, as_of: date, customer_ids: Sequence[str]) -> N
 
 
 def as_text(rows: pd.DataFrame) -> str:
-    """The list for a terminal: a line a customer, what matters most first."""
+    """The list for a terminal: a line a customer, what matters most first; beside each weak number its grade."""
     if rows.empty:
         return "no customer to list: nobody who was scored, and may be listed, is what was asked for"
-    lines = [f"{'customer':<14}{'risk':>6}{'value':>12}{'at risk':>12}  why; offer"]
+    row: Any = rows.iloc[0]
+    of = (
+        f"({row.churn_period_days} days)",
+        f"({row.lifetime_value_measure}, {row.lifetime_value_period_days} days, {row.currency})",
+        f"({row.currency})",
+    )
+    lines = [f"{'customer':<14}{'risk':>12}{'value':>26}{'at risk':>16}  why; offer"]
+    lines.append(f"{'':<14}{of[0]:>12}{of[1]:>26}{of[2]:>16}")
     for row in rows.itertuples():
-        offer = f"; offer {row.offer} ({row.offer_kind})" if isinstance(row.offer, str) else ""
-        lines.append(
-            f"{row.customer_id:<14}{_shown(row.churn_probability, '.0%'):>6}{_shown(row.lifetime_value, ',.0f'):>12}"
-            f"{_shown(row.value_at_risk, ',.0f'):>12}  {row.reasons}{offer}"
+        numbers = (
+            graded(row.churn_probability, ".0%", row.churn_grade, 12),
+            graded(row.lifetime_value, ",.0f", row.lifetime_value_grade, 26),
+            graded(row.value_at_risk, ",.0f", row.value_at_risk_grade, 16),
         )
-    if rows["value_at_risk"].isna().all():
-        left = next((name for name in _LEFT if rows[name].notna().any()), "customer_id")
-        lines.append(f"(-: withheld, the backtest is too far off to show it; highest {left} first)")
+        mark = f", grade {row.offer_grade}" if row.offer_grade in _WEAK else ""
+        offer = f"offer {row.offer} ({row.offer_kind}{mark})" if isinstance(row.offer, str) else ""
+        why = "; ".join(filter(None, [row.reasons, offer])) or "nothing stands out"
+        lines.append(f"{row.customer_id:<14}{''.join(numbers)}  {why}")
     return "\n".join(lines)
 
 
-def _shown(amount: Any, form: str) -> str:
-    return "-" if pd.isna(amount) else format(amount, form)
+_WEAK = ("C", UNPROVEN)
 
 
-def encode(rows: pd.DataFrame, format: Format) -> bytes:
+def graded(value: float, form: str, grade: str, width: int) -> str:
+    """A number with its grade where that is weak; a dash where there is none to show."""
+    shown = "-" if pd.isna(value) else f"{value:{form}} {grade}" if grade in _WEAK else f"{value:{form}}"
+    return f"{shown:>{width}}"
+
+
+def encode(rows: pd.DataFrame, format: Format, notes: Sequence[str] = ()) -> bytes:
     """A table as a spreadsheet opens it: CSV in UTF-8 with a byte-order mark, XLSX with typed cells, or JSON records.
+
+    `notes` are sentences about it: on a second sheet of an XLSX file, `about`; the others have no place for them.
 
     No text is a formula: in XLSX its cell is of type text, in CSV one that would be computed (`=`, `+`, `-`, `@` in
     front) gets an apostrophe before it. An id only gets that where computing it could do harm, and `ids.canonical`
     takes it away: an id that comes back is the same.
     """
-    return b"".join(encoded([rows], format))
+    return b"".join(encoded([rows], format, notes))
 
 
-def encoded(blocks: Iterable[pd.DataFrame], format: Format) -> Iterator[bytes]:
+def encoded(blocks: Iterable[pd.DataFrame], format: Format, notes: Sequence[str] = ()) -> Iterator[bytes]:
     """The same of a table that comes in blocks, piece by piece; at least one block, be it empty, names the columns."""
     match format:
         case "csv":
             return _csv(blocks)
         case "xlsx":
-            return _xlsx(blocks)
+            return _xlsx(blocks, notes)
         case "json":
             return _json(blocks)
     raise ValueError(f"format {format!r} is not one of csv, xlsx, json")
@@ -407,7 +464,7 @@ def _cell(sheet: Any, value: Any) -> Any:
     return value.date() if isinstance(value, pd.Timestamp) else value
 
 
-def _xlsx(blocks: Iterable[pd.DataFrame]) -> Iterator[bytes]:
+def _xlsx(blocks: Iterable[pd.DataFrame], notes: Sequence[str]) -> Iterator[bytes]:
     """Written to the disk first, since a workbook's table of contents stands at its end."""
     from openpyxl import Workbook
 
@@ -418,6 +475,10 @@ def _xlsx(blocks: Iterable[pd.DataFrame]) -> Iterator[bytes]:
             sheet.append(list(rows.columns))
         for row in rows.astype(object).itertuples(index=False):
             sheet.append([_cell(sheet, value) for value in row])
+    if notes:
+        told = book.create_sheet("about")
+        for note in notes:
+            told.append([_printable(note)])
     with tempfile.TemporaryFile() as written:
         book.save(written)
         written.seek(0)

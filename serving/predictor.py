@@ -18,6 +18,7 @@ from features.snapshot import customer_features, families, features_hash
 from perennial import registry, storage
 from perennial.registry import KINDS, model_folder
 from perennial.settings import Workspace
+from training.backtest import OURS
 from training.models.buy_till_you_die import Outlook
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import read_model
@@ -58,7 +59,7 @@ class NoChampion(RuntimeError):
 class Registered(NamedTuple):
     """What MLflow's registry says of a version; `grade` is the backtest's, `trained_at` in seconds since 1970.
 
-    `withheld` is why no amount is shown; null where amounts are.
+    `answers_by` names what answers where that is not the model that was taught, `withheld` says why no amount is shown.
     """
 
     name: str
@@ -66,13 +67,15 @@ class Registered(NamedTuple):
     grade: str | None
     trained_at: float
     trained_as_of: str | None
+    answers_by: str | None = None
     withheld: str | None = None
 
     @classmethod
     def of(cls, tracker: MlflowClient, version: ModelVersion) -> Registered:
         tags, at, trained = version.tags, version.creation_timestamp / 1000, registry.trained_as_of(tracker, version)
-        known = str(trained) if trained else None
-        return cls(version.name, str(version.version), tags.get("grade"), at, known, tags.get("withheld"))
+        by, known = tags.get("answers_by"), str(trained) if trained else None
+        other = None if by == OURS else by
+        return cls(version.name, str(version.version), tags.get("grade"), at, known, other, tags.get("withheld"))
 
 
 def _kinds(workspace: Workspace) -> tuple[str, ...]:

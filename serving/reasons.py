@@ -1,10 +1,15 @@
-"""Why a customer is at risk, as a colleague would say it: what happened, with the customer's own numbers."""
+"""Why a customer is at risk, as a colleague would say it: what happened, with the customer's own numbers.
+
+Every sentence holds whatever the model thinks: it is true of the customer's own rows, and it is said only where it
+speaks for what it is given as a reason of, held against the customer's own past or what is usual in the shop.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Self
+from functools import partial
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,28 +17,51 @@ from numpy.typing import NDArray
 from features.catalogue import Feature
 from features.snapshot import attribute_codes, customer_features
 from perennial.settings import Workspace
+from serving.norms import Norms
 from serving.predictor import Predictor
 
 MOST = 3
 # A theme's part in the log-odds counts in steps: what tiny changes of the input move is not what is told.
 _STEP = 0.1
+# Purchases from which there are three gaps: one or two make no habit.
+_HABIT = 4
+# What is less by under a tenth is as good as the same.
+_CLEARLY_LESS = 0.9
+# What is more by under a quarter is not rare yet.
+_CLEARLY_MORE = 1.25
+# Of the shop's sales of a year: with less in 90 days it was closed, or its records have a hole.
+_OPEN = 0.05
+# A shop whose visits fell below this share of themselves counts them otherwise than before.
+_STILL_COUNTED = 0.5
 
+For = Literal["risk", "more", "less"]
 Say = Callable[["Facts"], str | None]
+Side = Callable[["Facts", For], str | None]
 
 
 class Facts:
-    """One customer's feature values by name; null where unknown. `money` and `attribute` put them into words."""
+    """One customer's feature values by name, null where unknown, beside what is usual in the shop.
 
-    def __init__(self, values: Mapping[str, float], currency: str, names: Mapping[str, Mapping[int, str]]) -> None:
-        self.values, self.currency, self.names = values, currency, names
+    `money` and `attribute` put them into words.
+    """
+
+    def __init__(
+        self, values: Mapping[str, float], currency: str, names: Mapping[str, Mapping[int, str]], norms: Norms
+    ) -> None:
+        self.values, self.currency, self.names, self.norms = values, currency, names, norms
 
     def __getitem__(self, name: str) -> float | None:
         value = self.values.get(name, np.nan)
         return None if np.isnan(value) else value
 
-    def days(self, name: str) -> str | None:
-        value = self[name]
-        return None if value is None else _counted(value, "day")
+    def known(self, *names: str) -> tuple[float, ...] | None:
+        """The values of all of these; none where one is unknown."""
+        found = tuple(self.values.get(name, np.nan) for name in names)
+        return None if np.isnan(found).any() else found
+
+    def usual(self, name: str) -> float:
+        """The shop's median; nan, which is neither more nor less than anything, where there is none."""
+        return self.norms.medians.get(name, np.nan)
 
     def money(self, value: float) -> str:
         return f"{value:,.0f} {self.currency}" if abs(value) >= 100 else f"{value:,.2f} {self.currency}"
@@ -42,161 +70,314 @@ class Facts:
         value = self[name]
         if value is None:
             return None
-        said = self.names[name].get(int(value)) if name in self.names else f"{value:,.10g}"
+        said = self.names[name].get(int(value)) if name in self.names else as_written(value)
         return said and f"{name.removeprefix('attribute_').replace('_', ' ')} is {said}"
+
+
+def as_written(value: float) -> str:
+    """A number as a person writes it down: 18, not 18.0, and a year without a comma."""
+    return f"{value:.0f}" if value == round(value) else f"{value:.6g}"
 
 
 def _counted(value: float, thing: str) -> str:
     return f"{value:,.0f} {thing}{'' if round(value) == 1 else 's'}"
 
 
+_days = partial(_counted, thing="day")
+
+
+def _times(value: float) -> str:
+    return "once" if round(value) == 1 else f"{value:,.0f} times"
+
+
 def _silence(facts: Facts) -> str | None:
-    silent, usual = facts.days("days_since_last_purchase"), facts["gap_mean"]
-    if silent is None:
+    return _overdue(facts) or _seldom(facts)
+
+
+def _overdue(facts: Facts) -> str | None:
+    """Only of who has been away for longer than they usually are; of one or two gaps, longer than ever."""
+    found = facts.known("days_since_last_purchase", "gap_mean", "gap_max", "n_purchases")
+    if found is None:
         return None
-    if usual is None:
-        return f"has been silent {silent} since the only purchase"
-    return f"has been silent {silent}; usually returns after {usual:,.0f}"
+    silent, usual, longest, purchases = found
+    ever = ", longer than ever" if silent > longest else ""
+    if purchases >= _HABIT and silent > round(usual):
+        return f"has been silent {_days(silent)}{ever}; usually returns after {_days(usual)}"
+    if purchases < _HABIT and ever:
+        return f"has been silent {_days(silent)}{ever}; came back within {_days(longest)} before"
+    return None
+
+
+def _seldom(facts: Facts) -> str | None:
+    """What a model means that sees a risk in somebody who is not overdue: bought once, or less often than is usual."""
+    found = facts.known("n_purchases", "T", "n_purchases_365d")
+    if found is None:
+        return None
+    (purchases, age, year), usual, gap = found, facts.usual("gap_mean"), facts["gap_mean"]
+    rare = usual * _CLEARLY_MORE
+    if purchases == 1:
+        return f"bought for the first time {_days(age)} ago" if age <= usual else f"bought only once, {_days(age)} ago"
+    if gap is not None and purchases >= _HABIT and gap > rare:
+        return f"buys rarely: usually returns after {_days(gap)}"
+    if purchases < _HABIT and age / purchases > rare:
+        return f"buys rarely: {_times(purchases)} in {_days(age)}"
+    if age >= 365 and year < facts.usual("n_purchases_365d"):
+        return f"bought on only {_days(year)} of the last year" if year else "bought nothing in the last year"
+    return None
 
 
 def _frequency(facts: Facts) -> str | None:
-    recent, half_year, year = (facts[f"n_purchases_{days}d"] for days in (90, 180, 365))
-    if recent is None or half_year is None or year is None:
+    return _buys_less(facts) or _seldom(facts)
+
+
+def _buys_less(facts: Facts) -> str | None:
+    """Only of who was a customer all of both times, and fell by more than the shop's own purchases."""
+    found = facts.known("n_purchases_90d", "n_purchases_180d", "T")
+    if found is None or found[2] < 180:
         return None
-    before = half_year - recent
-    if before > recent:
-        return f"buys less often: {_counted(recent, 'purchase')} in the last 90 days, {before:,.0f} in the 90 before"
-    return f"bought on only {_counted(year, 'day')} of the last year"
+    recent, before = found[0], found[1] - found[0]
+    if not recent < before * facts.norms.purchases:
+        return None
+    if not recent:
+        return f"bought nothing in the last 90 days, {_times(before)} in the 90 before"
+    return f"buys less often: {_counted(recent, 'purchase')} in the last 90 days, {before:,.0f} in the 90 before"
 
 
 def _spend(facts: Facts) -> str | None:
-    recent, half_year = facts["spend_90d"], facts["spend_180d"]
-    if recent is None or half_year is None:
+    """Only of who fell by more than season and prices explain; who buys nothing at all is told so."""
+    found = facts.known("spend_90d", "spend_180d", "n_purchases_90d", "T")
+    if found is None:
         return None
-    before = half_year - recent
-    if before > recent:
+    recent, before = found[0], found[1] - found[0]
+    if not found[2]:
+        return _buys_less(facts)
+    shop = min(facts.norms.purchases * facts.norms.prices, _CLEARLY_LESS)
+    if found[3] >= 180 and 0 <= recent < before * shop:
         return f"spends less: {facts.money(recent)} in the last 90 days, {facts.money(before)} in the 90 before"
-    typical = facts["spend_mean"]
-    return None if typical is None else f"spends {facts.money(typical)} per purchase"
+    return _little(facts)
+
+
+def _little(facts: Facts) -> str | None:
+    found, usual = facts.known("spend_365d", "n_purchases_365d", "T"), facts.usual("spend_365d")
+    if found is None or found[2] < 365 or not found[1]:
+        return None
+    shop = min(facts.norms.prices_of_year, _CLEARLY_LESS)
+    if 0 <= found[0] < usual * shop:
+        return (
+            f"spent only {facts.money(found[0])} in the last year; half of the customers {facts.money(usual)} or more"
+        )
+    return None
 
 
 def _season(facts: Facts) -> str | None:
-    then = facts["n_purchases_next_90d_last_year"]
-    return None if then is None else f"bought {_counted(then, 'time')} in the same 90 days of last year"
+    """Where the shop sold then: nothing bought in a time that it was closed says nothing."""
+    found = facts.known("n_purchases_next_90d_last_year", "shop_share_next_90d_last_year")
+    if found is None or found[0] or found[1] < _OPEN:
+        return None
+    return "bought nothing a year ago in the 90 days that come now"
 
 
 def _visits(facts: Facts) -> str | None:
-    visits, last = facts["n_visit_30d"], facts.days("days_since_visit")
-    if visits is None or last is None:
+    """As long as the shop counts visits as it did before, and only of who fell by more than all others."""
+    found, shop = facts.known("n_visit_30d", "n_visit_90d", "days_since_visit"), facts.norms.visits
+    if found is None or shop < _STILL_COUNTED:
         return None
-    return f"{_counted(visits, 'visit')} in the last 30 days, the last {last} ago"
+    recent, before = found[0], found[1] - found[0]
+    if not recent:
+        return f"has not visited for {_days(found[2])}"
+    if recent < before / 2 * shop:
+        return f"visits less often: {_counted(recent, 'visit')} in the last 30 days, {before:,.0f} in the 60 before"
+    return None
 
 
 def _complaints(facts: Facts) -> str | None:
-    still_open, last = facts["n_open_complaints"], facts.days("days_since_complaint")
-    if last is None:
+    last, still_open = facts["days_since_complaint"], facts["n_open_complaints"] or 0
+    if last is None or (last > 365 and not still_open):
         return None
-    return f"complained {last} ago" + (f", {still_open:,.0f} still open" if still_open else "")
+    open_now = f"; {_counted(still_open, 'complaint')} {'is' if still_open == 1 else 'are'} still open"
+    return f"complained {_days(last)} ago" + (open_now if still_open else "")
 
 
 def _rating(facts: Facts) -> str | None:
-    last = facts["satisfaction_last"]
-    return None if last is None else f"last rating was {last:.1f}"
+    last, usual = facts["satisfaction_last"], facts.usual("satisfaction_last")
+    if last is None or not last < usual:
+        return None
+    return f"last rating was {last:.1f}; half of those who rate gave {usual:.1f} or more"
 
 
 def _returns(facts: Facts) -> str | None:
     share = facts["return_share_365d"]
-    return f"returned {share:.0%} of what was bought in the last year" if share else None
+    if share is None or share < 0.01 or not share > facts.usual("return_share_365d"):
+        return None
+    if share > 1:
+        return "sent back more than was bought in the last year"
+    return f"sent back goods worth {share:.0%} of the last year's purchases"
 
 
 def _discount(facts: Facts) -> str | None:
     share = facts["discount_share_365d"]
-    return f"{share:.0%} of the last year's price was discount" if share else None
+    if share is None or share < 0.01 or not share > facts.usual("discount_share_365d"):
+        return None
+    return f"{share:.0%} of the last year's price was discount"
 
 
 def _breadth(facts: Facts) -> str | None:
     kinds = facts["n_categories_365d"]
-    return None if kinds is None else f"bought from {kinds:,.0f} categor{'y' if kinds == 1 else 'ies'} in the last year"
+    if kinds is None or not kinds < facts.usual("n_categories_365d"):
+        return None
+    return f"bought from only {_categories(kinds)} in the last year"
 
 
-def _last_purchase(facts: Facts) -> str | None:
-    silent = facts.days("days_since_last_purchase")
-    return silent and f"last bought {silent} ago"
-
-
-def _purchases(facts: Facts) -> str | None:
-    year = facts["n_purchases_365d"]
-    return None if year is None else f"bought on {_counted(year, 'day')} of the last year"
-
-
-def _year(facts: Facts) -> str | None:
-    year = facts["spend_365d"]
-    return None if year is None else f"spent {facts.money(year)} in the last year"
-
-
-def _quarter(facts: Facts) -> str | None:
-    visits = facts["n_visit_90d"]
-    return None if visits is None else f"{_counted(visits, 'visit')} in the last 90 days"
+def _categories(kinds: float) -> str:
+    return "1 category" if kinds == 1 else f"{kinds:,.0f} categories"
 
 
 def _relation(facts: Facts) -> str | None:
-    tenure = facts.days("tenure_days")
-    return None if tenure is None else f"has been a customer for {tenure}"
+    tenure = facts["tenure_days"]
+    if tenure is None or not tenure < facts.usual("tenure_days"):
+        return None
+    return f"has been a customer for only {_days(tenure)}"
 
 
-# Which features a sentence speaks for: their parts in the risk are added up, so that not one split of one tree decides
-# what is said. A feature of none is told by itself, if its family has words for it.
-_THEMES: tuple[tuple[str, Say], ...] = (
-    (r"days_since_last_purchase|silence_.*|recency|recency_share|gap_.*|n_active_months_365d", _silence),
-    (
+def _cancelled(facts: Facts) -> str | None:
+    days = facts["days_since_cancellation"]
+    return None if days is None else f"cancelled {_days(days)} ago"
+
+
+def _mails(facts: Facts) -> str | None:
+    """Only of who was sent some, and opened some before."""
+    found = facts.known("n_emails_sent_90d", "n_email_open_90d", "n_email_open_365d")
+    if found is None or not found[0] or found[1] or not found[2]:
+        return None
+    return f"opened no e-mail in the last 90 days, {found[2]:,.0f} in the 275 before"
+
+
+def _coupons(facts: Facts) -> str | None:
+    """As long as the shop's customers redeem any."""
+    found = facts.known("n_coupon_redeemed_90d", "n_coupon_redeemed_365d")
+    if found is None or found[0] or not found[1] or facts.norms.coupons < _STILL_COUNTED:
+        return None
+    return f"redeemed no coupon in the last 90 days, {found[1]:,.0f} in the 275 before"
+
+
+def _against(name: str, words: Callable[[Facts, float], str], worth: int = 1, prices: bool = False) -> Side:
+    """What is said of a value: `more` where the customer has more of this than the shop's median, `less` where less.
+
+    `worth` is -1 where having more of it makes a customer worth less. Of money, what prices explain is no difference.
+    """
+
+    def say(facts: Facts, of: For) -> str | None:
+        value, usual = facts[name], facts.usual(name)
+        if value is None:
+            return None
+        slack = facts.norms.prices_of_year if prices else 1.0
+        above, below = slack * value > usual, value < slack * usual
+        return words(facts, value) if (above if (of == "more") == (worth > 0) else below) else None
+
+    return say
+
+
+def _bought_on(_: Facts, year: float) -> str:
+    return f"bought on {_days(year)} of the last year" if year else "bought nothing in the last year"
+
+
+def _bought_then(_: Facts, times: float) -> str:
+    bought = f"bought {_times(times)}" if times else "bought nothing"
+    return f"{bought} a year ago in the 90 days that come now"
+
+
+def _visited(_: Facts, visits: float) -> str:
+    return f"{_counted(visits, 'visit')} in the last 90 days" if visits else "no visit in the last 90 days"
+
+
+def _only(say: Say) -> Side:
+    """What can only make a customer worth less."""
+    return lambda facts, of: say(facts) if of == "less" else None
+
+
+class _Theme(NamedTuple):
+    """A sentence for the risk, one for the value, and the features that both speak for.
+
+    The features' parts are added up, so that not one split of one tree decides what is said.
+    """
+
+    features: str
+    risk: Say
+    value: Side
+
+
+_THEMES = (
+    _Theme(
+        r"days_since_last_purchase|silence_.*|recency|recency_share|gap_.*|n_active_months_365d",
+        _silence,
+        _against("days_since_last_purchase", lambda _, days: f"last bought {_days(days)} ago", worth=-1),
+    ),
+    _Theme(
         r"n_purchases(_\d+d|_decayed_\d+d|_change.*|_acceler.*)?|frequency|repurchase_frequency|loyalty_index",
         _frequency,
+        _against("n_purchases_365d", _bought_on),
     ),
-    (r"spend(_\d+d|_decayed_\d+d|_mean|_last|_first|_max|_std|_change.*|_90d_share.*)?|monetary_value", _spend),
-    (r"(n_purchases|spend|spend_share)_next_\d+d_last_year", _season),
-    (r"n_(visit|search|cart)_\d+d|days_since_(visit|interaction)", _visits),
-    (r"n_complaint_\d+d|n_open_complaints|days_since_complaint|days_to_resolve_365d", _complaints),
-    (r"satisfaction_.*", _rating),
-    (r"return_share_365d|n_return_days_\d+d", _returns),
-    (r"discount_share_\d+d", _discount),
-    (r"n_categories_\d+d|category_entropy_365d|top_category_share_365d", _breadth),
-    (r"tenure_days|T", _relation),
+    _Theme(
+        r"spend(_\d+d|_decayed_\d+d|_mean|_last|_first|_max|_std|_change.*|_90d_share.*)?|monetary_value",
+        _spend,
+        _against("spend_365d", lambda facts, spend: f"spent {facts.money(spend)} in the last year", prices=True),
+    ),
+    _Theme(
+        r"(n_purchases|spend|spend_share)_next_\d+d_last_year",
+        _season,
+        _against("n_purchases_next_90d_last_year", _bought_then),
+    ),
+    _Theme(r"n_(visit|search|cart)_\d+d|days_since_(visit|interaction)", _visits, _against("n_visit_90d", _visited)),
+    _Theme(
+        r"n_complaint_\d+d|n_open_complaints|days_since_complaint|days_to_resolve_365d",
+        _complaints,
+        _only(_complaints),
+    ),
+    _Theme(
+        r"satisfaction_.*",
+        _rating,
+        _against("satisfaction_last", lambda _, rating: f"last rating was {rating:.1f}"),
+    ),
+    _Theme(r"return_share_365d|n_return_days_\d+d", _returns, _only(_returns)),
+    _Theme(r"discount_share_\d+d", _discount, _only(_discount)),
+    _Theme(
+        r"n_categories_\d+d|category_entropy_365d|top_category_share_365d",
+        _breadth,
+        _against("n_categories_365d", lambda _, kinds: f"bought from {_categories(kinds)} in the last year"),
+    ),
+    _Theme(
+        r"tenure_days|T",
+        _relation,
+        _against("tenure_days", lambda _, tenure: f"has been a customer for {_days(tenure)}"),
+    ),
+    _Theme("days_since_cancellation", _cancelled, _only(_cancelled)),
+    _Theme(r"n_email_(open|click)_\d+d", _mails, _only(_mails)),
+    _Theme(r"n_coupon_redeemed_\d+d", _coupons, _only(_coupons)),
 )
-
-
-# What is said of a value: neither good nor bad by itself, the sign of its part says which.
-_NEUTRAL: Mapping[Say, Say] = {
-    _silence: _last_purchase, _frequency: _purchases, _spend: _year, _visits: _quarter,
-}  # fmt: skip
-
-
-def reasons(predictor: Predictor, vectors: NDArray[np.float32]) -> list[list[str]]:
-    """Up to three reasons per packed vector, strongest first: what raises the risk most by its SHAP contribution."""
-    return Explainer(predictor)(vectors)
 
 
 class Explainer:
     """Tells reasons for the risk that a predictor sees; what it knows of the features is looked up once.
 
-    Each says what happened in the customer's own numbers; never one whose value is unknown. Where nothing raises the
-    risk, or there is no booster to ask, the silence is told.
+    Each says what happened in the customer's own numbers, never one whose value is unknown, and none where nothing can
+    be said that is true and points to a risk. Where nothing raises the risk, or there is no booster to ask, the history
+    is told if it does. Without `norms`, of scores made by an earlier version, what compares with the shop is not said.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
+    def __init__(self, predictor: Predictor, norms: Norms) -> None:
+        self.predictor, self.norms = predictor, norms
         self.packed, self.currency = predictor.churn.inputs.packed, predictor.workspace.currency
         self.attribute_names = _attribute_names(predictor.workspace)
         self.of_churn = _Themes.among(predictor.churn.explained, predictor.workspace)
         self.of_value = _Themes.among(predictor.value.explained, predictor.workspace)
 
     def __call__(self, vectors: NDArray[np.float32]) -> list[list[str]]:
-        """Per packed vector, strongest first."""
+        """Per packed vector up to three, strongest first: what raises the risk most by its SHAP contribution."""
         if not len(vectors):
             return []
         weights = self.of_churn.weights(self.predictor.churn.contributions(vectors)[1])
-        return [
-            _strongest(self.of_churn.says, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)
-        ]
+        themes = self.of_churn.themes
+        return [_strongest(themes, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)]
 
     def value(self, vectors: NDArray[np.float32]) -> list[list[str]]:
         """Per packed vector, what moves its lifetime value most from that of the shop's average customer.
@@ -207,64 +388,70 @@ class Explainer:
         if not len(vectors):
             return []
         weights = self.of_value.weights(self.predictor.value.contributions(vectors)[1])
-        says = [_NEUTRAL.get(say, say) for say in self.of_value.says]
-        return [_drivers(says, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)]
+        themes = self.of_value.themes
+        return [_drivers(themes, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)]
 
     def _facts(self, vector: NDArray[np.float32]) -> Facts:
         values = dict(zip(self.packed, vector.astype(float), strict=True))
-        return Facts(values, self.currency, self.attribute_names)
+        return Facts(values, self.currency, self.attribute_names, self.norms)
 
 
 class _Themes(NamedTuple):
-    """The themes of one model's contributions: the columns of each, and what says it."""
+    """The themes of one model's contributions, and the columns of each."""
 
     places: list[list[int]]
-    says: list[Say]
+    themes: list[_Theme]
 
     @classmethod
     def among(cls, names: tuple[str, ...], workspace: Workspace) -> Self:
-        themes = _themes(names, workspace)
-        return cls([[names.index(name) for name in of] for of, _ in themes], [say for _, say in themes])
+        found = [(theme, [n for n in names if re.fullmatch(theme.features, n)]) for theme in _themes(names, workspace)]
+        there = [(theme, of) for theme, of in found if of]
+        return cls([[names.index(name) for name in of] for _, of in there], [theme for theme, _ in there])
 
     def weights(self, contributions: NDArray[np.floating]) -> NDArray[np.floating]:
         """Of every theme for each row, in steps."""
         return np.round(np.column_stack([contributions[:, own].sum(axis=1) for own in self.places]) / _STEP)
 
 
-def _themes(names: tuple[str, ...], workspace: Workspace) -> list[tuple[list[str], Say]]:
-    """The themes that any of these features belong to; what belongs to none but can be said is one of its own."""
-    found = [([name for name in names if re.fullmatch(pattern, name)], say) for pattern, say in _THEMES]
-    spoken = {name for of, _ in found for name in of}
+def _themes(names: tuple[str, ...], workspace: Workspace) -> list[_Theme]:
+    """Those above; what belongs to none of them but can be said is one of its own."""
+    spoken = {name for name in names for theme in _THEMES if re.fullmatch(theme.features, name)}
     alone = [f for f in customer_features(workspace) if f.says and f.name in names and f.name not in spoken]
-    found += [([feature.name], _by_itself(feature)) for feature in alone]
-    return [(of, say) for of, say in found if of]
+    return [*_THEMES, *(_by_itself(feature) for feature in alone)]
 
 
-def _by_itself(feature: Feature) -> Say:
+def _by_itself(feature: Feature) -> _Theme:
+    """What is neither good nor bad by itself: who or where a customer is, or that something happened at all."""
+
     def say(facts: Facts) -> str | None:
         value = facts[feature.name]
         if feature.name.startswith("attribute_"):
             return facts.attribute(feature.name)
-        digits = 1 if feature.unit in ("ratio", "score") else 0
-        return None if value is None else feature.says.format(f"{value:,.{digits}f}")
+        if not value:
+            return None
+        said = feature.says.format(f"{value:,.{1 if feature.unit in ('ratio', 'score') else 0}f}")
+        return said.replace(" 1 days", " 1 day")
 
-    return say
+    return _Theme(re.escape(feature.name), say, lambda facts, _: say(facts))
 
 
-def _strongest(says: list[Say], weights: NDArray[np.floating], facts: Facts) -> list[str]:
+def _strongest(themes: list[_Theme], weights: NDArray[np.floating], facts: Facts) -> list[str]:
     order = [int(i) for i in np.argsort(-weights, kind="stable") if weights[i] > 0]
-    told = [sentence for index in order if (sentence := says[index](facts))]
+    told = [sentence for index in order if (sentence := themes[index].risk(facts))]
     if not told:
         told = [sentence for say in (_silence, _frequency) if (sentence := say(facts))]
-    return told[:MOST]
+    return list(dict.fromkeys(told))[:MOST]
 
 
-def _drivers(says: list[Say], weights: NDArray[np.floating], facts: Facts) -> list[str]:
+def _drivers(themes: list[_Theme], weights: NDArray[np.floating], facts: Facts) -> list[str]:
     if facts["T"] is None:
         return []
-    order = [int(i) for i in np.argsort(-np.abs(weights), kind="stable") if weights[i]]
-    said = [(weights[index] > 0, sentence) for index in order if (sentence := says[index](facts))]
-    return [f"{'more' if is_more else 'less'}: {sentence}" for is_more, sentence in said[:MOST]]
+    said = []
+    for index in (int(i) for i in np.argsort(-np.abs(weights), kind="stable") if weights[i]):
+        of: For = "more" if weights[index] > 0 else "less"
+        if sentence := themes[index].value(facts, of):
+            said.append(f"{of}: {sentence}")
+    return said[:MOST]
 
 
 def _attribute_names(workspace: Workspace) -> dict[str, dict[int, str]]:

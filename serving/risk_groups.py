@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,16 @@ from perennial.settings import Workspace
 from perennial.storage import quoted
 from serving import lists
 from serving.consent import REFUSED_PROFILING, Consents
+from serving.lists import graded
 from serving.predictor import Predictor
+from serving.reasons import as_written
+from serving.terms import Terms
 
-COLUMNS = ("who", "customers", "share", "churn_probability", "lifetime_value", "value_at_risk")
+COLUMNS = (
+    "who", "customers", "share", "churn_probability", "churn_grade", "lifetime_value", "lifetime_value_grade",
+    "value_at_risk", "value_at_risk_grade", "churn_period_days", "lifetime_value_period_days", "lifetime_value_measure",
+    "currency", "withheld",
+)  # fmt: skip
 MOST_GROUPS = 8
 _LEAST_SHARE = 0.02
 _LEAST_CUSTOMERS = 20
@@ -42,15 +50,16 @@ def risk_groups(predictor: Predictor, as_of: date | None = None, band: str | Non
 
     A shallow tree on what a person can see of a customer, towards the churn probability; each group has at least 2 % of
     the customers. `customers` counts, `share` is theirs of all scored, the rest are the group's means, except
-    `value_at_risk`, its sum.
+    `value_at_risk`, its sum; beside each number its grade, as in lists.
 
     Raises:
-        CheckFailed: nothing is scored yet, too few customers to group, or no probability is shown.
+        CheckFailed: nothing is scored yet, no probability is shown, or too few customers to group.
     """
     workspace = predictor.workspace
     as_of = as_of or storage.latest_scored(workspace.home_path)
-    if withheld := predictor.withheld("churn"):
-        raise storage.CheckFailed(f"there are no groups by risk: {withheld}")
+    terms = Terms.at(predictor, as_of)
+    if why := terms.standing("churn").withheld:
+        raise storage.CheckFailed(f"nobody can be grouped by their risk, which is not shown: {why}")
     scores = _scores(workspace, as_of, band)
     if len(scores) < 2 * _LEAST_CUSTOMERS:
         raise storage.CheckFailed(
@@ -64,11 +73,12 @@ def risk_groups(predictor: Predictor, as_of: date | None = None, band: str | Non
     leaves = tree.fit(seen, scores["churn_probability"]).apply(seen)
     groups = scores.groupby(leaves).agg(
         customers=("customer_id", "count"), churn_probability=("churn_probability", "mean"),
-        lifetime_value=("lifetime_value", "mean"), value_at_risk=("value_at_risk", "sum"),
+        lifetime_value=("lifetime_value", "mean"), value_at_risk=("value_at_risk", lambda own: own.sum(min_count=1)),
     )  # fmt: skip
     who = {leaf: _in_words(steps, workspace) for leaf, steps in _paths(tree, list(seen.columns)).items()}
-    groups = groups.assign(who=groups.index.map(who), share=groups["customers"] / len(scores))
-    return groups.sort_values("value_at_risk", ascending=False, ignore_index=True)[list(COLUMNS)]
+    groups = groups.assign(who=groups.index.map(who), share=groups["customers"] / len(scores), **terms.columns())
+    order = ["value_at_risk", "churn_probability"]
+    return groups.sort_values(order, ascending=False, ignore_index=True)[list(COLUMNS)]
 
 
 def _scores(workspace: Workspace, as_of: date, band: str | None) -> pd.DataFrame:
@@ -125,7 +135,7 @@ def _bound(name: str, above: bool, bound: float, workspace: Workspace) -> str:
     if " is " in name:
         return name if above else name.replace(" is ", " is not ", 1)
     if name not in _WORDS:
-        return f"{name} {'over' if above else 'up to'} {bound:,.10g}"
+        return f"{name} {'over' if above else 'up to'} {as_written(bound)}"
     if name == "spend_365d":
         shown = f"{bound:,.0f} {workspace.currency}"
     elif name == "return_share_365d":
@@ -137,10 +147,13 @@ def _bound(name: str, above: bool, bound: float, workspace: Workspace) -> str:
 
 def as_text(groups: pd.DataFrame) -> str:
     """The groups for a terminal, most at stake first."""
-    lines = [f"{'customers':>10}{'share':>7}{'risk':>6}{'value':>12}{'at risk':>14}  who"]
-    lines += [
-        f"{row.customers:>10,}{row.share:>7.0%}{row.churn_probability:>6.0%}{row.lifetime_value:>12,.0f}"
-        f"{row.value_at_risk:>14,.0f}  {row.who}"
-        for row in groups.itertuples()
-    ]
+    lines = [f"{'customers':>10}{'share':>7}{'risk':>10}{'value':>16}{'at risk':>18}  who"]
+    row: Any
+    for row in groups.itertuples():
+        numbers = (
+            graded(row.churn_probability, ".0%", row.churn_grade, 10),
+            graded(row.lifetime_value, ",.0f", row.lifetime_value_grade, 16),
+            graded(row.value_at_risk, ",.0f", row.value_at_risk_grade, 18),
+        )
+        lines.append(f"{row.customers:>10,}{row.share:>7.0%}{''.join(numbers)}  {row.who}")
     return "\n".join(lines)

@@ -30,6 +30,7 @@ from serving.bodies import (
     EventsAnswer,
     EventsRequest,
     Failure,
+    Grade,
     ListQuery,
     ModelAnswer,
     OffersAnswer,
@@ -48,7 +49,10 @@ _MEDIA_TYPES = {
 
 
 class ListRow(BaseModel):
-    """A customer to act on; behind it, for keys that may see them, the contact data that the setting `pii` names."""
+    """A customer to act on; behind it, for keys that may see them, the contact data that the setting `pii` names.
+
+    The grades say how far the numbers before them are proven; a number is null where `withheld` says why.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -56,16 +60,25 @@ class ListRow(BaseModel):
     churn_probability: float | None
     churn_percentile: float | None
     churn_band: Band | None
+    churn_grade: Grade
     lifetime_value: float | None
     lifetime_value_low: float | None
     lifetime_value_high: float | None
+    lifetime_value_grade: Grade
     value_at_risk: float | None
+    value_at_risk_grade: Grade
     reasons: str = ""
     value_reasons: str = ""
     offer: str | None
     offer_kind: Literal["repeat", "new"] | None
     offer_probability: float | None
+    offer_grade: Grade
     as_of: str
+    churn_period_days: int
+    lifetime_value_period_days: int
+    lifetime_value_measure: Literal["revenue", "margin"]
+    currency: str
+    withheld: str | None
 
 
 def _refusal(description: str, code: str, message: str, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -184,11 +197,11 @@ async def scores(asked: ScoresRequest, request: Request) -> Response:
             {"asked": len(asked.customer_ids), "most": most},
         ))  # fmt: skip
     names = answers.names(asked.customer_ids)
-    found = await answers.scores(names, asked)
+    found, terms = await answers.scores(names, asked)
     _read(request).customers, _read(request).rows = names, len(found)
     if not found and len(names) == 1:
         raise Refused(_unknown(names[0]))
-    return JSONResponse({"scores": [found.get(one) or _marked(one) for one in names]})
+    return JSONResponse({"scores": [found.get(one) or _marked(one) for one in names], **terms})
 
 
 @api.post(
@@ -225,7 +238,7 @@ async def churn_risk(asked: Annotated[ListQuery, Query()], request: Request) -> 
 def _begun(asked: ListQuery, contacts: bool) -> tuple[lists.Page, Any]:
     """The page, and its pieces of which the first is there: what cannot be answered is refused, not broken off."""
     page = _answers().churn_risk(asked, contacts)
-    pieces = lists.encoded(page.blocks, asked.format)
+    pieces = lists.encoded(page.blocks, asked.format, page.about)
     return page, chain([next(pieces)], pieces)
 
 

@@ -19,7 +19,9 @@ from perennial import predictions, storage
 from serving import lists, offers
 from serving.bought_with import rules
 from serving.consent import Consents, apply_profiling
+from serving.norms import Norms
 from serving.predictor import Predictor
+from serving.terms import Terms
 
 # Rows by which files sorted by customer can be read in parts: a few customers are looked up without the others.
 _ROW_GROUP = 50_000
@@ -58,13 +60,14 @@ def score(predictor: Predictor, as_of: date, progress: Callable[[str], None] = l
     if "co_purchase" in families(workspace):
         with storage.replacing(storage.bought_with_path(workspace.home_path, as_of)) as draft:
             pq.write_table(rules(workspace, as_of), draft, row_group_size=_ROW_GROUP)
+    noted = {"perennial": stamp, **Terms.of(predictor).noted(Norms.at(workspace, as_of, rows))}
     edges = ranked.percentile_edges
     storage.write_json(storage.percentiles_path(workspace.home_path, as_of), [] if edges is None else edges.tolist())
     lists.write_risk(workspace, as_of, scores)
     storage.write_json(storage.models_path(workspace.home_path, as_of), predictor.trained)
     predictions.log_batch(workspace, scores.assign(**predictor.trained))
     with storage.replacing(storage.scores_path(workspace.home_path, as_of)) as draft:
-        pq.write_table(_typed(scores).replace_schema_metadata({"perennial": stamp}), draft, row_group_size=_ROW_GROUP)
+        pq.write_table(_typed(scores).replace_schema_metadata(noted), draft, row_group_size=_ROW_GROUP)
     reached = len(offered["customer_id"].unique())
     progress(f"offered {offered.num_rows:,} items to {reached:,} of {len(scores):,} customers")
     return scores
@@ -140,7 +143,7 @@ def _stamp(predictor: Predictor, as_of: date, said: Mapping[str, bool]) -> str:
     settings = workspace.model_dump(mode="json", include={"bands", "cross_sell", "churn", "lifetime_value"})
     listed = [sorted(in_stock(workspace)), sorted(excluded(workspace))]
     parts = [str(as_of), sorted(predictor.versions.items()), fingerprint(workspace), settings, listed, said]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*parts, "with terms and norms"]).encode()).hexdigest()
 
 
 def _typed(scores: pd.DataFrame) -> pa.Table:

@@ -488,7 +488,9 @@ def test_the_list_goes_to_the_terminal_or_a_file_by_its_ending(
     written = risk(shop, undisturbed, "--top", 4, "--out", tmp_path / "new" / "risk.xlsx")
     customers = [row["customer_id"] for row in piped]
     assert len(customers) == 4
-    assert [line.split()[0] for line in shown.stdout.splitlines()[1:]] == customers
+    table, _, notes = shown.stdout.partition("\n\n")
+    assert [line.split()[0] for line in table.splitlines()[2:]] == customers
+    assert "value: the revenue to be expected in the next 60 days, in EUR; grade" in notes
     assert pd.read_excel(tmp_path / "new" / "risk.xlsx", dtype=str)["customer_id"].tolist() == customers
     assert written.stdout == f"4 customers in {tmp_path}/new/risk.xlsx\n"
     assert (shown.code, written.code) == (0, 0)
@@ -510,6 +512,16 @@ def test_what_is_about_customers_is_for_its_owner_alone(shop: Shop, undisturbed:
     command = ("export", "scores", "-c", shop.config, "--home", undisturbed.home, "--out", scores)
     assert shop.launcher.run(*command, uri=undisturbed.uri).code == 0
     assert open_to_others(out.parent) == []
+
+
+def test_a_filter_of_the_list_takes_any_case_or_is_refused(shop: Shop, undisturbed: Finished) -> None:
+    """As over HTTP: never an empty list for a name that was misspelt."""
+    found = risk(shop, undisturbed, "--category", "TEA", "--band", "MEDIUM", "--format", "json")
+    assert found.code == 0, found.stderr
+    assert {row["churn_band"] for row in json.loads(found.stdout)} == {"medium"}
+    refused = risk(shop, undisturbed, "--category", "coffe")
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "category 'coffe': no customer has it; the nearest is coffee" in refused.stderr
 
 
 def test_a_list_in_a_file_of_unknown_kind_is_refused(shop: Shop, undisturbed: Finished, tmp_path: Path) -> None:

@@ -8,23 +8,33 @@ import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
 import openpyxl
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from builders import accepted, take_in, write, write_workspace
+from serving.filters import NoSuchFilter
 from workspaces import AS_OF
 
 from perennial import ingest, registry, storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
-from serving import lists
+from serving import lists, scoring
+from serving.bodies import ListQuery
+from serving.norms import Norms
 from serving.predictor import Predictor
+from serving.reasons import Explainer
+from serving.terms import Terms
 
 from .conftest import Shop
+
+Sort = Literal["value_at_risk", "lifetime_value"]
 
 ODD = ["=1+1", "+49 30 1", "-5", "@home", "\tx", "\rx", 'says "no", then, goes', "two\nlines", "Zoë", "007", "a=b"]
 DANGEROUS = 6  # the first so many of them
@@ -97,7 +107,7 @@ def test_a_shop_that_keeps_no_consents_lists_everyone_scored(copy: Copy, custome
 
 def test_the_list_has_the_scores_of_its_customers(copy: Copy) -> None:
     """Each row repeats the customer's own score and names the best offer with its kind and probability."""
-    listed = copy.listed(top=30).set_index("customer_id")
+    listed = copy.listed(top=30, unproven_offers=True).set_index("customer_id")
     scores = pd.read_parquet(storage.scores_path(copy.workspace.home_path, AS_OF)).set_index("customer_id")
     same = [name for name in lists.COLUMNS if name in scores.columns and name != "as_of"]
     pd.testing.assert_frame_equal(listed[same], scores.loc[listed.index, same], check_dtype=False)
@@ -247,9 +257,10 @@ def test_json_holds_texts_as_they_are() -> None:
 
 def test_the_text_names_each_customer_with_reasons_and_offer(copy: Copy) -> None:
     """For a terminal: one line a customer in the list's order, and no `nan` where there is no offer."""
-    listed = copy.listed(top=5)
+    listed = copy.listed(top=5, unproven_offers=True).assign(offer_grade="B")
     listed.loc[4, ["offer", "offer_kind"]] = None
-    _, *lines = lists.as_text(listed).splitlines()
+    _, units, *lines = lists.as_text(listed).splitlines()
+    assert units.split() == ["(60", "days)", "(revenue,", "60", "days,", "EUR)", "(EUR)"]
     for line, row in zip(lines, listed.itertuples(), strict=True):
         assert line.startswith(row.customer_id)
         assert row.reasons in line
@@ -270,3 +281,188 @@ def test_many_may_ask_for_a_list_at_once(copy: Copy) -> None:
     with ThreadPoolExecutor(8) as pool:
         pages = list(pool.map(lambda _: copy.listed(top=3)["customer_id"].tolist(), range(48)))
     assert pages == [alone] * 48
+
+
+# What the numbers mean
+
+
+STATED = {"churn": "B", "lifetime_value": "C", "cross_sell": "none"}
+
+
+def graded(copy: Copy, grades: dict[str, str], **said: dict[str, str]) -> Copy:
+    """The copy scored again by models of these grades, of which the registry says what `said` has by kind."""
+    registered = {
+        kind: own._replace(grade=grades[kind], **{name: of.get(kind) for name, of in said.items()})
+        for kind, own in copy.predictor.registered.items()
+    }
+    scoring.score(replace(copy.predictor, registered=registered), AS_OF)
+    return copy
+
+
+def test_a_weak_grade_stands_beside_every_number_it_concerns(copy: Copy) -> None:
+    """In the rows, the text and a sentence; of a product the worse of both, and a good one is not said each time."""
+    listed = graded(copy, STATED).listed(top=3, unproven_offers=True)
+    columns = ["churn_grade", "lifetime_value_grade", "value_at_risk_grade", "offer_grade"]
+    assert listed[columns].to_numpy().tolist() == [["B", "C", "C", "none"]] * 3
+    for line, row in zip(lists.as_text(listed).splitlines()[2:], listed.itertuples(), strict=True):
+        assert f"{row.churn_probability:.0%}  " in line
+        assert f"{row.lifetime_value:,.0f} C  " in line
+        assert f"{row.value_at_risk:,.0f} C  " in line
+        assert f"offer {row.offer} ({row.offer_kind}, grade none)" in line
+    notes = lists.about(Terms.at(copy.predictor, AS_OF), AS_OF, unproven_offers=True)
+    assert [note.split(": ")[0] for note in notes] == ["risk", "value", "at risk", "offers"]
+    assert "the revenue to be expected in the next 60 days, in EUR; grade C: " in notes[1]
+
+
+def test_scores_keep_the_grade_of_the_model_that_made_them(copy: Copy) -> None:
+    """A champion that is promoted later, with another grade, is not praised or blamed for them."""
+    graded(copy, STATED)
+    others = {kind: own._replace(grade="A") for kind, own in copy.predictor.registered.items()}
+    later = replace(copy.predictor, registered=others)
+    assert set(lists.churn_risk(later, AS_OF, top=5)["lifetime_value_grade"]) == {"C"}
+
+
+def test_scores_of_an_earlier_version_are_listed_as_unproven(copy: Copy) -> None:
+    """Their file says nothing of grades: nobody can tell, whatever grade today's champion has."""
+    path = storage.scores_path(copy.workspace.home_path, AS_OF)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
+    assert set(copy.listed(top=3)["churn_grade"]) == {"none"}
+    assert copy.listed(top=3)["reasons"].str.len().max() > 0
+
+
+def test_unproven_offers_are_listed_only_if_asked_for(copy: Copy) -> None:
+    """Without being asked there is no offer, and a sentence says so; those of grade C are listed."""
+    graded(copy, STATED)
+    assert copy.listed(top=5)[["offer", "offer_kind", "offer_probability"]].isna().all(axis=None)
+    assert copy.listed(top=5, unproven_offers=True)["offer"].notna().all()
+    terms = Terms.at(copy.predictor, AS_OF)
+    assert "--unproven-offers" in lists.about(terms, AS_OF)[-1]
+    assert "--unproven-offers" not in lists.about(terms, AS_OF, unproven_offers=True)[-1]
+    graded(copy, STATED | {"cross_sell": "C"})
+    assert copy.listed(top=5)["offer"].notna().all()
+
+
+def test_a_spreadsheet_says_on_its_second_sheet_what_the_numbers_mean(copy: Copy) -> None:
+    """A sentence a line; the first sheet holds the rows alone."""
+    notes = lists.about(Terms.at(copy.predictor, AS_OF), AS_OF)
+    book = openpyxl.load_workbook(io.BytesIO(lists.encode(copy.listed(top=2), "xlsx", notes)))
+    assert book.sheetnames == ["list", "about"]
+    assert book["list"].max_row == 3
+    assert [row[0].value for row in book["about"].iter_rows()] == list(notes)
+
+
+WHY = "every contender's total was off by more than half"
+
+
+def withheld(copy: Copy, kind: str, *names: str) -> Copy:
+    """The copy scored by a model whose amounts, in these columns, are withheld from everybody."""
+    graded(copy, STATED, withheld={kind: WHY}, answers_by={kind: "the history model"})
+    scores = pd.read_parquet(storage.scores_path(copy.workspace.home_path, AS_OF))
+    lists.write_risk(copy.workspace, AS_OF, scores.assign(**dict.fromkeys((*names, "value_at_risk"), np.nan)))
+    return copy
+
+
+def test_where_no_value_is_shown_the_list_says_why_and_goes_by_the_risk(copy: Copy) -> None:
+    """The amounts are empty, the reason is beside them, and what answers is named."""
+    before = copy.listed()
+    listed = withheld(copy, "lifetime_value", "lifetime_value", "lifetime_value_low", "lifetime_value_high").listed()
+    assert set(listed["customer_id"]) == set(before["customer_id"])
+    assert listed[["lifetime_value", "value_at_risk"]].isna().all(axis=None)
+    assert listed["churn_probability"].is_monotonic_decreasing
+    assert set(listed["withheld"]) == {f"value is not shown: {WHY}"}
+    notes = lists.about(Terms.at(copy.predictor, AS_OF), AS_OF)
+    assert {f"value is not shown: {WHY}", "value: answered by the history model"} <= set(notes)
+    assert " - " in lists.as_text(listed.head(1))
+    with pytest.raises(NoSuchFilter, match=WHY):
+        copy.listed(min_value=10)
+
+
+def test_where_no_risk_is_shown_the_list_goes_by_the_percentile(copy: Copy) -> None:
+    """The order may be right where the level is not; a band cannot be asked for."""
+    listed = withheld(copy, "churn", "churn_probability", "churn_band").listed()
+    assert listed["churn_percentile"].is_monotonic_decreasing
+    with pytest.raises(NoSuchFilter, match=WHY):
+        copy.listed(band="high")
+
+
+@pytest.mark.parametrize(
+    "nothing", [(), ("lifetime_value",), ("churn_probability",), ("churn_probability", "churn_percentile")]
+)
+@pytest.mark.parametrize("sort", ["value_at_risk", "lifetime_value"])
+def test_pages_follow_each_other_whatever_is_withheld(copy: Copy, sort: Sort, nothing: tuple[str, ...]) -> None:
+    """Nobody is missing, nobody comes twice, and the order is that of the whole list."""
+    withheld(copy, "churn", *nothing) if nothing else None
+    explainer, seen, cursor = Explainer(copy.predictor, Norms()), [], None
+    while True:
+        asked = ListQuery(top=97, sort=sort, reasons=False, cursor=cursor)
+        page = lists.page(explainer, AS_OF, asked, lambda *_: np.empty((0, 0)))
+        seen += [customer for block in page.blocks for customer in block["customer_id"]]
+        if (cursor := page.cursor) is None:
+            break
+    assert seen == copy.listed(sort=sort)["customer_id"].tolist()
+
+
+# Filters
+
+
+@pytest.fixture
+def described(copy: Copy, customers: pd.DataFrame) -> Copy:
+    """The copy whose customers have a region, an age, a club card and a day of birth."""
+    numbers = np.arange(len(customers))
+    copy.folder.joinpath("customers.csv").unlink(missing_ok=True)
+    workspace = copy.workspace.model_copy(update={"attributes": ("region", "age", "club", "born")})
+    described = Copy(replace(copy.predictor, workspace=workspace), copy.folder)
+    described.take_in(customers.assign(
+        region=np.where(numbers % 3 == 0, "North", "Su\u0308d"), age=18.0 + numbers % 2, club=numbers % 5 == 0,
+        born=np.where(numbers % 4 == 0, "2001-05-06", "1990-01-02"),
+    ))  # fmt: skip
+    return described
+
+
+def filtered(described: Copy, *attributes: str) -> set[str]:
+    asked = ListQuery(top=1000, attribute=list(attributes), reasons=False)
+    page = lists.page(Explainer(described.predictor, Norms()), AS_OF, asked, lambda *_: np.empty((0, 0)))
+    return {customer for block in page.blocks for customer in block["customer_id"]}
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked"),
+    [
+        ("region:North", ["region:NORTH", "Region: north "]),
+        ("region:Su\u0308d", ["region:S\u00fcd", "region:S\u00dcD"]),
+        ("age:18", ["age:18.0", "AGE:18", "age: 18"]),
+        ("club:true", ["club:True", "club:yes", "club:1", "club:Y"]),
+        ("born:2001-05-06", ["born:2001-05-06 00:00:00"]),
+    ],
+)
+def test_an_attribute_is_compared_by_its_type_in_any_case(described: Copy, stored: str, asked: list[str]) -> None:
+    """Numbers as numbers, days as days, yes and no as such, texts without regard to case or how accents are encoded."""
+    wanted = filtered(described, stored)
+    assert 20 < len(wanted) < 350
+    for other in asked:
+        assert filtered(described, other) == wanted
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("region:nort", "attribute region: 'nort': no customer has it; the nearest is North"),
+        ("age:180", "attribute age: '180': no customer has it; the nearest are 18, 19"),
+        ("age:young", "attribute age: 'young': no customer has it; the nearest are 18, 19"),
+        ("club:maybe", "attribute club: 'maybe': no customer has it; the nearest are False, True"),
+        ("regoin:North", "attribute 'regoin': there is none of this name; the nearest is region"),
+        ("region", "attribute 'region' is not `name:value` of an attribute; there are: region, age, club, born"),
+    ],
+)
+def test_what_no_customer_has_is_refused_with_the_nearest(described: Copy, asked: str, message: str) -> None:
+    """An empty list would be taken for an answer."""
+    with pytest.raises(NoSuchFilter) as problem:
+        filtered(described, asked)
+    assert str(problem.value) == message
+
+
+def test_a_category_that_nobody_bought_of_is_refused(copy: Copy) -> None:
+    """And one in capitals is the same."""
+    assert copy.listed(category="TEA")["customer_id"].tolist() == copy.listed(category="tea")["customer_id"].tolist()
+    with pytest.raises(NoSuchFilter, match="category 'cakes': no customer has it; the nearest is cake"):
+        copy.listed(category="cakes")

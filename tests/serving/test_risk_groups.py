@@ -89,3 +89,14 @@ def test_a_band_narrows_them_and_too_few_are_refused(predictor: Predictor, score
 def test_the_terminal_shows_a_line_a_group(groups: pd.DataFrame) -> None:
     """Below a heading."""
     assert len(as_text(groups).splitlines()) == len(groups) + 1
+
+
+def test_beside_each_number_stands_its_grade(groups: pd.DataFrame, predictor: Predictor) -> None:
+    """As in lists: a weak one in the text, all of them in the columns, with days, measure and currency."""
+    assert set(groups["currency"]) == {"EUR"}
+    assert set(groups["churn_period_days"]) == {60}
+    assert set(groups["churn_grade"]) == {predictor.registered["churn"].grade}
+    weak = as_text(groups.assign(lifetime_value_grade="C")).splitlines()[1:]
+    assert [f"{value:,.0f} C " in line for value, line in zip(groups["lifetime_value"], weak, strict=True)] == [
+        True
+    ] * len(weak)

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,63 @@ def test_a_product_page_is_told_what_goes_with_an_item(client: TestClient, shop:
     assert refused.status_code == 404
     assert refused.json()["error"]["code"] == "unknown_item"
     assert refused.json()["error"]["details"] == {"item": "hammers"}
+
+
+def test_every_answer_says_what_its_numbers_mean(client: TestClient, shop: Any) -> None:
+    """Beside scores, cards, offers and each row of a list: how far they are proven, over which days, in which money."""
+    models = client.get("/v1/model").json()["models"]
+    churn, value, offers = (models[kind]["grade"] for kind in ("churn", "lifetime_value", "cross_sell"))
+    grades = {"churn": churn, "lifetime_value": value, "value_at_risk": max(churn, value), "offers": offers}
+    terms = {"currency": "EUR", "churn_period_days": 60, "lifetime_value_period_days": 60,
+             "lifetime_value_measure": "revenue"}  # fmt: skip
+    paths = (f"/v1/customers/{KNOWN}", f"/v1/offers/{KNOWN}")
+    for answer in (ask(client, KNOWN).json(), *(client.get(path).json() for path in paths)):
+        assert {name: answer[name] for name in terms} == terms
+        assert answer["grades"] == grades
+        assert answer["withheld"] == answer["answers_by"] == {}
+    other = ask(client, KNOWN, horizon=30).json()
+    assert (other["churn_period_days"], other["lifetime_value_period_days"]) == (30, 30)
+    assert other["grades"] == {"churn": "none", "lifetime_value": "none", "value_at_risk": "none", "offers": offers}
+    for row in client.get("/v1/lists/churn-risk?top=2").json():
+        assert {name: row[name] for name in terms} == terms
+        assert (row["churn_grade"], row["lifetime_value_grade"], row["offer_grade"]) == (churn, value, offers)
+
+
+def test_list_scores_and_card_give_the_same_reasons(client: TestClient) -> None:
+    """Whoever looks sees the same, in whatever format."""
+    rows = client.get("/v1/lists/churn-risk?top=6").json()
+    table = pd.read_csv(io.BytesIO(client.get("/v1/lists/churn-risk?top=6&format=csv").content), keep_default_na=False)
+    scores = ask(client, *(row["customer_id"] for row in rows), explain=True).json()["scores"]
+    cards = [client.get(f"/v1/customers/{quote(row['customer_id'], safe='')}").json() for row in rows]
+    expected = [". ".join(score["reasons"]) for score in scores]
+    assert len(set(expected)) > 3
+    assert [row["reasons"] for row in rows] == table["reasons"].tolist() == expected
+    assert [". ".join(card["reasons"]) for card in cards] == expected
+
+
+def test_a_list_names_unproven_offers_only_if_asked(client: TestClient, home: Path) -> None:
+    """Those of a model without a grade: left out by default, there on request, with the grade beside them."""
+    predictor = Predictor.load(settings.of_home(home), registry.client())
+    ungraded = {kind: own._replace(grade="none") for kind, own in predictor.registered.items()}
+    scoring.score(replace(predictor, registered=ungraded), AS_OF)
+    with answering_from(home):
+        (usual,) = client.get("/v1/lists/churn-risk?top=1").json()
+        (asked,) = client.get("/v1/lists/churn-risk?top=1&unproven_offers=true").json()
+        offers = client.get(f"/v1/offers/{KNOWN}").json()
+    assert usual["offer"] is usual["offer_kind"] is usual["offer_probability"] is None
+    assert asked["offer"]
+    assert usual["offer_grade"] == asked["offer_grade"] == offers["grades"]["offers"] == "none"
+
+
+def test_filters_take_any_case_and_refuse_what_nobody_has(client: TestClient) -> None:
+    """Never quietly nothing: an unknown category is a 400 with the nearest, an attribute that is not kept another."""
+    found, same = (client.get(f"/v1/lists/churn-risk?category={name}&band={band}").json() for name, band in
+                   (("tea", "medium"), ("%20TEA", "Medium")))  # fmt: skip
+    assert found == same != []
+    error = refused(client.get("/v1/lists/churn-risk?category=coffe"), 400, "malformed")
+    assert error["message"] == "category 'coffe': no customer has it; the nearest is coffee"
+    assert error["details"]["nearest"] == ["coffee"]
+    assert "there are: none" in refused(client.get("/v1/lists/churn-risk?attribute=a:b"), 400, "malformed")["message"]
 
 
 def test_model_says_what_answers(client: TestClient, shop: Any) -> None:
