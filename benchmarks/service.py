@@ -374,6 +374,7 @@ def _pages(customers: int) -> list[dict[str, Any]]:
     from serving.bodies import ListQuery
     from serving.predictor import Predictor
     from serving.reasons import Explainer
+    from serving.terms import norms_of
 
     there = workspace()
     store, publication = retrieval.open_store(there), online.published(there.home_path)
@@ -385,7 +386,8 @@ def _pages(customers: int) -> list[dict[str, Any]]:
 
     with tempfile.TemporaryDirectory() as folder:
         large = _enlarged(there, Path(folder), publication.as_of, customers)
-        explainer = Explainer(replace(Predictor.load(there, registry.client()), workspace=large))
+        predictor = replace(Predictor.load(there, registry.client()), workspace=large)
+        explainer = Explainer(predictor, norms_of(there.home_path, publication.as_of))
         kinds = {
             "with reasons": ListQuery(),
             "without reasons": ListQuery(reasons=False),
