@@ -129,7 +129,8 @@ class _Rows:
         """One row per customer who teaches at a cutoff, sorted by customer_id."""
         day = self.engine.set_as_of(as_of)
         self.engine.keep("needed", lambda: self._needed(day))
-        return self.engine.connection.execute("FROM needed ORDER BY customer_id").df()
+        rows = self.engine.connection.execute("FROM needed ORDER BY customer_id").df()
+        return datasets.teaching(self.workspace, rows)
 
     def _tables(self) -> Tables:
         def canonical(name: str) -> ir.Table:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import duckdb
 
-from perennial import storage
+from perennial import consents, storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import churn, cross_sell, datasets, labels, lifetime_value
@@ -193,6 +193,7 @@ def _create_item_days(connection: duckdb.DuckDBPyConnection, workspace: Workspac
         SELECT DISTINCT customer_id, {"item" if by_category else "product_id AS item"}, day, known_day
         FROM {lines} {f"JOIN {products} USING (product_id)" if by_category else ""}
         WHERE amount >= 0 AND known_day < DATE '{as_of}' AND product_id IS NOT NULL AND is_sampled(customer_id)
+              AND {consents.may_teach(workspace)}
               AND day >= DATE '{first}' - 365""")
 
 
@@ -206,7 +207,8 @@ def _pairs(connection: duckdb.DuckDBPyConnection, workspace: Workspace, cutoff: 
         CREATE OR REPLACE TEMP TABLE sold AS
         SELECT DISTINCT item FROM item_days WHERE {before} AND day >= {start} - 365;
         CREATE OR REPLACE TEMP TABLE active AS
-        SELECT customer_id FROM purchase_days WHERE bought AND {before} GROUP BY customer_id
+        SELECT customer_id FROM purchase_days WHERE bought AND {before} AND {consents.may_teach(workspace)}
+        GROUP BY customer_id
         HAVING {start} - max(day) <= {workspace.churn.active_window}""")
     items = connection.execute("SELECT item FROM sold").fetchall()
     bought = connection.execute(f"""
