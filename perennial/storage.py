@@ -80,7 +80,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def make_folder(path: Path) -> None:
     """Makes a folder and those above it, each for its owner alone, whatever the umask is."""
     for folder in (*reversed(path.parents), path):
-        if not folder.exists():
+        if not folder.is_dir():
             folder.mkdir(mode=0o700, exist_ok=True)
 
 
