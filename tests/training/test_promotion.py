@@ -150,7 +150,7 @@ def test_a_better_version_may_answer(shop: Registry) -> None:
     [
         ({"said": unchanged}, {}, r"not better beyond noise on \d+ answers at 2024-04-27: auc .* \(gain \+0.0000"),
         ({"said": lower}, {}, r"calibration is worse: ece"),
-        ({"said": blind_to("one-time")}, {}, r"the segment `one-time` loses more than 0.02: auc"),
+        ({"said": blind_to("new")}, {}, r"the segment `new` loses more than 0.02: auc"),
         ({"grade": "C"}, {}, "grade C, the champion's is B"),
         ({}, {"latency": 1e-6}, "an answer takes .* ms; 1e-06 are allowed"),
         ({}, {"size": 1e-6}, "its files have .* MB; 1e-06 are allowed"),
