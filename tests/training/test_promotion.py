@@ -22,8 +22,9 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import duel, evidence, pipelines, promotion, retraining, tracking, tuning
 from training.backtest import Judged
+from training.contest import Contest
 from training.promotion import Verdict
-from training.versions import version_of
+from training.versions import Version, version_of
 
 from .conftest import TRAINED_AT, World
 
@@ -249,6 +250,27 @@ def test_the_champions_settings_are_taught_where_it_has_no_answers(shop: Registr
     verdict = shop.judge(shop.add(unchanged))
     assert any("not better beyond noise on 574 answers at 2024-04-27" in reason for reason in verdict.against)
     assert any("(gain +0.0000, 95 % +0.0000 to +0.0000)" in reason for reason in verdict.against)
+
+
+def test_a_champion_is_asked_from_the_day_it_was_trained_at(shop: Registry) -> None:
+    """On that day it had seen nothing of the window, whatever code it was made with; a day later it is too late."""
+    shop.promote(shop.add(None, as_of="2024-04-27", code="older"))
+    assert any("beyond noise on 618 answers at 2024-04-27" in reason for reason in shop.judge(shop.add()).reasons)
+    shop.promote(shop.add(None, as_of="2024-04-28", code="older"), "a test")
+    assert "no cutoff has closed at which both can be asked" in shop.judge(shop.add()).against[0]
+
+
+def test_a_champions_bounds_are_held_to_its_own_interval(world: World) -> None:
+    """Asked anew, it states what its own settings say, not the challenger's."""
+    made = Version.of(world.tracker, world.workspace, "lifetime_value", world.versions["lifetime_value"])
+    own = made.workspace.lifetime_value.model_copy(update={"interval": 0.5})
+    champion = replace(made, workspace=made.workspace.model_copy(update={"lifetime_value": own}))
+    asked = Contest(world.workspace, "lifetime_value", made, champion, lambda _: None)._asked(made.judged[0])
+    assert isinstance(asked, Judged)
+    assert asked.bounds is not None
+    assert asked.bounds.interval == 0.5
+    figures = asked.figures(asked.answers[0], np.arange(len(asked.customer_ids)))
+    assert (figures["coverage_stated"], 0 < figures["coverage"] <= 1) == (0.5, True)
 
 
 def test_a_version_whose_files_are_gone_is_refused_whatever_the_reason(shop: Registry) -> None:
