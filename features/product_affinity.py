@@ -50,7 +50,7 @@ CO_PURCHASE = (
             "buyers of both over the root of the product of each item's buyers, 10 more buyers counted with each"),
 )  # fmt: skip
 # Pairs are looked for among so many of the most bought items, and of each item the nearest are kept.
-_PAIRED = 3_000
+PAIRED = 3_000
 NEIGHBOURS = 50
 # An item that few have bought is neither a staple nor a one-off yet: so many buyers of this rebought share join it.
 _PRIOR_BUYERS = 20
@@ -122,7 +122,7 @@ def co_purchase(affinity: ir.Table) -> ir.Table:
     recent = affinity.filter(affinity.item_days_since_last <= 365).select("customer_id", "item")
     n_all = recent.agg(n_all=recent.customer_id.nunique())
     sizes = recent.group_by("item").agg(n_item=recent.count())
-    sizes = sizes.order_by(sizes.n_item.desc(), sizes.item).limit(_PAIRED)
+    sizes = sizes.order_by(sizes.n_item.desc(), sizes.item).limit(PAIRED)
     baskets = recent.join(sizes, "item").select("customer_id", "item")
     others = baskets.view().rename(other="item")
     pairs = baskets.join(others, [baskets.customer_id == others.customer_id, baskets.item != others.other])

@@ -265,15 +265,16 @@ class Answers:
             **published.filed_terms.to_json(),
         }  # fmt: skip
 
-    async def bought_with(self, item: str, top: int) -> dict[str, Any] | None:
-        """The first `top` companions of an item, as the last batch found them; none where it knows no such rule.
+    async def bought_with(self, item: str, top: int) -> dict[str, Any]:
+        """The first `top` companions of an item, as the last batch found them.
 
         Raises:
+            NoSuchFilter: it knows no rule of such an item.
             Refused: the published as_of has no rules.
         """
         published = self.current()
         rules = (await self._filed(published.filed.bought_with, item))[:top]
-        return {"item": item, "as_of": published.as_of.isoformat(), "bought_with": rules} if rules else None
+        return {"item": item, "as_of": published.as_of.isoformat(), "bought_with": rules}
 
     def churn_risk(self, asked: ListQuery, contacts: bool) -> lists.Page:
         """A page of the list of the published as_of, with contact data for who may see them.

@@ -12,6 +12,7 @@ from typing import Any
 
 from perennial import storage
 from perennial.settings import Workspace
+from serving.bought_with import meant
 
 _MEMORY = 1.0  # gigabytes
 
@@ -38,8 +39,14 @@ class Filed:
         return found
 
     def bought_with(self, item: str) -> list[dict[str, Any]]:
-        """What goes with an item, best first; nothing where no rule is known."""
-        rows = self._of(storage.bought_with_path(self.home, self.as_of), [item], "rank", key="item")
+        """What goes with an item, in whatever case it is written, best first.
+
+        Raises:
+            NoSuchFilter: no rule is known of such an item.
+        """
+        path = storage.bought_with_path(self.home, self.as_of)
+        there = self._asked(path, f"SELECT DISTINCT item FROM {storage.reader([path])} ORDER BY item")
+        rows = self._of(path, [meant(item, [row["item"] for row in there])], "rank", key="item")
         return [{name: row[name] for name in ("rank", "bought_with", "buyers", "share", "lift")} for row in rows]
 
     def marketing_consent(self, customer_id: str) -> bool | None:
@@ -52,11 +59,13 @@ class Filed:
         return found[0] if found else None
 
     def _of(self, path: Path, wanted: Sequence[str], order: str, key: str = "customer_id") -> list[dict[str, Any]]:
+        among = ", ".join(map(storage.quoted, dict.fromkeys(wanted)))
+        return self._asked(path, f"SELECT * FROM {storage.reader([path])} WHERE {key} IN ({among}) ORDER BY {order}")
+
+    def _asked(self, path: Path, query: str) -> list[dict[str, Any]]:
         """Raises CheckFailed where the file is not there."""
         if not path.exists():
             raise storage.CheckFailed(f"there is no {path}; run `perennial score --as-of {self.as_of}`")
-        among = ", ".join(map(storage.quoted, dict.fromkeys(wanted)))
-        query = f"SELECT * FROM {storage.reader([path])} WHERE {key} IN ({among}) ORDER BY {order}"
         answer = self.connection.cursor().execute(query)
         names = [column[0] for column in answer.description]
         return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]

@@ -38,6 +38,7 @@ from serving.bodies import (
     ScoresRequest,
 )
 from serving.events import Inbox
+from serving.filters import NoSuchFilter
 from serving.privacy import CustomerId
 from serving.strict_json import StrictRoute
 
@@ -125,7 +126,8 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {
 _NO_RULE: dict[int | str, dict[str, Any]] = {
     404: _refusal(
         "no companion of this item is known",
-        "unknown_item", "nothing is known to go with this item at the published as_of", {"item": "nothing"},
+        "unknown_item", "nothing is known to go with this item at the published as_of, more than by chance",
+        {"item": "hammer", "nearest": ["hammers"]},
     )
 }  # fmt: skip
 _ROWS = TypeAdapter(list[ListRow]).json_schema(ref_template="#/components/schemas/{model}")
@@ -271,11 +273,11 @@ async def bought_with(
     top: Annotated[int, Query(ge=1, le=20, description="so many at most")] = 5,
 ) -> Response:
     """What the buyers of an item buy with it more than by chance, for its product page."""
-    found = await _answers().bought_with(item, top)
-    if found is None:
-        message = "nothing is known to go with this item at the published as_of"
-        raise Refused(Refusal(404, "unknown_item", message, {"item": item}))
-    return JSONResponse(found)
+    try:
+        return JSONResponse(await _answers().bought_with(item, top))
+    except NoSuchFilter as problem:
+        message = "nothing is known to go with this item at the published as_of, more than by chance"
+        raise Refused(Refusal(404, "unknown_item", message, {"item": item, "nearest": problem.nearest})) from problem
 
 
 @api.get(

@@ -44,7 +44,10 @@ ROLES = {
 PURCHASE = {
     "transaction_id": "a1", "customer_id": CUSTOMER, "occurred_at": "2023-07-01T09:00:00Z", "lines": [{"amount": 3.5}]
 }  # fmt: skip
-STATUS = {("DELETE", "/customers/{customer_id}"): 404, ("GET", "/erasures/{erasure_id}"): 404, ("POST", "/events"): 202}
+STATUS = {
+    ("DELETE", "/customers/{customer_id}"): 404, ("GET", "/erasures/{erasure_id}"): 404, ("POST", "/events"): 202,
+    ("GET", "/items/{item}/bought-with"): 404,
+}  # fmt: skip
 BODIES = {
     "/scores": {"customer_ids": [CUSTOMER]},
     "/events": {"purchases": [PURCHASE]},

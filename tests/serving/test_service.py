@@ -27,6 +27,8 @@ import httpx
 import numpy as np
 import openpyxl
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from prometheus_client import REGISTRY
 from redis_server import redis_of_its_own
@@ -38,7 +40,7 @@ from perennial import predictions, registry, settings, storage
 from perennial.settings import Service, SettingsError, Workspace
 from serving import processes, scoring, service
 from serving.answers import RETRY_SECONDS, Answers
-from serving.bought_with import bought_with
+from serving.bought_with import RULES
 from serving.keys import Keys
 from serving.predictor import SCORE_COLUMNS, Predictor
 
@@ -157,17 +159,20 @@ def test_explain_adds_reasons_where_there_is_a_probability(client: TestClient) -
     assert [last] == ask(client, "c0256", explain=True).json()["scores"]
 
 
-def test_a_product_page_is_told_what_goes_with_an_item(client: TestClient, shop: Any) -> None:
-    """The batch's rules of one item, as many as asked; an item without one is a 404 that names it."""
-    rules = bought_with(shop.workspace, AS_OF, None, 20)
-    item = rules["item"].iloc[0]
-    found = client.get(f"/v1/items/{item}/bought-with?top=1").json()
-    expected = rules[rules["item"] == item].head(1).drop(columns="item").to_dict("records")
-    assert found == {"item": item, "as_of": str(AS_OF), "bought_with": expected}
-    refused = client.get("/v1/items/hammers/bought-with")
-    assert refused.status_code == 404
-    assert refused.json()["error"]["code"] == "unknown_item"
-    assert refused.json()["error"]["details"] == {"item": "hammers"}
+def test_a_product_page_is_told_what_goes_with_an_item(client: TestClient, home: Path) -> None:
+    """The batch's rules of one item, in any case and as many as asked; without one a 404 that names the nearest."""
+    rules = [
+        {"rank": n, "bought_with": other, "buyers": 9, "share": 0.3, "lift": 1.5}
+        for n, other in ((1, "cake"), (2, "cups"))
+    ]
+    filed = pa.Table.from_pylist([{"item": "Tea", **rule} for rule in rules], schema=RULES)
+    pq.write_table(filed, storage.bought_with_path(home, AS_OF))
+    with answering_from(home):
+        for item in ("Tea", "tea"):
+            found = client.get(f"/v1/items/{item}/bought-with?top=1").json()
+            assert found == {"item": item, "as_of": str(AS_OF), "bought_with": rules[:1]}
+        error = refused(client.get("/v1/items/teas/bought-with"), 404, "unknown_item")
+        assert error["details"] == {"item": "teas", "nearest": ["Tea"]}
 
 
 def test_every_answer_says_what_its_numbers_mean(client: TestClient, shop: Any) -> None:
