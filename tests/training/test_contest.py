@@ -289,23 +289,23 @@ def test_the_champion_is_graded_beside_the_challengers_rivals() -> None:
 def test_a_version_costs_its_files_and_the_quickest_of_its_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files of 3 MB and 2 ms of a processor are allowed where the limits say just that, and not a hair less."""
+    """Files of 3 MB and 2^-9 s of a processor are allowed where the limits say just that, and not a hair less."""
     for number in range(2):
         (tmp_path / f"{number}.txt").write_bytes(b"x" * 1_500_000)
     asked = replace(version([]), folder=tmp_path)
 
     def clock() -> Iterator[float]:
-        for taken in [0.005] * 15 + [0.002] + [0.005] * 14:
-            yield from (0.0, taken)
+        for taken in [2**-8] * 15 + [2**-9] + [2**-8] * 14:
+            yield from (1.0, 1.0 + taken)
 
-    for size, latency, met in ((3.0, 2.0, [True, True]), (2.999, 1.999, [False, False])):
+    for size, latency, met in ((3.0, 1.953125, [True, True]), (2.999, 1.953, [False, False])):
         ticks = clock()
         monkeypatch.setattr(time, "thread_time", lambda ticks=ticks: next(ticks))
         found = contest.costs(workspace({"size": size, "latency": latency}), asked)
         assert [condition.met for condition in found] == met
         assert next(ticks, None) is None
     assert [condition.sentence for condition in found] == [
-        "an answer takes 2.00 ms; 1.999 are allowed", "its files have 3.00 MB; 2.999 are allowed",
+        "an answer takes 1.95 ms; 1.953 are allowed", "its files have 3.00 MB; 2.999 are allowed",
     ]  # fmt: skip
 
 
