@@ -237,9 +237,13 @@ def check(
 
 
 def _trial_intake(workspace: Workspace, trial: Workspace, say: Callable[[str], None]) -> list[Account]:
-    """What `ingest` would take in, taken into a scratch folder that no message names."""
+    """What `ingest` would take in, taken into a scratch folder that no message names, with what customers have said."""
+    from perennial import consents, privacy
     from perennial.ingest import ingest as take_in
 
+    consents.copy(workspace.home_path, trial.home_path)
+    if marks := privacy.erased(workspace.home_path):
+        privacy.note_erased(trial.home_path, marks)
     try:
         return take_in(trial, _now(), say)
     except CheckFailed as problem:

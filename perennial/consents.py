@@ -26,6 +26,13 @@ def said_of_profiling(home: Path) -> dict[str, bool]:
         return {customer_id: bool(granted) for customer_id, granted in database.execute(_SAID)}
 
 
+def copy(home: Path, other: Path) -> None:
+    """Takes what customers have said over into another home, which has heard nothing yet."""
+    if path(home).exists():
+        with closing(sqlite3.connect(path(home))) as said, closing(sqlite3.connect(path(other))) as heard:
+            said.backup(heard)
+
+
 def may_teach(workspace: Workspace) -> str:
     """SQL: a condition on `customer_id` that holds for who does not refuse profiling, by all that is known today.
 

@@ -34,7 +34,8 @@ SILENCE = "silence, at last window's rates"
 NEVER = 1e6
 """Days of silence of who never bought."""
 _SILENT = "days_since_last_purchase"
-_TENTHS = 10
+FEWEST = 10
+"""Who could leave in the window that a rule is learnt from."""
 
 
 def train(data: Dataset, workspace: Workspace) -> ChurnModel:
@@ -120,7 +121,7 @@ def _rules(plain: ChurnModel, latest: Cutoff) -> list[Rule]:
     of either kind. None where fewer than ten could leave."""
     known = ~np.isnan(latest.churned)
     vectors, churned = latest.vectors[known], latest.churned[known]
-    if len(churned) < _TENTHS:
+    if len(churned) < FEWEST:
         return []
     days = np.nan_to_num(plain.inputs.column(vectors, _SILENT), nan=NEVER)
     tenths = decile_table(churned, days)

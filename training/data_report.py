@@ -15,7 +15,7 @@ from training.sufficiency import Count, Verdict
 from training.table_figures import Column, Table
 
 _MODELS = {"churn": "churn", "lifetime_value": "lifetime value", "cross_sell": "cross-sell"}
-_MARKS = {"sufficient": "✓", "history only": "◐", "insufficient": "✗"}
+_MARKS = {"sufficient": "✓", "history only": "◐", "base rate only": "○", "insufficient": "✗"}
 
 
 def as_data(found: DataCheck) -> dict[str, Any]:
@@ -370,6 +370,7 @@ li { margin: .3rem 0; }
 .remarks p { margin: .15rem 0; }
 .remarks .doubtful { border-color: var(--fair); } .doubts { color: var(--fair); font-size: .9rem; font-weight: 600; }
 .history-only { border-color: var(--fair); } .history-only .answer { color: var(--fair); }
+.base-rate-only { border-color: var(--fair); } .base-rate-only .answer { color: var(--fair); }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; font-weight: 400; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }

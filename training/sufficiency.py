@@ -18,7 +18,7 @@ from training.cohorts import Cohort, Cohorts
 from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 
 _CAME_BACK = "customers with a second purchase"
-Answer = Literal["sufficient", "history only", "insufficient"]
+Answer = Literal["sufficient", "history only", "base rate only", "insufficient"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ class Count:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be learnt: all of it, from purchase history alone, or nothing; why, and what it would take."""
+    """What can be learnt: all of it, from purchase histories alone, one answer for everybody, or nothing.
+
+    With the reason, and what is `needed` for more.
+    """
 
     model: str
     answer: Answer
@@ -110,7 +113,7 @@ def _churn(workspace: Workspace, closed: Sequence[Cohort], now: Cohort, history:
             needed += _more(f"customers with a second purchase by {closed[-1].as_of}",
                             MINIMUM_REPEAT_BUYERS - closed[-1].repeat_buyers, None)  # fmt: skip
     if came_back:
-        return Verdict("churn", "insufficient", _too_few_came_back(now), counts, tuple(needed))
+        return _without_histories("churn", closed, now, counts, needed)
     if not needed:
         reason = f"{len(teaching)} cutoffs to learn from and a later one to calibrate on"
         return Verdict("churn", "sufficient", reason, counts, ())
@@ -135,7 +138,7 @@ def _lifetime_value(workspace: Workspace, closed: Sequence[Cohort], now: Cohort,
         growth = _Growth(workspace, len(closed), len(teaching))
         needed += _more("customers who spent something", _missing(buyers), growth.days(buyers))
     if not now.has_history:
-        return Verdict("lifetime_value", "insufficient", _too_few_came_back(now), counts, tuple(needed))
+        return _without_histories("lifetime_value", closed, now, counts, needed)
     if not needed:
         reason = f"{len(teaching)} cutoffs to learn from, beside the purchase histories"
         return Verdict("lifetime_value", "sufficient", reason, counts, ())
@@ -143,8 +146,15 @@ def _lifetime_value(workspace: Workspace, closed: Sequence[Cohort], now: Cohort,
     return Verdict("lifetime_value", "history only", why, counts, tuple(needed))
 
 
-def _too_few_came_back(now: Cohort) -> str:
-    return f"only {now.repeat_buyers:,} customers had come back for a second purchase by {now.as_of}"
+def _without_histories(
+    model: str, closed: Sequence[Cohort], now: Cohort, counts: tuple[Count, ...], needed: Sequence[str]
+) -> Verdict:
+    """The rate of the latest closed window answers for everybody, where enough customers could leave in it."""
+    why = f"only {now.repeat_buyers:,} customers had come back for a second purchase by {now.as_of}"
+    if not closed or closed[-1].left + closed[-1].stayed < churn.FEWEST:
+        return Verdict(model, "insufficient", why, counts, tuple(needed))
+    rate = f"{why}: everybody gets one answer, by what followed {closed[-1].as_of}"
+    return Verdict(model, "base rate only", rate, counts, tuple(needed))
 
 
 def _cross_sell(

@@ -19,7 +19,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from builders import accepted, take_in, write, write_workspace
-from serving.filters import NoSuchFilter
 from workspaces import AS_OF
 
 from perennial import ingest, registry, storage
@@ -27,6 +26,7 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from serving import lists, scoring
 from serving.bodies import ListQuery
+from serving.filters import NoSuchFilter
 from serving.norms import Norms
 from serving.predictor import Predictor
 from serving.reasons import Explainer

@@ -202,6 +202,17 @@ def test_a_shop_too_small_is_told_what_is_missing(tmp_path: Path) -> None:
     assert "add tables.products" in verdict(found, "cross_sell").needed[0]
 
 
+def test_a_shop_where_nobody_comes_back_has_a_base_rate(tmp_path: Path) -> None:
+    """As the training has it: one answer for everybody, once a window has closed; before that none."""
+    rows = make_transactions([(f"c{n}", FIRST + timedelta(days=n), 5.0) for n in range(220)])
+    found = checked(tmp_path, rows, as_of=FIRST + timedelta(days=220))
+    assert [verdict(found, model).answer for model in ("churn", "lifetime_value")] == ["base rate only"] * 2
+    assert "only 0 customers had come back" in verdict(found, "churn").reason
+    assert verdict(found, "churn").needed[0] == "30 more customers with a second purchase"
+    early = checked(tmp_path, rows, as_of=FIRST + timedelta(days=100))
+    assert [verdict(early, model).answer for model in ("churn", "lifetime_value")] == ["insufficient"] * 2
+
+
 def test_a_history_too_short_asks_for_months(tmp_path: Path) -> None:
     """Four months are too few for windows of 60 days with 90 before them: histories alone, and how much is missing."""
     rows = [(f"c{n}", FIRST + timedelta(days=(7 * n) % 20 + 10 * k), 5.0) for n in range(40) for k in range(10)]
