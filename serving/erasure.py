@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("bentoml.perennial")
 ONLINE, EVENTS = "online store", "store of events"
 Found = dict[str, int]
-_SQLITE = b"SQLite format 3\0"
 _PATIENCE = 60  # seconds that a database may be busy
 
 
@@ -306,18 +305,24 @@ def _note_content(home: Path, path: Path) -> None:
 
 def _databases(home: Path) -> list[tuple[Path, str]]:
     """The SQLite tables with customers in them."""
-    query = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'customer_id'"
-    found = []
-    for path in filter(_is_sqlite, storage.below(home, "*.db")):
-        with closing(storage.reading(path)) as connection:
-            found += [(path, name) for (name,) in connection.execute(f"{query} AND m.type = 'table'")]
-    return found
+    return [(path, name) for path in storage.below(home, "*.db") for name in _tables_of_customers(path)]
 
 
-def _is_sqlite(path: Path) -> bool:
-    """What /metrics counts in is called `.db` too."""
-    with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
+def _tables_of_customers(path: Path) -> list[str]:
+    """None where it is no database: what /metrics counts in may be called `.db` too.
+
+    Only SQLite may open the file. A process that closes a file loses all its locks on it, also those of other
+    connections: SQLite knows, and waits with the closing; whoever else does it lets others write over them.
+    """
+    query = """SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c
+        WHERE c.name = 'customer_id' AND m.type = 'table'"""
+    with closing(storage.reading(path)) as connection:
+        try:
+            return [name for (name,) in connection.execute(query)]
+        except sqlite3.DatabaseError as problem:
+            if problem.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                return []
+            raise
 
 
 def _rows_of_database(path: Path, table: str, customer_id: str) -> list[dict[str, Any]]:

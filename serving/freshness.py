@@ -76,8 +76,9 @@ class Freshness:
             return 0
         if self._state(publication) != self.opened:
             self._open(publication)
-        self.fresh.keep_up()
+        # Before it keeps up: what is accepted in between may be in the features already, and is shown again.
         until, applied = self.events.last_number(), self.events.applied(publication.view)
+        self.fresh.keep_up()
         new = self._waiting(publication, applied, until)
         since = self.events.waiting_since(new[0].number - 1) if new else None
         metrics.EVENT_LAG.set(self._seconds_since(since))

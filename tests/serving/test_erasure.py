@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -197,6 +199,19 @@ def test_events_in_postgresql_are_shown_and_erased(workspace: Workspace, monkeyp
         assert erasure.erase(elsewhere, store, ["c0291"])["c0291"]["store of events"] == 1
         assert inbox._opened().customers() == {"c0292"}
         inbox._opened().close()
+
+
+def test_to_look_for_customers_costs_no_other_its_lock(tmp_path: Path) -> None:
+    """A process that closes a file loses its locks on it: another one wrote over events that were just accepted."""
+    path = tmp_path / "held.db"
+    holder = storage.database(path, "CREATE TABLE IF NOT EXISTS held (customer_id TEXT)")
+    (tmp_path / "counter_1.db").write_bytes(bytes(64))
+    holder.execute("BEGIN IMMEDIATE")
+    assert erasure._databases(tmp_path) == [(path, "held")]
+    other = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    done = subprocess.run([sys.executable, "-c", other, str(path)], capture_output=True, text=True, check=False)
+    holder.close()
+    assert "database is locked" in done.stderr
 
 
 def test_an_erasure_that_was_killed_goes_on(workspace: Workspace) -> None:

@@ -197,6 +197,21 @@ def test_events_that_cannot_be_summed_up_stop_no_others(
     assert events.trouble(workspace.home_path) == Trouble()
 
 
+def test_an_event_that_comes_while_others_are_shown_is_shown_too(
+    client: TestClient, freshness: Freshness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accepted after features were brought up to date, and before they are shown: it waits for the next look."""
+    freshness.catch_up()
+    keep_up = freshness.fresh.keep_up
+    with monkeypatch.context() as late:
+        late.setattr(freshness.fresh, "keep_up", lambda: (keep_up(), send(client, purchase("late-1", "c0214"))))
+        freshness.catch_up()
+    freshness.catch_up()
+    card = client.get("/v1/customers/c0214").json()
+    assert card["history"]["last_purchase"] == str(AS_OF)
+    assert card["as_of"] == str(AS_OF + timedelta(days=1))
+
+
 def test_events_that_wait_are_told(client: TestClient, workspace: Workspace) -> None:
     """What stops all events is in `/readyz` after a minute, in the metrics at once, and gone when they are shown."""
     time = NOW
