@@ -18,12 +18,12 @@ from features.snapshot import customer_features, families, features_hash
 from perennial import registry, storage
 from perennial.registry import KINDS, model_folder
 from perennial.settings import Workspace
-from training.backtest import OURS
 from training.models.buy_till_you_die import Outlook
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import read_model
 from training.models.leaving import NO_PURCHASE
 from training.models.offer_model import OfferModel
+from training.models.rule import OURS
 from training.models.value_model import ValueModel
 
 if TYPE_CHECKING:

@@ -30,13 +30,13 @@ from training.datasets import Cutoff, Dataset, TooFewReturned
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import Inputs
 from training.models.rule import BASE_RATE
+from training.models.rule import OURS as OURS
 from training.models.value_model import ValueModel
 from training.peers import Answer, Histories, Kind, pace, silence
 
 Floats = NDArray[np.floating]
 Rows = NDArray[np.bool_]
 
-OURS = "Perennial"
 SEGMENTS = ("new", "one-time", "repeat", "top decile")
 OVERLAPPING = frozenset({"top decile"})
 _NEW_DAYS = 90

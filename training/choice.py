@@ -130,7 +130,8 @@ def _is_beyond(gain: Floats, limit: float) -> bool:
 def no_skill(kind: str, judged: Sequence[Cutoff], seed: int) -> str:
     """Why the answers that come first claim no order; "" where they may, or where too few outcomes are known."""
     outcomes = Outcomes.of([cutoff.actual for cutoff in judged])
-    if not judged or min(outcomes) < MIN_OUTCOMES:
+    told = all(isinstance(cutoff, Judged) or CHANCE in cutoff.by_customer for cutoff in judged)  # of old offers none
+    if not judged or not told or min(outcomes) < MIN_OUTCOMES:
         return ""
     first = _contender(kind, judged, [cutoff.answers[0] for cutoff in judged], _times(judged, seed))
     return "" if _is_beyond(first.order, _SKILLED) else _told(first, outcomes)

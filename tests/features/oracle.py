@@ -40,6 +40,9 @@ _KNOWN = """
     SELECT customer_id, {item} AS item, age, sum(amount) AS spend
     FROM line WHERE {item} IS NOT NULL AND amount >= 0 GROUP BY customer_id, {item}, age;
 
+    CREATE TABLE willing_day AS
+    SELECT * FROM item_day WHERE customer_id IN (SELECT customer_id FROM customers WHERE profiling_consent);
+
     CREATE INDEX by_line ON line (customer_id); CREATE INDEX by_purchase ON purchase (customer_id);
     CREATE INDEX by_event ON event (customer_id);
 """
@@ -257,35 +260,35 @@ def _affinity() -> dict[str, str]:
 
 def _popularity() -> dict[str, str]:
     def share(days: int) -> str:
-        buyers = f"(SELECT count(DISTINCT customer_id) * 1.0 FROM item_day WHERE age <= {days}"
+        buyers = f"(SELECT count(DISTINCT customer_id) * 1.0 FROM willing_day WHERE age <= {days}"
         return f"{buyers} AND item = k.item) / nullif({buyers}), 0)"
 
     then, year = (
-        f"(SELECT count(*) * 1.0 FROM item_day WHERE item = k.item AND age BETWEEN {nearest} AND 365)"
+        f"(SELECT count(*) * 1.0 FROM willing_day WHERE item = k.item AND age BETWEEN {nearest} AND 365)"
         for nearest in (276, 1)
     )
     first = (
-        "SELECT customer_id, max(age) AS first, count(*) AS n FROM item_day WHERE item = k.item GROUP BY customer_id"
+        "SELECT customer_id, max(age) AS first, count(*) AS n FROM willing_day WHERE item = k.item GROUP BY customer_id"
     )
-    of_90 = "(SELECT count(DISTINCT customer_id) FROM item_day WHERE age <= 90)"
+    of_90 = "(SELECT count(DISTINCT customer_id) FROM willing_day WHERE age <= 90)"
     earlier, again = (f"(SELECT count(*) FROM ({first}) WHERE first > 30 AND n > {times})" for times in (0, 1))
     return {f"item_buyers_{w}d": share(w) for w in (30, 90, 365)} | {
         "item_rising": f"{share(30)} / ({share(365)})",
         "item_share_next_90d_last_year": f"{then} / {year}",
         "item_new_buyers_90d": f"(SELECT count(*) * 1.0 FROM ({first}) WHERE first <= 90) / nullif({of_90}, 0)",
         "item_rebought_share": f"CASE WHEN {earlier} > 0 THEN ({again} + 20 * 0.05) / ({earlier} + 20) END",
-        "item_days_on_sale": "(SELECT max(age) FROM item_day WHERE item = k.item)",
+        "willing_days_on_sale": "(SELECT max(age) FROM willing_day WHERE item = k.item)",
     }
 
 
-_PAIR = """(SELECT DISTINCT a.item, b.item AS other FROM item_day AS a JOIN item_day AS b
+_PAIR = """(SELECT DISTINCT a.item, b.item AS other FROM willing_day AS a JOIN willing_day AS b
     ON b.customer_id = a.customer_id AND b.item <> a.item AND a.age <= 365 AND b.age <= 365)"""
 
 
 def _co_purchase() -> dict[str, str]:
-    buyers = "(SELECT count(DISTINCT customer_id) * 1.0 FROM item_day WHERE age <= 365"
-    both = """(SELECT count(*) * 1.0 FROM (SELECT customer_id FROM item_day WHERE age <= 365 AND item = k.item
-        INTERSECT SELECT customer_id FROM item_day WHERE age <= 365 AND item = k.other))"""
+    buyers = "(SELECT count(DISTINCT customer_id) * 1.0 FROM willing_day WHERE age <= 365"
+    both = """(SELECT count(*) * 1.0 FROM (SELECT customer_id FROM willing_day WHERE age <= 365 AND item = k.item
+        INTERSECT SELECT customer_id FROM willing_day WHERE age <= 365 AND item = k.other))"""
     share = f"{both} / {buyers} AND item = k.other)"
     sizes = [f"({buyers} AND item = k.{name}) + 10)" for name in ("item", "other")]
     return {
@@ -303,7 +306,7 @@ _FAMILIES = {
     "engagement": ("customer_id", "event", _engagement()),
     "profile": ("customer_id", _EVERYBODY, _profile()),
     "product_affinity": ("customer_id, item", "item_day", _affinity()),
-    "popularity": ("item", "item_day WHERE age <= 365", _popularity()),
+    "popularity": ("item", "willing_day WHERE age <= 365", _popularity()),
     "co_purchase": ("item, other", _PAIR, _co_purchase()),
 }
 

@@ -148,7 +148,7 @@ def test_help_is_quick_and_loads_no_library_that_is_not(command: str) -> None:
     ("line", "says"),
     [("", "Usage: perennial"), ("bogus", "No such command 'bogus'"), ("list", "churn-risk"),
      ("run", r"Missing option '--config' / '-c'|Missing option '-c'"), ("run --bogus", "No such option"),
-     ("train forecast -c x.yaml", "'forecast' is not one of 'churn', 'lifetime-value', 'cross-sell'"),
+     ("train forecast -c x.yaml", "'forecast' is no kind of model; there are churn, lifetime_value, cross_sell"),
      ("export everything -c x.yaml --out x.csv", "'everything' is not one of 'scores', 'offers', 'features'"),
      ("list churn-risk -c x.yaml --band hi", "'hi' is not one of 'low', 'medium', 'high'"),
      ("list churn-risk -c x.yaml --top 0", "'--top': Input should be greater than or equal to 1"),

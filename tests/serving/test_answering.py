@@ -20,8 +20,10 @@ from monitoring.summary import Summary
 from perennial import cli, ingest, registry, settings, storage
 from perennial.settings import Workspace
 from serving import lists, scoring
+from serving.filters import NoSuchFilter
 from serving.predictor import Predictor
 from serving.risk_groups import risk_groups
+from serving.terms import Terms
 from training import pipelines, reproduction
 from training.reproduction import Recorded
 
@@ -159,8 +161,8 @@ def test_withheld_amounts_are_null_and_the_order_stays(kind: str, shop: Shop, wi
     listed = lists.churn_risk(predictor, AS_OF, top=5)
     risk = after[after["customer_id"].isin(lists.churn_risk(predictor, AS_OF, top=1000)["customer_id"])]
     assert listed["churn_percentile"].tolist() == risk["churn_percentile"].nlargest(5).tolist()
-    assert "-: withheld" in lists.as_text(listed)
-    assert "highest churn_percentile first" in lists.as_text(listed)
+    assert "  -  " in lists.as_text(listed).splitlines()[2]
+    assert any("no amount is shown: a test" in note for note in lists.about(Terms.at(predictor, AS_OF), AS_OF))
 
 
 def test_offers_keep_their_ranks_without_probabilities(shop: Shop, withheld: Any) -> None:
@@ -176,9 +178,9 @@ def test_nobody_is_chosen_by_what_is_withheld(shop: Shop, withheld: Any) -> None
     """A filter by value, by band, or groups by risk are refused with the reason, rather than empty."""
     predictor = withheld("churn", "lifetime_value")
     scoring.score(predictor, AS_OF)
-    with pytest.raises(storage.CheckFailed, match="chosen by value: no amount is shown"):
+    with pytest.raises(NoSuchFilter, match="min_value, max_value: nobody's is shown: no amount is shown"):
         lists.churn_risk(predictor, AS_OF, min_value=10)
-    with pytest.raises(storage.CheckFailed, match="chosen by band: no amount is shown"):
+    with pytest.raises(NoSuchFilter, match="band: nobody's is shown: no amount is shown"):
         lists.churn_risk(predictor, AS_OF, band="high")
-    with pytest.raises(storage.CheckFailed, match="no groups by risk: no amount is shown"):
+    with pytest.raises(storage.CheckFailed, match="which is not shown: no amount is shown"):
         risk_groups(predictor, AS_OF)

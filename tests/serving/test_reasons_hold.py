@@ -199,7 +199,8 @@ def test_a_card_shows_an_age_as_a_person_writes_it(plain: Case) -> None:
     """18, not 18.0; and so do the reasons."""
     explainer = plain.explainer
     row = plain.rows[plain.rows["attribute_age"].notna()].iloc[0]
-    score = dict.fromkeys((*SCORE_COLUMNS, "stale")) | {"customer_id": row["customer_id"], "as_of": str(plain.as_of)}
+    score = dict.fromkeys((*SCORE_COLUMNS, "stale", "horizon", "lifetime_value_horizon"))
+    score |= {"customer_id": row["customer_id"], "as_of": str(plain.as_of)}
     (vector,) = matrix(pd.DataFrame([row]), explainer.packed)
     shown = card(explainer, score, vector, [], {})["profile"]["attributes"]
     assert shown["age"] == plain.shop.attributes.loc[row["customer_id"], "age"]

@@ -34,7 +34,7 @@ def make_judged(place: int, actual: Floats, said: Mapping[str, Floats], is_value
     """One judged cutoff; the same customers at each of them."""
     ids = np.array([f"c{number:05}" for number in range(len(actual))], dtype=object)
     answers = tuple(make_answer(name, column, is_value) for name, column in said.items())
-    bounds = Bounds(np.zeros(len(actual)), np.full(len(actual), 1e9)) if is_value else None
+    bounds = Bounds(np.zeros(len(actual)), np.full(len(actual), 1e9), 0.8) if is_value else None
     counts = (actual, actual) if is_value else None
     return Judged(date(2024, 1 + place, 1), (date(2023, 1, 1),), ids, actual, answers, {}, (), bounds, counts)
 

@@ -309,11 +309,11 @@ def test_a_version_costs_its_files_and_the_quickest_of_its_answers(
     ]  # fmt: skip
 
 
-def test_the_first_version_needs_a_grade() -> None:
-    """The reason for having none is told, also where it was never judged."""
+def test_the_first_version_answers_and_says_why_it_has_no_grade() -> None:
+    """What is missing is told, also where it was never judged."""
     assert contest.as_the_first(version([], grade="C")) == (True, "there is no champion, and it has grade C")
-    told = "without a champion a version needs a grade, and this one has none"
-    assert contest.as_the_first(version([], grade="none", grade_reason="x")) == (False, f"{told}: x")
+    told = "there is no champion; without a grade, Perennial answers"
+    assert contest.as_the_first(version([], grade="none", grade_reason="x")) == (True, f"{told}: x")
     ungraded = version([])
     del ungraded.tags["grade"]
-    assert contest.as_the_first(ungraded) == (False, f"{told}: it was never judged")
+    assert contest.as_the_first(ungraded) == (True, f"{told}: it was never judged")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from features import retrieval
 from perennial import storage
 from training import datasets, labels
 from training.models.buy_till_you_die import BuyTillYouDie
@@ -91,10 +92,12 @@ def test_every_cutoff_has_the_history_model_of_its_own_day(world: World) -> None
 
 
 def test_the_customers_of_a_cutoff_are_those_known_before_it(world: World, lines: pd.DataFrame) -> None:
-    """Whoever bought before it is there, once and in order of the id; later cutoffs hold more."""
+    """Whoever bought before it and lets the shop learn is there, once and in order of the id; later there are more."""
     for cutoff in world.data.closed:
         known = lines[lines["known_day"] < pd.Timestamp(cutoff.as_of)]["customer_id"]
-        assert set(known) <= set(cutoff.customer_ids)
+        rows = retrieval.rows_at(world.workspace, cutoff.as_of)
+        willing = set(rows.loc[rows["profiling_consent"] != 0, "customer_id"])
+        assert set(known) & willing <= set(cutoff.customer_ids) <= willing
         assert list(cutoff.customer_ids) == sorted(set(cutoff.customer_ids))
     sizes = [len(cutoff.customer_ids) for cutoff in (*world.data.closed, world.data.current)]
     assert sizes == sorted(sizes)

@@ -12,7 +12,8 @@ from training.models.customer_model import Inputs
 
 Floats = NDArray[np.floating]
 
-BASE_RATE = "base rate"
+OURS, BASE_RATE = "Perennial", "base rate"
+"""What answers, in plain words: our full model, or one answer for everybody."""
 
 
 @dataclass(frozen=True)
