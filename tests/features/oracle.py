@@ -277,7 +277,7 @@ def _popularity() -> dict[str, str]:
         "item_share_next_90d_last_year": f"{then} / {year}",
         "item_new_buyers_90d": f"(SELECT count(*) * 1.0 FROM ({first}) WHERE first <= 90) / nullif({of_90}, 0)",
         "item_rebought_share": f"CASE WHEN {earlier} > 0 THEN ({again} + 20 * 0.05) / ({earlier} + 20) END",
-        "willing_days_on_sale": "(SELECT max(age) FROM willing_day WHERE item = k.item)",
+        "item_days_on_sale": "(SELECT max(age) FROM willing_day WHERE item = k.item)",
     }
 
 

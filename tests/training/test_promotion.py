@@ -176,7 +176,7 @@ def test_a_champion_is_not_measured_by_a_grade_that_later_windows_took(shop: Reg
     """Where it would get none by what happened since its training, a better version without a grade takes its place."""
     shop.promote(shop.add(unchanged, as_of="2024-04-01"), "a test")
     verdict = shop.judge(shop.add(grade="none"))
-    assert verdict.against == ("grade none, the champion's is B",)
+    assert verdict.against[-1] == "grade none, the champion's is B"
     verdict = shop.judge(shop.add(grade="none", reverse=True))
     assert verdict.passed, verdict.against
     assert "grade none; by the windows closed since, the champion's B would be none" in verdict.reasons
