@@ -91,7 +91,7 @@ def reached(store: FeatureStore) -> Iterator[None]:
     """Says it in a sentence when the online store of `store` cannot be reached, or refuses.
 
     Raises:
-        CheckFailed: Redis is down, lacks memory, or wants another password.
+        CheckFailed: Redis is down, lacks memory, wants another password, or has something else under our keys.
     """
     if not in_redis(store):
         yield
@@ -102,9 +102,22 @@ def reached(store: FeatureStore) -> Iterator[None]:
         yield
     except redis.RedisError as problem:
         where = store.config.online_store.connection_string.split(",")[0]
-        raise CheckFailed(
-            f"the online store, Redis at {where}, does not answer: {problem}; start it, or mend the setting `online`"
-        ) from problem
+        # Not `from problem`: its text, which a traceback would show, quotes keys, and so customers' ids.
+        raise CheckFailed(f"the online store, Redis at {where}, {_in_words(problem)}") from None
+
+
+def _in_words(problem: Exception) -> str:
+    """What Redis said, without the command, which names customers, and what to do."""
+    import redis
+
+    # The client puts the command in front of what Redis said, and Redis the arguments of what it does not know behind.
+    said = str(problem).rpartition(") of pipeline caused error: ")[2].partition(", with args beginning with")[0]
+    if isinstance(problem, redis.exceptions.OutOfMemoryError):
+        return "is full: it takes nothing in; raise its `maxmemory`, or make room in it"
+    if isinstance(problem, (redis.ConnectionError, redis.TimeoutError)):
+        return f"does not answer: {said}; start it, or mend the setting `online`"
+    kind = type(problem).__name__
+    return f"refuses: {said} ({kind}); put right what is in it, or mend the setting `online`"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -31,6 +32,13 @@ def redis_for(workspace: str) -> Iterator[str]:
         for key in client.scan_iter(f"*{workspace}"):
             client.delete(key)
         client.close()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 class OwnRedis:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,7 +21,7 @@ import pytest
 import redis
 from builders import make_transactions
 from feast.infra.online_stores.redis import RedisOnlineStore
-from redis_server import ADDRESS, redis_for
+from redis_server import ADDRESS, free_port, redis_for, redis_of_its_own
 
 from features import online, purchases, retrieval, snapshot, stores
 from features.online import FeatureMismatch, Publication, Row, StaleFeatures
@@ -435,6 +437,31 @@ def test_a_redis_that_is_down_is_a_sentence(snapshots: Workspace, tmp_path: Path
     shop = opened(snapshots, tmp_path / "home", online="redis://127.0.0.1:1/0")
     with pytest.raises(CheckFailed, match=r"Redis at 127.0.0.1:1, does not answer: .*; start it, or mend the setting"):
         shop.publish(WINTER)
+
+
+def test_what_redis_refuses_is_told_without_a_customer(snapshots: Workspace, tmp_path: Path) -> None:
+    """Whoever reads or writes learns what Redis said and what to do, and never the command, which holds ids."""
+    address = f"redis://127.0.0.1:{free_port()}/0"
+    with redis_of_its_own(address, tmp_path) as own, redis.Redis(port=own.port) as client:
+        shop = opened(snapshots, tmp_path / "home", online=address)
+        client.config_set("maxmemory", 1)
+        assert told_by(lambda: shop.publish(WINTER)).endswith(
+            "is full: it takes nothing in; raise its `maxmemory`, or make room in it"
+        )
+        client.config_set("maxmemory", 0)
+        shop.publish(WINTER)
+        client.set(online._redis_name(shop.store, "c05"), "a text")
+        told = told_by(lambda: shop.online("c05"))
+        assert "refuses: WRONGTYPE Operation against a key holding the wrong kind of value" in told
+
+
+def told_by(act: Callable[[], object]) -> str:
+    """What is said of a refusal, in which no command is, nor in its traceback."""
+    with pytest.raises(CheckFailed) as refused:
+        act()
+    assert not re.search(r"\bc\d\d\b|customer_id|HMGET|HSET", str(refused.value))
+    assert "of pipeline caused error" not in "".join(traceback.format_exception(refused.value))
+    return str(refused.value)
 
 
 def test_publish_to_a_redis_that_is_down_ends_with_1(
