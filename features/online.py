@@ -151,7 +151,10 @@ def publish(
                 told = count
         events.show_again(workspace)
     if published(home) == wanted:
-        progress(f"features of {as_of} are online already")
+        lost = (
+            f"the online store had lost features of {as_of}: those of {wanted.customers:,} customers are online again"
+        )
+        progress(lost if written < wanted.customers else f"features of {as_of} are online already")
         return wanted.customers
     store.apply([packed_service(packed_view(workspace, wanted))])
     storage.write_json(published_path(home), asdict(wanted))
@@ -171,20 +174,26 @@ def check(store: FeatureStore, workspace: Workspace, publication: Publication, e
     if publication.features_hash != expected:
         raise FeatureMismatch(
             f"the features published for {publication.as_of} have hash {publication.features_hash}, the champions"
-            f" expect {expected}: run `perennial publish`"
+            f" expect {expected}: {_again(publication)}"
         )
     if publication.store != (address := stores.online_address(workspace)):
-        raise LostFeatures(f"features were published to {publication.store}, not to {address}: run `perennial publish`")
+        raise LostFeatures(
+            f"features were published to another online store ({publication.store}, not {address}): "
+            + _again(publication)
+        )
     scored = _scores_stamp(workspace.home_path, publication.as_of)
     if scored not in (None, publication.scores):
         raise StaleFeatures(
-            f"{publication.as_of} was scored again after its features were published: run `perennial publish`"
+            f"{publication.as_of} was scored again after its features were published: {_again(publication)}"
         )
     refuse_if_gone(store, workspace, publication)
     if (tag := _view(store, publication.view).tags.get("features_hash")) != expected:
-        raise FeatureMismatch(
-            f"the online view has hash {tag}, the champions expect {expected}: run `perennial publish`"
-        )
+        raise FeatureMismatch(f"the online view has hash {tag}, the champions expect {expected}: {_again(publication)}")
+
+
+def _again(publication: Publication) -> str:
+    """What writes a publication anew, whatever the day is."""
+    return f"run `perennial publish --as-of {publication.as_of}`"
 
 
 class Row(NamedTuple):
@@ -279,7 +288,7 @@ def _read(
     }
     if any(len(vector) != len(publication.features) for vector, _ in found.values()):
         raise FeatureMismatch(
-            f"a vector in {publication.view} has not {len(publication.features)} features: run `perennial publish`"
+            f"a vector in {publication.view} has not {len(publication.features)} features: {_again(publication)}"
         )
     return found
 
@@ -307,7 +316,7 @@ def without_a_table_gone(publication: Publication) -> Iterator[None]:
 
 def gone(publication: Publication) -> LostFeatures:
     return LostFeatures(
-        f"the features published for {publication.as_of} are not in {publication.store}: run `perennial publish`"
+        f"the features published for {publication.as_of} are not in {publication.store}: {_again(publication)}"
     )
 
 
@@ -378,16 +387,26 @@ def _blocks(path: Path, skipped: int) -> Iterator[pa.RecordBatch]:
 
 
 def _written(store: FeatureStore, workspace: Workspace, publication: Publication) -> int:
-    """How many customers a former attempt has written; none if the store has lost any of a sample of them."""
+    """How many customers a former attempt has written; none if the store has lost any of them.
+
+    Of what was cut off a sample is looked up; of what is taken for whole, everybody.
+    """
     path = packed_path(workspace.home_path, publication.view)
     note = path.with_name("written.json")
     count = int(storage.read_json(note)) if note.exists() else 0
     if not count:
         return 0
-    chosen = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int)
-    sample = pq.read_table(path, columns=["customer_id"])["customer_id"].take(chosen).to_pylist()
+    whole = count >= publication.customers
+    asked = (block["customer_id"].to_pylist() for block in _blocks(path, 0)) if whole else [_sample(path, count)]
     with stores.reached(store):
-        return count if len(_read(store, publication, sample)) == len(sample) else 0
+        return count if all(len(_read(store, publication, some)) == len(some) for some in asked) else 0
+
+
+def _sample(path: Path, count: int) -> list[str]:
+    """Customers among the first `count` of a packed file, evenly spread."""
+    chosen = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int)
+    sample: list[str] = pq.read_table(path, columns=["customer_id"])["customer_id"].take(chosen).to_pylist()
+    return sample
 
 
 def _remove_all_but(views: set[str], store: FeatureStore, workspace: Workspace) -> None:

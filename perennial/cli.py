@@ -165,6 +165,15 @@ def _day(workspace: Workspace, as_of: datetime | None) -> date:
     return today
 
 
+def _day_to_publish(workspace: Workspace, as_of: datetime | None) -> date:
+    home, today = workspace.home_path, datetime.now(ZoneInfo(workspace.timezone)).date()
+    if as_of is not None or storage.scores_path(home, today).exists() or not storage.scored(home):
+        return _day(workspace, as_of)
+    latest = storage.latest_scored(home)
+    typer.echo(f"today, {today}, has no scores: as_of is the latest day that has, {latest}")
+    return latest
+
+
 @contextmanager
 def _alone(workspace: Workspace, command: str = "") -> Iterator[None]:
     """Sole use of the workspace, in the name of `command`, or else of the words that were typed before any option."""
@@ -454,11 +463,12 @@ def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = 
 def publish(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
     """Put the features of as_of into the online store, where the service reads them.
 
+    Without --as-of it is today, or the latest day that was scored where today was not.
     Example: perennial publish -c configs/online_retail.yaml --as-of 2011-06-01
     """
     workspace = _open(config, overrides, home)
     with _alone(workspace):
-        _publish(workspace, _day(workspace, as_of), _say())
+        _publish(workspace, _day_to_publish(workspace, as_of), _say())
 
 
 @app.command()

@@ -313,7 +313,12 @@ def latest_scored(home: Path) -> date:
     Raises:
         CheckFailed: nothing was scored yet.
     """
-    found = sorted(path.parent.name for path in (home / "scores").glob("*/scores.parquet"))
+    found = scored(home)
     if not found:
         raise CheckFailed(f"nothing is scored in {home} yet; run `perennial run -c FILE --as-of DATE`")
-    return date.fromisoformat(found[-1])
+    return found[-1]
+
+
+def scored(home: Path) -> list[date]:
+    """Every as_of with scores, the latest one last."""
+    return sorted(date.fromisoformat(path.parent.name) for path in (home / "scores").glob("*/scores.parquet"))

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -214,7 +214,7 @@ def test_feasts_own_names_say_what_is_not_online(shop: Shop) -> None:
     with pytest.raises(CheckFailed, match="product_affinity is not online"):
         shop.store.get_online_features(["product_affinity:item_spend_90d"], [row])
     empty(shop, published.view)
-    with pytest.raises(StaleFeatures, match=r"are not in .*: run `perennial publish`"):
+    with pytest.raises(StaleFeatures, match=r"are not in .*: run `perennial publish --as-of 2022-12-21`"):
         answered(shop, ["purchases:spend_90d"], "c05")
 
 
@@ -351,14 +351,36 @@ def test_an_emptied_store_is_stale_not_unknown(shop: Shop) -> None:
     """When the store has lost what was published nobody is called unknown; publishing again mends it."""
     shop.publish(WINTER)
     empty(shop, shop.published.view)
-    message = "the features published for 2022-12-21 are not in .*: run `perennial publish`"
+    message = "the features published for 2022-12-21 are not in .*: run `perennial publish --as-of 2022-12-21`"
     with pytest.raises(StaleFeatures, match=message):
         shop.online("c05")
     with pytest.raises(StaleFeatures, match=message):
         shop.check()
-    shop.publish(WINTER)
+    said: list[str] = []
+    shop.publish(WINTER, said.append)
+    assert re.fullmatch(r"the online store had lost features of 2022-12-21: those of \d+ customers are .* again", *said)
     shop.check()
     assert_same(shop.online("c05"), {"c05": shop.offline(WINTER)["c05"]})
+
+
+def test_publishing_again_finds_one_customer_who_is_lost(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few the store has lost, what is told to mend it does."""
+    monkeypatch.setattr(online, "_SAMPLE", 2)
+    shop.publish(WINTER)
+    lose(shop, "c05")
+    shop.publish(WINTER)
+    assert_same(shop.online("c05"), {"c05": shop.offline(WINTER)["c05"]})
+
+
+def lose(shop: Shop, customer_id: str) -> None:
+    """Takes one row out of the online store."""
+    if stores.in_redis(shop.store):
+        with redis.Redis.from_url(ADDRESS) as client:
+            assert client.delete(online._redis_name(shop.store, customer_id))
+        return
+    with closing(sqlite3.connect(shop.home / "feast" / "online.db")) as connection, connection:
+        table, name = f"{shop.workspace.name}_{shop.published.view}", online._sqlite_name(shop.store, customer_id)
+        assert connection.execute(f"DELETE FROM {table} WHERE entity_key = ?", (name,)).rowcount
 
 
 def test_a_removed_publication_is_stale(shop: Shop) -> None:
@@ -366,7 +388,7 @@ def test_a_removed_publication_is_stale(shop: Shop) -> None:
     oldest = shop.publish(SPRING)
     for as_of in (SUMMER, WINTER):
         shop.publish(as_of)
-    with pytest.raises(StaleFeatures, match="run `perennial publish`"):
+    with pytest.raises(StaleFeatures, match=f"run `perennial publish --as-of {SPRING}`"):
         shop.read(oldest, ["c05"])
 
 
@@ -399,7 +421,7 @@ def test_what_lies_in_another_store_is_stale(embedded: Shop) -> None:
     elsewhere = embedded.workspace.model_copy(update={"online": "redis://:${NOBODYS}@127.0.0.1:1/4"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOBODYS", "hush")
-        with pytest.raises(StaleFeatures, match=r"published to sqlite, not to redis://127.0.0.1:1/4: run"):
+        with pytest.raises(StaleFeatures, match=r"another online store \(sqlite, not redis://127.0.0.1:1/4\): run"):
             online.check(embedded.store, elsewhere, embedded.published, online.expected_hash(elsewhere))
 
 

@@ -36,7 +36,7 @@ from starlette.testclient import TestClient
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, ODD_IDS
 
 from features import online, purchases, retrieval, snapshot
-from perennial import predictions, registry, settings, storage
+from perennial import cli, predictions, registry, settings, storage
 from perennial.settings import Service, SettingsError, Workspace
 from serving import processes, scoring, service
 from serving.answers import RETRY_SECONDS, Answers
@@ -409,12 +409,16 @@ def test_features_that_the_store_has_lost_are_refused_where_told_so(client: Test
         refused(ask(client, KNOWN), 409, "stale_features")
         refused(ask(client, KNOWN, "nobody"), 409, "stale_features")
     with answering_from(home, when_down="refuse"):
-        assert "run `perennial publish`" in refused(ask(client, KNOWN), 409, "stale_features")["message"]
+        assert (
+            f"run `perennial publish --as-of {AS_OF}`" in refused(ask(client, KNOWN), 409, "stale_features")["message"]
+        )
         assert ready(client) == (503, "unavailable", ["stale_features"])
 
 
 @pytest.mark.parametrize("lost", ["rows", "table", "file"])
-def test_what_a_sqlite_store_has_lost_the_files_answer(client: TestClient, home: Path, lost: str) -> None:
+def test_what_a_sqlite_store_has_lost_the_files_answer(
+    client: TestClient, home: Path, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Running, and started anew, until it is published again; `/readyz` says so, and what to do."""
     published = online.published(home)
     assert published is not None
@@ -426,10 +430,13 @@ def test_what_a_sqlite_store_has_lost_the_files_answer(client: TestClient, home:
         assert ask(client, KNOWN).json()["scores"][0]["stale"]
         assert ready(client) == (200, "degraded", ["stale"])
         (problem,) = client.get("/readyz").json()["problems"]
-        assert problem["message"].endswith("run `perennial publish`")
+        assert problem["message"].endswith(f"run `perennial publish --as-of {AS_OF}`")
         assert problem["since"] == NOW.isoformat()
         workspace = settings.parse({**storage.read_json(home / "workspace.json"), "home": str(home)}, "copy")
-        online.publish(retrieval.apply(workspace), workspace, AS_OF)
+        day, said = cli._day_to_publish(workspace, None), list[str]()  # as for the command without a day
+        assert f"has no scores: as_of is the latest day that has, {AS_OF}" in capsys.readouterr().out
+        cli._publish(workspace, day, said.append)
+        assert re.fullmatch(f"the online store had lost features of {AS_OF}: those of .* are online again", said[-1])
         eventually(lambda: not ask(client, KNOWN).json()["scores"][0]["stale"])
         eventually(lambda: ready(client) == (200, "ready", []))
 
