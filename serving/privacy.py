@@ -50,8 +50,8 @@ def consent(customer_id: CustomerId, asked: ConsentRequest, request: Request) ->
 def data(customer_id: CustomerId, request: Request) -> Response:
     """Everything that is held of one customer, contact data in the clear."""
     answers, name = _answers(), _name(customer_id)
-    if name in answers.erasures.waiting():
-        raise Refused(_unknown(customer_id))
+    if job := answers.erasures.waiting().get(name):
+        raise Refused(_waiting(customer_id, job))
     try:
         with _LOOKING:
             held = erasure.held(answers.workspace, retrieval.open_store(answers.workspace), name)
@@ -125,6 +125,14 @@ def _read(request: Request) -> Read:
 
 def _unknown(customer_id: str) -> Refusal:
     return Refusal(404, "unknown_customer", "nothing is held of a customer with this id", {"customer_id": customer_id})
+
+
+def _waiting(customer_id: str, job: str) -> Refusal:
+    message = (
+        "this customer was asked to be erased, and the erasure waits until the command that is at work has ended:"
+        f" nothing is shown any more, though it is held until then; GET /v1/erasures/{job} says when it is done"
+    )
+    return Refusal(409, "erasure_waits", message, {"customer_id": customer_id, "erasure_id": job})
 
 
 def _unavailable(problem: Exception) -> Refusal:

@@ -298,10 +298,14 @@ def test_an_erasure_waits_while_a_command_is_at_work(client: TestClient, workspa
         erasure.carry_out(workspace, lambda: NOW)  # cannot yet
         assert files_with(workspace.home_path, customer_id)
         with answering_from(workspace.home_path):  # a service that is started meanwhile
-            asked = [client.get(path), client.get(f"{path}/data"), client.get(path.replace("customers", "offers"))]
+            asked = [client.get(path), client.get(path.replace("customers", "offers"))]
             asked += [client.post("/v1/scores", json={"customer_ids": [customer_id]})]
             asked += [client.put(f"{path}/consent", json={"marketing": True})]
             assert [one.status_code for one in asked] == [404] * len(asked)
+            held = client.get(f"{path}/data")
+            assert (held.status_code, held.json()["error"]["code"]) == (409, "erasure_waits")
+            assert "nothing is held" not in held.text
+            assert held.json()["error"]["details"] == {"customer_id": customer_id, "erasure_id": job.split("/")[-1]}
             refused = client.post("/v1/events", json={"purchases": [purchase("waits-1", customer_id)]})
             assert refused.json()["error"]["code"] == "erased_customer"
             assert customer_id not in listed(client)
