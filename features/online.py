@@ -174,24 +174,24 @@ def check(store: FeatureStore, workspace: Workspace, publication: Publication, e
     if publication.features_hash != expected:
         raise FeatureMismatch(
             f"the features published for {publication.as_of} have hash {publication.features_hash}, the champions"
-            f" expect {expected}: {_again(publication)}"
+            f" expect {expected}: {again(publication)}"
         )
     if publication.store != (address := stores.online_address(workspace)):
         raise LostFeatures(
             f"features were published to another online store ({publication.store}, not {address}): "
-            + _again(publication)
+            + again(publication)
         )
     scored = _scores_stamp(workspace.home_path, publication.as_of)
     if scored not in (None, publication.scores):
         raise StaleFeatures(
-            f"{publication.as_of} was scored again after its features were published: {_again(publication)}"
+            f"{publication.as_of} was scored again after its features were published: {again(publication)}"
         )
     refuse_if_gone(store, workspace, publication)
     if (tag := _view(store, publication.view).tags.get("features_hash")) != expected:
-        raise FeatureMismatch(f"the online view has hash {tag}, the champions expect {expected}: {_again(publication)}")
+        raise FeatureMismatch(f"the online view has hash {tag}, the champions expect {expected}: {again(publication)}")
 
 
-def _again(publication: Publication) -> str:
+def again(publication: Publication) -> str:
     """What writes a publication anew, whatever the day is."""
     return f"run `perennial publish --as-of {publication.as_of}`"
 
@@ -255,6 +255,18 @@ def refuse_if_gone(store: FeatureStore, workspace: Workspace, publication: Publi
     online_rows(store, workspace, publication, [publication.last_customer, ""])
 
 
+def sample(workspace: Workspace, publication: Publication) -> list[str]:
+    """Customers whom the store must hold of a publication, to look up; nobody where its packed file is gone."""
+    path = packed_path(workspace.home_path, publication.view)
+    return _sample_of(path, path.stat().st_mtime_ns) if path.exists() else []
+
+
+@lru_cache(maxsize=4)
+def _sample_of(path: Path, _: int) -> list[str]:
+    """Kept until the file is another: one from which erased customers are gone."""
+    return _sample(path, pq.read_metadata(path).num_rows)
+
+
 def _is_there(store: FeatureStore, workspace: Workspace, publication: Publication) -> bool:
     """Told by its last customer; where that one was erased since, its note on the disk names another."""
     if _read(store, publication, [publication.last_customer]):
@@ -288,7 +300,7 @@ def _read(
     }
     if any(len(vector) != len(publication.features) for vector, _ in found.values()):
         raise FeatureMismatch(
-            f"a vector in {publication.view} has not {len(publication.features)} features: {_again(publication)}"
+            f"a vector in {publication.view} has not {len(publication.features)} features: {again(publication)}"
         )
     return found
 
@@ -316,7 +328,7 @@ def without_a_table_gone(publication: Publication) -> Iterator[None]:
 
 def gone(publication: Publication) -> LostFeatures:
     return LostFeatures(
-        f"the features published for {publication.as_of} are not in {publication.store}: {_again(publication)}"
+        f"the features published for {publication.as_of} are not in {publication.store}: {again(publication)}"
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from features import online, retrieval
 from features.online import FeatureMismatch, LostFeatures, Publication, Row
 from perennial import privacy, registry, settings, storage
-from perennial.settings import Service, Workspace
+from perennial.settings import Service, SettingsError, Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import midnight
 from serving import card, lists, metrics
@@ -47,6 +47,7 @@ _Found = TypeVar("_Found")
 # How often a service looks for what it lacks or whether an online store is back, and what it tells callers to wait.
 RETRY_SECONDS = 3
 _LOOK_SECONDS = 0.5
+_MISSED = 1_000  # customers whom the online store had not, looked up until it has them
 _STORE_PATIENCE = 1.0  # seconds that Redis may take; the event loop waits with the caller
 
 
@@ -142,6 +143,7 @@ class Answers:
         self._looking = threading.Lock()
         self._store_down_until = 0.0
         self._why_stale: str | None = None
+        self._missed: frozenset[str] = frozenset()
         self.stale_since: datetime | None = None
         self.health = Health(home, clock)
         self._found: Published | Refusal | None = None
@@ -337,7 +339,8 @@ class Answers:
         absent = [customer_id for customer_id in customer_ids if customer_id not in found]
         rows = await self._stale(published, absent) if absent else {}
         if rows and horizon is not None:
-            message = f"the online store is out of reach, and the last batch wrote nothing about {horizon} days"
+            why = self._why_stale or _some_lost(published.publication)
+            message = f"the last batch wrote nothing about {horizon} days, and the online store cannot say: {why}"
             raise Refused(_unavailable("no_online_store", message))
         return found | ({one: row | {"reasons": []} for one, row in rows.items()} if explain else rows)
 
@@ -382,11 +385,21 @@ class Answers:
             _log.warning("answering from the last batch's files: %s", why)
 
     def why_stale(self) -> str | None:
-        """Why answers come from the files; none while the online store has them. The store is asked."""
+        """Why answers, or some, come from the files; none while the online store has them. The store is asked."""
         published = self.current()
+        publication = published.publication
         with suppress(Refused):
-            self._online(published, [published.publication.last_customer, ""])
-        return self._why_stale
+            self._online(published, [publication.last_customer, ""])
+        if self._why_stale:
+            return self._why_stale
+        asked = {*online.sample(published.workspace, publication), *self._missed}
+        with suppress(FeatureMismatch, CheckFailed, SettingsError):  # gone since: the next look tells
+            found = online.online_rows(published.store, published.workspace, publication, list(asked))
+            missing = self._staying(dict.fromkeys(asked - found.keys()))
+            self._missed = frozenset(missing) - privacy.erased_among(self.home, missing)
+            if self._missed:
+                return _some_lost(publication, f" of {len(self._missed)} of {len(asked)} customers looked up")
+        return None
 
     async def _stale(self, published: Published, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What the last batch said of these customers, marked so; nothing of who withdrew the consent or was erased."""
@@ -394,6 +407,8 @@ class Answers:
         gone = privacy.erased_among(self.home, rows)
         rows = {one: row for one, row in rows.items() if one not in gone}
         metrics.STALE.inc(len(rows))
+        if self._why_stale is None and len(self._missed) < _MISSED:
+            self._missed |= rows.keys()
         said = self.consents.of("profiling", list(rows))
         beside = {"stale": True, **_horizons(published, None)}
         return {one: (row if said.get(one, True) else withheld(row)) | beside for one, row in rows.items()}
@@ -409,6 +424,10 @@ class Answers:
             return await asyncio.to_thread(read, of)
         except CheckFailed as problem:
             raise Refused(_unavailable("not_scored", str(problem))) from problem
+
+
+def _some_lost(publication: Publication, whose: str = " of some customers") -> str:
+    return f"the online store has lost the features{whose}: {online.again(publication)}"
 
 
 def _not_online(problem: FeatureMismatch | CheckFailed) -> Refusal:

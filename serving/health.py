@@ -36,8 +36,15 @@ ROOM = 16_000_000
 """Bytes that must be free on the home's disk: what is written at a time takes less."""
 _LOOK_SECONDS = 1.0
 _SHOWN = 5  # events
-# An address, as `scheme://...`, `at host:port`, or as PostgreSQL's driver writes it.
-_ADDRESS = re.compile(r"""\w+://\S*[^\s:;,.]|\b(at|to) [^\s,;]+:\d+|\b(at|host name) "[^"]+"(, port \d+)?""")
+# What names a place, and what stands for it: of an address as `scheme://...`, as `at host:port`, or as PostgreSQL's
+# driver writes it.
+_PLACES = {
+    r" \([^()]*\w+://[^()]*\)": "",
+    r", Redis at [^\s,]+,": "",
+    r"\bin \w+://\S*[^\s:;,.]": "in the online store",
+    r"\w+://\S*[^\s:;,.]": "its address",
+    r' (at|to) [^\s,;]+:\d+| at "[^"]+"(, port \d+)?|(?<=host name) "[^"]+"': "",
+}
 
 
 @dataclass(frozen=True)
@@ -136,5 +143,10 @@ def _readiness(answers: Answers) -> JSONResponse:
 def _told(status: str, problems: Iterable[Problem], home: Path) -> dict[str, Any]:
     """Without where the home and the stores are: probes send no key. The log and the alerts say it."""
     shown = ((one, one.message.replace(str(home), "[home]")) for one in problems)
-    told = [asdict(one) | {"message": _ADDRESS.sub("[address]", message)} for one, message in shown]
-    return {"status": status, "problems": told}
+    return {"status": status, "problems": [asdict(one) | {"message": _without_places(text)} for one, text in shown]}
+
+
+def _without_places(text: str) -> str:
+    for place, instead in _PLACES.items():
+        text = re.sub(place, instead, text)
+    return text

@@ -254,7 +254,7 @@ def test_nothing_is_shown_in_a_store_that_was_emptied(
     with closing(sqlite3.connect(workspace.home_path / "feast" / "online.db")) as connection, connection:
         connection.execute(f"DELETE FROM small_{published.view}")
     send(client, purchase("n1", published.last_customer))
-    with pytest.raises(LostFeatures, match="run `perennial publish`"):
+    with pytest.raises(LostFeatures, match="run `perennial publish --as-of 2023-07-01`"):
         freshness.catch_up()
     assert score(client, OTHER)["stale"]
     online.publish(retrieval.apply(workspace), workspace, AS_OF)

@@ -480,8 +480,9 @@ def test_while_redis_is_down_or_empty_the_last_scores_answer_marked_stale(
             card = client.get(f"/v1/customers/{KNOWN}").json()
             listed = client.get("/v1/lists/churn-risk?top=3")
             assert ready(client) == (200, "degraded", ["stale"])
-            assert "Redis [address], does not answer" in client.get("/readyz").text
-            refused(ask(client, KNOWN, horizon=30), 503, "no_online_store")
+            (problem,) = client.get("/readyz").json()["problems"]
+            assert "files: the online store does not answer: Error 111 connecting. Conn" in problem["message"]
+            assert "does not answer: " in refused(ask(client, KNOWN, horizon=30), 503, "no_online_store")["message"]
             redis.start()
             eventually(lambda: not ask(client, KNOWN).json()["scores"][0]["stale"])
             _emptied_and_half_filled(client, workspace, redis.port)
@@ -504,7 +505,11 @@ def _emptied_and_half_filled(client: TestClient, workspace: Workspace, port: int
         online.push(store, workspace, published, {KNOWN: row})  # another program, or another workspace's of this name
         eventually(lambda: [one["stale"] for one in ask(client, KNOWN, "c0201").json()["scores"]] == [True, True])
         assert ready(client) == (200, "degraded", ["stale"])
-        assert str(port) not in client.get("/readyz").text
+        told = f"2023-07-01 are not in the online store: run `perennial publish --as-of {AS_OF}`"
+        assert client.get("/readyz").json()["problems"][0]["message"].endswith(told)
+        message = refused(ask(client, KNOWN, horizon=30), 503, "no_online_store")["message"]
+        assert "out of reach" not in message
+        assert message.endswith(f"run `perennial publish --as-of {AS_OF}`")
         online.publish(store, workspace, AS_OF)
         eventually(lambda: not ask(client, "c0201").json()["scores"][0]["stale"])
         eventually(lambda: ready(client) == (200, "ready", []))
@@ -512,6 +517,30 @@ def _emptied_and_half_filled(client: TestClient, workspace: Workspace, port: int
     one, other, nobody = ask(client, KNOWN, "c0201", "nobody").json()["scores"]
     assert (one["stale"], other["stale"], nobody["error"]["code"]) == (False, True, "unknown_customer")
     assert client.get("/v1/customers/c0201").json()["stale"]
+    answers = bentoml.get_current_service().answers
+    answers.health._looked_at = None
+    assert ready(client) == (200, "degraded", ["stale"])
+    online.publish(store, workspace, AS_OF)
+    answers.health._looked_at = None
+    assert ready(client) == (200, "ready", [])
+
+
+def test_a_store_that_lost_many_rows_is_told_before_anybody_asks(client: TestClient, home: Path) -> None:
+    """`/readyz` looks a sample of the published customers up; one row of them that is gone degrades it."""
+    published = online.published(home)
+    assert published is not None
+    with answering_from(home):
+        assert ready(client) == (200, "ready", [])
+        with closing(sqlite3.connect(home / "feast" / "online.db")) as connection, connection:
+            table = f"small_{published.view}"
+            store = retrieval.open_store(settings.of_home(home))
+            last = online._sqlite_name(store, published.last_customer)
+            connection.execute(f"DELETE FROM {table} WHERE rowid % 2 = 0 AND entity_key <> ?", (last,))
+        bentoml.get_current_service().answers.health._looked_at = None
+        assert ready(client) == (200, "degraded", ["stale"])
+        (problem,) = client.get("/readyz").json()["problems"]
+        told = rf"lost the features of \d\d of 100 customers looked up: run `perennial publish --as-of {AS_OF}`$"
+        assert re.search(told, problem["message"])
 
 
 def test_a_broken_registry_is_unavailable_not_fatal(client: TestClient, home: Path) -> None:
