@@ -6,11 +6,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import pandas as pd
 
 from perennial import storage
 from perennial.settings import Workspace
@@ -31,6 +33,10 @@ _OF_OFFERS = frozenset({"top", "kind", "stock", "exclude", "margin_floor", "one_
 _LATELY = 90  # days before a training whose sales tell one shop's data from another's
 _APART = 0.2  # of them, by which corrections, erasures and late rows may move them
 _FEW = 10
+_WEEK = 7
+# Of how each day departs from the same weekday before and after, in ranks: one shop's days that lost a twentieth of the
+# customers keep more than this, and two shops of like size, season and weekdays have less.
+_SAME_DAYS = 0.7
 
 
 def as_kind(name: str) -> str:
@@ -153,20 +159,40 @@ def trainings(tracker: MlflowClient, workspace: Workspace) -> dict[str, date]:
     return {f"{v.name}/{v.version}": date.fromisoformat(v.tags["as_of"]) for v in versions if "as_of" in v.tags}
 
 
-def sales(workspace: Workspace, as_of: date) -> dict[str, float] | None:
-    """Lines, customers and amount sold in the days before `as_of`, as known then: by these data are told apart.
+class Sales(NamedTuple):
+    """What was sold in the days before an as_of, as known then, and the amount of each of those days, from the first.
 
-    None where nothing is ingested.
+    By these one shop's data are told from another's.
     """
+
+    lines: float
+    customers: float
+    amount: float
+    days: Sequence[float] | None = None  # none in the tag of a version that was registered without
+
+    def apart(self, here: Self) -> list[str]:
+        """In what these differ from the sales of the same days that a home has, in words."""
+        totals = {name: (getattr(self, name), getattr(here, name)) for name in ("lines", "customers", "amount")}
+        moved = [f"{then:,.0f} {name}, here {now:,.0f}" for name, (then, now) in totals.items() if _apart(then, now)]
+        if not moved and self.days and here.days and not _same_days(self.days, here.days):
+            return ["as much was sold, but on other days"]
+        return moved
+
+
+def sales(workspace: Workspace, as_of: date) -> Sales | None:
+    """None where nothing is ingested. A day's amount has three digits: it may be that of one customer."""
     if not storage.parts(storage.tables_folder(workspace.home_path, "transactions")):
         return None
-    query = f"""
-        SELECT count(*)::DOUBLE, count(DISTINCT customer_id)::DOUBLE, coalesce(sum(amount), 0)
-        FROM {storage.rows_of(workspace.home_path, "transactions")}
+    lines = f"""
+        SELECT day, customer_id, amount FROM {storage.rows_of(workspace.home_path, "transactions")}
         WHERE amount >= 0 AND known_day < DATE '{as_of}' AND day >= DATE '{as_of}' - {_LATELY}"""
+    totals = f"SELECT count(*)::DOUBLE, count(DISTINCT customer_id)::DOUBLE, coalesce(sum(amount), 0) FROM ({lines})"
+    by_day = f"SELECT day - (DATE '{as_of}' - {_LATELY}), sum(amount) FROM ({lines}) GROUP BY 1"
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
-        figures = connection.execute(query).fetchall()[0]
-    return dict(zip(("lines", "customers", "amount"), figures, strict=True))
+        count, customers, amount = connection.execute(totals).fetchall()[0]
+        sold = dict(connection.execute(by_day).fetchall())
+    days = [float(f"{sold.get(day, 0):.3g}") for day in range(_LATELY)]
+    return Sales(count, customers, amount, days)
 
 
 @dataclass(frozen=True)
@@ -204,8 +230,7 @@ class _Asked:
         here = sales(self.workspace, trained) if trained and noted else None
         if here is None or noted is None:
             return ""
-        then = json.loads(noted)
-        moved = [f"{then[name]:,.0f} {name}, here {here[name]:,.0f}" for name in then if _apart(then[name], here[name])]
+        moved = Sales(**json.loads(noted)).apart(here)
         told = f"of the {_LATELY} days before {trained} it knew {'; '.join(moved)}"
         return f"learnt from other data than {self.workspace.home_path} has: {told}" if moved else ""
 
@@ -244,6 +269,17 @@ def _alike(version: ModelVersion, reigning: ModelVersion) -> bool:
 
 def _apart(then: float, now: float) -> bool:
     return abs(then - now) > _APART * max(then, now) + _FEW
+
+
+def _same_days(then: Sequence[float], now: Sequence[float]) -> bool:
+    """Whether the days go up and down alike, beyond what weekday and season make shops have in common.
+
+    Days of which each is like the weekday before and after, or of which there are not three weeks, tell nothing.
+    """
+    ups_and_downs = pd.DataFrame({"then": then, "now": now})
+    around = (ups_and_downs.shift(_WEEK) + ups_and_downs.shift(-_WEEK)) / 2
+    ranks = (ups_and_downs - around).dropna().rank()
+    return ranks["then"].nunique() < 2 or ranks["then"].corr(ranks["now"]) > _SAME_DAYS
 
 
 def _parameters(tracker: MlflowClient, version: ModelVersion) -> Mapping[str, Any]:

@@ -168,7 +168,7 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         "recipe": recipe(workspace, training.kind, training.features_hash), DIGESTS: digests,
     }  # fmt: skip
     if (sold := registry.sales(workspace, training.as_of)) is not None:
-        tags["sales"] = json.dumps(sold)
+        tags["sales"] = json.dumps(sold._asdict())
     return tracker.create_model_version(name, logged.model_uri, run.info.run_id, tags=tags, model_id=logged.model_id)
 
 

@@ -168,6 +168,22 @@ def test_another_shops_model_does_not_answer(home: Home, perennial: Command) -> 
     assert f"small.churn/1 learnt from other data than {home.workspace.home_path} has: of the 90 days before" in said
 
 
+def test_another_shop_of_its_size_is_told_by_its_days(home: Home, perennial: Command) -> None:
+    """As many lines, customers and as much money, only that the last 90 days were the other way round."""
+    (transactions,) = home.workspace.tables.transactions.path or ()
+    path, lines = home.workspace.home_path.parent / "other.parquet", pd.read_parquet(transactions)
+    end = pd.Timestamp(AS_OF, tz=lines["occurred_at"].dt.tz)
+    lately = lines["occurred_at"].between(end - pd.Timedelta(days=90), end, inclusive="left")
+    mirrored = end - pd.Timedelta(days=90) + (end - lines["occurred_at"])
+    lines["occurred_at"] = lines["occurred_at"].where(~lately, mirrored)
+    lines.to_parquet(path)
+    other = ("--set", f"tables.transactions.path={path}")
+    assert perennial("ingest", *other)[0] == 0
+    code, said = perennial("score", "--as-of", AS_OF, *other)
+    assert code == 1
+    assert f"of the 90 days before {AS_OF} it knew as much was sold, but on other days" in said
+
+
 @pytest.mark.parametrize(
     "words",
     [
