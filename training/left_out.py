@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import duckdb
 
@@ -18,7 +19,8 @@ from perennial.settings import SettingsError, Table, Workspace
 from perennial.storage import quoted
 from perennial.tables import TRANSACTIONS
 from perennial.verdicts import NOT_THE_SOURCES_FAULT
-from training.remarks import Remark, listed, percent, source_of
+from training import conversions
+from training.remarks import Remark, listed, percent, source_of, written_as
 
 _MUCH = 0.01
 """Of the revenue."""
@@ -109,7 +111,7 @@ def unread(connection: duckdb.DuckDBPyConnection, workspace: Workspace, account:
     if money is None or money.accepted <= 0 or not money.unknown or table.group_by:
         return []
     found = list(_unreadable(connection, workspace, list(money.unknown)))
-    about, texts = sum(abs(value) for value, _ in found), [text for _, text in found]
+    about, texts = sum(one.about for one in found), [" * ".join(one.texts.values()) for one in found]
     if about < _MUCH * float(money.accepted):
         return []
     share, of_rows = about / (float(money.accepted) + about), len(found) / max(1, account.read)
@@ -118,27 +120,60 @@ def unread(connection: duckdb.DuckDBPyConnection, workspace: Workspace, account:
         f" but look like about {about:,.0f} {workspace.currency}: {percent(share)} of the revenue (for example"
         f" {listed([f'`{text}`' for text in sorted(texts, key=len, reverse=True)[:2]])})"
     )
-    do = (
-        f"mend the conversion in tables.transactions.columns.amount, now `{source_of(table, 'amount')}`: a group"
-        " separator, for example, goes with TRY_CAST(replace(column, ',', '') AS DOUBLE)"
-    )
+    do = _conversions(source_of(table, "amount"), found, workspace.currency)
     return [Remark("amounts lost to a conversion", "transactions", says, do, ("lifetime_value",))]
+
+
+class _Unread(NamedTuple):
+    """An amount that is no number as it is read: about how much it is, and what is written, by column."""
+
+    about: float
+    texts: dict[str, str]
+
+
+def _conversions(expression: str, found: Sequence[_Unread], currency: str) -> str:
+    """What to write for each column with texts that are no number."""
+    texts: dict[str, list[str]] = {}
+    for one in found:
+        for column, text in one.texts.items():
+            texts.setdefault(column, []).append(text)
+    return ". ".join(
+        _mend(expression, column, conversion)
+        for column, written in texts.items()
+        if (conversion := conversions.reading(written_as(column), written, currency)) != conversions.NOT_NEEDED
+    )
+
+
+def _mend(expression: str, column: str, conversion: str | None) -> str:
+    """Where a conversion goes; without one, where it is told how to write it."""
+    of = f"tables.transactions.columns.amount, now `{expression}`"
+    if conversion is None:
+        return (
+            f"its texts can be read in two ways (`1,000` is a thousand to some and one to others): see what they mean,"
+            f" and mend the conversion in {of}, as docs/tables.md shows below CSV, so that it refuses the others"
+        )
+    alone = re.fullmatch(rf"(?:(?:try_)?cast\(\s*)?\"?{re.escape(column)}\"?(?:\s+as\s+[\w() ,]+\))?", expression, re.I)
+    place = "mend the conversion" if alone else f"in place of what makes `{column}` a number"
+    return f"{place} in {of}: {conversion}"
 
 
 def _unreadable(
     connection: duckdb.DuckDBPyConnection, workspace: Workspace, reasons: Sequence[str]
-) -> Iterator[tuple[float, str]]:
-    """Of each row without a usable amount that looks like one: about how much it is, and what is written."""
+) -> Iterator[_Unread]:
+    """Each row without a usable amount that looks like one."""
     quarantine = storage.quoted_path(workspace.home_path / "quarantine" / "transactions.parquet")
+    expression = source_of(workspace.tables.transactions, "amount")
+    of_column = re.fullmatch(r"\w+( \w+)*", expression) is not None
     wanted = f"(SELECT source, line, amount FROM {quarantine} WHERE reason IN ({', '.join(map(quoted, reasons))}))"
-    written = connection.execute(f"""
-        SELECT abs({_about("amount")}), amount FROM {wanted} WHERE {_about("amount")} IS NOT NULL""").fetchall()
-    yield from ((value, text) for value, text in written if value < _ABSURD)
-    blank = connection.execute(f"SELECT source, list(line) FROM {wanted} WHERE amount IS NULL GROUP BY 1").fetchall()
+    if of_column:
+        written = connection.execute(f"""
+            SELECT abs({_about("amount")}), amount FROM {wanted} WHERE {_about("amount")} IS NOT NULL""").fetchall()
+        yield from (_Unread(value, {expression: text}) for value, text in written if value < _ABSURD)
+        wanted += " WHERE amount IS NULL"
+    blank = connection.execute(f"SELECT source, list(line) FROM {wanted} GROUP BY 1").fetchall()
     lines = dict(blank)
     if not lines:
         return
-    expression = source_of(workspace.tables.transactions, "amount")
     with _opened(connection, workspace, set(lines)) as found:
         for origin, source in found:
             columns = [name for name in source.types if _uses(expression, name) and name != rows.LINE]
@@ -146,11 +181,14 @@ def _unreadable(
                 continue
             about = [_about(f"CAST({identifier(name)} AS VARCHAR)") for name in columns]
             value = " * ".join(about) if "*" in expression else about[0]
-            text = " || ' * ' || ".join(f"CAST({identifier(name)} AS VARCHAR)" for name in columns)
+            texts = ", ".join(f"CAST({identifier(name)} AS VARCHAR)" for name in columns)
             query = (
-                f"SELECT abs({value}), {text} FROM {source.sql} WHERE {rows.LINE} IN (SELECT unnest(?)) AND {value} > 0"
+                f"SELECT abs({value}), {texts} FROM {source.sql}"
+                f" WHERE {rows.LINE} IN (SELECT unnest(?)) AND {value} > 0"
             )
-            yield from (row for row in connection.execute(query, [lines[origin]]).fetchall() if row[0] < _ABSURD)
+            for about_row, *written_row in connection.execute(query, [lines[origin]]).fetchall():
+                if about_row < _ABSURD:
+                    yield _Unread(about_row, dict(zip(columns, written_row, strict=True)))
 
 
 _ABSURD = 1e9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,13 @@ def asked(rows: duckdb.DuckDBPyRelation, name: str, query: str) -> list[tuple[An
 def source_of(table: Table, column: str) -> str:
     """How the settings write a canonical column of a table: a column of the source, or an expression."""
     return table.columns.get(column, column)
+
+
+def written_as(source: str) -> str:
+    """A column of the source, or an expression, as a part of a longer expression."""
+    if re.fullmatch(r"[^\W\d]\w*", source):
+        return source
+    return f'"{source}"' if re.fullmatch(r"\w+( \w+)*", source) else f"({source})"
 
 
 def kept_only(table: Table, condition: str) -> str:

@@ -18,7 +18,7 @@ from datasets import dataset
 
 from perennial import ingest, settings, storage
 from perennial.settings import Workspace
-from training import data_check, data_report, left_out
+from training import conversions, data_check, data_report, left_out
 from training.remarks import Remark
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -346,6 +346,54 @@ def test_amounts_lost_to_a_conversion_are_estimated_in_money(tmp_path: Path) -> 
     assert of_account(workspace, account) == {}
     assert account.money is not None
     assert float(account.money.accepted) == pytest.approx(revenue)
+
+
+@pytest.mark.parametrize(("written", "amounts"), [
+    (["1.413,50", "12,5", "-1.234.567,89", "1.413", "1,413"], [1413.5, 12.5, -1234567.89, None, None]),
+    (["1,413.50", "1,413", "-1,234,567", "1.413"], [1413.5, 1413, -1234567, 1.413]),
+    (["1,413.50", "1.413,50", "12,50", "1,413", "1.413"], [1413.5, 1413.5, 12.5, None, None]),
+    (["EUR 1.413,50", "12,50 €", "1 413,50", "1'413,50", "12,50 -", "12,50 kr"],
+     [1413.5, 12.5, 1413.5, 1413.5, None, None]),
+    (["€ 12.50", "€ 1.413", "$ 0.50"], [12.5, None, 0.5]),
+])  # fmt: skip
+def test_the_mend_of_a_conversion_reads_what_is_written_or_refuses_it(
+    written: list[str], amounts: list[float | None]
+) -> None:
+    """In DuckDB: decimal commas, commas of groups, both, and the currency; plain numbers stay what they are."""
+    mend = conversions.reading("price", written, "EUR")
+    assert mend
+    found = duckdb.sql(
+        f"SELECT {mend} FROM (SELECT unnest(?) AS price)", params=[[*written, "33.54", "-7", "0.125", "12.34567"]]
+    ).fetchall()
+    assert [amount for (amount,) in found] == [*amounts, 33.54, -7, 0.125, 12.34567]
+
+
+def test_amounts_that_can_be_read_in_two_ways_get_no_mend_that_guesses(tmp_path: Path) -> None:
+    """`1,234` alone is a thousand or one: the remark leads to the page that tells how to say which."""
+    lines = clean(3, 200)[["transaction_id", "customer_id", "occurred_at", "amount"]]
+    large = np.arange(len(lines)) % 50 == 0
+    text = lines.assign(amount=lines["amount"].astype(str).mask(large, "1,234")).to_csv(index=False)
+    remark = of_money(tmp_path, text)["amounts lost to a conversion"]
+    assert "can be read in two ways" in remark.do
+    assert "docs/tables.md" in remark.do
+    assert "CAST" not in remark.do
+
+
+def test_the_mend_of_decimal_commas_brings_back_what_was_lost(tmp_path: Path) -> None:
+    """As an amount that is a column, is cast, or is a price times a quantity: the sum is what was sold."""
+    lines = clean(3, 200)[["transaction_id", "customer_id", "occurred_at", "amount"]].assign(n=2)
+    large = np.arange(len(lines)) % 150 == 0
+    lines["amount"] = lines["amount"].abs().clip(upper=900).mask(large, 1413.5)
+    text = lines.assign(amount=lines["amount"].astype(str).mask(large, "1.413,50")).to_csv(index=False)
+    for number, (expression, times) in enumerate(
+        [("amount", 1), ("TRY_CAST(amount AS DOUBLE)", 1), ("TRY_CAST(amount AS DOUBLE) * n", 2)]
+    ):
+        remark = of_money(tmp_path / f"{number}", text, columns={"amount": expression})["amounts lost to a conversion"]
+        mend = remark.do.split("`: ")[1] + " * n" * (times - 1)
+        workspace, account = taken_in(tmp_path / f"{number}m", text, columns={"amount": mend}, duplicates="keep")
+        assert of_account(workspace, account) == {}
+        assert account.money is not None
+        assert float(account.money.accepted) == pytest.approx(times * lines["amount"].sum())
 
 
 def test_discounts_and_refunds_that_nothing_reads_are_told(tmp_path: Path) -> None:
