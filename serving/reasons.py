@@ -19,6 +19,7 @@ from features.snapshot import attribute_codes, customer_features
 from perennial.settings import Workspace
 from serving.norms import Norms
 from serving.predictor import Predictor
+from training.models.churn_model import ChurnModel
 
 MOST = 3
 # A theme's part in the log-odds counts in steps: what tiny changes of the input move is not what is told.
@@ -290,6 +291,14 @@ def _visited(_: Facts, visits: float) -> str:
     return f"{_counted(visits, 'visit')} in the last 90 days" if visits else "no visit in the last 90 days"
 
 
+_last_bought = _against("days_since_last_purchase", lambda _, days: f"last bought {_days(days)} ago", worth=-1)
+
+
+def _silent_for_long(facts: Facts) -> str | None:
+    """What a rule means that knows of the silence only: longer than their own, or than is usual in the shop."""
+    return _overdue(facts) or _last_bought(facts, "less")
+
+
 def _only(say: Say) -> Side:
     """What can only make a customer worth less."""
     return lambda facts, of: say(facts) if of == "less" else None
@@ -310,7 +319,7 @@ _THEMES = (
     _Theme(
         r"days_since_last_purchase|silence_.*|recency|recency_share|gap_.*|n_active_months_365d",
         _silence,
-        _against("days_since_last_purchase", lambda _, days: f"last bought {_days(days)} ago", worth=-1),
+        _last_bought,
     ),
     _Theme(
         r"n_purchases(_\d+d|_decayed_\d+d|_change.*|_acceler.*)?|frequency|repurchase_frequency|loyalty_index",
@@ -361,13 +370,15 @@ class Explainer:
 
     Each says what happened in the customer's own numbers, never one whose value is unknown, and none where nothing can
     be said that is true and points to a risk. Where nothing raises the risk, or there is no booster to ask, the history
-    is told if it does. Without `norms`, of scores made by an earlier version, what compares with the shop is not said.
+    is told if it does: of a rule's answer the silence, which is all that it knows, of one that is the same for
+    everybody nothing. Without `norms`, of scores made by an earlier version, what compares with the shop is not said.
     """
 
     def __init__(self, predictor: Predictor, norms: Norms) -> None:
         self.predictor, self.norms = predictor, norms
         self.packed, self.currency = predictor.churn.inputs.packed, predictor.workspace.currency
         self.attribute_names = _attribute_names(predictor.workspace)
+        self.by_history = _by_history(predictor.churn)
         self.of_churn = _Themes.among(predictor.churn.explained, predictor.workspace)
         self.of_value = _Themes.among(predictor.value.explained, predictor.workspace)
 
@@ -377,7 +388,8 @@ class Explainer:
             return []
         weights = self.of_churn.weights(self.predictor.churn.contributions(vectors)[1])
         themes = self.of_churn.themes
-        return [_strongest(themes, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)]
+        rows = zip(weights, vectors, strict=True)
+        return [_strongest(themes, row, self._facts(own), self.by_history) for row, own in rows]
 
     def value(self, vectors: NDArray[np.float32]) -> list[list[str]]:
         """Per packed vector, what moves its lifetime value most from that of the shop's average customer.
@@ -435,11 +447,20 @@ def _by_itself(feature: Feature) -> _Theme:
     return _Theme(re.escape(feature.name), say, lambda facts, _: say(facts))
 
 
-def _strongest(themes: list[_Theme], weights: NDArray[np.floating], facts: Facts) -> list[str]:
+def _by_history(churn: ChurnModel) -> tuple[Say, ...]:
+    """What may be told of an answer without a booster: only what the answer is made of."""
+    if not churn.has_order:
+        return ()
+    return (_silent_for_long,) if churn.rule else (_silence, _frequency)
+
+
+def _strongest(
+    themes: list[_Theme], weights: NDArray[np.floating], facts: Facts, by_history: tuple[Say, ...]
+) -> list[str]:
     order = [int(i) for i in np.argsort(-weights, kind="stable") if weights[i] > 0]
     told = [sentence for index in order if (sentence := themes[index].risk(facts))]
     if not told:
-        told = [sentence for say in (_silence, _frequency) if (sentence := say(facts))]
+        told = [sentence for say in by_history if (sentence := say(facts))]
     return list(dict.fromkeys(told))[:MOST]
 
 

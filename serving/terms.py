@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from perennial import storage
 from perennial.settings import Workspace
 from serving.norms import Norms
+from training.models.rule import BASE_RATE
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor
@@ -29,6 +30,7 @@ MEANINGS = {
     UNPROVEN: "not proven: at earlier dates it was no better than a simple rule, or nobody could tell",
 }
 _NAMES = {"churn": "risk", "lifetime_value": "value", "cross_sell": "offers"}
+_ALIKE = "the same number for everybody, so no order is claimed"
 _ENTRY = b"terms"
 _NORMS = b"norms"
 
@@ -105,7 +107,8 @@ class Terms:
     @property
     def answers_by(self) -> dict[str, str]:
         """By kind, what answers where it is not the model that was taught for it."""
-        return {kind: own.answers_by for kind, own in self.standings.items() if own.answers_by}
+        named = {kind: own.answers_by for kind, own in self.standings.items() if own.answers_by}
+        return {kind: f"{name}: {_ALIKE}" if name == BASE_RATE else name for kind, name in named.items()}
 
     def leaves_offers_out(self, asked_for: bool) -> bool:
         """Whether there are offers that lists do not show: not proven, and not asked for all the same."""

@@ -70,6 +70,21 @@ def test_a_shop_where_nobody_comes_back_has_base_rates(once: tuple[Workspace, pd
     assert scored["p_alive"].isna().all()
 
 
+def test_a_base_rate_gives_no_reasons_and_claims_no_order(
+    once: tuple[Workspace, pd.DataFrame],
+) -> None:
+    """A number that is the same for all says nothing of one customer: list and terms say so, and nobody gets a why."""
+    workspace = once[0]
+    predictor = Predictor.load(workspace, registry.client())
+    listed = lists.churn_risk(predictor, AS_OF, top=1000)
+    assert len(listed) > 100
+    assert set(listed["reasons"]) == set(listed["value_reasons"]) == {""}
+    alike = "base rate: the same number for everybody, so no order is claimed"
+    terms = Terms.at(predictor, AS_OF)
+    assert terms.to_json()["answers_by"] == {"churn": alike, "lifetime_value": alike}
+    assert {f"risk: answered by {alike}", f"value: answered by {alike}"} <= set(terms.sentences(AS_OF))
+
+
 def test_a_base_rate_is_on_its_card_and_can_be_built_again(once: tuple[Workspace, pd.DataFrame]) -> None:
     """The run, the version and the card say the same; rebuilt it says the very same of everybody."""
     workspace, tracker = once[0], registry.client()

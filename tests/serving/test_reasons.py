@@ -21,6 +21,7 @@ from serving.predictor import Predictor
 from serving.reasons import MOST, Explainer
 from serving.terms import norms_of
 from training.models.churn_model import ChurnModel
+from training.models.rule import Rule
 from training.models.value_model import ValueModel
 
 from .conftest import Shop
@@ -156,6 +157,15 @@ def test_without_a_booster_the_history_is_told(explainer: Explainer, vectors: Ve
     assert all(
         own[0].startswith("has been silent") for own, is_overdue in zip(told, overdue, strict=True) if is_overdue
     )
+
+
+def test_a_rule_is_explained_by_what_it_knows(explainer: Explainer, vectors: Vectors) -> None:
+    """Silence alone: nothing of how often or how much they buy, which its answer does not hang on."""
+    rule = Rule("silence", "days_since_last_purchase", (5.0, 300.0), (0.1, 0.9))
+    plain = replace(explainer.predictor, churn=replace(explainer.predictor.churn, booster=None, rule=rule))
+    told = Explainer(plain, explainer.norms)(vectors)
+    assert all(len(own) <= 1 for own in told)
+    assert {kind(own[0]).partition(" # ")[0] for own in told if own} == {"has been silent", "last bought"}
 
 
 def test_scores_of_an_earlier_version_are_explained_by_the_customer_alone(
