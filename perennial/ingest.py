@@ -271,7 +271,7 @@ class _Intake:
     def _place(self, entry: _Entry) -> int:
         return [known.content for known in self.entries].index(entry.content)
 
-    def _rank(self, entry: _Entry) -> tuple[int, Path]:
+    def _rank(self, entry: _Entry) -> tuple[int, sources.NaturalOrder]:
         """What puts entries into the order of the sources as the settings name them."""
         return sources.place(self.table, entry.origin)
 

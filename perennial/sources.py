@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,6 +14,7 @@ from pathlib import Path
 from perennial import databases
 from perennial.settings import SettingsError, Table
 
+NaturalOrder = tuple[tuple[tuple[str, int], ...], str]
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt")
 
 
@@ -67,15 +69,22 @@ def covers(table: Table, origin: str) -> bool:
     return any(_names(pattern, origin) for pattern in table.path or ())
 
 
-def place(table: Table, origin: str) -> tuple[int, Path]:
+def in_order(file: Path | str) -> NaturalOrder:
+    """What sorts names as a person does: by their folders, and by digits as numbers; `export-9` before `export-10`."""
+    pieces = tuple(re.split(r"([0-9]+)", part) for part in Path(file).parts)
+    flat = [(piece, -1) if place % 2 == 0 else ("", int(piece)) for part in pieces for place, piece in enumerate(part)]
+    return tuple(flat), str(file)
+
+
+def place(table: Table, origin: str) -> tuple[int, NaturalOrder]:
     """What sorts sources that the settings name, be they there or not, in the order in which `find` gives them.
 
     Sources that they do not name, as events that came over HTTP, come before.
     """
     if table.database is not None:
-        return (0 if covers(table, origin) else -1), Path(origin)
+        return (0 if covers(table, origin) else -1), in_order(origin)
     named = [number for number, pattern in enumerate(table.path or ()) if _names(pattern, origin)]
-    return min(named, default=-1), Path(origin)
+    return min(named, default=-1), in_order(origin)
 
 
 def _names(pattern: str, origin: str) -> bool:
@@ -95,13 +104,15 @@ def _absolute(pattern: str) -> Path:
 def _matches(name: str, pattern: str) -> list[Path]:
     path = _absolute(pattern)
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if _is_readable(file) and not file.name.startswith("."))
+        readable = (file for file in path.iterdir() if _is_readable(file) and not file.name.startswith("."))
+        found = sorted(readable, key=in_order)
         problem = f"the folder {path} holds no Parquet or CSV file; for folders in it write {pattern.rstrip('/')}/**/*"
     elif path.is_file() or not has_magic(pattern):
         found = [path] if path.is_file() else []
         problem = f"there is no file {path}"
     else:
-        found = sorted(Path(file) for file in glob(str(path), recursive=True) if Path(file).is_file())
+        there = (Path(file) for file in glob(str(path), recursive=True) if Path(file).is_file())
+        found = sorted(there, key=in_order)
         problem = f"no file matches {path}"
     if not found:
         raise SettingsError(f"tables.{name}.path: {problem}")

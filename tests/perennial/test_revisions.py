@@ -279,3 +279,17 @@ def _cut_off(path: Path) -> None:
 
 def _killed(*_: object) -> None:
     raise OSError("killed")
+
+
+@pytest.mark.parametrize("path", [".", "export-*.csv", "**/export-*.csv"])
+@pytest.mark.parametrize("later_first", [False, True])
+def test_the_tenth_export_is_later_than_the_ninth(tmp_path: Path, path: str, later_first: bool) -> None:
+    """Names go by their numbers, in a folder as in a glob, whenever each was taken in."""
+    exports = {"export-9": [line("o1")], "export-10": [line("o1", amount=45), line("o2", "bob", 10)]}
+    config = shop(tmp_path, exports, path=str(tmp_path / path), revision="replace")
+    other = tmp_path / ("export-9.csv" if later_first else "export-10.csv")
+    other.rename(tmp_path / "away")
+    take_in(config)
+    (tmp_path / "away").rename(other)
+    take_in(config)
+    assert counted(config) == [("o1", "ann", 45.0), ("o2", "bob", 10.0)]
