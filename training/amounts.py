@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from perennial.settings import Table
 from perennial.storage import quoted
-from training.remarks import Remark, asked, kept_only, percent, shown, source_of
+from training.remarks import Remark, asked, kept_only, number_of, percent, shown, source_of, time_of, written_as
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -110,7 +110,7 @@ def worthless(lines: Lines, table: Table) -> list[Remark]:
 
 @dataclass(frozen=True)
 class _Step:
-    """Amounts change on `day`, as the days from `since` to `until` show; about on `back` they are as before again."""
+    """Amounts change on `day`, as the days from `since` to `until` show; on `back` they are as before again."""
 
     since: date
     day: date
@@ -142,19 +142,51 @@ class _Days:
         enough = (np.minimum(n_before, n_after) >= _LEAST_SIDE) & (surely >= _SURE) & (np.abs(height) >= least)
         for at in sorted(np.flatnonzero(enough), key=lambda at: -surely[at]):
             if self._lasts(int(place[at]), window, low[at], height[at]):
-                back = self._end(int(place[at]), low[at], high[at])
-                near = window if back else max(window, 2 * _WINDOW)
-                since, until = max(0, place[at] - near), min(len(self.days), place[at] + near) - 1
-                return _Step(self.days[since], self.days[place[at]], self.days[until], back)
+                return self._between(int(place[at]), window, low[at], high[at])
         return None
 
-    def _end(self, place: int, low: float, high: float) -> date | None:
+    def _between(self, place: int, window: int, low: float, high: float) -> _Step:
+        """The step, or the time between it and its counterpart: the surer of the two may be the end."""
+        begin, end = place, self._end(place, low, high)
+        if end is None and (earlier := self._begin(place, low, high)) is not None:
+            begin, end = earlier, place
+        elif end is not None:
+            begin = self._edge(place, _SHORTEST, low, float(self._means(np.array([place]), np.array([end]))[0][0]))
+        near = max(window, 2 * _WINDOW) if end is None else window
+        since, until = max(0, begin - near), min(len(self.days), (end or begin) + near) - 1
+        return _Step(self.days[since], self.days[begin], self.days[until], None if end is None else self.days[end])
+
+    def _end(self, place: int, low: float, high: float) -> int | None:
         """The first day from which amounts are as before again; none where they stay."""
-        window = _SHORTEST if abs(high - low) >= _LARGE_SHIFT else _WINDOW
+        window = _least_window(low, high)
         starts = np.arange(place + 1, max(place + 1, len(self.days) - window + 1))
         means, _, n = self._means(starts, starts + window)
         back = (np.abs(means - low) < np.abs(means - high)) & (n >= _LEAST_SIDE)
-        return self.days[starts[np.argmax(back)] + window // 2] if back.any() else None
+        return self._edge(int(starts[np.argmax(back)]), window, high, low) if back.any() else None
+
+    def _begin(self, place: int, low: float, high: float) -> int | None:
+        """The day on which amounts left the level that they have again from `place` on; none where they never had it
+        before."""
+        window = _least_window(low, high)
+        starts = np.arange(0, max(0, place - window))
+        means, _, n = self._means(starts, starts + window)
+        there = (np.abs(means - high) < np.abs(means - low)) & (n >= _LEAST_SIDE)
+        begin = self._edge(int(starts[there][-1]), window, high, low) if there.any() else place
+        return begin if self._is_sure(begin, place, window, low - high) else None
+
+    def _is_sure(self, begin: int, place: int, window: int, height: float) -> bool:
+        """Whether amounts differ over a day, up to another one, by most of a height, and beyond chance."""
+        if begin >= place:
+            return False
+        (earlier, there), errors, n = self._means(np.array([max(0, begin - window), begin]), np.array([begin, place]))
+        own = (there - earlier) / height
+        return bool(own > 0.5 and n.min() >= _LEAST_SIDE and own * abs(height) >= _SURE * np.hypot(*errors))
+
+    def _edge(self, start: int, window: int, before: float, after: float) -> int:
+        """Of the days near a window, the one that parts amounts at one level best from those at another."""
+        places = np.arange(max(1, start - window), min(len(self.days) - 1, start + 2 * window) + 1)
+        n, logs = self._sums[0, places], self._sums[1, places]
+        return int(places[np.argmax((logs - n * (before + after) / 2) * np.sign(before - after))])
 
     @cached_property
     def _sums(self) -> Floats:
@@ -180,14 +212,19 @@ class _Days:
         return abs(height) >= _LARGE_SHIFT or (n_later >= _LEAST_SIDE and (later - low) / height > 0.5)
 
 
-def shifted(lines: Lines) -> list[Remark]:
-    """A day from which all amounts, or all of a channel or location, are a multiple or a part of what they were."""
+def _least_window(low: float, high: float) -> int:
+    return _SHORTEST if abs(high - low) >= _LARGE_SHIFT else _WINDOW
+
+
+def shifted(lines: Lines, table: Table) -> list[Remark]:
+    """A day from which all amounts, or all of a channel or location, are a multiple or a part of what they were, for
+    good or until another day."""
     for column in (None, "channel", "location"):
         found = []
         for where, share, days in _by_day(lines, column):
             step = days.step()
             if step and (times := _all_alike(lines, where, step)):
-                found.append(_shift_remark(share, where, step, times))
+                found.append(_shift_remark(table, share, column, where, step, times))
         if found:
             return found[:3]
     return []
@@ -209,13 +246,59 @@ def _by_day(lines: Lines, column: str | None) -> Iterator[tuple[str, float, _Day
             yield where, share, _Days(np.array(days, dtype=object), np.array(n), np.array(logs))
 
 
-def _all_alike(lines: Lines, where: str, step: _Step) -> float | None:
+def _all_alike(lines: Lines, where: str, step: _Step) -> _Times | None:
     """How many times as large all quantiles of the amounts are from a day on; none where they moved differently."""
     near = f"{where} AND day BETWEEN DATE '{step.since}' AND DATE '{step.until}'"
-    return _multiple(lines, f"{near} AND day < DATE '{step.day}'", f"{near} AND day >= DATE '{step.day}'")
+    there = f"day >= DATE '{step.day}'" + (f" AND day < DATE '{step.back}'" if step.back else "")
+    return _multiple(lines, f"{near} AND NOT ({there})", f"{near} AND {there}")
 
 
-def _multiple(lines: Lines, of: str, are: str) -> float | None:
+@dataclass(frozen=True)
+class _Times:
+    """How many times as large amounts are; `error`: of its logarithm, two standard errors."""
+
+    times: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.times:,.3g} times" if self.times >= 1 else f"1/{1 / self.times:,.3g} of"
+
+    @property
+    def _size(self) -> float:
+        return max(self.times, 1 / self.times)
+
+    @property
+    def _exact(self) -> float | None:
+        """The power of ten within the error, of a change of unit; else the only round factor; none among several."""
+        size = 10 ** np.floor(np.log10(self._size))
+        tens = [
+            each for each in (size, 10 * size)
+            if each > 1 and abs(np.log(self._size / each)) <= (self.error if each < 100 else max(self.error, _OF_UNIT))
+        ]  # fmt: skip
+        near = [each * size for each in _ROUND if abs(np.log(self._size / each / size)) <= self.error]
+        found = tens or (near if len(near) == 1 and self.error <= _EXACT else [])
+        return float(found[0]) if found else None
+
+    def undone(self, amount: str) -> str:
+        """SQL that takes it off an amount."""
+        by = self._exact or float(f"{self._size:.4g}")
+        return f"{amount} {'/' if self.times >= 1 else '*'} {by:g}"
+
+    @property
+    def how_sure(self) -> str:
+        if self._exact is None:
+            return f"{self._size:,.4g} is an estimate: put in the exact rate"
+        return f"{self._size:,.4g} is the estimate, {self._exact:g} the likely exact one: see that it is"
+
+
+_OF_UNIT = 0.2
+"""No rate is to be expected as near to a hundred or more."""
+_EXACT = 0.05
+"""With a larger error there are rates beside any round one."""
+_ROUND = (1, 1.2, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 7.5, 8, 9, 10)
+
+
+def _multiple(lines: Lines, of: str, are: str) -> _Times | None:
     """How many times as large amounts of one condition are as those of another; none where small and large ones differ
     in that, by more than so many lines let expect."""
     quantiles = f"quantile_cont(amount, {list(_QUANTILES)})"
@@ -228,25 +311,44 @@ def _multiple(lines: Lines, of: str, are: str) -> float | None:
     middle = float(np.median(ratios))
     noise = _NOISE / np.sqrt(min(n_base, n_own))
     alike = np.abs(ratios - middle).max() <= max(_UNEVEN[0], _UNEVEN[1] * abs(middle)) + noise
-    return float(np.exp(middle)) if alike and abs(middle) >= _SHIFT else None
+    if not alike or abs(middle) < _SHIFT:
+        return None
+    spread = max(np.log(sides[3] / sides[1]) for sides in (base, own)) / _QUARTILES
+    return _Times(float(np.exp(middle)), float(_MEDIANS * spread * np.sqrt(1 / n_base + 1 / n_own)))
 
 
-def _shift_remark(share: float, where: str, step: _Step, times: float) -> Remark:
+_QUARTILES = 1.349
+"""Standard deviations between them; between the outer fifths:"""
+_FIFTHS = 1.683
+_MEDIANS = 2 * 1.2533
+"""Two standard errors of a median, in standard deviations over the square root of the count."""
+
+
+def _shift_remark(table: Table, share: float, column: str | None, where: str, step: _Step, times: _Times) -> Remark:
     whose = "all amounts" if where == "true" else f"amounts with {where} ({percent(share)} of the lines)"
-    until = f" until about {step.back}" if step.back else ""
-    says = f"from {step.day}{until} {whose} are {_times(times)} what they were, small and large ones alike"
+    until = f" to the day before {step.back}" if step.back else ""
+    than = "before and after" if step.back else "before"
+    says = f"from {step.day}{until} {whose} are {times} what they were {than}, small and large ones alike"
+    time = time_of(table)
+    when = [f"{time} >= '{step.day}'", *([f"{time} < '{step.back}'"] if step.back else [])]
+    if column:
+        when.append(where.replace(column, written_as(source_of(table, column)), 1))
+    older = "" if step.back else f" (or, if the older ones are the wrong ones, those before {step.day} the other way)"
     do = (
-        "if the unit or the currency changed that day, bring the older or the newer ones to the workspace's:"
-        f" tables.transactions.columns.amount: CASE WHEN ... >= '{step.day}' THEN ... * {1 / times:.4g} ELSE ... END"
+        f"if they are in another unit or currency, bring them to the workspace's{older}:"
+        f" {_converted(table, ' AND '.join(when), times)}"
     )
     return Remark("amounts change their level", "transactions", says, do, ("lifetime_value",))
 
 
-def _times(times: float) -> str:
-    return f"{times:,.3g} times" if times >= 1 else f"1/{1 / times:,.3g} of"
+def _converted(table: Table, when: str, times: _Times) -> str:
+    """The setting that takes a multiple off the amounts of a condition."""
+    amount = number_of(table, "amount")
+    setting = f"tables.transactions.columns.amount: CASE WHEN {when} THEN {times.undone(amount)} ELSE {amount} END"
+    return f"{setting} ({times.how_sure})"
 
 
-def apart(lines: Lines) -> list[Remark]:
+def apart(lines: Lines, table: Table) -> list[Remark]:
     """A channel or location whose amounts are a multiple of the others': another currency or unit.
 
     By the prices of the same products; where products are not known, by all quantiles of the amounts.
@@ -255,18 +357,14 @@ def apart(lines: Lines) -> list[Remark]:
         for where, share, _ in _by_day(lines, column):
             if share <= 0.5 and (found := _multiple_of_rest(lines, where)):
                 times, how = found
-                says = (
-                    f"amounts with {where} ({percent(share)} of the lines) are {_times(times)} those of the rest, {how}"
-                )
-                do = (
-                    "if they are in another currency or unit, convert them: tables.transactions.columns.amount:"
-                    f" CASE WHEN {where} THEN ... * {1 / times:.4g} ELSE ... END"
-                )
+                says = f"amounts with {where} ({percent(share)} of the lines) are {times} those of the rest, {how}"
+                when = where.replace(column, written_as(source_of(table, column)), 1)
+                do = f"if they are in another currency or unit, convert them: {_converted(table, when, times)}"
                 return [Remark("amounts in two units", "transactions", says, do, ("lifetime_value",))]
     return []
 
 
-def _multiple_of_rest(lines: Lines, where: str) -> tuple[float, str] | None:
+def _multiple_of_rest(lines: Lines, where: str) -> tuple[_Times, str] | None:
     """How many times as large the amounts of a condition are, and how that is known; none where they are not."""
     products, ratios = asked(lines, "lines", f"""
         WITH prices AS (
@@ -281,11 +379,12 @@ def _multiple_of_rest(lines: Lines, where: str) -> tuple[float, str] | None:
     low, middle, high = ratios
     if abs(middle) < _APART or high - low > max(2 * _UNEVEN[0], _UNEVEN[1] * abs(middle)):
         return None
-    return float(np.exp(middle)), f"for the same {products:,} products"
+    error = _MEDIANS * (high - low) / _FIFTHS / np.sqrt(products)
+    return _Times(float(np.exp(middle)), float(error)), f"for the same {products:,} products"
 
 
-def _multiple_of_all(lines: Lines, where: str) -> tuple[float, str] | None:
+def _multiple_of_all(lines: Lines, where: str) -> tuple[_Times, str] | None:
     times = _multiple(lines, f"NOT ({where})", where)
-    if times is None or abs(np.log(times)) < _APART_UNPRICED:
+    if times is None or abs(np.log(times.times)) < _APART_UNPRICED:
         return None
     return times, "small and large ones alike"

@@ -151,13 +151,13 @@ def remarked(lines: Rows, purchases: Rows, ids: Rows, workspace: Workspace, unti
     source = workspace.tables.transactions
     yield from amounts.outlying(lines, source, workspace.currency)
     yield from amounts.worthless(lines, source)
-    yield from amounts.shifted(lines)
-    yield from amounts.apart(lines)
+    yield from amounts.shifted(lines, source)
+    yield from amounts.apart(lines, source)
     yield from concentration.customers(lines, source)
     yield from concentration.products(lines, source)
     yield from identities.spellings(ids, source)
     yield from identities.nobody(lines, source)
-    yield from identities.renumbered(purchases)
+    yield from identities.renumbered(purchases, source)
     yield from selling_days.crowded(purchases)
     yield from selling_days.closed(purchases, workspace.churn.horizon)
     if workspace.churn.kind == "inactivity":  # fees fall due on one day, and contracts have a number

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perennial.settings import Table
 from perennial.storage import quoted
-from training.remarks import MODELS, Remark, asked, kept_only, listed, percent, shown, source_of
+from training.remarks import MODELS, Remark, asked, kept_only, listed, percent, shown, source_of, time_of
 
 Lines = duckdb.DuckDBPyRelation
 Floats = NDArray[np.floating]
@@ -166,17 +166,17 @@ class _Returning:
         return self.both / np.maximum(np.minimum(self.before, self.after), 1)
 
 
-def renumbered(purchases: Lines) -> list[Remark]:
+def renumbered(purchases: Lines, table: Table) -> list[Remark]:
     """A day over which hardly any id comes back, where ids otherwise do. `purchases`: a row per customer_id and day."""
     turns = _turns(purchases)
     for window in _WINDOWS:
-        found = turns and _cut(turns, window)
+        found = turns and _cut(turns, window, table)
         if found:
             return [found]
     return []
 
 
-def _cut(turns: _Turns, window: int) -> Remark | None:
+def _cut(turns: _Turns, window: int, table: Table) -> Remark | None:
     returning = turns.returning(window)
     n, share = np.minimum(returning.before, returning.after), returning.share
     judged = n >= _EXPECTED
@@ -195,7 +195,8 @@ def _cut(turns: _Turns, window: int) -> Remark | None:
         f"on {day} customers seem to have been numbered anew: of {n[place]:,.0f} who bought in the {window} days on one"
         f" side of it {percent(float(share[place]))} bought on the other side too, where {percent(usual)} usually do"
     )
-    do = f"map the older ids to the newer ones, or begin with that day: tables.transactions.where: ... >= '{day}'"
+    begin = kept_only(table, f"{time_of(table)} >= '{day}'")
+    do = f"map the older ids to the newer ones, or begin with that day: {begin}"
     return Remark("ids given anew", "transactions", says, do, MODELS)
 
 

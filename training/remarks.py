@@ -49,6 +49,23 @@ def written_as(source: str) -> str:
     return f'"{source}"' if re.fullmatch(r"\w+( \w+)*", source) else f"({source})"
 
 
+def time_of(table: Table) -> str:
+    """SQL for when something happened, over the source: what is written there, as a time."""
+    return _as(table, "occurred_at", "TIMESTAMP")
+
+
+def number_of(table: Table, column: str) -> str:
+    """SQL for a canonical number over the source."""
+    return _as(table, column, "DOUBLE")
+
+
+def _as(table: Table, column: str, type_: str) -> str:
+    """A column of a file may hold texts; an expression has its type."""
+    source = source_of(table, column)
+    written = written_as(source)
+    return f"TRY_CAST({written} AS {type_})" if written.strip('"') == source else written
+
+
 def kept_only(table: Table, condition: str) -> str:
     """The setting that keeps nothing but the rows of a condition, beside the one that is there."""
     both = f"({table.where}) AND {condition}" if table.where else condition

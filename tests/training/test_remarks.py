@@ -258,6 +258,34 @@ def test_a_fault_is_remarked(spoil: Fault, name: str) -> None:
     assert found[name].do
 
 
+@pytest.mark.parametrize(("times", "day", "until", "factor"), [
+    (100, "2022-03-01", "2022-05-01", "/ 100"), (100, "2022-03-01", "2022-03-20", "/ 100"),
+    (0.01, "2022-03-01", "2022-07-01", "* 100"), (1000, "2022-06-01", None, "/ 1000"),
+])  # fmt: skip
+def test_the_mend_of_another_unit_brings_amounts_back(
+    tmp_path: Path, times: float, day: str, until: str | None, factor: str
+) -> None:
+    """For a while or for good: one remark with its first day and its last, whose expression is the settings' own."""
+    lines = clean(1).assign(total=lambda rows: rows["amount"])
+    spoilt = scaled(times, day, until or "2100-01-01")(lines, np.random.default_rng(1))
+    remark = told(spoilt.reset_index(drop=True))["amounts change their level"]
+    assert remark.says.startswith(f"from {day} " + (f"to the day before {until} " if until else ""))
+    mend = remark.do.split("columns.amount: ")[1].split(" END")[0] + " END"
+    assert factor in mend
+    path = tmp_path / "t.csv"
+    spoilt.assign(total=spoilt["amount"], sold=lines["amount"]).drop(columns="amount").to_csv(path, index=False)
+    worst = duckdb.sql(f"SELECT max(abs(({mend}) - sold)) FROM read_csv('{path}', all_varchar = false)").fetchall()[0][
+        0
+    ]
+    assert worst < 0.001
+
+
+def test_a_factor_that_is_not_round_is_told_as_an_estimate() -> None:
+    """A rate such as 1/1.96 is not known from the amounts: the mend says that the exact one is to be put in."""
+    remark = told(scaled(1 / 1.96, "2022-06-01")(clean(1), np.random.default_rng(1)))["amounts change their level"]
+    assert "is an estimate: put in the exact rate" in remark.do
+
+
 def test_a_clean_shop_is_left_alone() -> None:
     """Twenty of them, small and large: no remark at all."""
     assert {seed: list(told(clean(seed, 150 + 60 * seed))) for seed in range(20)} == {seed: [] for seed in range(20)}
