@@ -12,8 +12,6 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-import pandas as pd
-
 from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
@@ -276,6 +274,8 @@ def _same_days(then: Sequence[float], now: Sequence[float]) -> bool:
 
     Days of which each is like the weekday before and after, or of which there are not three weeks, tell nothing.
     """
+    import pandas as pd  # half a second that `--help` need not wait for
+
     ups_and_downs = pd.DataFrame({"then": then, "now": now})
     around = (ups_and_downs.shift(_WEEK) + ups_and_downs.shift(-_WEEK)) / 2
     ranks = (ups_and_downs - around).dropna().rank()

@@ -137,7 +137,8 @@ def _without_booster(data: Dataset, workspace: Workspace, current: Cutoff) -> Ch
     if current.history_model is None and not plain.leaving.is_event:
         raise TooFewReturned(
             f"churn cannot be learnt at {current.as_of}: too few customers came back for a second purchase"
-            f" (at least {MINIMUM_REPEAT_BUYERS} are needed); collect a longer history"
+            f" (at least {MINIMUM_REPEAT_BUYERS} are needed), and for a base rate no window has closed that {FEWEST}"
+            " customers could leave in; collect a longer history"
         )
     return plain
 

@@ -121,7 +121,7 @@ def test_where_no_window_has_closed_nobody_is_scored(tmp_path: Path, monkeypatch
     workspace = bought_once(tmp_path, 100)
     ingest.ingest(workspace, datetime(2030, 1, 1, tzinfo=UTC))
     snapshot.snapshot(workspace, pipelines.cutoffs(workspace, AS_OF))
-    with pytest.raises(storage.CheckFailed, match="too few customers came back for a second purchase"):
+    with pytest.raises(storage.CheckFailed, match="no window has closed that 10 customers could leave in"):
         pipelines.train(retrieval.apply(workspace), workspace, registry.client(), AS_OF)
 
 
