@@ -77,11 +77,15 @@ def outlying(lines: Lines, table: Table, currency: str) -> list[Remark]:
         f"{'one amount is' if beyond == 1 else f'{beyond:,} amounts are'} out of all proportion: {amount:,.2f}"
         f" {currency} by customer {shown(who)} on {day} (transaction {shown(order)}) is {abs(amount) / middle:,.0f}"
         f" times the median of {middle:,.2f}; {'it is' if beyond == 1 else 'together they are'}"
-        f" {percent(sum_beyond / revenue)} of all that was sold"
+        f" {_part(sum_beyond / revenue)} all that was sold{', signs aside' if amount < 0 else ''}"
     )
     leave_out = kept_only(table, f"abs({source_of(table, 'amount')}) < {limit:.0f}")
     do = f"if it is an error, correct it in the source, or leave it out: {leave_out}"
     return [Remark("amount out of proportion", "transactions", says, do, ("lifetime_value",))]
+
+
+def _part(share: float) -> str:
+    return f"{percent(share)} of" if share <= 1 else f"{share:,.3g} times"
 
 
 def _round(value: float) -> float:

@@ -42,8 +42,10 @@ def customers(lines: Lines, table: Table) -> list[Remark]:
             FROM orders GROUP BY customer_id),
         shares AS (
             SELECT customer_id, n, n_lines, n_days, n / sum(n) OVER () AS of_orders,
-                   n_lines / sum(n_lines) OVER () AS of_lines, spend / nullif(sum(spend) OVER (), 0) AS of_spend,
-                   other_spend / nullif(sum(spend) OVER () - spend + other_spend, 0) AS of_other_spend,
+                   n_lines / sum(n_lines) OVER () AS of_lines,
+                   CASE WHEN sum(spend) OVER () > 0 THEN spend / sum(spend) OVER () END AS of_spend,
+                   CASE WHEN sum(spend) OVER () - spend + other_spend > 0
+                   THEN other_spend / (sum(spend) OVER () - spend + other_spend) END AS of_other_spend,
                    coalesce(n / lead(n) OVER (ORDER BY n DESC, customer_id), 1) AS times_next,
                    n / n_days * sum(n_days) OVER () / sum(n) OVER () AS crowd,
                    n_days / (SELECT count(DISTINCT day) FROM orders) AS of_days, count(*) OVER () AS customers
@@ -59,7 +61,8 @@ def customers(lines: Lines, table: Table) -> list[Remark]:
 class _Share:
     """One customer's part of everything.
 
-    of_other_spend: of the revenue without the largest amount, which may be an error; crowd: orders a day of buying,
+    of_spend: null where more was given back than sold; of_other_spend: of the revenue without the largest amount, which
+    may be an error; crowd: orders a day of buying,
     over what is usual.
     """
 

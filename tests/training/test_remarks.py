@@ -286,6 +286,16 @@ def test_a_factor_that_is_not_round_is_told_as_an_estimate() -> None:
     assert "is an estimate: put in the exact rate" in remark.do
 
 
+def test_returns_beyond_all_that_was_sold_are_no_part_of_the_revenue() -> None:
+    """An amount of minus 700 million is told as so many times what was sold; nobody brings a part of less than none."""
+    lines = clean(1)
+    spoilt = lines.assign(amount=lines["amount"].mask(lines.index == 7, -7e8))
+    found = told(spoilt)
+    assert "one customer with much revenue" not in found
+    times = 7e8 / spoilt["amount"].clip(lower=0).sum()
+    assert f"it is {times:,.3g} times all that was sold, signs aside" in found["amount out of proportion"].says
+
+
 def test_a_clean_shop_is_left_alone() -> None:
     """Twenty of them, small and large: no remark at all."""
     assert {seed: list(told(clean(seed, 150 + 60 * seed))) for seed in range(20)} == {seed: [] for seed in range(20)}
