@@ -202,6 +202,13 @@ def test_a_shop_too_small_is_told_what_is_missing(tmp_path: Path) -> None:
     assert "add tables.products" in verdict(found, "cross_sell").needed[0]
 
 
+def test_items_without_a_product_id_are_told_as_that(tmp_path: Path) -> None:
+    """Where no line says what was bought, the mapping is missing, and no purchases are."""
+    rows = [(f"c{n}", FIRST + timedelta(days=30 * k + n), 5.0) for n in range(12) for k in range(30)]
+    found = checked(tmp_path, make_transactions(rows), as_of=date(2025, 1, 1), cross_sell={"level": "item"})
+    assert "columns.product_id is not mapped" in verdict(found, "cross_sell").reason
+
+
 def test_a_shop_where_nobody_comes_back_has_a_base_rate(tmp_path: Path) -> None:
     """As the training has it: one answer for everybody, once a window has closed; before that none."""
     rows = make_transactions([(f"c{n}", FIRST + timedelta(days=n), 5.0) for n in range(220)])
