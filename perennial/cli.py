@@ -61,7 +61,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="File to write; the term
 def _kind(name: str) -> str:
     """A kind of model, as it is typed."""
     try:
-        return registry.as_kind(name)
+        return registry.as_kind(name.strip().lower())
     except ValueError as problem:
         raise typer.BadParameter(str(problem)) from problem
 
@@ -578,7 +578,9 @@ def list_churn_risk(
     unproven_offers: Annotated[
         bool, typer.Option("--unproven-offers", help="Also name offers of a model whose grade is none.")
     ] = False,
-    format: Annotated[Format | None, typer.Option(help="csv, xlsx or json; a table if absent.")] = None,
+    format: Annotated[
+        Format | None, typer.Option(case_sensitive=False, help="csv, xlsx or json; a table if absent.")
+    ] = None,
     contacts: Annotated[bool, typer.Option("--contacts", help="With the contact data under `pii`.")] = False,
     out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
@@ -657,7 +659,7 @@ def _now() -> datetime:
 
 def _format_of(out: Path) -> Format:
     try:
-        return Format(out.suffix[1:])
+        return Format(out.suffix[1:].lower())
     except ValueError:
         raise SettingsError(f"--out {out}: end the name in .csv, .xlsx or .json, or name a --format") from None
 

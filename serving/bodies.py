@@ -135,8 +135,8 @@ class EventsAnswer(BaseModel):
 
 
 def _underscored(name: Any) -> Any:
-    """`lifetime-value` is `lifetime_value`."""
-    return name.replace("-", "_") if isinstance(name, str) else name
+    """`Lifetime-Value` is `lifetime_value`."""
+    return name.strip().replace("-", "_").lower() if isinstance(name, str) else name
 
 
 def _lower(value: Any) -> Any:
@@ -169,7 +169,7 @@ class ListQuery(BaseModel):
     )
     unproven_offers: bool = Field(False, description="also name offers of a model whose grade is `none`")
     reasons: bool = Field(True, description="tell why each customer is at risk; a long list is much quicker without")
-    format: Literal["json", "csv", "xlsx"] = "json"
+    format: Annotated[Literal["json", "csv", "xlsx"], BeforeValidator(_lower)] = "json"
 
 
 class Failure(BaseModel):

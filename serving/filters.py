@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,20 +26,20 @@ class NoSuchFilter(SettingsError):
         self.nearest = list(nearest)
 
 
-def chosen(what: str, asked: str, stored: Sequence[Stored]) -> list[Stored]:
+def chosen(what: str, asked: str, stored: Sequence[Stored], none: str = "no customer has it") -> list[Stored]:
     """Those of the `stored` values that `asked` means: several where the shop spells one in several ways.
 
     Numbers are compared as numbers, days as days, yes and no as such, and texts without regard to case, blanks around
     them and how their accents are encoded.
 
     Raises:
-        NoSuchFilter: none is meant; the nearest ones are named.
+        NoSuchFilter: none is meant, which `none` puts in words; the nearest ones are named.
     """
     reads = _reading(stored)
     meant = reads(asked)
     found = [value for value in stored if reads(_text(value)) == meant]
     if meant is None or not found:
-        raise _none_such(f"{what} {asked!r}: no customer has it", asked, stored)
+        raise _none_such(f"{what} {asked!r}: {none}", asked, stored)
     return found
 
 
@@ -63,8 +64,8 @@ def _none_such(problem: str, asked: str, there: Sequence[Stored]) -> NoSuchFilte
 def _near(asked: str, there: Sequence[Stored]) -> list[str]:
     """The nearest of what there is, at most five: numbers by their distance, texts by their letters."""
     if there and not isinstance(there[0], str):
-        number = _number(asked)
-        far = sorted(map(float, there), key=lambda value: abs(value - (number or 0.0)))
+        number, values = _number(asked), sorted(map(float, there))
+        far = values if number is None else sorted(values, key=lambda value: abs(value - number))
         return [_text(value) for value in sorted(far[:_SHOWN])]
     by_folded = {_folded(str(value)): str(value) for value in reversed(there)}
     alike = get_close_matches(_folded(asked), by_folded, _SHOWN, cutoff=0.5)
@@ -92,8 +93,9 @@ def _folded(text: str) -> str:
 
 
 def _number(text: str) -> float | None:
+    """A number that can be held against others: neither nan, to which none is near, nor an infinity."""
     with suppress(ValueError):
-        return float(text)
+        return number if math.isfinite(number := float(text)) else None
     return None
 
 

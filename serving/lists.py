@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -184,6 +185,7 @@ def _shown(listed: pd.DataFrame, terms: Terms, unproven_offers: bool) -> pd.Data
 
 
 def _where(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) -> _Where:
+    _refuse_no_range(asked.min_value, asked.max_value)
     where = _Where(["coalesce(lifetime_value, 0) >= $min_value"], {"min_value": asked.min_value})
     if asked.min_value or asked.max_value is not None:
         _refuse_withheld("min_value, max_value", "lifetime_value", terms)
@@ -198,6 +200,15 @@ def _where(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) ->
         _filter_by_category(where, workspace, as_of, asked.category)
     where.add(may_be_listed(workspace))
     return where
+
+
+def _refuse_no_range(low: float, high: float | None) -> None:
+    """Bounds between which nobody's value can be; an HTTP request is refused before for what is no number."""
+    for name, value in (("min_value", low), ("max_value", high)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise NoSuchFilter(f"{name} {value:g}: an amount is a number from 0 on")
+    if high is not None and low > high:
+        raise NoSuchFilter(f"min_value {low:g} is above max_value {high:g}: nobody's value is between them")
 
 
 def _refuse_withheld(what: str, kind: str, terms: Terms) -> None:
@@ -224,7 +235,9 @@ def _filter_by_category(where: _Where, workspace: Workspace, as_of: date, catego
         raise NoSuchFilter("category: the workspace has no products, so nothing is known of categories")
     part = storage.rows_of_part(storage.snapshot_part(workspace.home_path, "product_affinity", as_of))
     bought = f"FROM {part} WHERE item_days_since_last <= 365"
-    meant = filters.chosen("category", category, _distinct(workspace, f"SELECT DISTINCT item {bought}"))
+    meant = filters.chosen(
+        "category", category, _distinct(workspace, f"SELECT DISTINCT item {bought}"), "nobody bought of it in 365 days"
+    )
     where.add(f"customer_id IN (SELECT customer_id {bought} AND item IN (SELECT unnest($items)))", items=meant)
 
 

@@ -102,10 +102,10 @@ def test_help_explains_with_an_example_that_works(command: str, perennial) -> No
 def test_a_model_is_named_with_a_dash_or_an_underscore(  # type: ignore[no-untyped-def]
     shop: Path, perennial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every command that names one understands both; any other name is explained."""
+    """Every command that names one understands both, in any case; any other name is explained."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    for kind in ("lifetime_value", "lifetime-value", "cross_sell", "cross-sell"):
-        name, where = kind.replace("-", "_"), f"-c {shop} --home {tmp_path}/home"
+    for kind in ("lifetime_value", "lifetime-value", "cross_sell", "CROSS-Sell"):
+        name, where = kind.lower().replace("-", "_"), f"-c {shop} --home {tmp_path}/home"
         for line, told in (
             (f"promote {kind} {where}", f"shop.{name} has no version yet"),
             (f"rollback {kind} {where}", f"shop.{name} has no champion to roll back"),

@@ -516,12 +516,15 @@ def test_what_is_about_customers_is_for_its_owner_alone(shop: Shop, undisturbed:
 
 def test_a_filter_of_the_list_takes_any_case_or_is_refused(shop: Shop, undisturbed: Finished) -> None:
     """As over HTTP: never an empty list for a name that was misspelt."""
-    found = risk(shop, undisturbed, "--category", "TEA", "--band", "MEDIUM", "--format", "json")
+    found = risk(shop, undisturbed, "--category", "TEA", "--band", "MEDIUM", "--format", "JSON")
     assert found.code == 0, found.stderr
     assert {row["churn_band"] for row in json.loads(found.stdout)} == {"medium"}
     refused = risk(shop, undisturbed, "--category", "coffe")
     assert (refused.code, refused.stdout) == (2, "")
-    assert "category 'coffe': no customer has it; the nearest is coffee" in refused.stderr
+    assert "category 'coffe': nobody bought of it in 365 days; the nearest is coffee" in refused.stderr
+    nothing = risk(shop, undisturbed, "--min-value", "nan")
+    assert (nothing.code, nothing.stdout) == (2, "")
+    assert "min_value nan: an amount is a number from 0 on" in nothing.stderr
 
 
 def test_a_list_in_a_file_of_unknown_kind_is_refused(shop: Shop, undisturbed: Finished, tmp_path: Path) -> None:

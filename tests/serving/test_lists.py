@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -449,6 +450,8 @@ def test_an_attribute_is_compared_by_its_type_in_any_case(described: Copy, store
         ("region:nort", "attribute region: 'nort': no customer has it; the nearest is North"),
         ("age:180", "attribute age: '180': no customer has it; the nearest are 18, 19"),
         ("age:young", "attribute age: 'young': no customer has it; the nearest are 18, 19"),
+        ("age:NaN", "attribute age: 'NaN': no customer has it; the nearest are 18, 19"),
+        ("age:-inf", "attribute age: '-inf': no customer has it; the nearest are 18, 19"),
         ("club:maybe", "attribute club: 'maybe': no customer has it; the nearest are False, True"),
         ("regoin:North", "attribute 'regoin': there is none of this name; the nearest is region"),
         ("region", "attribute 'region' is not `name:value` of an attribute; there are: region, age, club, born"),
@@ -461,8 +464,24 @@ def test_what_no_customer_has_is_refused_with_the_nearest(described: Copy, asked
     assert str(problem.value) == message
 
 
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"min_value": math.nan}, "min_value nan: an amount"),
+        ({"min_value": math.inf}, "min_value inf: an amount"),
+        ({"max_value": math.nan}, "max_value nan: an amount"),
+        ({"max_value": -1.0}, "max_value -1: an amount"),
+        ({"min_value": 500.0, "max_value": 100.0}, "min_value 500 is above max_value 100: nobody's value"),
+    ],
+)
+def test_bounds_between_which_nobody_can_be_are_refused(copy: Copy, bounds: dict[str, float], message: str) -> None:
+    """An empty list would be taken for an answer."""
+    with pytest.raises(NoSuchFilter, match=message):
+        copy.listed(**bounds)
+
+
 def test_a_category_that_nobody_bought_of_is_refused(copy: Copy) -> None:
     """And one in capitals is the same."""
     assert copy.listed(category="TEA")["customer_id"].tolist() == copy.listed(category="tea")["customer_id"].tolist()
-    with pytest.raises(NoSuchFilter, match="category 'cakes': no customer has it; the nearest is cake"):
+    with pytest.raises(NoSuchFilter, match="category 'cakes': nobody bought of it in 365 days; the nearest is cake"):
         copy.listed(category="cakes")

@@ -228,7 +228,7 @@ def test_filters_take_any_case_and_refuse_what_nobody_has(client: TestClient) ->
                    (("tea", "medium"), ("%20TEA", "Medium")))  # fmt: skip
     assert found == same != []
     error = refused(client.get("/v1/lists/churn-risk?category=coffe"), 400, "malformed")
-    assert error["message"] == "category 'coffe': no customer has it; the nearest is coffee"
+    assert error["message"] == "category 'coffe': nobody bought of it in 365 days; the nearest is coffee"
     assert error["details"]["nearest"] == ["coffee"]
     assert "there are: none" in refused(client.get("/v1/lists/churn-risk?attribute=a:b"), 400, "malformed")["message"]
 
@@ -268,7 +268,7 @@ def test_list_as_csv(client: TestClient) -> None:
 
 def test_list_as_xlsx(client: TestClient) -> None:
     """XLSX is a workbook of a header and the rows."""
-    answer = client.get("/v1/lists/churn-risk?format=xlsx&top=7")
+    answer = client.get("/v1/lists/churn-risk?format=XLSX&top=7")
     assert answer.headers["content-type"] == "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
     assert openpyxl.load_workbook(io.BytesIO(answer.content)).active.max_row == 8
 
@@ -314,7 +314,9 @@ def test_a_malformed_body_is_refused(client: TestClient, body: bytes, problem: s
     assert problem in refused(answer, 400, "malformed")["message"]
 
 
-@pytest.mark.parametrize("query", ["top=0", "top=many", "min_value=nan", "band=none", "format=pdf", "limit=5"])
+@pytest.mark.parametrize(
+    "query", ["top=0", "top=many", "min_value=nan", "min_value=500&max_value=100", "band=none", "format=pdf", "limit=5"]
+)
 def test_a_malformed_query_is_refused(client: TestClient, query: str) -> None:
     """Values out of range and unknown parameters of the list are a 400 that names them."""
     error = refused(client.get(f"/v1/lists/churn-risk?{query}"), 400, "malformed")
