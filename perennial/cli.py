@@ -61,7 +61,8 @@ Out = Annotated[Path | None, typer.Option("--out", help="File to write; the term
 def _kind(name: str) -> str:
     """A kind of model, as it is typed."""
     try:
-        return registry.as_kind(name.strip().lower())
+        lower = name.strip().lower()
+        return registry.as_kind(lower if lower.replace("-", "_") in registry.KINDS else name)
     except ValueError as problem:
         raise typer.BadParameter(str(problem)) from problem
 

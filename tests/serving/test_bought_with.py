@@ -149,7 +149,7 @@ def test_an_item_without_a_rule_is_refused(workspace: Workspace) -> None:
     """The sentence says what a rule needs; an item that nobody bought is told apart, with the nearest."""
     with pytest.raises(CheckFailed, match="nothing is known to go with 'kind l' at 2024-07-01: it needs a companion"):
         bought_with(workspace, AS_OF, "kind l", 5)
-    with pytest.raises(NoSuchFilter, match="item 'kinda': nobody bought it in .* days; the nearest are kind a, "):
+    with pytest.raises(NoSuchFilter, match=r"item 'kinda': nobody bought it in .* days; the nearest are kind a, "):
         bought_with(workspace, AS_OF, "kinda", 5)
 
 
