@@ -13,11 +13,14 @@ import unicodedata
 from perennial.storage import quoted
 
 LONGEST = 200
-# Unicode's white space, and what has no width: joiners, marks of a byte order and of a direction of writing.
+# Unicode's white space, and what has no width: joiners, soft hyphens, marks of a byte order, of a direction of writing,
+# of Mongolian vowels, of annotations, and invisible signs of arithmetic. Not what belongs to the character beside it:
+# Arabic signs of a number, variants of a character, and the tags by which flags are spelt.
 BLANKS = (
     "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
     "\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+    "\xad\u061c\u2061\u2062\u2063\u2064\u206a\u206b\u206c\u206d\u206e\u206f\ufff9\ufffa\ufffb"
 )
 # Neither control characters, nor what ends a line, nor half of a character.
 _CONTROLS = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
