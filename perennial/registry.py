@@ -57,10 +57,12 @@ def client() -> MlflowClient:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     import mlflow
 
-    if "MLFLOW_TRACKING_URI" not in os.environ:
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    if address is None:
         folder = Path("mlruns").resolve()
         folder.mkdir(exist_ok=True)
-        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        address = f"sqlite:///{folder / 'mlflow.db'}"
+    mlflow.set_tracking_uri(address)  # what was set before would otherwise go before the environment's
     # A page of migrations at the first start, a line per registered version, the trace of an error that it raises too.
     for noisy in ("alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
