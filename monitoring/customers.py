@@ -48,7 +48,7 @@ class Champion:
         reference = reference_of(tracker, workspace, as_of)
         found = [registry.answering(tracker, workspace, kind, as_of) for kind in ("churn", "lifetime_value")]
         try:
-            folders = [registry.model_folder(version) for version in found if version is not None]
+            folders = [registry.model_folder(tracker, version) for version in found if version is not None]
         except FileNotFoundError as problem:
             raise storage.CheckFailed(f"{problem}; train and promote again") from problem
         if len(folders) < len(found):

@@ -332,8 +332,7 @@ def backtest(
         storage.write_json(data, backtest_report.as_data(report))
         with storage.replacing(page) as draft:
             draft.write_text(backtest_page.as_html(report), encoding="utf-8")
-        _tracker()
-        backtest_report.record(workspace, report, [data, page])
+        backtest_report.record(_tracker(), workspace, report, [data, page])
         typer.echo(f"\nthe page: {page}\nevery figure: {data}")
 
 

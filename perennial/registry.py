@@ -52,7 +52,7 @@ def as_kind(name: str) -> str:
 def client() -> MlflowClient:
     """The MLflow of MLFLOW_TRACKING_URI, or of `mlruns/mlflow.db` below the current folder.
 
-    It is left configured for the `mlflow` module as well, since loading by alias goes through that.
+    The `mlflow` module, by which runs are logged, is turned to it as well.
     """
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     import mlflow
@@ -62,11 +62,19 @@ def client() -> MlflowClient:
         folder = Path("mlruns").resolve()
         folder.mkdir(exist_ok=True)
         address = f"sqlite:///{folder / 'mlflow.db'}"
-    mlflow.set_tracking_uri(address)  # what was set before would otherwise go before the environment's
     # A page of migrations at the first start, a line per registered version, the trace of an error that it raises too.
     for noisy in ("alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    return mlflow.MlflowClient()
+    made = mlflow.MlflowClient(address)
+    turn_to(made)
+    return made
+
+
+def turn_to(tracker: MlflowClient) -> None:
+    """The `mlflow` module logs to this client's MLflow, whatever other client was made since."""
+    import mlflow
+
+    mlflow.set_tracking_uri(tracker.tracking_uri)
 
 
 def model_name(workspace: Workspace, kind: str) -> str:
@@ -311,7 +319,7 @@ def has_versions(tracker: MlflowClient, workspace: Workspace, kind: str) -> bool
     return bool(tracker.search_model_versions(f"name = '{model_name(workspace, kind)}'", max_results=1))
 
 
-def model_folder(version: ModelVersion) -> Path:
+def model_folder(tracker: MlflowClient, version: ModelVersion) -> Path:
     """Where the files of a version lie on this machine: `model.json` and, where there is one, `booster.txt`.
 
     Raises:
@@ -324,8 +332,8 @@ def model_folder(version: ModelVersion) -> Path:
     uri = f"models:/{version.name}/{version.version}"
     try:
         # By the version's own address MLflow would write a note beside its files, which may be read-only.
-        place = mlflow.MlflowClient().get_model_version_download_uri(version.name, version.version)
-        folder = Path(mlflow.artifacts.download_artifacts(place))
+        place = tracker.get_model_version_download_uri(version.name, version.version)
+        folder = Path(mlflow.artifacts.download_artifacts(place, tracking_uri=tracker.tracking_uri))
     except (MlflowException, OSError) as problem:
         raise FileNotFoundError(f"the files of {uri} cannot be read: {problem}") from problem
     found = next(folder.rglob("model.json"), None)

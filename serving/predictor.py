@@ -195,7 +195,7 @@ class Predictor:
 
     @classmethod
     def _of(cls, workspace: Workspace, tracker: MlflowClient, found: Mapping[str, ModelVersion | None]) -> Predictor:
-        folders = {kind: model_folder(version) for kind, version in found.items() if version is not None}
+        folders = {kind: model_folder(tracker, version) for kind, version in found.items() if version is not None}
         churn, value = read_model(ChurnModel, folders["churn"]), read_model(ValueModel, folders["lifetime_value"])
         expected = features_hash(feature.name for feature in customer_features(workspace))
         for kind, inputs in (("churn", churn.inputs), ("lifetime_value", value.inputs)):

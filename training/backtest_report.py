@@ -25,6 +25,7 @@ from training.scoreboard import Contender, Spread
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+    from mlflow import MlflowClient
 
 Progress = Callable[[str], None]
 
@@ -325,7 +326,7 @@ def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def record(workspace: Workspace, report: Report, files: Sequence[Path]) -> str:
+def record(tracker: MlflowClient, workspace: Workspace, report: Report, files: Sequence[Path]) -> str:
     """A run in MLflow: the figures by day, the grades as tags, the files and plots; returns its id."""
 
     def draw(folder: Path) -> None:
@@ -334,4 +335,4 @@ def record(workspace: Workspace, report: Report, files: Sequence[Path]) -> str:
             found.draw(folder / found.kind, report.currency)
 
     tags = {f"grade.{found.kind}": found.grade.letter for found in report.models}
-    return tracking.record_backtest(workspace, report.as_of, tags, figures_by_day(report), draw, files)
+    return tracking.record_backtest(tracker, workspace, report.as_of, tags, figures_by_day(report), draw, files)

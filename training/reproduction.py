@@ -75,7 +75,7 @@ class Recorded:
                 f"no registered version comes from run {run_id} (any more); there is no model to hold it to"
             )
         try:
-            folder = model_folder(versions[0])
+            folder = model_folder(tracker, versions[0])
         except FileNotFoundError as problem:
             raise CheckFailed(f"the model of run {run_id} is gone: {problem}") from problem
         as_of, commit = date.fromisoformat(run.data.params["as_of"]), run.data.tags.get("git_commit", "unknown")

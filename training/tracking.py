@@ -124,7 +124,7 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
     import mlflow
 
     name = model_name(workspace, training.kind)
-    experiment_id = experiment(workspace.name)
+    experiment_id = experiment(tracker, workspace.name)
     _close_killed(tracker, experiment_id, key)
     withheld = {"withheld": training.choice.withheld} if training.choice.withheld else {}
     told = {"answers_by": training.answers_by, "contender": training.choice.name} | withheld
@@ -173,13 +173,13 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
 
 
 def record_backtest(
-    workspace: Workspace, as_of: date, tags: Mapping[str, str], figures: Mapping[date, Mapping[str, float]],
-    draw: Callable[[Path], None], files: Sequence[Path],
+    tracker: MlflowClient, workspace: Workspace, as_of: date, tags: Mapping[str, str],
+    figures: Mapping[date, Mapping[str, float]], draw: Callable[[Path], None], files: Sequence[Path],
 ) -> str:  # fmt: skip
     """Logs a backtest as a run of its own and returns the run's id; a figure's step is its day, counted from 1970."""
     import mlflow
 
-    experiment_id, title = experiment(workspace.name), f"backtest {as_of}"
+    experiment_id, title = experiment(tracker, workspace.name), f"backtest {as_of}"
     with (
         mlflow.start_run(experiment_id=experiment_id, run_name=title, tags=dict(tags)) as run,
         tempfile.TemporaryDirectory() as scratch,
@@ -269,7 +269,7 @@ def artifacts(tracker: MlflowClient, run_id: str) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(run_id=run_id))
+        folder = Path(mlflow.artifacts.download_artifacts(run_id=run_id, tracking_uri=tracker.tracking_uri))
     except (MlflowException, OSError) as problem:
         raise CheckFailed(f"the files of run {run_id} cannot be read: {problem}") from problem
     if not (folder / "settings.json").exists():
@@ -284,17 +284,16 @@ def _close_killed(tracker: MlflowClient, experiment_id: str, key: str) -> None:
         tracker.set_terminated(run.info.run_id, "KILLED")
 
 
-def experiment(name: str) -> str:
-    """The id of a workspace's experiment, made where there is none yet."""
-    import mlflow
-
-    if (experiment := mlflow.get_experiment_by_name(name)) is not None:
+def experiment(tracker: MlflowClient, name: str) -> str:
+    """The id of a workspace's experiment, made where there is none yet; what is logged next goes to it."""
+    registry.turn_to(tracker)
+    if (experiment := tracker.get_experiment_by_name(name)) is not None:
         return str(experiment.experiment_id)
-    uri = mlflow.get_tracking_uri()
+    uri = tracker.tracking_uri
     location = None
     if uri.startswith("sqlite:///"):
         location = (Path(uri.removeprefix("sqlite:///")).parent / "artifacts" / name).resolve().as_uri()
-    return str(mlflow.create_experiment(name, artifact_location=location))
+    return str(tracker.create_experiment(name, artifact_location=location))
 
 
 def _parameters(workspace: Workspace, training: Training) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def search(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(workspace, name)
+    study = _study(tracker, workspace, name)
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     done = len(study.get_trials(deepcopy=False, states=finished))
     if done:
@@ -185,14 +185,15 @@ def _name(workspace: Workspace, kind: str, as_of: date, data: str, chosen: Plan)
     return f"tuning {kind} {as_of} {hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]}"
 
 
-def _study(workspace: Workspace, name: str) -> optuna.Study:
+def _study(tracker: MlflowClient, workspace: Workspace, name: str) -> optuna.Study:
     """The study of this name, gone on with or new."""
     import optuna
     from mlflow.optuna.storage import MlflowStorage
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow calls its storage experimental
-        storage = MlflowStorage(experiment_id=tracking.experiment(workspace.name), batch_flush_interval=60.0)
+        experiment_id = tracking.experiment(tracker, workspace.name)
+        storage = MlflowStorage(experiment_id=experiment_id, batch_flush_interval=60.0)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP)
     if storage.get_study_id_by_name_if_exists(name) is None:  # MLflow's storage would make a second one
         return optuna.create_study(storage=storage, study_name=name, direction="maximize", pruner=pruner)

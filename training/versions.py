@@ -95,7 +95,7 @@ def usable(tracker: MlflowClient, workspace: Workspace, kind: str, version: Mode
     title = f"{version.name} version {version.version}"
     tracking.belongs(tracker, workspace, str(version.run_id or ""), title)
     try:
-        folder = model_folder(version)
+        folder = model_folder(tracker, version)
     except FileNotFoundError as problem:
         raise CheckFailed(f"{title} cannot answer: {problem}; `perennial train` makes another one") from problem
     expected = _expected_hash(workspace, kind)

@@ -123,7 +123,7 @@ def test_a_changed_champion_does_not_answer(shop: Shop, environment: pytest.Monk
     """A service that starts on a damaged model says so, and where it lies to its log alone; mended, it answers."""
     version = registry.champion(registry.client(), shop.workspace, "churn")
     assert version is not None
-    booster = registry.model_folder(version) / "booster.txt"
+    booster = registry.model_folder(registry.client(), version) / "booster.txt"
     whole = booster.read_bytes()
     booster.write_bytes(whole[: len(whole) // 2])
     try:

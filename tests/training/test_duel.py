@@ -219,7 +219,7 @@ def test_a_segment_is_compared_by_itself() -> None:
 def planted(world: World, kind: str, change: Any, experiment: str = "world") -> str:
     """A run like that of version 1, with other answers."""
     first = world.versions[kind]
-    run = world.tracker.create_run(tracking.experiment(experiment), run_name="planted")
+    run = world.tracker.create_run(tracking.experiment(world.tracker, experiment), run_name="planted")
     for name, value in world.tracker.get_run(first.run_id).data.params.items():
         world.tracker.log_param(run.info.run_id, name, value)
     evidence.write(world.workspace.home_path, run.info.run_id, [change(c) for c in judged_of(world, kind)])

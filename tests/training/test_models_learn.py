@@ -55,7 +55,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
 
 
 def _model(shop: Trained) -> ChurnModel:
-    return ChurnModel.load(registry.model_folder(shop.versions["churn"]))
+    return ChurnModel.load(registry.model_folder(registry.client(), shop.versions["churn"]))
 
 
 def test_churn_probabilities_are_right_in_the_window_that_followed(shop: Trained) -> None:

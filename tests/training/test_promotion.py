@@ -80,10 +80,10 @@ class Registry:
     ) -> str:  # fmt: skip
         """A version with a run of its own, judged where version 1 was, or nowhere; on the `reverse` of what came."""
         first, tracker = self.world.versions[self.kind], self.world.tracker
-        folder = Path(mlflow.artifacts.download_artifacts(run_id=first.run_id))
+        folder = Path(mlflow.artifacts.download_artifacts(run_id=first.run_id, tracking_uri=tracker.tracking_uri))
         happened = [replace(c, actual=1 - c.actual) if reverse else c for c in self.judged]
         judged = [replace(c, answers=(replace(c.answers[0], predicted=said(c)),)) for c in happened if said]
-        run = tracker.create_run(tracking.experiment(experiment), run_name="planted")
+        run = tracker.create_run(tracking.experiment(tracker, experiment), run_name="planted")
         for name, value in tracker.get_run(first.run_id).data.params.items():
             tracker.log_param(run.info.run_id, name, value)
         evidence.write(self.world.workspace.home_path, run.info.run_id, judged)

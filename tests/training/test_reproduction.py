@@ -87,7 +87,7 @@ def test_other_data_are_not_learnt_from(recorded: Recorded) -> None:
 def test_a_run_without_its_files_or_version_is_refused(world: World) -> None:
     """A sentence each: nothing to hold the new model to, or nothing that says how it was made."""
     first = world.versions["churn"]
-    run = world.tracker.create_run(tracking.experiment("world"))
+    run = world.tracker.create_run(tracking.experiment(world.tracker, "world"))
     world.tracker.log_param(run.info.run_id, "feature_service", "churn_v1")
     with pytest.raises(CheckFailed, match=r"the files of run \w+ "):
         Recorded.of(world.tracker, run.info.run_id)
@@ -100,7 +100,7 @@ def test_a_run_without_its_files_or_version_is_refused(world: World) -> None:
 
 def test_a_run_of_another_time_is_refused(world: World, tmp_path: Path) -> None:
     """Settings that this code does not know: the run is another version's, and the sentence names the setting."""
-    run = world.tracker.create_run(tracking.experiment("world"))
+    run = world.tracker.create_run(tracking.experiment(world.tracker, "world"))
     world.tracker.log_param(run.info.run_id, "feature_service", "churn_v1")
     raw = json.loads(
         (tracking.artifacts(world.tracker, str(world.versions["churn"].run_id)) / "settings.json").read_text()

@@ -47,6 +47,12 @@ PLOTS = {
 ORDER = {"churn": "auc", "lifetime_value": "ngini", "cross_sell": "ndcg5"}
 
 
+@pytest.fixture(autouse=True)
+def loading(world: World) -> None:
+    """What MLflow itself loads by name is the world's, whatever client another test made."""
+    registry.turn_to(world.tracker)
+
+
 def run_of(world: World, kind: str) -> Any:
     return world.tracker.get_run(world.versions[kind].run_id)
 
@@ -211,11 +217,11 @@ def test_a_model_names_what_it_was_made_with(kind: str, world: World) -> None:
 
 def test_a_changed_model_is_refused_before_it_is_read(world: World, tmp_path: Path) -> None:
     """LightGBM would end the process at half a file; what was not registered is named, and answers nothing."""
-    model = ChurnModel.load(registry.model_folder(world.versions["churn"]))
+    model = ChurnModel.load(registry.model_folder(world.tracker, world.versions["churn"]))
     elsewhere, grade = world.workspace.model_copy(update={"name": "changed"}), Grade("none", "a test")
     training = tracking.Training("churn", TRAINED_AT, [], "hash", "data", {}, lambda folder: None, grade)
     made = tracking.record(world.tracker, elsewhere, training, model, "key")
-    folder = registry.model_folder(made)
+    folder = registry.model_folder(world.tracker, made)
     kept, booster = folder.rename(tmp_path / "kept"), (folder / "booster.txt")
     text = (kept / "booster.txt").read_text()
     changes: dict[str, Callable[[], Any]] = {
@@ -228,10 +234,10 @@ def test_a_changed_model_is_refused_before_it_is_read(world: World, tmp_path: Pa
         shutil.copytree(kept, folder)
         change()
         with pytest.raises(registry.ChangedModel, match=f"changed.churn version 1 is not what was registered: {said}"):
-            registry.model_folder(made)
+            registry.model_folder(world.tracker, made)
         shutil.rmtree(folder)
     shutil.copytree(kept, folder)
-    assert registry.model_folder(made) == folder
+    assert registry.model_folder(world.tracker, made) == folder
 
 
 def test_a_version_of_before_there_were_digests_still_answers(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -239,7 +245,7 @@ def test_a_version_of_before_there_were_digests_still_answers(world: World, capl
     earlier = world.tracker.get_model_version("world.churn", world.versions["churn"].version)
     del earlier.tags[registry.DIGESTS]
     with caplog.at_level(logging.WARNING, "perennial"):
-        assert (registry.model_folder(earlier) / "model.json").exists()
+        assert (registry.model_folder(world.tracker, earlier) / "model.json").exists()
     assert "registered without digests" in caplog.text
 
 
@@ -305,6 +311,20 @@ def test_what_no_model_depends_on_calls_for_no_other_training(world: World) -> N
     assert key(same) == key(world.workspace)
 
 
+def test_what_is_logged_goes_to_the_client_that_is_given(world: World, tmp_path: Path) -> None:
+    """Two registries in one process: a client made later, for another one, turns nothing away from the first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+        other = registry.client()
+    grade, elsewhere = Grade("none", "a test"), world.workspace.model_copy(update={"name": "twofold"})
+    model = ChurnModel.load(registry.model_folder(world.tracker, world.versions["churn"]))
+    training = tracking.Training("churn", TRAINED_AT, [], "hash", "data", {}, lambda folder: None, grade)
+    version = tracking.record(world.tracker, elsewhere, training, model, "key")
+    assert tracking.artifacts(world.tracker, str(version.run_id)).is_dir()
+    assert not other.search_registered_models()
+    assert other.get_experiment_by_name("twofold") is None
+
+
 def test_no_secret_gets_into_a_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The password of a source database is in the environment, and in no file, parameter or tag of MLflow."""
     monkeypatch.setenv("SHOP_DATABASE", "postgresql://shop:hunter2@db/shop")
@@ -346,4 +366,4 @@ def test_a_model_without_outcomes_says_so(world: World) -> None:
     assert any("grade none: no earlier date" in line for line in said)
     assert run.data.metrics == {}
     assert run.data.params["cutoffs"] == ""
-    assert ChurnModel.load(registry.model_folder(version)).booster is None
+    assert ChurnModel.load(registry.model_folder(world.tracker, version)).booster is None
