@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from features import online, retrieval, snapshot
+from features import online, publications, retrieval, snapshot
 from perennial import settings, storage
 from perennial.settings import Workspace
 
@@ -97,7 +97,7 @@ def _packed(store: FeatureStore, workspace: Workspace) -> tuple[float, Callable[
     start = time.perf_counter()
     online.publish(store, workspace, AS_OF, lambda message: print(message, file=sys.stderr))
     seconds = time.perf_counter() - start
-    publication = online.published(workspace.home_path)
+    publication = publications.published(workspace.home_path)
     assert publication is not None
     return seconds, lambda ids: online.online_rows(store, workspace, publication, ids)
 

@@ -204,13 +204,13 @@ def _empty() -> Any:
 def _plain_fastapi() -> Any:
     from fastapi import Body, FastAPI
 
-    from features import online, retrieval
+    from features import online, publications, retrieval
     from perennial import registry
     from serving.predictor import Predictor
 
     there = workspace()
     predictor, store = Predictor.load(there, registry.client()), retrieval.open_store(there)
-    publication = online.published(there.home_path)
+    publication = publications.published(there.home_path)
     assert publication is not None
     app = FastAPI()
 
@@ -334,10 +334,10 @@ def _with_feast(_: str, bodies: Sequence[bytes], connections: int, seconds: int)
     """Features by `get_online_features`, then `mlflow models serve`, in as many threads as connections."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from features import online, retrieval
+    from features import publications, retrieval
 
     there = workspace()
-    store, publication = retrieval.open_store(there), online.published(there.home_path)
+    store, publication = retrieval.open_store(there), publications.published(there.home_path)
     assert publication is not None
     until, start = time.perf_counter() + seconds, time.perf_counter()
     names = list(publication.features)
@@ -368,7 +368,7 @@ def _with_feast(_: str, bodies: Sequence[bytes], connections: int, seconds: int)
 
 def _pages(customers: int) -> list[dict[str, Any]]:
     """Reading, explaining and encoding a page of 100 out of so many scores: the shop's own, repeated."""
-    from features import online, retrieval
+    from features import online, publications, retrieval
     from perennial import registry
     from serving import lists
     from serving.bodies import ListQuery
@@ -377,7 +377,7 @@ def _pages(customers: int) -> list[dict[str, Any]]:
     from serving.terms import norms_of
 
     there = workspace()
-    store, publication = retrieval.open_store(there), online.published(there.home_path)
+    store, publication = retrieval.open_store(there), publications.published(there.home_path)
     assert publication is not None
 
     def vectors(_: date, ids: Sequence[str]) -> Any:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
     from feast import FeatureStore
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 
 _EMBEDDED = Path(__file__).with_name("repo") / "feature_store.yaml"
 _PACKED_REDIS = "features.unpacked.PackedRedisOnlineStore"
@@ -80,6 +81,14 @@ def online_address(workspace: Workspace) -> str:
 def embedded_path(home: Path) -> Path:
     """Where the online features lie that a server does not keep."""
     return home / "feast" / "online.db"
+
+
+def entity_key(customer_id: str) -> EntityKey:
+    """By which Feast's online stores know a customer."""
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    return EntityKey(join_keys=["customer_id"], entity_values=[Value(string_val=customer_id)])
 
 
 def in_redis(store: FeatureStore) -> bool:

@@ -21,7 +21,7 @@ from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Array, Float32
 
-from features import online
+from features import publications, stores
 from features.snapshot import CUSTOMER_FAMILIES, ITEM_FAMILIES
 from perennial.storage import CheckFailed
 
@@ -52,24 +52,24 @@ class _Unpacking(OnlineStore):
             raise CheckFailed(f"{table.name} is not online: only features of customers are published")
         if table.name not in CUSTOMER_FAMILIES:
             return super().online_read(config, table, entity_keys, requested_features)  # type: ignore[safe-super]
-        publication = online.published(Path(config.online_store.home))
+        publication = publications.published(Path(config.online_store.home))
         if publication is None:
             raise CheckFailed("nothing is published yet; run `perennial publish`")
         wanted = requested_features or [field.name for field in table.features]
         return self._unpacked(config, publication, entity_keys, wanted)
 
     def _unpacked(
-        self, config: Any, publication: online.Publication, keys: list[EntityKey], wanted: Sequence[str]
+        self, config: Any, publication: publications.Publication, keys: list[EntityKey], wanted: Sequence[str]
     ) -> list[_Row]:
         if absent := set(wanted) - set(publication.features):
-            raise online.FeatureMismatch(
+            raise publications.FeatureMismatch(
                 f"{', '.join(sorted(absent))}: not among the published features; run `perennial publish`"
             )
-        asked = [*keys, online.entity_key(publication.last_customer)]
-        with online.without_a_table_gone(publication):
+        asked = [*keys, stores.entity_key(publication.last_customer)]
+        with publications.without_a_table_gone(publication):
             *rows, there = super().online_read(config, _view(publication.view), asked, ["vector"])  # type: ignore[safe-super]
         if not _vector(there) and not all(map(_vector, rows)):
-            raise online.gone(publication)
+            raise publications.gone(publication)
         places = {name: publication.features.index(name) for name in wanted}
         return [_taken(row, places) for row in rows]
 

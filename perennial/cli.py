@@ -967,7 +967,7 @@ def _tracker() -> MlflowClient:
 
 def _predictor(workspace: Workspace, day: date) -> Predictor:
     """What answers about a day."""
-    from features.online import FeatureMismatch
+    from features.publications import FeatureMismatch
     from serving.predictor import NoChampion, Predictor
 
     try:
@@ -978,7 +978,7 @@ def _predictor(workspace: Workspace, day: date) -> Predictor:
 
 def _that_scored(workspace: Workspace, as_of: datetime | None) -> Predictor:
     """What made the scores of a day, or the latest ones."""
-    from features.online import FeatureMismatch
+    from features.publications import FeatureMismatch
     from serving.predictor import Predictor
 
     day = as_of.date() if as_of else storage.latest_scored(workspace.home_path)
@@ -1009,7 +1009,7 @@ def _score(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
 
 def _shadow(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
     """What challengers would say; that one of them cannot answer keeps nobody from being scored."""
-    from features.online import FeatureMismatch
+    from features.publications import FeatureMismatch
     from serving import scoring
     from serving.predictor import Predictor
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from features import online, retrieval
-from features.online import FeatureMismatch, LostFeatures, Publication, Row
+from features import online, packing, publications, retrieval
+from features.online import Row
+from features.publications import FeatureMismatch, LostFeatures, Publication
 from perennial import privacy, registry, settings, storage
 from perennial.settings import Service, SettingsError, Workspace
 from perennial.storage import CheckFailed
@@ -102,7 +103,7 @@ class Published:
             FeatureMismatch: the online store holds other features than the champions', or older ones than the scores.
             LostFeatures, CheckFailed: the online store does not hold it any more, or does not answer.
         """
-        publication = online.published(workspace.home_path)
+        publication = publications.published(workspace.home_path)
         tracker = registry.client()
         versions_answering(workspace, tracker, publication.as_of if publication else None)
         if publication is None:
@@ -110,7 +111,7 @@ class Published:
         predictor = Predictor.that_scored(workspace, tracker, publication.as_of)
         store = retrieval.open_store(workspace, _STORE_PATIENCE)
         try:
-            online.check(store, workspace, publication, online.expected_hash(workspace))
+            online.check(store, workspace, publication, publications.expected_hash(workspace))
         except (CheckFailed, LostFeatures):
             if when_down == "refuse":
                 raise
@@ -175,12 +176,12 @@ class Answers:
             metrics.FEATURE_AGE.set((self.clock() - start).total_seconds())
 
     def _outdated(self) -> bool:
-        if online.changed_at(self.home) != self._seen:
+        if publications.changed_at(self.home) != self._seen:
             return True
         return isinstance(self._found, Refusal) and time.monotonic() >= self._look_again
 
     def _look(self) -> None:
-        self._seen = online.changed_at(self.home)
+        self._seen = publications.changed_at(self.home)
         before, self._found = self._found, self._find()
         self._look_again = time.monotonic() + RETRY_SECONDS
         versions = (of.predictor.versions if isinstance(of, Published) else {} for of in (before, self._found))
@@ -392,7 +393,7 @@ class Answers:
             self._online(published, [publication.last_customer, ""])
         if self._why_stale:
             return self._why_stale
-        asked = {*online.sample(published.workspace, publication), *self._missed}
+        asked = {*packing.sample(published.workspace, publication), *self._missed}
         with suppress(FeatureMismatch, CheckFailed, SettingsError):  # gone since: the next look tells
             found = online.online_rows(published.store, published.workspace, publication, list(asked))
             missing = self._staying(dict.fromkeys(asked - found.keys()))
@@ -427,7 +428,7 @@ class Answers:
 
 
 def _some_lost(publication: Publication, whose: str = " of some customers") -> str:
-    return f"the online store has lost the features{whose}: {online.again(publication)}"
+    return f"the online store has lost the features{whose}: {publications.again(publication)}"
 
 
 def _not_online(problem: FeatureMismatch | CheckFailed) -> Refusal:

@@ -28,8 +28,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from features import online, retrieval
-from features.online import FeatureMismatch
+from features import online, online_erasure, publications, retrieval
+from features.publications import FeatureMismatch
 from perennial import events, predictions, privacy, storage
 from perennial.events import Event, EventStore
 from perennial.ids import canonical
@@ -107,7 +107,7 @@ def _rows_together(paths: Sequence[Path], customer_id: str) -> dict[Path, list[d
 
 def _vectors(workspace: Workspace, store: FeatureStore, customer_id: str) -> Iterator[dict[str, Any]]:
     """What each publication has of a customer; one that is not whole, or no longer there, is passed over."""
-    for publication in online.publications(workspace.home_path):
+    for publication in publications.stored(workspace.home_path):
         with suppress(FeatureMismatch):
             for row in online.online_rows(store, workspace, publication, [customer_id]).values():
                 vector = dict(zip(publication.features, row.vector.tolist(), strict=True))
@@ -195,7 +195,7 @@ def _found(workspace: Workspace, store: FeatureStore, customer_ids: Sequence[str
         _count(found, f"{_place(home, path)}:{table}", counts)
     with _events_elsewhere(workspace) as kept:
         _count(found, EVENTS, {one: len(_of_store(kept, one)) for one in customer_ids})
-    _count(found, ONLINE, online.held(store, workspace, customer_ids))
+    _count(found, ONLINE, online_erasure.held(store, workspace, customer_ids))
     return found
 
 
@@ -213,7 +213,7 @@ def _forget(
     with _events_elsewhere(workspace) as kept:
         if kept:
             kept.forget(customer_ids)
-    online.forget(store, workspace, customer_ids)
+    online_erasure.forget(store, workspace, customer_ids)
     predictions.forget(workspace, customer_ids)  # by its own lock: a running service writes into this one
     for path in _parquet_files(home):
         if _place(home, path) in places and not predictions.is_part(home, path):

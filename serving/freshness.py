@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from features import online, retrieval
+from features import online, publications, retrieval
 from features.fresh import FreshFeatures
-from features.online import Publication, Row
+from features.online import Row
+from features.publications import Publication
 from perennial import events, privacy, settings
 from perennial.events import Event, Trouble
 from perennial.storage import CheckFailed
@@ -71,7 +72,7 @@ class Freshness:
             StaleFeatures: the online store has lost the publication.
             SettingsError: somebody was erased, and there is no privacy key to recognise whom.
         """
-        publication = online.published(self.home)
+        publication = publications.published(self.home)
         if publication is None:
             return 0
         if self._state(publication) != self.opened:
@@ -110,7 +111,7 @@ class Freshness:
     def _waiting_since(self) -> datetime | None:
         """When the first event was accepted that is not shown; none where that cannot be told."""
         try:
-            publication = online.published(self.home)
+            publication = publications.published(self.home)
             applied = self.events.applied(publication.view) if publication else None
             return None if applied is None else self.events.waiting_since(applied)
         except (AttributeError, CheckFailed):  # the store of events was not opened yet, or does not answer
@@ -160,7 +161,7 @@ class Freshness:
         self.opened = state
 
     def _state(self, publication: Publication) -> _State:
-        return publication, online.changed_at(self.home), len(privacy.erased(self.home))
+        return publication, publications.changed_at(self.home), len(privacy.erased(self.home))
 
     def _close(self) -> None:
         for name in ("fresh", "events"):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
 
-from features import online
+from features import publications
 from perennial import events
 from perennial.events import EventStore
 from perennial.settings import SettingsError, Workspace
@@ -103,7 +103,7 @@ class Health:
 
     def _waiting(self, workspace: Workspace) -> tuple[int, datetime | None]:
         """How many events the publication that answers does not show yet, and when the first of them was accepted."""
-        publication = online.published(self.home)
+        publication = publications.published(self.home)
         if publication is None:
             return 0, None
         if self._store is None or self._store[0] != workspace:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features import candidates
-from features.online import FeatureMismatch
+from features.publications import FeatureMismatch
 from features.snapshot import customer_features, families, features_hash
 from perennial import registry, storage
 from perennial.registry import KINDS, model_folder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from features import online, retrieval
-from features.online import FeatureMismatch
+from features import online, publications, retrieval
+from features.publications import FeatureMismatch
 from perennial import events, privacy, registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
@@ -50,22 +50,22 @@ def _certificate(workspace: Workspace) -> str:
 
 
 def _champions(workspace: Workspace) -> str:
-    publication = online.published(workspace.home_path)
+    publication = publications.published(workspace.home_path)
     found = Predictor.load(workspace, registry.client(), publication.as_of if publication else None)
     return ", ".join(found.versions.values())
 
 
 def _publication(workspace: Workspace) -> str:
-    publication = online.published(workspace.home_path)
+    publication = publications.published(workspace.home_path)
     if publication is None:
         raise CheckFailed("nothing is published yet; run `perennial publish`")
     store = retrieval.open_store(workspace)
-    online.check(store, workspace, publication, online.expected_hash(workspace))
+    online.check(store, workspace, publication, publications.expected_hash(workspace))
     return f"{publication.customers:,} customers of {publication.as_of} in {publication.store}"
 
 
 def _scores(workspace: Workspace) -> str:
-    publication = online.published(workspace.home_path)
+    publication = publications.published(workspace.home_path)
     as_of = publication.as_of if publication else storage.latest_scored(workspace.home_path)
     for path in (storage.scores_path, storage.offers_path, storage.risk_path):
         if not path(workspace.home_path, as_of).exists():

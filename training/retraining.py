@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING
 
-from features import candidates, online, snapshot
+from features import candidates, publications, snapshot
 from perennial.registry import Unfit, answering, as_kind, champion, model_name
 from perennial.settings import Workspace
 from training import tracking
@@ -59,7 +59,7 @@ def _changed(tracker: MlflowClient, workspace: Workspace, kind: str, reigning: M
 def _features_hash(workspace: Workspace, kind: str) -> str:
     if kind == "cross_sell":
         return snapshot.features_hash(candidates.names(workspace))
-    return online.expected_hash(workspace)
+    return publications.expected_hash(workspace)
 
 
 def _latest(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion:

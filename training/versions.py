@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features import candidates, online
+from features import candidates, publications
 from features.snapshot import features_hash
 from perennial.registry import model_folder, model_name
 from perennial.settings import Workspace
@@ -109,4 +109,4 @@ def usable(tracker: MlflowClient, workspace: Workspace, kind: str, version: Mode
 
 
 def _expected_hash(workspace: Workspace, kind: str) -> str:
-    return features_hash(candidates.names(workspace)) if kind == "cross_sell" else online.expected_hash(workspace)
+    return features_hash(candidates.names(workspace)) if kind == "cross_sell" else publications.expected_hash(workspace)

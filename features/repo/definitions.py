@@ -15,7 +15,7 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSo
 from feast.data_source import DataSource
 from feast.types import Array, Float32
 
-from features.online import Publication, packed_path, publications, published, push_source
+from features.publications import Publication, packed_path, published, push_source, stored
 from features.snapshot import CUSTOMER_FAMILIES, ITEM_FAMILIES, NOT_FOR_MODELS, families, features_of
 from perennial import settings, storage
 from perennial.settings import Workspace
@@ -133,7 +133,7 @@ def definitions(workspace: Workspace, families: tuple[str, ...]) -> list[Any]:
     """Everything to apply for a workspace whose snapshots have these families, and what it has published."""
     home = workspace.home_path
     views = {family: family_view(workspace, family) for family in families}
-    packed = [packed_view(workspace, publication) for publication in publications(home)]
+    packed = [packed_view(workspace, publication) for publication in stored(home)]
     answering = [packed_service(packed_view(workspace, now))] if (now := published(home)) else []
     return [CUSTOMER, ITEM, OTHER, *views.values(), *packed, *services(views), *answering]
 

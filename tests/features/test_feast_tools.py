@@ -24,7 +24,7 @@ from feast.repo_config import load_repo_config
 from postgres_server import ADDRESS, schema_for
 from redis_server import redis_for
 
-from features import online, retrieval, snapshot, stores
+from features import online, publications, retrieval, snapshot, stores
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from tests.features.shops import open_shop, random_tables
@@ -58,7 +58,7 @@ def feast(workspace: Workspace, *arguments: object) -> subprocess.Popen[str]:
 
 def test_the_command_line_lists_what_a_workspace_has(workspace: Workspace) -> None:
     """Two variables suffice for the embedded profile: it lists a view per family and the one that is published."""
-    published = online.published(workspace.home_path)
+    published = publications.published(workspace.home_path)
     assert published is not None
     out, problems = (process := feast(workspace, "feature-views", "list")).communicate(timeout=120)
     assert process.returncode == 0, problems
@@ -80,7 +80,7 @@ def test_the_command_line_reads_from_redis(workspace: Workspace, tmp_path: Path)
         there = moved(workspace, tmp_path / "home", online=address)
         store = retrieval.apply(there)
         online.publish(store, there, AS_OF)
-        published = online.published(there.home_path)
+        published = publications.published(there.home_path)
         assert published is not None
         features = ["-f", f"{published.view}:vector", "-f", "profile:tenure_days"]
         asked = ["get-online-features", *features, "-e", "customer_id=c05"]
@@ -147,9 +147,9 @@ def test_a_registry_in_postgresql(
     (there.home_path / "feast" / "registry.db").unlink()
     store = retrieval.apply(there)
     online.publish(store, there, AS_OF)
-    published = online.published(there.home_path)
+    published = publications.published(there.home_path)
     assert published is not None
-    online.check(store, there, published, online.expected_hash(there))
+    online.check(store, there, published, publications.expected_hash(there))
     monkeypatch.setenv("PERENNIAL_REGISTRY_PASSWORD", "hush")
     configuration = load_repo_config(ROOT, there.home_path / "feast" / "feature_store.yaml")
     theirs = FeatureStore(config=configuration)

@@ -23,8 +23,9 @@ from builders import make_transactions
 from feast.infra.online_stores.redis import RedisOnlineStore
 from redis_server import ADDRESS, free_port, redis_for, redis_of_its_own
 
-from features import online, purchases, retrieval, snapshot, stores
-from features.online import FeatureMismatch, Publication, Row, StaleFeatures
+from features import online, online_erasure, packing, publications, purchases, retrieval, snapshot, stores
+from features.online import Row
+from features.publications import FeatureMismatch, Publication, StaleFeatures
 from perennial import cli, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
@@ -52,7 +53,7 @@ class Shop(NamedTuple):
 
     @property
     def published(self) -> Publication:
-        found = online.published(self.home)
+        found = publications.published(self.home)
         assert found is not None
         return found
 
@@ -63,7 +64,7 @@ class Shop(NamedTuple):
         return dict(zip(rows["customer_id"], retrieval.matrix(rows, names), strict=True))
 
     def check(self) -> None:
-        online.check(self.store, self.workspace, self.published, online.expected_hash(self.workspace))
+        online.check(self.store, self.workspace, self.published, publications.expected_hash(self.workspace))
 
     def online(self, *customer_ids: str) -> dict[str, NDArray[np.float32]]:
         return self.read(self.published, customer_ids)
@@ -118,7 +119,7 @@ def kill_after_ten(shop: Shop, as_of: date, monkeypatch: pytest.MonkeyPatch) -> 
     def stop(said: str) -> None:
         raise Killed(said)
 
-    monkeypatch.setattr(online, "_BLOCK", 5)
+    monkeypatch.setattr(packing, "_BLOCK", 5)
     monkeypatch.setattr(online, "_TOLD_EVERY", 10)
     with pytest.raises(Killed, match=r"^10 of \d\d customers are online"):
         shop.publish(as_of, stop)
@@ -223,7 +224,7 @@ def test_the_view_names_its_columns_and_their_hash(shop: Shop) -> None:
     view = shop.store.get_feature_view(shop.publish(WINTER).view)
     names = [feature.name for feature in snapshot.customer_features(shop.workspace)]
     assert view.features[0].tags["order"].split() == names
-    assert view.tags["features_hash"] == snapshot.features_hash(names) == online.expected_hash(shop.workspace)
+    assert view.tags["features_hash"] == snapshot.features_hash(names) == publications.expected_hash(shop.workspace)
     assert view.tags["as_of"] == str(WINTER)
 
 
@@ -261,7 +262,7 @@ def test_new_figures_of_the_same_day_replace_the_old(shop: Shop) -> None:
 def test_publishing_once_more_writes_nothing(shop: Shop) -> None:
     """What is online already stays as it is, and that is said."""
     shop.publish(WINTER)
-    files = [online.published_path(shop.home), *(shop.home / "online").rglob("*.*")]
+    files = [publications.published_path(shop.home), *(shop.home / "online").rglob("*.*")]
     before, said = [file.stat().st_mtime_ns for file in files], []
     shop.publish(WINTER, said.append)
     assert said == ["features of 2022-12-21 are online already"]
@@ -307,7 +308,7 @@ def test_what_the_store_has_lost_meanwhile_is_written_again(shop: Shop, monkeypa
     """A killed publication does not trust its note when the store was emptied before it goes on."""
     shop.publish(SUMMER)
     kill_after_ten(shop, WINTER, monkeypatch)
-    empty(shop, next(found.view for found in online.publications(shop.home) if found.as_of == WINTER))
+    empty(shop, next(found.view for found in publications.stored(shop.home) if found.as_of == WINTER))
     shop.publish(WINTER)
     expected = shop.offline(WINTER)
     assert_same(shop.online(*expected), expected)
@@ -338,7 +339,7 @@ def test_an_unfinished_publication_gives_its_own_vectors_or_none(shop: Shop, mon
     shop.publish(WINTER)
     permute(monkeypatch)
     kill_after_ten(shop, WINTER, monkeypatch)
-    unfinished = next(found for found in online.publications(shop.home) if found.view != shop.published.view)
+    unfinished = next(found for found in publications.stored(shop.home) if found.view != shop.published.view)
     expected = shop.offline(WINTER)
     written, missing = sorted(expected)[:10], sorted(expected)[10:]
     assert_same(shop.read(unfinished, written), {name: expected[name] for name in written})
@@ -365,7 +366,7 @@ def test_an_emptied_store_is_stale_not_unknown(shop: Shop) -> None:
 
 def test_publishing_again_finds_one_customer_who_is_lost(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """However few the store has lost, what is told to mend it does."""
-    monkeypatch.setattr(online, "_SAMPLE", 2)
+    monkeypatch.setattr(packing, "_SAMPLE", 2)
     shop.publish(WINTER)
     lose(shop, "c05")
     shop.publish(WINTER)
@@ -376,10 +377,13 @@ def lose(shop: Shop, customer_id: str) -> None:
     """Takes one row out of the online store."""
     if stores.in_redis(shop.store):
         with redis.Redis.from_url(ADDRESS) as client:
-            assert client.delete(online._redis_name(shop.store, customer_id))
+            assert client.delete(online_erasure.redis_name(shop.store, customer_id))
         return
     with closing(sqlite3.connect(shop.home / "feast" / "online.db")) as connection, connection:
-        table, name = f"{shop.workspace.name}_{shop.published.view}", online._sqlite_name(shop.store, customer_id)
+        table, name = (
+            f"{shop.workspace.name}_{shop.published.view}",
+            online_erasure.sqlite_name(shop.store, customer_id),
+        )
         assert connection.execute(f"DELETE FROM {table} WHERE entity_key = ?", (name,)).rowcount
 
 
@@ -422,7 +426,7 @@ def test_what_lies_in_another_store_is_stale(embedded: Shop) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOBODYS", "hush")
         with pytest.raises(StaleFeatures, match=r"another online store \(sqlite, not redis://127.0.0.1:1/4\): run"):
-            online.check(embedded.store, elsewhere, embedded.published, online.expected_hash(elsewhere))
+            online.check(embedded.store, elsewhere, embedded.published, publications.expected_hash(elsewhere))
 
 
 def test_a_vector_of_another_length_is_refused(embedded: Shop) -> None:
@@ -472,7 +476,7 @@ def test_what_redis_refuses_is_told_without_a_customer(snapshots: Workspace, tmp
         )
         client.config_set("maxmemory", 0)
         shop.publish(WINTER)
-        client.set(online._redis_name(shop.store, "c05"), "a text")
+        client.set(online_erasure.redis_name(shop.store, "c05"), "a text")
         told = told_by(lambda: shop.online("c05"))
         assert "refuses: WRONGTYPE Operation against a key holding the wrong kind of value" in told
 
@@ -498,7 +502,7 @@ def test_publish_to_a_redis_that_is_down_ends_with_1(
         cli.main()
     assert ended.value.code == 1
     assert "error: the online store, Redis at 127.0.0.1:1, does not answer" in capsys.readouterr().err
-    assert not online.published_path(home).exists()
+    assert not publications.published_path(home).exists()
 
 
 @pytest.mark.parametrize(

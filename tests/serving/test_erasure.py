@@ -21,7 +21,7 @@ from redis_server import redis_for
 from starlette.testclient import TestClient
 from workspaces import AS_OF, CUSTOMERS
 
-from features import online, retrieval, snapshot
+from features import online, publications, retrieval, snapshot
 from features.fresh import FreshFeatures
 from perennial import cli, events, ingest, privacy, registry, storage
 from perennial.settings import Workspace
@@ -90,7 +90,7 @@ def purchase(transaction_id: str, customer_id: str) -> dict[str, Any]:
 
 
 def online_ids(workspace: Workspace, customer_id: str) -> set[str]:
-    publication = online.published(workspace.home_path)
+    publication = publications.published(workspace.home_path)
     assert publication is not None
     return set(online.online_rows(retrieval.open_store(workspace), workspace, publication, [customer_id]))
 
@@ -263,7 +263,7 @@ def test_what_was_published_still_answers(workspace: Workspace) -> None:
     """The publication's notes agree with what is in the store, so publishing again writes nothing."""
     store, said = retrieval.open_store(workspace), []
     erasure.erase(workspace, store, ["c0251"])
-    publication = online.published(workspace.home_path)
+    publication = publications.published(workspace.home_path)
     assert publication is not None
     assert publication.customers == len(retrieval.customers_at(workspace, AS_OF))
     online.publish(store, workspace, AS_OF, said.append)
@@ -272,7 +272,7 @@ def test_what_was_published_still_answers(workspace: Workspace) -> None:
 
 def test_the_last_customer_may_be_erased(workspace: Workspace) -> None:
     """By whom an empty store is told: a service that has not heard of it yet goes on answering."""
-    store, before = retrieval.open_store(workspace), online.published(workspace.home_path)
+    store, before = retrieval.open_store(workspace), publications.published(workspace.home_path)
     assert before is not None
     erasure.erase(workspace, store, [before.last_customer])
     assert online.online_rows(store, workspace, before, ["nobody"]) == {}
@@ -389,7 +389,7 @@ def test_redis_forgets_too(workspace: Workspace) -> None:
         elsewhere = workspace.model_copy(update={"online": address})
         store = retrieval.apply(elsewhere)
         online.publish(store, elsewhere, AS_OF)
-        publication = online.published(workspace.home_path)
+        publication = publications.published(workspace.home_path)
         assert publication is not None
         # One in Redis, two in the SQLite file where both publications before it still lie.
         assert erasure.erase(elsewhere, store, ["c0271"])["c0271"]["online store"] == 1 + 2

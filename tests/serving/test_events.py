@@ -19,8 +19,8 @@ from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 from workspaces import AS_OF, NO_PROFILING
 
-from features import online, retrieval, snapshot
-from features.online import LostFeatures
+from features import online, publications, retrieval, snapshot
+from features.publications import LostFeatures
 from monitoring import alerts
 from perennial import events, ingest, registry, settings, storage
 from perennial.events import Event, EventStore, Trouble
@@ -120,7 +120,7 @@ def test_an_online_store_that_was_emptied_shows_events_again(
     """Written anew after it lost everything, a publication shows the events that it showed before."""
     send(client, purchase("e5", "c0204"))
     freshness.catch_up()
-    shown, published = score(client, "c0204"), online.published(workspace.home_path)
+    shown, published = score(client, "c0204"), publications.published(workspace.home_path)
     assert published is not None
     with closing(sqlite3.connect(workspace.home_path / "feast" / "online.db")) as connection, connection:
         connection.execute(f"DELETE FROM small_{published.view}")
@@ -248,7 +248,7 @@ def test_nothing_is_shown_in_a_store_that_was_emptied(
     client: TestClient, freshness: Freshness, workspace: Workspace
 ) -> None:
     """A row in it would hide that the others are gone; published again, the event is shown."""
-    published = online.published(workspace.home_path)
+    published = publications.published(workspace.home_path)
     assert published is not None
     freshness.catch_up()
     with closing(sqlite3.connect(workspace.home_path / "feast" / "online.db")) as connection, connection:

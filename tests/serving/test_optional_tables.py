@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
-from features import online, retrieval, snapshot
+from features import online, publications, retrieval, snapshot
 from monitoring import drift
 from monitoring.campaigns import response
 from monitoring.outcomes import outcomes
@@ -179,7 +179,7 @@ def _assert_the_next_batch_says_the_same(workspace: Workspace, buyer: str) -> No
     """The vector that is online is the one of tomorrow's snapshot, with which monitoring compares today's."""
     ingest.ingest(workspace, NOW)
     snapshot.snapshot(workspace, [TOMORROW])
-    published = online.published(workspace.home_path)
+    published = publications.published(workspace.home_path)
     assert published is not None
     shown = online.online_rows(retrieval.open_store(workspace), workspace, published, [buyer])[buyer].vector
     np.testing.assert_allclose(shown, lists.vectors(workspace, TOMORROW, [buyer])[0], rtol=1e-5, atol=1e-6)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from workspaces import AS_OF, ODD_IDS
 
 from features import retrieval, snapshot
-from features.online import FeatureMismatch
+from features.publications import FeatureMismatch
 from perennial import registry
 from perennial.settings import Workspace
 from serving.predictor import SCORE_COLUMNS, NoChampion, Predictor

@@ -35,7 +35,7 @@ from redis_server import redis_of_its_own
 from starlette.testclient import TestClient
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, ODD_IDS
 
-from features import online, purchases, retrieval, snapshot
+from features import online, online_erasure, publications, purchases, retrieval, snapshot
 from perennial import cli, predictions, registry, settings, storage
 from perennial.settings import Service, SettingsError, Workspace
 from serving import processes, scoring, service
@@ -241,7 +241,7 @@ def test_model_says_what_answers(client: TestClient, shop: Any) -> None:
     assert f"{churn['name']}/{churn['version']}" == row["churn_model"]
     assert churn["trained_as_of"] == str(AS_OF)
     assert said["as_of"] == str(AS_OF)
-    assert said["features_hash"] == online.expected_hash(shop.workspace)
+    assert said["features_hash"] == publications.expected_hash(shop.workspace)
     assert said["settings"]["churn"]["horizon"] == 60
 
 
@@ -403,7 +403,7 @@ def ready(client: TestClient) -> tuple[int, str, list[str]]:
 
 def test_features_that_the_store_has_lost_are_refused_where_told_so(client: TestClient, home: Path) -> None:
     """Nobody is called unknown because the online store was emptied, while the service runs or before it starts."""
-    published = online.published(home)
+    published = publications.published(home)
     assert published is not None
     with answering_from(home, when_down="refuse"):
         assert ask(client, KNOWN).status_code == 200
@@ -423,7 +423,7 @@ def test_what_a_sqlite_store_has_lost_the_files_answer(
     client: TestClient, home: Path, lost: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Running, and started anew, until it is published again; `/readyz` says so, and what to do."""
-    published = online.published(home)
+    published = publications.published(home)
     assert published is not None
     with answering_from(home):
         assert ready(client) == (200, "ready", [])
@@ -500,7 +500,7 @@ def _emptied_and_half_filled(client: TestClient, workspace: Workspace, port: int
     """Emptied, the files answer; published again, it does; of whom it has lost alone, again the files."""
     import redis
 
-    store, published = retrieval.open_store(workspace), online.published(workspace.home_path)
+    store, published = retrieval.open_store(workspace), publications.published(workspace.home_path)
     assert published is not None
     row = online.online_rows(store, workspace, published, [KNOWN])[KNOWN]
     with redis.Redis(port=port) as held:
@@ -516,7 +516,7 @@ def _emptied_and_half_filled(client: TestClient, workspace: Workspace, port: int
         online.publish(store, workspace, AS_OF)
         eventually(lambda: not ask(client, "c0201").json()["scores"][0]["stale"])
         eventually(lambda: ready(client) == (200, "ready", []))
-        assert held.delete(online._redis_name(store, "c0201"))
+        assert held.delete(online_erasure._redis_name(store, "c0201"))
     one, other, nobody = ask(client, KNOWN, "c0201", "nobody").json()["scores"]
     assert (one["stale"], other["stale"], nobody["error"]["code"]) == (False, True, "unknown_customer")
     assert client.get("/v1/customers/c0201").json()["stale"]
@@ -530,14 +530,14 @@ def _emptied_and_half_filled(client: TestClient, workspace: Workspace, port: int
 
 def test_a_store_that_lost_many_rows_is_told_before_anybody_asks(client: TestClient, home: Path) -> None:
     """`/readyz` looks a sample of the published customers up; one row of them that is gone degrades it."""
-    published = online.published(home)
+    published = publications.published(home)
     assert published is not None
     with answering_from(home):
         assert ready(client) == (200, "ready", [])
         with closing(sqlite3.connect(home / "feast" / "online.db")) as connection, connection:
             table = f"small_{published.view}"
             store = retrieval.open_store(settings.of_home(home))
-            last = online._sqlite_name(store, published.last_customer)
+            last = online_erasure._sqlite_name(store, published.last_customer)
             connection.execute(f"DELETE FROM {table} WHERE rowid % 2 = 0 AND entity_key <> ?", (last,))
         bentoml.get_current_service().answers.health._looked_at = None
         assert ready(client) == (200, "degraded", ["stale"])

@@ -26,7 +26,7 @@ import pytest
 import yaml
 from mlflow.exceptions import MlflowException
 
-from features import online, snapshot
+from features import publications, snapshot
 from perennial import registry, settings
 from perennial.registry import KINDS
 from perennial.settings import Workspace
@@ -79,8 +79,8 @@ def test_a_run_records_what_it_came_from(kind: str, world: World) -> None:
 
 def test_the_feature_hash_is_that_of_the_packed_vector(world: World) -> None:
     """It is what the online view carries too, so that a mismatch is seen before it answers."""
-    assert run_of(world, "churn").data.params["features_hash"] == online.expected_hash(world.workspace)
-    assert world.versions["churn"].tags["features_hash"] == online.expected_hash(world.workspace)
+    assert run_of(world, "churn").data.params["features_hash"] == publications.expected_hash(world.workspace)
+    assert world.versions["churn"].tags["features_hash"] == publications.expected_hash(world.workspace)
 
 
 @pytest.mark.parametrize("kind", KINDS)
