@@ -1,6 +1,8 @@
 # make setup   .venv from the lock, nothing else
 # make demo    set-up, then the whole line on a made-up shop
 # make test    set-up and Spark, then style, types and tests
+# make fix     formats, and mends what can be mended
+# make docs    the pages as a site in build/site; a broken link fails
 PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
@@ -9,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Where the real data sets are that tests, benchmarks and the shipped configurations read.
 export PERENNIAL_DATASETS ?= $(abspath ../shared/data)
 
-.PHONY: setup demo test lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
+.PHONY: setup demo test fix docs lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
 
 setup: .venv/.ready
 
@@ -45,6 +47,13 @@ test: setup .venv/.spark .venv/.prefect
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
+
+fix: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/mkdocs build --strict
 
 # The lock's registry is the reader's own: no address stands in it.
 lock:

@@ -226,7 +226,7 @@ class ValueModel:
     def score(self, shown: Shown) -> Floats:
         """What customers are ordered by: spend times the chance to buy at all, of booster and history averaged.
 
-        The product ranks the many who will mostly not buy better than spend alone (docs/decisions/0007). Without a
+        The product ranks the many who will mostly not buy better than spend alone (docs/decisions/0008). Without a
         later cutoff to say what the product is worth, spend alone.
         """
         spend = (1 - _HISTORY_WEIGHT - _PACE_WEIGHT) * predicted(self.boosters["spend"], shown.design)
