@@ -8,6 +8,11 @@ from typing import Literal
 
 Unit = Literal["purchases", "lines", "events", "money", "days", "share", "ratio", "count", "hour", "score", "code"]
 
+# How a feature may move the risk of leaving by silence, all else equal. Empty: either way. What is `restless` moves
+# both ways while a customer is only silent: with it a longer silence could lower the risk, so models of inactivity are not
+# shown it. What it adds is in others that are not: `recency` stays while T grows, the counts by window only fall.
+Risk = Literal["", "never lowers", "never raises", "restless"]
+
 # The windows, in days back from as_of, that counts and sums are taken over.
 WINDOWS = (7, 14, 30, 60, 90, 180, 365, 730)
 
@@ -25,6 +30,7 @@ class Feature:
     meaning: str
     says: str = ""
     null: str = ""
+    risk: Risk = ""
 
     @property
     def window(self) -> str:

@@ -14,7 +14,9 @@ Every feature, from its definition in `features/`; this page is written from the
 
 All are float32 and say what was known at `as_of` ([time.md](time.md)). The window is in days before `as_of`, a day that
 is not in it. A feature is null where it is unknown, never 0 for "never seen": always where its family knows nothing of
-the customer, and where the last column says so. Customer features are packed in this order, family after family, the
+the customer, and where the last column says so. `risk` is how it may move the risk of leaving by silence, all else
+equal: it never lowers it, never raises it, or (`-`) either; what is restless moves both ways while a customer is only
+silent, and is not shown to a model of silence. Customer features are packed in this order, family after family, the
 workspace's `attributes` as `attribute_<name>` behind the profile. The tests compute every one of them a second time, in
 SQLite, and, by the same expressions, on Spark.
 """
@@ -53,6 +55,8 @@ def _family(name: str, grain: str, source: str, unknown: str, features: tuple[Fe
 
 
 def _table(features: Iterable[Feature]) -> str:
-    rows = (f"| `{f.name}` | {f.unit} | {f.window} | {f.meaning} | {f.null or '-'} |" for f in features)
-    head = "| feature | unit | window | meaning | null also where |\n|---|---|---|---|---|"
+    rows = (
+        f"| `{f.name}` | {f.unit} | {f.window} | {f.meaning} | {f.risk or '-'} | {f.null or '-'} |" for f in features
+    )
+    head = "| feature | unit | window | meaning | risk | null also where |\n|---|---|---|---|---|---|"
     return "\n" + "\n".join((head, *rows)) + "\n"

@@ -19,6 +19,7 @@ _WORDS = {"visit": "visits", "search": "searches", "cart": "filled carts", "revi
           "complaint": "complaints", "inquiry": "inquiries", "survey": "surveys", "email_open": "opened e-mails",
           "email_click": "clicks in e-mails", "call": "calls", "coupon_redeemed": "redeemed coupons"}  # fmt: skip
 _SPANS = (30, 90, 365)
+_OF_INTEREST = ("visit", "search", "cart", "email_open", "email_click", "coupon_redeemed")
 # What answers a contact, over what was sent.
 _RESPONSES = {
     "email_open_rate_365d": ("email_open", "email_sent"),
@@ -38,10 +39,12 @@ TREATMENT = (
 )
 FEATURES = (
     *(Feature(f"n_{kind}_{w}d", "events", f"{_WORDS[kind]} in the last {w} days",
-              f"{_WORDS[kind]} in the last {w} days: {{}}") for kind in _KINDS for w in _SPANS),
+              f"{_WORDS[kind]} in the last {w} days: {{}}",
+              risk="never raises" if kind in _OF_INTEREST else "") for kind in _KINDS for w in _SPANS),
     Feature("days_since_interaction", "days", "as_of minus the customer's last own interaction",
-            "last in touch {} days ago", null="none"),
-    Feature("days_since_visit", "days", "as_of minus the last visit", "last visited {} days ago", null="none"),
+            "last in touch {} days ago", null="none", risk="never lowers"),
+    Feature("days_since_visit", "days", "as_of minus the last visit", "last visited {} days ago", null="none",
+            risk="never lowers"),
     Feature("days_since_complaint", "days", "as_of minus the last complaint", "complained {} days ago", null="none"),
     Feature("days_since_cancellation", "days",
             "as_of minus the first cancellation that neither a purchase nor a sign-up has followed",

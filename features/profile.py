@@ -26,7 +26,8 @@ CONTRACT = (
     ),
 )
 FEATURES = (
-    Feature("tenure_days", "days", "as_of minus sign-up, or first transaction where that is earlier or all there is"),
+    Feature("tenure_days", "days", "as_of minus sign-up, or first transaction where that is earlier or all there is",
+            risk="restless"),
     Feature("days_to_first_transaction", "days", "first transaction minus sign-up, zero if it came first",
             null="no transaction, or no sign-up recorded"),
     *CONSENTS,

@@ -106,6 +106,7 @@ def outcome_days(workspace: Workspace) -> int:
 SHORTEST_WINDOW = 28
 """Days; what a shorter window brings says little of a longer one."""
 _WINDOWS_APART = 6
+_DIRECTIONS = {"never lowers": 1, "never raises": -1}
 """Cutoffs that a window at least spans, where the history has room for few."""
 
 
@@ -186,10 +187,12 @@ def load(
     closed = cutoffs(workspace, as_of) if closed is None else closed
     share = share_of(workspace, as_of, most or workspace.training.customers)
     rows = teaching(workspace, retrieval.customer_rows(store, workspace, [*closed, as_of], share))
-    packed = tuple(feature.name for feature in snapshot.customer_features(workspace))
+    features = snapshot.customer_features(workspace)
+    packed = tuple(feature.name for feature in features)
     used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
     coded = tuple(f"attribute_{name}" for name in snapshot.attribute_codes(workspace)) if workspace.attributes else ()
-    inputs = Inputs(packed, used, coded)
+    directions = {f.name: _DIRECTIONS[f.risk] for f in features if f.risk in _DIRECTIONS}
+    inputs = Inputs(packed, used, coded, directions, frozenset(f.name for f in features if f.risk == "restless"))
     short = taught(workspace, as_of)
     happened = labels.outcomes(short, closed, known_by=as_of)
     sold = labels.shop_days(workspace, known_by=as_of)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -29,34 +28,15 @@ PARAMETERS: dict[str, Any] = {
 ROUNDS = 200
 
 _OUTLOOK_NAMES = ("btyd_log_p_alive", "btyd_log_expected_purchases", "btyd_no_purchase_logit", "btyd_log_spend")
-_SILENCE = ("days_since_last_purchase", "days_since_interaction", "days_since_visit", "btyd_no_purchase_logit")
-_ACTIVITY = re.compile(
-    r"n_purchases|spend|frequency|recency_share|repurchase_frequency|loyalty_index|n_active_months_365d"
-    r"|n_categories_(90|365)d|btyd_log_(p_alive|expected_purchases)"
-    r"|(n_purchases|spend)_(\d+d|decayed_\d+d|(share_)?next_\d+d_last_year)|spend_share_next_\d+d_last_year"
-    r"|n_(visit|search|cart|email_open|email_click|coupon_redeemed)_\d+d"
-)
-# They move both ways while a customer is only silent: with them a longer silence could lower the risk. What they add is
-# in others that do not: `recency` stays while T grows, the counts by window only fall.
-MOVES_BOTH_WAYS = frozenset({
-    "T", "tenure_days", "n_purchases_change_90d", "n_purchases_acceleration_90d", "spend_change_90d",
-    "spend_change_365d", "spend_90d_share_of_year", "discount_share_90d", "price_change_90d",
-    "category_similarity_90d", "n_return_days_90d",
-})  # fmt: skip
+# As `Inputs.directions` of the features: what the history says of silence, and of activity.
+_OUTLOOK_DIRECTIONS = {"btyd_no_purchase_logit": 1, "btyd_log_p_alive": -1, "btyd_log_expected_purchases": -1}
 
 
 def inputs_of(inputs: Inputs, leaving: Leaving) -> Inputs:
     """What the booster is shown: all that models may see, and for inactivity nothing that silence moves both ways."""
     if leaving.is_event:
         return inputs
-    return replace(inputs, used=tuple(name for name in inputs.used if name not in MOVES_BOTH_WAYS))
-
-
-def direction(name: str) -> int:
-    """How risk may move with a feature, all else equal: 1 never down (silence), -1 never up (activity), 0 both ways."""
-    if name in _SILENCE or name.startswith("silence_"):
-        return 1
-    return -1 if _ACTIVITY.fullmatch(name) else 0
+    return replace(inputs, used=tuple(name for name in inputs.used if name not in inputs.restless))
 
 
 @dataclass(frozen=True)
@@ -289,7 +269,8 @@ def fit_booster(
     Of inactivity, silence never lowers the risk and activity never raises it; of an event neither direction is known.
     """
     names = (*inputs.used, *_OUTLOOK_NAMES)
-    limits = {} if leaving.is_event else {"monotone_constraints": [direction(name) for name in names]}
+    directions = {**inputs.directions, **_OUTLOOK_DIRECTIONS}
+    limits = {} if leaving.is_event else {"monotone_constraints": [directions.get(name, 0) for name in names]}
     return boosted(binned(rows, names, inputs.coded), churned, PARAMETERS | limits, ROUNDS, seed, boosting)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -33,12 +33,15 @@ _FEW_ROWS = 2_000
 class Inputs:
     """The packed vector's feature names, in order, and which of them the booster sees.
 
-    `coded` are those whose numbers are codes of texts; only a fit needs to know.
+    Only a fit needs to know the rest: `coded` are those whose numbers are codes of texts, `directions` how the risk of
+    leaving by silence may move with one (1 never down, -1 never up), `restless` what a model of it is not shown.
     """
 
     packed: tuple[str, ...]
     used: tuple[str, ...]
     coded: tuple[str, ...] = ()
+    directions: Mapping[str, int] = field(default_factory=dict)
+    restless: frozenset[str] = frozenset()
 
     @property
     def booster_names(self) -> tuple[str, ...]:
