@@ -117,6 +117,9 @@ class Exported(StrEnum):
 
 
 BandOption = Annotated[Band | None, typer.Option(case_sensitive=False, help="Only this band: low, medium or high.")]
+UnprovenOffers = Annotated[
+    bool, typer.Option("--unproven-offers", help="Also name offers of a model whose grade is none.")
+]
 
 
 def main() -> None:
@@ -575,9 +578,7 @@ def list_churn_risk(
     sort: Annotated[Sort, typer.Option(metavar="<column>", help=f"Highest first: {', '.join(Sort)}.")] = (
         Sort.value_at_risk
     ),
-    unproven_offers: Annotated[
-        bool, typer.Option("--unproven-offers", help="Also name offers of a model whose grade is none.")
-    ] = False,
+    unproven_offers: UnprovenOffers = False,
     format: Annotated[
         Format | None, typer.Option(case_sensitive=False, help="csv, xlsx or json; a table if absent.")
     ] = None,
@@ -714,20 +715,21 @@ def churn_segments(
 def export(
     config: Config, what: Annotated[Exported, typer.Argument(help="scores, offers or features.")],
     out: Annotated[Path, typer.Option("--out", help="A .parquet or .csv file.")],
-    overrides: Set = [], home: Home = None, as_of: AsOf = None,
+    unproven_offers: UnprovenOffers = False, overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
     """Write the scores, offers or features of a scored as_of (the latest if absent) to a file.
 
+    Behind the scores and the offers stand the grades of their numbers.
     Example: perennial export scores -c configs/online_retail.yaml --out scores.csv
     """
     from serving import exports
     from serving.predictor import scored_by
 
-    workspace = _open(config, overrides, home)
+    workspace, day = _open(config, overrides, home), as_of and as_of.date()
     if what is not Exported.features:
-        scored_by(workspace, _tracker(), as_of.date() if as_of else storage.latest_scored(workspace.home_path))
-    rows = exports.export(workspace, what.value, as_of.date() if as_of else None, out)
-    _note(workspace, f"export {what.value}", {"as_of": as_of and as_of.date()}, rows)
+        scored_by(workspace, _tracker(), day or storage.latest_scored(workspace.home_path))
+    rows = exports.export(workspace, what.value, day, out, unproven_offers, partial(typer.echo, err=True))
+    _note(workspace, f"export {what.value}", {"as_of": day, "unproven_offers": unproven_offers}, rows)
     typer.echo(f"{rows:,} rows in {out}")
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 import pyarrow.parquet as pq
 
 from perennial import storage
+from perennial.registry import KINDS
 from perennial.settings import Workspace
 from serving.norms import Norms
 from training.models.rule import BASE_RATE
@@ -67,6 +68,10 @@ class Terms:
                   "lifetime_value": value_days == workspace.lifetime_value.horizon}  # fmt: skip
         grades = {kind: r.grade if judged.get(kind, True) and r.grade else UNPROVEN for kind, r in own.items()}
         standings = {kind: Standing(grades[kind], r.answers_by, r.withheld) for kind, r in own.items()}
+        return cls._over(churn_days, value_days, workspace, standings)
+
+    @classmethod
+    def _over(cls, churn_days: int, value_days: int, workspace: Workspace, standings: Mapping[str, Standing]) -> Self:
         measure: Literal["revenue", "margin"] = "margin" if workspace.lifetime_value.measure == "margin" else "revenue"
         return cls(workspace.currency, measure, _leaving(workspace), churn_days, value_days, standings)
 
@@ -82,8 +87,16 @@ class Terms:
     @classmethod
     def at(cls, predictor: Predictor, as_of: date) -> Self:
         """Those of the scores of `as_of`: the grades of the models that made them, whichever answer by now."""
-        filed = cls.filed(storage.scores_path(predictor.workspace.home_path, as_of))
-        return filed or replace(cls.of(predictor), standings=dict.fromkeys(predictor.registered, Standing()))
+        return cls.of_scores(predictor.workspace, as_of, predictor.registered)
+
+    @classmethod
+    def of_scores(cls, workspace: Workspace, as_of: date, kinds: Iterable[str] = KINDS) -> Self:
+        """The same; of scores that an earlier version wrote, of these `kinds`, nothing is proven."""
+        filed = cls.filed(storage.scores_path(workspace.home_path, as_of))
+        if filed is not None:
+            return filed
+        days = workspace.churn.horizon, workspace.lifetime_value.horizon
+        return cls._over(*days, workspace, dict.fromkeys(kinds, Standing()))
 
     def noted(self, norms: Norms) -> dict[str, str]:
         """What a file of scores keeps of these, and of what was usual in the shop, beside its rows."""
@@ -124,10 +137,14 @@ class Terms:
 
     def columns(self) -> dict[str, Any]:
         """As it stands in each row of a list, which may be cut into pieces."""
-        grades = {f"{name.removesuffix('s')}_grade": letter for name, letter in self.grades.items()}
         withheld = ". ".join(self._not_shown()) or None
         terms = {name: value for name, value in self.to_json().items() if not isinstance(value, dict)}
-        return grades | terms | {"withheld": withheld}
+        return self.grade_columns | terms | {"withheld": withheld}
+
+    @property
+    def grade_columns(self) -> dict[str, str]:
+        """By the name of its column, a letter."""
+        return {f"{name.removesuffix('s')}_grade": letter for name, letter in self.grades.items()}
 
     def sentences(self, as_of: date, offers: bool = True) -> Iterator[str]:
         """What a reader has to know before they act on the numbers, with `offers` or without, a sentence each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -19,9 +20,13 @@ from perennial import ids, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from serving import exports
+from serving.norms import Norms
 from serving.predictor import SCORE_COLUMNS
+from serving.terms import Standing, Terms
 
 from .conftest import Shop
+
+GRADES = {"scores": ("churn_grade", "lifetime_value_grade", "value_at_risk_grade"), "offers": ("offer_grade",)}
 
 
 @pytest.fixture
@@ -48,8 +53,8 @@ def as_text(value: object) -> str:
 @pytest.mark.parametrize("what", ["scores", "offers"])
 def test_parquet_and_csv_hold_the_same(what: str, shop: Shop, tmp_path: Path) -> None:
     """Row by row and column by column: texts alike, days as days, numbers to the last digit."""
-    count = exports.export(shop.workspace, what, AS_OF, tmp_path / "out.parquet")
-    assert exports.export(shop.workspace, what, AS_OF, tmp_path / "out.csv") == count
+    count = exports.export(shop.workspace, what, AS_OF, tmp_path / "out.parquet", unproven_offers=True)
+    assert exports.export(shop.workspace, what, AS_OF, tmp_path / "out.csv", unproven_offers=True) == count
     table, text = pq.read_table(tmp_path / "out.parquet").to_pylist(), read_csv(tmp_path / "out.csv")
     assert len(table) == len(text) == count > 300
     for row, written in zip(table, text, strict=True):
@@ -60,13 +65,55 @@ def test_parquet_and_csv_hold_the_same(what: str, shop: Shop, tmp_path: Path) ->
 
 
 def test_scores_and_offers_are_the_scored_files(shop: Shop, tmp_path: Path) -> None:
-    """Every row, by customer and rank, with the fixed columns and types."""
+    """Every row, by customer and rank, with the fixed columns and types; behind them the grade of each number."""
     for what, path in (("scores", storage.scores_path), ("offers", storage.offers_path)):
-        exports.export(shop.workspace, what, AS_OF, tmp_path / "out.parquet")
-        scored = pq.read_table(path(shop.workspace.home_path, AS_OF))
-        assert pq.read_table(tmp_path / "out.parquet").to_pylist() == scored.to_pylist()
-        assert pq.read_schema(tmp_path / "out.parquet").types == scored.schema.types
+        exports.export(shop.workspace, what, AS_OF, tmp_path / "out.parquet", unproven_offers=True)
+        scored, out = pq.read_table(path(shop.workspace.home_path, AS_OF)), pq.read_table(tmp_path / "out.parquet")
+        assert out.select(scored.column_names).to_pylist() == scored.to_pylist()
+        assert out.schema.types[: scored.num_columns] == scored.schema.types
+        assert tuple(out.column_names[scored.num_columns :]) == GRADES[what]
     assert tuple(pq.read_schema(storage.scores_path(shop.workspace.home_path, AS_OF)).names) == SCORE_COLUMNS
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_grade_stands_beside_every_number(changed: Workspace, tmp_path: Path, ending: str) -> None:
+    """That of the model which made it; of a product the worse of both."""
+    _grade(changed, {"churn": "B", "lifetime_value": "C", "cross_sell": "A"})
+    for what, letters in (("scores", ["B", "C", "C"]), ("offers", ["A"])):
+        exports.export(changed, what, AS_OF, tmp_path / f"out.{ending}")
+        rows = (pd.read_parquet if ending == "parquet" else pd.read_csv)(tmp_path / f"out.{ending}")
+        assert rows[[*GRADES[what]]].drop_duplicates().to_numpy().tolist() == [letters]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+@pytest.mark.parametrize("is_noted", [True, False], ids=["grade none", "an earlier version's file"])
+def test_unproven_offers_are_exported_only_if_asked_for(
+    changed: Workspace, tmp_path: Path, ending: str, is_noted: bool
+) -> None:
+    """Else the file has its columns alone, and a sentence says how many were left out and how to get them."""
+    if is_noted:
+        _grade(changed, {"churn": "A", "lifetime_value": "A", "cross_sell": "none"})
+    else:
+        path = storage.scores_path(changed.home_path, AS_OF)
+        pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
+    said: list[str] = []
+    count = pq.read_metadata(storage.offers_path(changed.home_path, AS_OF)).num_rows
+    out, read = tmp_path / f"out.{ending}", pd.read_parquet if ending == "parquet" else pd.read_csv
+    assert exports.export(changed, "offers", AS_OF, out, say=said.append) == len(read(out)) == 0
+    assert list(read(out))[-1] == "offer_grade"
+    left_out = f"{count} offers are not proven (grade none), and so not exported; `--unproven-offers` exports them"
+    assert said == [left_out]
+    assert exports.export(changed, "offers", AS_OF, out, unproven_offers=True, say=said.append) == count
+    assert len(said) == 1
+    assert set(read(out)["offer_grade"]) == {"none"}
+
+
+def _grade(workspace: Workspace, grades: dict[str, str]) -> None:
+    """Notes in the file of scores that models of these grades have made it."""
+    path = storage.scores_path(workspace.home_path, AS_OF)
+    terms = Terms.of_scores(workspace, AS_OF)
+    noted = replace(terms, standings={kind: Standing(grade) for kind, grade in grades.items()}).noted(Norms())
+    pq.write_table(pq.read_table(path).replace_schema_metadata(noted), path)
 
 
 def test_features_are_those_of_the_snapshot(shop: Shop, tmp_path: Path) -> None:
@@ -96,8 +143,8 @@ def test_features_in_csv_are_those_in_parquet(shop: Shop, tmp_path: Path) -> Non
 def test_csv_defuses_what_parquet_keeps(changed: Workspace, tmp_path: Path) -> None:
     """A spreadsheet gets an apostrophe before a formula, which is none of the id; a program gets the id as it is."""
     for what, column in (("scores", "customer_id"), ("offers", "item")):
-        exports.export(changed, what, AS_OF, tmp_path / "out.csv")
-        exports.export(changed, what, AS_OF, tmp_path / "out.parquet")
+        exports.export(changed, what, AS_OF, tmp_path / "out.csv", unproven_offers=True)
+        exports.export(changed, what, AS_OF, tmp_path / "out.parquet", unproven_offers=True)
         written = {row[column] for row in read_csv(tmp_path / "out.csv")}
         assert "'=1+1" in written
         assert "=1+1" in set(map(ids.canonical, written))
