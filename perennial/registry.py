@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -12,7 +11,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from perennial import storage
+from perennial import digests, storage
+from perennial.digests import ChangedModel
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 
@@ -343,20 +343,8 @@ def model_folder(tracker: MlflowClient, version: ModelVersion) -> Path:
     return found.parent
 
 
-class ChangedModel(CheckFailed):
-    """The files of a version are not those that were registered."""
-
-
-def file_digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file in a folder, by its path in there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def _refuse_changed(version: ModelVersion, folder: Path) -> None:
-    """Before anything reads them: LightGBM ends the process at a text that is not whole.
-
-    The digests are in the registry's database, the files elsewhere. A version of before there were any passes.
+    """The digests are in the registry's database, the files elsewhere. A version of before there were any passes.
 
     Raises:
         ChangedModel: a file is missing, another one, or was not there.
@@ -367,11 +355,9 @@ def _refuse_changed(version: ModelVersion, folder: Path) -> None:
             "%s/%s was registered without digests, so its files are taken as they are", version.name, version.version
         )
         return
-    registered, found = json.loads(noted), file_digests(folder)
-    changed = sorted(name for name in {*registered, *found} if registered.get(name) != found.get(name))
-    if changed:
+    if names := digests.changed(json.loads(noted), digests.of(folder)):
         raise ChangedModel(
-            f"{version.name} version {version.version} is not what was registered: {', '.join(changed[:5])} changed"
+            f"{version.name} version {version.version} is not what was registered: {names} changed"
             f" since, in {folder}; put a back-up's files there, let the version before answer (`perennial rollback`),"
             " or train again"
         )

@@ -20,6 +20,7 @@ from features import online, packing, publications, retrieval
 from features.online import Row
 from features.publications import FeatureMismatch, LostFeatures, Publication
 from perennial import privacy, registry, settings, storage
+from perennial.digests import ChangedModel
 from perennial.settings import Service, SettingsError, Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import midnight
@@ -191,7 +192,7 @@ class Answers:
         try:
             self.workspace = settings.of_home(self.home)
             return Published.of(self.workspace, self.service.when_down)
-        except registry.ChangedModel as problem:
+        except ChangedModel as problem:
             _log.error("%s", problem)
             return _unavailable("not_loaded", "a champion is not what was registered; the service's log says more")
         except (NoChampion, registry.Unfit) as problem:

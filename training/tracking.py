@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from features import snapshot
-from perennial import registry, settings, source_code
+from perennial import digests, registry, settings, source_code
 from perennial.consents import said_of_profiling
-from perennial.registry import DIGESTS, file_digests, model_name
+from perennial.registry import DIGESTS, model_name
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from training import carried, evidence
@@ -150,7 +150,7 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         training.card(kept)
         mlflow.log_artifacts(str(kept))
         model.save(stored)
-        digests = json.dumps(file_digests(stored))
+        written = json.dumps(digests.of(stored))
         made_from = (training.data, training.features_hash, *map(str, training.cutoffs))
         learnt = carried.training_set(workspace, training.kind, training.as_of, made_from)
         mlflow.log_input(learnt, context="training")
@@ -165,7 +165,7 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         tracker.create_registered_model(name)
     tags = grade | {
         "training_key": key, "as_of": str(training.as_of), "features_hash": training.features_hash, "code": code(),
-        "recipe": recipe(workspace, training.kind, training.features_hash), DIGESTS: digests,
+        "recipe": recipe(workspace, training.kind, training.features_hash), DIGESTS: written,
     }  # fmt: skip
     if (sold := registry.sales(workspace, training.as_of)) is not None:
         tags["sales"] = json.dumps(sold._asdict())

@@ -28,6 +28,7 @@ from mlflow.exceptions import MlflowException
 
 from features import publications, snapshot
 from perennial import registry, settings
+from perennial.digests import ChangedModel
 from perennial.registry import KINDS
 from perennial.settings import Workspace
 from training import carried, churn, cross_sell, lifetime_value, pipelines, tracking
@@ -153,16 +154,23 @@ def test_a_model_is_stored_as_data(kind: str, world: World) -> None:
 
 _ANSWER = """
 import importlib.util, json, sys, mlflow
-models = [mlflow.pyfunc.load_model(path) for path in sys.argv[1:]]
+models = [mlflow.pyfunc.load_model(path) for path in sys.argv[1:4]]
 answers = [model.predict(model.input_example).tolist() for model in models]
-print(json.dumps([importlib.util.find_spec("serving") is None, *answers]))
+refused = []
+for path in sys.argv[4:]:
+    try:
+        mlflow.pyfunc.load_model(path)
+    except Exception as problem:
+        refused.append(str(problem))
+print(json.dumps([importlib.util.find_spec("serving") is None, refused, *answers]))
 """
 
 
 def test_a_model_answers_where_nothing_of_this_project_is(world: World, tmp_path: Path) -> None:
     """All three in one process, and one served by MLflow's own server, in an environment of their requirements alone.
 
-    Made of the packages that are installed here, those that the requirements and they in turn ask for.
+    With half a booster each is refused in a sentence: LightGBM would end the process. The environment is made of the
+    packages that are installed here, those that the requirements and they in turn ask for.
     """
     logged = {kind: mlflow.artifacts.download_artifacts(f"models:/world.{kind}@champion") for kind in KINDS}
     folders = [shutil.copytree(folder, tmp_path / kind) for kind, folder in logged.items()]
@@ -174,11 +182,14 @@ def test_a_model_answers_where_nothing_of_this_project_is(world: World, tmp_path
     ]
     clean = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     command = [python, "-I", "-W", "ignore"]
-    done = subprocess.run(
-        [*command, "-c", _ANSWER, *folders], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
-    )
+    halves = [_with_half_a_booster(folder) for folder in folders]
+    ask = [*command, "-c", _ANSWER, *folders, *halves]
+    done = subprocess.run(ask, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [True, *expected]
+    is_bare, refused, *answers = json.loads(done.stdout.splitlines()[-1])
+    assert (is_bare, answers) == (True, expected)
+    for half, said in zip(halves, refused, strict=True):
+        assert re.match(rf"the model in {half}/data/model is not what was written: \w+\.txt changed since; put", said)
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     serve = ["-m", "mlflow", "models", "serve", "-m", folders[0], "-p", str(port), "--env-manager", "local"]
@@ -188,6 +199,14 @@ def test_a_model_answers_where_nothing_of_this_project_is(world: World, tmp_path
             assert asked_for(f"http://127.0.0.1:{port}/invocations", body, process) == {"predictions": expected[0]}
         finally:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _with_half_a_booster(model: Path) -> Path:
+    """A copy of a logged model in which one of LightGBM's texts breaks off."""
+    copy = shutil.copytree(model, model.with_name(f"{model.name}-half"))
+    booster = next(copy.glob("data/model/*.txt"))
+    booster.write_text(booster.read_text()[: booster.stat().st_size // 2])
+    return copy
 
 
 def asked_for(address: str, body: Any, process: subprocess.Popen[Any]) -> Any:
@@ -226,14 +245,14 @@ def test_a_changed_model_is_refused_before_it_is_read(world: World, tmp_path: Pa
     text = (kept / "booster.txt").read_text()
     changes: dict[str, Callable[[], Any]] = {
         "booster.txt changed since": lambda: booster.write_text(text[: len(text) // 2]),
-        "booster.txt, model.json changed": lambda: [path.write_text("{}") for path in folder.iterdir()],
+        "booster.txt, digests.json, model.json changed": lambda: [path.write_text("{}") for path in folder.iterdir()],
         "another.txt changed": lambda: (folder / "another.txt").write_text(text),
         "booster.txt changed since, in": booster.unlink,
     }
     for said, change in changes.items():
         shutil.copytree(kept, folder)
         change()
-        with pytest.raises(registry.ChangedModel, match=f"changed.churn version 1 is not what was registered: {said}"):
+        with pytest.raises(ChangedModel, match=f"changed.churn version 1 is not what was registered: {said}"):
             registry.model_folder(world.tracker, made)
         shutil.rmtree(folder)
     shutil.copytree(kept, folder)

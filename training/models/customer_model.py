@@ -13,6 +13,7 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
+from perennial import digests
 from perennial.settings import Boosting
 from perennial.storage import CheckFailed
 from training.models.buy_till_you_die import History, Outlook
@@ -86,13 +87,21 @@ def sigmoid(score: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Stored:
-    """A model as data: each booster in LightGBM's own text under its name, everything else in `model.json`."""
+    """A model as data: each booster in LightGBM's own text under its name, everything else in `model.json`.
+
+    `digests.json` beside them tells files that were changed since.
+    """
 
     parameters: dict[str, Any]
     boosters: dict[str, lgb.Booster]
 
     @classmethod
     def read(cls, folder: Path) -> Self:
+        """
+        Raises:
+            ChangedModel: the files are not those that were written.
+        """
+        digests.check(folder)
         boosters = {path.stem: lgb.Booster(model_file=path) for path in sorted(folder.glob("*.txt"))}
         return cls(json.loads((folder / "model.json").read_text(encoding="utf-8")), boosters)
 
@@ -101,6 +110,7 @@ class Stored:
         (folder / "model.json").write_text(json.dumps(self.parameters, indent=1, sort_keys=True), encoding="utf-8")
         for name, booster in self.boosters.items():
             booster.save_model(folder / f"{name}.txt")
+        digests.write(folder)
 
 
 class _Storable(Protocol):
