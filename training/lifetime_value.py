@@ -108,7 +108,8 @@ def _history_only(data: Dataset, workspace: Workspace, current: Cutoff) -> Value
     if current.history_model is None:
         raise TooFewReturned(
             f"lifetime value cannot be learnt at {current.as_of}: too few customers came back for a second purchase"
-            f" (at least {MINIMUM_REPEAT_BUYERS} are needed); collect a longer history"
+            f" (at least {MINIMUM_REPEAT_BUYERS} are needed), and for a base rate no window has closed after a first"
+            " purchase; collect a longer history"
         )
     return _plain(data, workspace, current)
 

@@ -161,5 +161,6 @@ def test_discounting_lowers_the_history_by_the_mean_discount(world: World) -> No
 def test_too_few_who_came_back_are_refused_with_what_to_do(world: World) -> None:
     """Without a history model there is nothing to value with; the sentence says what would help."""
     current = replace(world.data.current, history_model=None)
-    with pytest.raises(CheckFailed, match=r"lifetime value cannot be learnt at 2024-07-01: .* collect a longer"):
+    told = r"cannot be learnt at 2024-07-01: .* 30 are needed\), and for a base rate no window has closed .* collect"
+    with pytest.raises(CheckFailed, match=told):
         lifetime_value.fit(world.data, world.workspace, world.data.closed, current)
