@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from features import launches, retrieval
 from features.candidates import Pairs, Shelf, names
 from features.newcomers import Newcomers
+from perennial import storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
@@ -37,6 +38,16 @@ MIN_ITEMS = 2
 
 class NoCrossSell(CheckFailed):
     """Cross-selling cannot be learnt here, with the reason; the other two models can."""
+
+
+class Unmapped(NamedTuple):
+    """Why nothing says which item was bought, and what to do about it."""
+
+    why: str
+    do: str
+
+    def __str__(self) -> str:
+        return f"{self.why}; {self.do}"
 
 
 class Rate(NamedTuple):
@@ -85,10 +96,23 @@ class Backtest:
     simpler: Mapping[str, Floats] = field(default_factory=dict)
 
 
+def unmapped(workspace: Workspace) -> Unmapped | None:
+    """What the ingested tables lack, so that there is no item at all to learn about; None where there is one."""
+    if workspace.cross_sell.level == "category" and workspace.tables.products is None:
+        why = "there is no products table, which says what category a product is of"
+        return Unmapped(why, "add tables.products, or set cross_sell.level to item")
+    lines = storage.rows_of(workspace.home_path, "transactions")
+    with storage.connect(workspace.home_path) as connection:
+        if connection.execute(f"SELECT 1 FROM {lines} WHERE product_id IS NOT NULL LIMIT 1").fetchall():
+            return None
+    why = "no line says what was bought: tables.transactions.columns.product_id is not mapped, or always empty"
+    return Unmapped(why, "map product_id to the column of the product")
+
+
 def cutoffs(workspace: Workspace, as_of: date) -> list[date]:
     """The dates to learn offers from, oldest first; empty without items or where no labelled window fits."""
     days = labels.purchase_days(workspace, as_of)
-    if days is None or (workspace.cross_sell.level == "category" and workspace.tables.products is None):
+    if days is None or unmapped(workspace) is not None:
         return []
     horizon = workspace.cross_sell.horizon
     return closed_cutoffs(
@@ -103,8 +127,8 @@ def train(workspace: Workspace, as_of: date, answers_by: str | None = None) -> O
     Raises:
         NoCrossSell: no products, fewer than two items, no closed window, or nothing bought in one.
     """
-    if workspace.cross_sell.level == "category" and workspace.tables.products is None:
-        raise NoCrossSell("cross-sell by category needs `tables.products`; add it, or set cross_sell.level to item")
+    if (lacking := unmapped(workspace)) is not None:
+        raise NoCrossSell(str(lacking))
     closed = cutoffs(workspace, as_of)
     if not closed:
         raise NoCrossSell(

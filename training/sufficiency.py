@@ -162,9 +162,8 @@ def _cross_sell(
 ) -> Verdict:
     """As `training.cross_sell.train` decides."""
     sell = workspace.cross_sell
-    if sell.level == "category" and workspace.tables.products is None:
-        why = "there is no products table, which says what category a product is of"
-        return Verdict("cross_sell", "insufficient", why, (), ("add tables.products, or set cross_sell.level to item",))
+    if (lacking := cross_sell.unmapped(workspace)) is not None:
+        return Verdict("cross_sell", "insufficient", lacking.why, (), (lacking.do,))
     closed = cross_sell.cutoffs(workspace, as_of)
     if closed:
         _create_item_days(connection, workspace, closed[0], as_of)
@@ -182,20 +181,12 @@ def _cross_sell(
         return Verdict("cross_sell", "insufficient", why, counts, tuple(needed))
     growth = math.ceil(_missing(counts[2]) * len(closed) / bought) * sell.horizon if bought else None
     short = _more(kind, _missing(counts[1]), None) + _more(f"purchases of {kind}", _missing(counts[2]), growth)
-    if short and not _names_products(connection, workspace):
-        why = "no line says what was bought: tables.transactions.columns.product_id is not mapped, or always empty"
-        return Verdict("cross_sell", "insufficient", why, counts, ("map product_id to the column of the product",))
     if short:
         return Verdict(
             "cross_sell", "insufficient", f"too few {kind} were bought in the closed windows", counts, tuple(short)
         )
     reason = f"{len(closed)} closed window{'s' * (len(closed) > 1)} to learn from"
     return Verdict("cross_sell", "sufficient", reason, counts, ())
-
-
-def _names_products(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> bool:
-    lines = storage.rows_of(workspace.home_path, "transactions")
-    return bool(connection.execute(f"SELECT count(product_id) FROM {lines}").fetchall()[0][0])
 
 
 def _create_item_days(connection: duckdb.DuckDBPyConnection, workspace: Workspace, first: date, as_of: date) -> None:

@@ -432,7 +432,7 @@ def test_without_products_only_cross_sell_is_left_out(shop: Shop, undisturbed: F
     home, uri = shop.folder / "no_products", shop.registry("no_products")
     done = shop.run(home, uri, "-c", without_products(shop))
     assert done.code == 0, done.stderr
-    assert "cross_sell: cross-sell by category needs `tables.products`; add it, or set" in done.stderr
+    assert "cross_sell: there is no products table, which says what category a product is of; add" in done.stderr
     assert versions(uri) == {"churn": ["1"], "cross_sell": [], "lifetime_value": ["1"]}
     scores = pd.read_parquet(storage.scores_path(home, AS_OF))
     assert scores["churn_probability"].notna().sum() == 299

@@ -99,7 +99,7 @@ def test_the_judged_window_taught_nothing_to_the_model_it_judges(
 
 def test_without_products_it_is_refused_with_what_to_do(world: World) -> None:
     """By category there is nothing to rank; the sentence names the table and the way round it."""
-    with pytest.raises(NoCrossSell, match=r"needs `tables.products`; add it, or set cross_sell.level to item"):
+    with pytest.raises(NoCrossSell, match=r"no products table.*; add tables.products, or set cross_sell.level to item"):
         cross_sell.train(without_products(world.workspace), TRAINED_AT)
     assert cross_sell.cutoffs(without_products(world.workspace), TRAINED_AT) == []
 

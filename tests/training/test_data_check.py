@@ -203,10 +203,14 @@ def test_a_shop_too_small_is_told_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_items_without_a_product_id_are_told_as_that(tmp_path: Path) -> None:
-    """Where no line says what was bought, the mapping is missing, and no purchases are."""
+    """Where no line says what was bought, the mapping is missing, and no purchases are; the training says the same."""
     rows = [(f"c{n}", FIRST + timedelta(days=30 * k + n), 5.0) for n in range(12) for k in range(30)]
-    found = checked(tmp_path, make_transactions(rows), as_of=date(2025, 1, 1), cross_sell={"level": "item"})
-    assert "columns.product_id is not mapped" in verdict(found, "cross_sell").reason
+    workspace = settings.read(write_workspace(tmp_path, make_transactions(rows), cross_sell={"level": "item"}))
+    told = verdict(looked_at(workspace, date(2023, 7, 1)), "cross_sell")
+    assert "columns.product_id is not mapped" in told.reason
+    with pytest.raises(cross_sell.NoCrossSell) as refused:
+        cross_sell.train(workspace, date(2023, 7, 1))
+    assert str(refused.value) == f"{told.reason}; {told.needed[0]}"
 
 
 def test_a_shop_where_nobody_comes_back_has_a_base_rate(tmp_path: Path) -> None:
