@@ -34,7 +34,7 @@ from perennial.storage import CheckFailed, quoted
 from perennial.tables import CONTRACTS, Contract
 
 # Raise it when rows are judged differently: what was taken in before is then read again.
-_RULES = 5
+_RULES = 6
 
 _ADVICE = {
     "is not a time": "a time in another notation needs try_strptime(column, '%d/%m/%Y'), with an offset"
@@ -315,7 +315,7 @@ class _Intake:
                 revision="replace" if self.replaces else "add",
             )  # fmt: skip
             entry = self._judged(connection, number, entry)
-            self._refuse_if_thin(connection, entry, number, columns, bad)
+            self._refuse_if_thin(connection, entry, number, columns, bad, source.is_csv)
             entries.append(entry)
         connection.execute(f"INSERT INTO bad BY NAME {bad}")
         if self.replaces:
@@ -507,6 +507,7 @@ class _Intake:
         number: int,
         columns: Sequence[str],
         rows_of_bad: str,
+        are_lines: bool,
     ) -> None:
         """Stops before anything counts when what would be left of a source is not the shop's data."""
         former = next((known for known in self.entries if known.origin == entry.origin), None)
@@ -521,7 +522,7 @@ class _Intake:
             return
         storage.copy_to(connection, rows_of_bad, self.refused)
         reasons = "; ".join(
-            f"{count:,} {why} ({verdicts.examples(connection, number, why, columns)})"
+            f"{count:,} {why} ({verdicts.examples(connection, number, why, columns, are_lines)})"
             for why, count in own.most_common(5)
         )
         raise CheckFailed(

@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +27,8 @@ from perennial.sources import Source
 from perennial.storage import quoted, quoted_path, replacing
 from perennial.tables import Contract
 
-# The number of a row in its source, under a name that no source has.
+# Where a row is in its source, under a name that no source has: of CSV the line of the file, as an editor shows it, and
+# of other sources the number of the row.
 LINE = "perennial_line"
 # What DuckDB reads by itself; other encodings are copied to UTF-8 first.
 _NATIVE = ("utf-8", "latin-1")
@@ -53,7 +55,7 @@ _NUMERIC = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT",
 
 @dataclass(frozen=True)
 class Rows:
-    """SQL for the rows of one source, each with its `LINE`, counted from 1; `types` are DuckDB's of its columns."""
+    """SQL for the rows of one source, each with its `LINE`; `types` are DuckDB's of its columns."""
 
     sql: str
     types: Mapping[str, str]
@@ -89,21 +91,22 @@ def opened(
 ) -> Rows:  # fmt: skip
     """The rows of a source, ready to be mapped.
 
-    `line` numbers them for the settings' expressions too, unless the source has a column of that name. A column of
-    texts as written, that an expression uses or an attribute is, becomes numbers if each of them reads as one.
+    `line` numbers them from 1 for the settings' expressions, of any kind of source, unless it has such a column. Texts
+    as written, that an expression uses or an attribute is, become numbers if each of their column reads as one.
 
     Raises:
         SettingsError: the file is damaged, or is not in the encoding that the settings say.
     """
     with explained(contract.name, source):
-        reader = _csv(source, table, contract, scratch) if source.is_csv else _parquet(source)
+        reader = _csv(connection, source, table, contract, scratch) if source.is_csv else _parquet(source)
         if table.fill_down:
             reader = _filled_down(connection, reader, table, contract)
         columns = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()]
         numbers = _numbers(
             connection, reader, _computed(columns, table, contract, attributes) if source.as_text else ()
         )
-        line = "" if "line" in map(str.lower, columns) else f"{LINE} AS line, "
+        number = "row_number() OVER ()" if source.is_csv else LINE
+        line = "" if "line" in map(str.lower, columns) else f"{number} AS line, "
         shown = ", ".join(numbers.get(column, identifier(column)) for column in columns if column != LINE)
         sql = f"(SELECT {LINE}, {line}{shown} FROM {reader})"
         return Rows(sql, {row[0]: row[1] for row in connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()})
@@ -138,29 +141,49 @@ def _parquet(source: Source) -> str:
     return f"(SELECT file_row_number + 1 AS {LINE}, * EXCLUDE (file_row_number) FROM {file})"
 
 
-def _csv(source: Source, table: Table, contract: Contract, scratch: Path) -> str:
+@dataclass(frozen=True)
+class _Csv:
+    """A file that DuckDB reads, with as many `lines`; `before` more came before them in the source.
+
+    `told` is the delimiter that a first line `sep=;` says, as Excel writes it.
+    """
+
+    file: Path
+    encoding: str
+    told: str | None
+    before: int
+    lines: int
+
+
+def _csv(connection: duckdb.DuckDBPyConnection, source: Source, table: Table, contract: Contract, scratch: Path) -> str:
     """Every value as it was written: a guessed id would lose its leading zeros, a guessed date its order."""
     _refuse_other_script(source, table, contract.name)
-    file, encoding, told = _readable(source.file, table, scratch)
-    delimiter, columns = _header(file, encoding, told)
+    copy = scratch / f"{hashlib.sha256(bytes(source.file)).hexdigest()}.csv"
+    given = _readable(source.file, table, copy)
+    delimiter, columns, of_header = _header(given)
     if not columns:
         raise SettingsError(f"{contract.name}: {source.origin} is empty: not even a header is in it")
-    _refuse_lines_before(source.origin, file, encoding, columns, table, contract)
+    _refuse_lines_before(source.origin, given, columns, table, contract)
+    read = _read(given.file, given.encoding, delimiter, columns)
+    rows = connection.execute(f"SELECT count(*) FROM {read}").fetchall()[0][0]
+    if rows == given.lines - of_header:
+        return f"(SELECT row_number() OVER () + {given.before + of_header} AS {LINE}, * FROM {read})"
+    _copy_numbered(given, delimiter, len(columns), copy)
+    numbered = _read(copy, "utf-8", delimiter, [LINE, *columns])
+    return f"(SELECT * REPLACE (CAST({LINE} AS BIGINT) AS {LINE}) FROM {numbered})"
+
+
+def _read(file: Path, encoding: str, delimiter: str, columns: Sequence[str]) -> str:
     types = ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in columns)
     options = (
         f"auto_detect=false, header=true, hive_partitioning=false, encoding={quoted(encoding)}, quote='\"', escape='\"'"
     )
-    read = f"read_csv({quoted_path(file)}, {options}, delim={quoted(delimiter)}, columns={{{types}}})"
-    return f"(SELECT row_number() OVER () AS {LINE}, * FROM {read})"
+    return f"read_csv({quoted_path(file)}, {options}, delim={quoted(delimiter)}, columns={{{types}}})"
 
 
-def _readable(file: Path, table: Table, scratch: Path) -> tuple[Path, str, str | None]:
-    """The file, its encoding, and the delimiter that a first line `sep=;` says, as Excel writes it.
-
-    It is a copy where the file is in an encoding that DuckDB does not read, has lines before its header, or lines that
-    end in two ways.
-    """
-    copy = scratch / f"{hashlib.sha256(bytes(file)).hexdigest()}.csv"
+def _readable(file: Path, table: Table, copy: Path) -> _Csv:
+    """The file, or a copy where it is in an encoding that DuckDB does not read, has lines before its header, or lines
+    that end in two ways."""
     encoding = table.encoding
     if encoding not in _NATIVE:
         _copy_as_utf8(file, encoding, copy)
@@ -168,10 +191,34 @@ def _readable(file: Path, table: Table, scratch: Path) -> tuple[Path, str, str |
     with _plain(file, encoding) as lines:
         told = re.fullmatch(r'"?sep=(.)"?\s*', lines.readline(), re.IGNORECASE | re.DOTALL)
     before = max(table.skip_lines, 1 if told else 0)
-    if before or _line_ends_are_mixed(file):
+    n_lines, are_mixed = _line_ends(file)
+    if before or are_mixed:
         _copy_from(file, before, copy)
         file = copy
-    return file, encoding, told[1] if told else None
+    return _Csv(file, encoding, told[1] if told else None, before, n_lines - before)
+
+
+def _copy_numbered(given: _Csv, delimiter: str, columns: int, copy: Path) -> None:
+    """In UTF-8, with each row's line in a first column: where rows go over several lines, or lines are empty."""
+    csv.field_size_limit(sys.maxsize)
+    taken: list[str] = []
+
+    def noted(lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            taken.append(line)
+            yield line
+
+    with (
+        replacing(copy) as draft,
+        _plain(given.file, given.encoding) as lines,
+        draft.open("w", encoding="utf-8", newline="") as out,
+    ):
+        number, found = given.before + 1, csv.reader(noted(lines), delimiter=delimiter)
+        for cells in found:
+            if cells or columns == 1:  # DuckDB passes over an empty line, but where it is the only column's
+                out.write(f"{number}{delimiter}{''.join(taken)}")
+            taken.clear()
+            number = given.before + found.line_num + 1
 
 
 def _copy_from(file: Path, before: int, copy: Path) -> None:
@@ -187,15 +234,16 @@ def _copy_from(file: Path, before: int, copy: Path) -> None:
         out.write(b"\r" * ends_in_cr)
 
 
-def _line_ends_are_mixed(file: Path) -> bool:
-    """Whether some lines end as Windows has it and others do not, as in files that were put together."""
-    both, all_, last = 0, 0, b""
+def _line_ends(file: Path) -> tuple[int, bool]:
+    """How many lines there are, and whether some end as Windows has it and others do not, as in files that were put
+    together."""
+    both, all_, last = 0, 0, b"\n"
     with _bytes(file) as given:
         while piece := given.read(1 << 20):
             both += piece.count(b"\r\n") + (last == b"\r" and piece.startswith(b"\n"))
             all_ += piece.count(b"\n")
             last = piece[-1:]
-    return 0 < both < all_
+    return all_ + (last != b"\n"), 0 < both < all_
 
 
 def _bytes(file: Path) -> IO[bytes]:
@@ -219,15 +267,14 @@ def _copy_as_utf8(file: Path, encoding: str, copy: Path) -> None:
         shutil.copyfileobj(given, out, 1 << 20)
 
 
-def _header(file: Path, encoding: str, told: str | None) -> tuple[str, list[str]]:
-    """The delimiter, which if it is not told is the most frequent one of the first line, and the columns' names.
-
-    Each name is there once.
-    """
-    with _plain(file, encoding) as lines:
+def _header(given: _Csv) -> tuple[str, list[str], int]:
+    """The delimiter, which if it is not told is the most frequent one of the first line, the columns' names, each there
+    once, and how many lines they take."""
+    with _plain(given.file, given.encoding) as lines:
         first = lines.readline()
-        delimiter = told or _most_frequent(first)
-        cells = next(csv.reader(itertools.chain([first], lines), delimiter=delimiter), [])
+        delimiter = given.told or _most_frequent(first)
+        found = csv.reader(itertools.chain([first], lines), delimiter=delimiter)
+        cells = next(found, [])
     names: list[str] = []
     for number, cell in enumerate(cells, 1):
         name = base = cell.strip() or f"column{number}"
@@ -236,7 +283,7 @@ def _header(file: Path, encoding: str, told: str | None) -> tuple[str, list[str]
                 break
             name = f"{base}_{again}"
         names.append(name)
-    return delimiter, names
+    return delimiter, names, found.line_num
 
 
 def _most_frequent(line: str) -> str:
@@ -245,13 +292,13 @@ def _most_frequent(line: str) -> str:
 
 
 def _refuse_lines_before(
-    origin: str, file: Path, encoding: str, columns: Sequence[str], table: Table, contract: Contract
+    origin: str, given: _Csv, columns: Sequence[str], table: Table, contract: Contract
 ) -> None:  # fmt: skip
     """Where nothing that is wanted is in the header, but in a line below."""
     wanted = {table.columns.get(name, name).lower() for name in contract.required}
     if wanted & set(map(str.lower, columns)):
         return
-    with _plain(file, encoding) as lines:
+    with _plain(given.file, given.encoding) as lines:
         for number, line in enumerate(itertools.islice(lines, _LINES_BEFORE)):
             found = {cell.strip().lower() for cell in next(csv.reader([line], delimiter=_most_frequent(line)), [])}
             if len(wanted & found) >= min(2, len(wanted)):

@@ -378,10 +378,14 @@ def quarantined(origins: Sequence[str], part: str, columns: Sequence[str]) -> st
                FROM checked WHERE reason IS NOT NULL AND reason <> {quoted(ERASED)} ORDER BY ALL"""
 
 
-def examples(connection: duckdb.DuckDBPyConnection, number: int, reason: str, columns: Sequence[str]) -> str:
-    """The first three rows with a reason: their lines, and what was written where the reason names a column."""
+def examples(
+    connection: duckdb.DuckDBPyConnection, number: int, reason: str, columns: Sequence[str], are_lines: bool
+) -> str:
+    """The first three rows with a reason: their lines, where the source has any, or numbers, and what was written where
+    the reason names a column."""
     place = next((place for place, name in enumerate(columns, 1) if reason.startswith(f"{name} is ")), None)
     shown = "NULL" if place is None else f"left(as_written[{place}], 40)"
     where = f"source = {number} AND reason = {quoted(reason)}"
     rows = connection.execute(f"SELECT line, {shown} FROM checked WHERE {where} ORDER BY line LIMIT 3").fetchall()
-    return ", ".join(f"line {line}" + ("" if text is None else f": {text}") for line, text in rows)
+    what = "line" if are_lines else "row"
+    return ", ".join(f"{what} {line}" + ("" if text is None else f": {text}") for line, text in rows)

@@ -103,7 +103,7 @@ def test_a_bad_value_sends_its_row_to_quarantine(tmp_path: Path, column: str, va
     account = take_in(path)["transactions"]
     assert (account.read, account.accepted, account.quarantined) == (9, 8, {reason: 1})
     bad = quarantined(path).iloc[0]
-    assert (bad["line"], bad["reason"]) == (5, reason)
+    assert (bad["line"], bad["reason"]) == (6, reason)
     assert (bad[column] or "").strip() == (value or "").strip()
     assert bad["source"].endswith("transactions.csv")
 
@@ -190,7 +190,7 @@ def test_consents_in_other_words_are_quarantined_with_the_remedy(tmp_path: Path)
     customers = pd.DataFrame({"customer_id": ["a", "b"], "marketing_consent": ["oui", "non"]})
     path = write_workspace(tmp_path, make_transactions(GOOD), tables={"customers": customers})
     with pytest.raises(
-        CheckFailed, match=r"marketing_consent is not true or false \(line 1: oui, line 2: non\).*= 'oui'"
+        CheckFailed, match=r"marketing_consent is not true or false \(row 1: oui, row 2: non\).*= 'oui'"
     ):
         take_in(path)
     take_in(path, NOW, "tables.customers.columns.marketing_consent=marketing_consent = 'oui'")
@@ -717,13 +717,13 @@ def test_every_table_of_a_made_up_shop_is_accounted_for(tmp_path: Path) -> None:
 
 BAD = {
     "no customers": (make_transactions([(None, "2024-01-05", n) for n in range(9)]),
-                     r"9 of 9 rows of .*lines\.csv cannot be used: 9 no customer_id \(line 1, line 2, .*`where`"),
+                     r"9 of 9 rows of .*lines\.csv cannot be used: 9 no customer_id \(line 2, line 3, .*`where`"),
     "dates": (make_transactions([("c1", f"{n}/12/2023", n) for n in range(13, 22)]),
-              r"occurred_at is not a time \(line 1: 13/12/2023, .*try_strptime\(column, '%d/%m/%Y'\)"),
+              r"occurred_at is not a time \(line 2: 13/12/2023, .*try_strptime\(column, '%d/%m/%Y'\)"),
     "amounts": (make_transactions([(f"c{n}", "2024-01-05", f"{n},50 EUR") for n in range(9)]),
-                r"amount is not a number \(line 1: 0,50 EUR.*a decimal comma needs CASE WHEN .*not take 1,000 for 1"),
+                r"amount is not a number \(line 2: 0,50 EUR.*a decimal comma needs CASE WHEN .*not take 1,000 for 1"),
     "repeated": (make_transactions([("c1", "2024-01-05", 1.0)] * 9, transaction_id="t"),
-                 r"8 of 9 rows .*8 duplicate line \(line 2, .*`duplicates: keep`"),
+                 r"8 of 9 rows .*8 duplicate line \(line 3, .*`duplicates: keep`"),
     "empty": (make_transactions([]), r"there are no rows in .*lines\.csv; nothing was changed"),
 }  # fmt: skip
 
@@ -731,8 +731,10 @@ BAD = {
 @pytest.mark.parametrize("fault", BAD)
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_table_that_cannot_be_used_is_refused_whole(tmp_path: Path, fault: str, ending: str) -> None:
-    """What is wrong, where, and what to do; no part and no manifest; the mended file is taken in."""
+    """What is wrong, in which line or row, and what to do; no part and no manifest; the mended file is taken in."""
     rows, message = BAD[fault]
+    if ending == "parquet":
+        message = re.sub(r"\bline (\d)", lambda line: f"row {int(line[1]) - 1}", message)
     file = write(tmp_path / f"lines.{ending}", rows)
     path = write_workspace(tmp_path, {"path": str(file)})
     with pytest.raises(CheckFailed, match=message.replace("csv", ending)):
@@ -751,7 +753,7 @@ def test_refused_rows_can_be_looked_at_and_the_quarantine_stays(tmp_path: Path) 
     folder_of(tmp_path, {"b.csv": make_transactions([(None, "2024-02-05", 1.0), ("c1", "2024-02-05", 2.0)])})
     with pytest.raises(CheckFailed, match=r"1 of 2 rows .*They are in .*quarantine/transactions\.refused\.parquet"):
         take_in(path)
-    assert quarantined(path, refused=True)["line"].tolist() == [1]
+    assert quarantined(path, refused=True)["line"].tolist() == [2]
     assert before.items() <= digest(tmp_path / "home").items()
     assert take_in(path, NOW, "max_quarantined=0.5")["transactions"].quarantined == {"no customer_id": 2}
     assert len(quarantined(path)) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -497,6 +498,27 @@ def test_line_ends_that_change_far_down_are_found(tmp_path: Path) -> None:
     assert set(accepted(tmp_path / "shop.yaml")["customer_id"]) == {"c1", "c2", "c3"}
 
 
+@pytest.mark.parametrize(
+    ("text", "keys", "lines"),
+    [
+        (TEXT, {}, [2, 3]), (TEXT.removesuffix("\n"), {}, [2, 3]), (TEXT.replace("\n", "\r"), {}, [2, 3]),
+        ("Export\nof shop 4\n" + TEXT, {"skip_lines": 2}, [4, 5]), ("sep=,\n" + TEXT, {}, [3, 4]),
+        (TEXT.replace("10.0\n", "10.0\n\n\n"), {}, [2, 5]), (TEXT.replace("10.0\n", "10.0\r\n\n"), {}, [2, 4]),
+        (TEXT.replace("007", '"007\n\n"'), {}, [2, 5]),
+        ("\ufeffExport\n" + TEXT.replace("007", '"007\n"').replace("10.0\n", "10.0\n\n"),
+         {"skip_lines": 1, "encoding": "utf-16"}, [3, 6]),
+        (TEXT.replace("customer_id", '"customer_id\n"'), {}, [3, 4]),
+    ],
+    ids=["plain", "no last end", "old Mac", "skipped", "sep", "empty", "empty, mixed ends", "quoted", "all", "header"],
+)  # fmt: skip
+def test_a_line_is_the_one_that_an_editor_shows(tmp_path: Path, text: str, keys: Any, lines: list[int]) -> None:
+    """Whatever comes before the header or lies between the rows; a row begins where its first character is."""
+    path = write_workspace(tmp_path, _csv(tmp_path, text, **keys, columns={"amount": "'much'"}))
+    with pytest.raises(CheckFailed, match=re.escape(f"(line {lines[0]}: much, line {lines[1]}: much)")):
+        take_in(path)
+    assert quarantined(path, refused=True)["line"].tolist() == lines
+
+
 def test_lines_before_the_header_are_named(tmp_path: Path) -> None:
     """Where the columns are only found below, the setting and its value are in the message."""
     path = write_workspace(tmp_path, "Export of shop 4\nJanuary,2024\n" + TEXT)
@@ -536,7 +558,7 @@ def test_further_lines_are_refused_by_name(tmp_path: Path) -> None:
     """Not as lines of nobody, and with the setting that mends it."""
     path = write_workspace(tmp_path, _csv(tmp_path, ORDERS, **OF_ORDERS))
     with pytest.raises(
-        CheckFailed, match=r"2 further line without customer_id \(line 2, line 6\).*`fill_down`.*\[Email, Created at\]"
+        CheckFailed, match=r"2 further line without customer_id \(line 3, line 7\).*`fill_down`.*\[Email, Created at\]"
     ):
         take_in(path)
     with pytest.raises(SettingsError, match=r"fill_down: there is no column `Mail` \(did you mean Email\?\)"):
