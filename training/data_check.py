@@ -12,7 +12,7 @@ from perennial import storage
 from perennial.ingest import Account
 from perennial.money import Money
 from perennial.settings import Workspace
-from training import amounts, comers_back, concentration, identities, labels, left_out, selling_days
+from training import amounts, comers_back, concentration, identities, labels, left_out, renumbering, selling_days
 from training.cohorts import Cohort, Cohorts, cohorts
 from training.leaks import IDENTIFIES, Leaks, leaks
 from training.remarks import Remark, listed
@@ -157,7 +157,7 @@ def remarked(lines: Rows, purchases: Rows, ids: Rows, workspace: Workspace, unti
     yield from concentration.products(lines, source)
     yield from identities.spellings(ids, source)
     yield from identities.nobody(lines, source)
-    yield from identities.renumbered(purchases, source)
+    yield from renumbering.renumbered(purchases, source)
     yield from selling_days.crowded(purchases)
     yield from selling_days.closed(purchases, workspace.churn.horizon)
     if workspace.churn.kind == "inactivity":  # fees fall due on one day, and contracts have a number

@@ -1,20 +1,14 @@
-"""Whether one id is one person: several spellings, tests and guests, ids of orders, and ids that were given anew."""
+"""Whether one id is one person: several spellings, tests and guests, and ids of orders."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date, timedelta
-
 import duckdb
-import numpy as np
-from numpy.typing import NDArray
 
 from perennial.settings import Table
 from perennial.storage import quoted
-from training.remarks import MODELS, Remark, asked, kept_only, listed, percent, shown, source_of, time_of
+from training.remarks import MODELS, Remark, asked, kept_only, listed, percent, shown, source_of
 
 Lines = duckdb.DuckDBPyRelation
-Floats = NDArray[np.floating]
 
 _LEAST_CUSTOMERS = 100
 _SPELT = 0.002
@@ -25,11 +19,6 @@ _NO_PEOPLE = 0.01
 _ONE_ORDER = 0.97
 _OF_ORDERS = 0.05
 _SHARED = 0.01
-_WINDOWS = (60, 30)
-_NEVER = 10**6
-_EXPECTED = 30
-_DIP = 0.35
-_LEAST_USUAL = 0.02
 
 # The most ordinary ways to write one id: case and blanks; what a number is written with; an address's tag, and the dots
 # that one provider does not count.
@@ -47,9 +36,9 @@ _FORMS = {
     "tags or dots of an address": f"CASE WHEN form NOT LIKE '%@%' THEN form WHEN {_ONE_PROVIDER}"
     f" THEN replace({_UNTAGGED}, '.', '') ELSE {_UNTAGGED} END",
 }
-_MENDED = {
+MENDED = {
     "case or blanks": "lower(trim({}))",
-    "how numbers are written": "ltrim(CAST({} AS VARCHAR), '0')",
+    "how numbers are written": "regexp_replace(CAST({} AS VARCHAR), '^0+(.)', '\\1')",  # `0` itself stays
     "tags or dots of an address": "regexp_replace(lower(trim({})), '[+][^@]*@', '@')",
 }
 _TESTS = (
@@ -81,7 +70,7 @@ def _spelt(ids: Lines, table: Table, query: str, how: str, total: int, people: i
         f"{total:,} customer_ids are {people:,} if {how} do not count (for example"
         f" {listed(list(map(shown, example)), 3)}): purchases of one person are counted as those of several"
     )
-    mended = _MENDED[how].format(source_of(table, "customer_id"))
+    mended = MENDED[how].format(source_of(table, "customer_id"))
     do = f"write each id in one way, in every table: tables.transactions.columns.customer_id: {mended}"
     return Remark(
         "one customer in several spellings", "transactions", says, do,
@@ -150,102 +139,3 @@ def of_orders(lines: Lines, table: Table) -> list[Remark]:
         )
         remarks.append(Remark("orders of several customers", "transactions", says, do))
     return remarks
-
-
-@dataclass(frozen=True)
-class _Returning:
-    """For each day: who bought in the days before it, in those from it on, and in both."""
-
-    before: Floats
-    after: Floats
-    both: Floats
-
-    @property
-    def share(self) -> Floats:
-        """Of the smaller group, who is in the other one too."""
-        return self.both / np.maximum(np.minimum(self.before, self.after), 1)
-
-
-def renumbered(purchases: Lines, table: Table) -> list[Remark]:
-    """A day over which hardly any id comes back, where ids otherwise do. `purchases`: a row per customer_id and day."""
-    turns = _turns(purchases)
-    for window in _WINDOWS:
-        found = turns and _cut(turns, window, table)
-        if found:
-            return [found]
-    return []
-
-
-def _cut(turns: _Turns, window: int, table: Table) -> Remark | None:
-    returning = turns.returning(window)
-    n, share = np.minimum(returning.before, returning.after), returning.share
-    judged = n >= _EXPECTED
-    judged[:window], judged[len(judged) - window :] = False, False
-    if judged.sum() < 3 * window:
-        return None
-    usual = float(np.median(share[judged]))
-    rare = judged & (share <= _DIP * usual) & (n * usual >= _EXPECTED) & (usual >= _LEAST_USUAL)
-    if not rare.any():
-        return None
-    place = int(np.flatnonzero(rare)[np.argmin(share[rare])])
-    if not _is_sudden(share, judged, place, usual, window):
-        return None
-    day = turns.first + timedelta(days=place)
-    says = (
-        f"on {day} customers seem to have been numbered anew: of {n[place]:,.0f} who bought in the {window} days on one"
-        f" side of it {percent(float(share[place]))} bought on the other side too, where {percent(usual)} usually do"
-    )
-    begin = kept_only(table, f"{time_of(table)} >= '{day}'")
-    do = f"map the older ids to the newer ones, or begin with that day: {begin}"
-    return Remark("ids given anew", "transactions", says, do, MODELS)
-
-
-def _is_sudden(share: Floats, judged: NDArray[np.bool_], place: int, usual: float, window: int) -> bool:
-    """Whether ids come back as usual over days a window earlier and later: a season's end is no such cut."""
-    near, far = window // 2, 2 * window
-    sides = [share[side][judged[side]] for side in (slice(max(0, place - far), max(0, place - near)),
-                                                    slice(place + near, place + far))]  # fmt: skip
-    known = [side.max() for side in sides if len(side)]
-    return bool(known) and min(known) >= 0.5 * usual
-
-
-@dataclass(frozen=True)
-class _Turns:
-    """Purchases, as days since `first`: the one before, the one after, and how many there are alike."""
-
-    first: date
-    last: NDArray[np.integer]
-    day: NDArray[np.integer]
-    next: NDArray[np.integer]
-    n: Floats
-
-    def returning(self, window: int) -> _Returning:
-        """Exact counts: of a customer's purchases only the last before a day, and the first from it on, count."""
-        until, day, n = int(self.day.max()) + 1, self.day, self.n
-        before = _over(until, day + 1, np.minimum(self.next, day + window) + 1, n)
-        after = _over(until, np.maximum(self.last, day - window) + 1, day + 1, n)
-        both = _over(until, np.maximum(day + 1, self.next - window + 1), np.minimum(self.next, day + window) + 1, n)
-        return _Returning(before, after, both)
-
-
-def _turns(purchases: Lines) -> _Turns | None:
-    rows = asked(purchases, "purchases", f"""
-        WITH turns AS (
-            SELECT day, lag(day) OVER ours AS last, lead(day) OVER ours AS next, min(day) OVER () AS first
-            FROM (SELECT DISTINCT customer_id, day FROM purchases)
-            WINDOW ours AS (PARTITION BY customer_id ORDER BY day))
-        SELECT first, coalesce(last - first, -{_NEVER}), day - first, coalesce(next - first, {_NEVER}), count(*)
-        FROM turns GROUP BY ALL""")  # fmt: skip
-    if not rows:
-        return None
-    firsts, last, day, following, n = zip(*rows, strict=True)
-    return _Turns(firsts[0], np.array(last), np.array(day), np.array(following), np.array(n, dtype=float))
-
-
-def _over(length: int, start: NDArray[np.integer], end: NDArray[np.integer], n: Floats) -> Floats:
-    """For each day, how many intervals `[start, end)` it lies in."""
-    there = (end > start) & (start < length)
-    change = np.zeros(length + 1)
-    np.add.at(change, np.clip(start[there], 0, length), n[there])
-    np.add.at(change, np.clip(end[there], 0, length), -n[there])
-    return np.cumsum(change)[:length]

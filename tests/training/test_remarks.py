@@ -127,11 +127,26 @@ def upper_case(share: float) -> Fault:
 
 
 def numbered_anew(share: float, day: str) -> Fault:
-    return lambda lines, random: lines.assign(
-        customer_id=lines["customer_id"].mask(
-            since(lines, day) & chosen(lines["customer_id"], random, share), "new" + lines["customer_id"]
-        )
-    )
+    """In the same range of numbers, in any order."""
+
+    def spoil(lines: Lines, random: Random) -> Lines:
+        ids = lines["customer_id"].unique()
+        other = dict(zip(ids, "new" + pd.Series(random.permutation(ids)), strict=True))
+        there = since(lines, day) & chosen(lines["customer_id"], random, share)
+        return lines.assign(customer_id=lines["customer_id"].mask(there, lines["customer_id"].map(other)))
+
+    return spoil
+
+
+def rewritten(day: str, before: str, after: str, share: float = 1) -> Fault:
+    """From a day on the ids, of which `{0}` is the number, are in another form."""
+
+    def spoil(lines: Lines, random: Random) -> Lines:
+        numbers = lines["customer_id"].str[1:].astype(int)
+        there = since(lines, day) & chosen(lines["customer_id"], random, share)
+        return lines.assign(customer_id=numbers.map(before.format).mask(there, numbers.map(after.format)))
+
+    return spoil
 
 
 def scaled(times: float, day: str, until: str = "2100-01-01", channel: str | None = None) -> Fault:
@@ -228,6 +243,11 @@ FAULTS: list[tuple[str, Fault, str]] = [
       for share in (0.3, 0.02)),
     *((f"{share:.0%} of customers numbered anew on {day}", numbered_anew(share, day), "ids given anew")
       for share, day in ((1, "2022-06-01"), (0.8, "2022-06-01"), (1, "2021-05-01"), (1, "2023-04-01"))),
+    *((f"{share:.0%} of {before} become {after} on {day}", rewritten(day, before, after, share), "ids in another form")
+      for before, after, day, share in (
+          ("1{0:04}", "C1{0:04}", "2022-06-01", 1), ("1{0:04}", "C1{0:04}", "2023-04-01", 0.8),
+          ("K-1{0:04}", "1{0:04}", "2021-05-01", 1), ("{0}", "{0:08}", "2022-06-01", 1),
+          ("{0}", "DE{0:08}", "2022-06-01", 1), ("Ab{0}c", "AB{0}C", "2022-06-01", 1))),
     *((f"amounts times {times:.3g} from 2022-06-01", scaled(times, "2022-06-01"), "amounts change their level")
       for times in (1 / 7.5, 100, 0.01, 1 / 1.96, 1.4)),
     ("another currency three weeks before the end", scaled(1 / 7.5, "2023-06-01"), "amounts change their level"),
@@ -278,6 +298,44 @@ def test_the_mend_of_another_unit_brings_amounts_back(
         0
     ]
     assert worst < 0.001
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "mend"),
+    [
+        ("1{0:04}", "C1{0:04}", "regexp_replace(CAST(code AS VARCHAR), '^C', '')"),
+        ("X.(1{0:04}", "1{0:04}", r"regexp_replace(CAST(code AS VARCHAR), '^X\.\(', '')"),
+        ("{0}", "{0:08}", r"regexp_replace(CAST(code AS VARCHAR), '^0+(.)', '\1')"),
+        ("Ab{0}c", "AB{0}C", "lower(trim(code))"),
+        ("{0}", "DE{0:08}", r"regexp_replace(CAST(code AS VARCHAR), '^[^0-9]*0*([0-9])', '\1')"),
+    ],
+)  # fmt: skip
+def test_the_mend_of_ids_in_another_form_makes_each_customer_one(
+    tmp_path: Path, before: str, after: str, mend: str
+) -> None:
+    """With the day and one pair; read with it from an export of before and one of since, nothing is remarked."""
+    lines = clean(1).rename(columns={"amount": "total"})
+    spoilt = rewritten("2022-06-01", before, after)(lines, np.random.default_rng(1)).assign(amount=lines["total"])
+    table = SHOP.tables.transactions.model_copy(update={"columns": {"amount": "total", "customer_id": "code"}})
+    shop = SHOP.model_copy(update={"tables": SHOP.tables.model_copy(update={"transactions": table})})
+    remark = told(spoilt, shop)["ids in another form"]
+    number = int(re.search("[0-9]+", remark.says.split("`")[1].removeprefix("X.(1"))[0])  # type: ignore[index]
+    old, new = (form.format(number % 10_000) for form in (before, after))
+    assert remark.says.startswith(
+        f"from 2022-06-01 on customer_ids are written in another form (`{old}` before, `{new}`"
+    )
+    assert remark.do.endswith(f"tables.transactions.columns.customer_id: {mend}")
+    files = [str(tmp_path / f"{name}.csv") for name in ("before", "since")]
+    there = since(spoilt, "2022-06-01")
+    for file, rows in zip(files, (spoilt[~there], spoilt[there]), strict=True):
+        rows.rename(columns={"customer_id": "code"}).to_csv(file, index=False)
+    path = write_workspace(tmp_path, {"path": files, "duplicates": "keep", "columns": {"customer_id": mend}})
+    workspace = settings.read(path)
+    ingest.ingest(workspace, NOW)
+    found = duckdb.sql(f"SELECT * FROM {storage.rows_of(workspace.home_path, 'transactions')}").df()
+    assert len(found) == len(lines)
+    assert found["customer_id"].nunique() == lines["customer_id"].nunique()
+    assert told(found.assign(occurred_at=found["occurred_at"].dt.tz_localize(None))) == {}
 
 
 def test_a_factor_that_is_not_round_is_told_as_an_estimate() -> None:
