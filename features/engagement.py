@@ -67,7 +67,7 @@ def engagement(tables: Tables, as_of: ir.DateScalar) -> ir.Table:
     more = _opinions(at(tables.opinions, as_of), as_of)
     found = counts.left_join(more, "customer_id").drop("customer_id_right")
     found = found.left_join(_cancellations(tables, as_of), "customer_id").drop("customer_id_right")
-    found = found.cross_join(_shop(at(tables.everybody.opinions, as_of), as_of))
+    found = found.cross_join(_shop(at(tables.whole.opinions, as_of), as_of))
     return found.mutate(
         # A shop that has resolved no complaint does not keep track of it; its complaints are not all open.
         n_open_complaints=ibis.ifelse(

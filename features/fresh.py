@@ -1,7 +1,8 @@
 """The features of a few customers, computed now by a snapshot's own expressions, from their days and new events.
 
 The days are those that the last batch summed up; events that it has not seen are summed up here in the same way. What a
-feature says of the shop as a whole is taken from everybody's days, which are summed by day once and kept.
+feature says of the shop as a whole is taken from the days of all who do not refuse profiling, which are summed by day
+once and kept.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import pyarrow as pa
 from ibis.expr.operations import InMemoryTable
 from numpy.typing import NDArray
 
-from features import days, on_duckdb, product_affinity, segments
+from features import days, on_duckdb, product_affinity, profile, segments
 from features.known import Tables
-from features.snapshot import CUSTOMER_FAMILIES, customer_family, customer_features
+from features.snapshot import CUSTOMER_FAMILIES, customer_family, customer_features, has_consent
 from perennial import events, storage, verdicts
 from perennial.events import Event, EventStore
 from perennial.settings import Workspace
@@ -46,6 +47,7 @@ class FreshFeatures:
         self.connection.execute("SET TimeZone = ?", [workspace.timezone])  # ibis 12 sets it to UTC
         self.connection.execute("SET threads = 1")
         self.files: dict[str, list[Path]] = {}
+        self.customers: list[Path] = []
         self.in_days: dict[str, int] = {}
         self.seen = 0
         self.refused: dict[int, str] = {}
@@ -60,16 +62,17 @@ class FreshFeatures:
             CheckFailed: a batch is at work on the days, or the store of events does not answer.
         """
         files, in_days = segments.days_files(self.workspace)
-        if (files, in_days) != (self.files, self.in_days):
+        customers = storage.parts(storage.tables_folder(self.home, "customers"))
+        if (files, in_days, customers) != (self.files, self.in_days, self.customers):
             for kind, query in _SHOP.items():
-                rows = query.format(storage.reader(files[kind]))
-                self.connection.execute(f"CREATE OR REPLACE TABLE shop_{kind} AS {rows}")
+                rows = ibis.to_sql(self._willing(self._read(files[kind])), "duckdb")
+                self.connection.execute(f"CREATE OR REPLACE TABLE shop_{kind} AS {query.format(f'({rows})')}")
             self._stage([])
             for name in events.TABLES:
                 self.connection.execute(f"CREATE OR REPLACE TABLE new_{name} AS FROM arrived_{name}")
                 both = f"FROM new_{name} UNION ALL FROM arrived_{name}"
                 self.connection.execute(f"CREATE OR REPLACE VIEW tried_{name} AS {both}")
-            self.files, self.in_days, self.seen = files, in_days, min(in_days.values())
+            self.files, self.in_days, self.customers, self.seen = files, in_days, customers, min(in_days.values())
             self.refused.clear()
         new = self.store.read("number > :seen", seen=self.seen)
         self.hold([event for event in new if event.number > self.in_days[event.table]])
@@ -154,7 +157,7 @@ class FreshFeatures:
         wanted = self.backend.table("wanted")
         own = {kind: _both(self.backend.table(f"own_{kind}"), rows.semi_join(wanted, "customer_id"))
                for kind, rows in arrived.items()}  # fmt: skip
-        shop = own | {kind: _both(self.backend.table(f"shop_{kind}"), arrived[kind]) for kind in _SHOP}
+        shop = own | {kind: _both(self.backend.table(f"shop_{kind}"), self._willing(arrived[kind])) for kind in _SHOP}
         customers = self._canonical(CONTRACTS["customers"]).semi_join(wanted, "customer_id")
         categories = segments.item_categories(products, segments.item_column(self.workspace))
         shop_tables = Tables(**shop, customers=customers, categories=categories)
@@ -171,6 +174,10 @@ class FreshFeatures:
             "interaction_days": days.interaction_days(interactions),
             "opinions": days.opinions(interactions),
         }
+
+    def _willing(self, rows: ir.Table) -> ir.Table:
+        """The rows of customers who count in what is said of the shop as a whole, as in a snapshot."""
+        return profile.willing(rows, self._canonical(CONTRACTS["customers"]), has_consent(self.workspace, "profiling"))
 
     def _canonical(self, contract: Contract) -> ir.Table:
         """A canonical table. What the workspace lacks is empty in SQL alone: a memtable would be gone with the

@@ -19,8 +19,8 @@ NOTHING = 10**-_MONEY_DIGITS
 class Tables:
     """The inputs of every feature family, as `features.days` describes them; what a workspace lacks has no rows.
 
-    customers: the canonical table; categories: the `category` of every item that has one. Where these are the rows of
-    some customers only, `shop` holds everybody's, for what a feature says of the shop as a whole.
+    customers: the canonical table; categories: the `category` of every item that has one. `shop` holds the rows for
+    what a feature says of the shop as a whole, where they are others: those of all who do not refuse profiling.
     """
 
     item_days: ir.Table
@@ -32,7 +32,7 @@ class Tables:
     shop: Tables | None = None
 
     @property
-    def everybody(self) -> Tables:
+    def whole(self) -> Tables:
         return self.shop or self
 
 

@@ -5,6 +5,8 @@ Known is who has a purchase (or a return of one made earlier) or a sign-up befor
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ibis
 import ibis.expr.types as ir
 
@@ -77,6 +79,20 @@ def profile(
             for name in attributes
         },
     )
+
+
+def willing(rows: ir.Table, customers: ir.Table, consents: bool) -> ir.Table:
+    """The rows of who does not refuse profiling; where the shop keeps such consents, who has given none refuses."""
+    return rows.semi_join(customers.filter(customers.profiling_consent), "customer_id") if consents else rows
+
+
+def with_shop(tables: Tables, consents: bool) -> Tables:
+    """With the rows that a feature says something of the shop as a whole by: what refusers do is in nobody's features
+    but their own."""
+    if not consents:
+        return tables
+    days, opinions = (willing(rows, tables.customers, consents) for rows in (tables.customer_days, tables.opinions))
+    return replace(tables, shop=replace(tables, customer_days=days, opinions=opinions))
 
 
 def _coded(column: ir.Column, codes: dict[str, int] | None) -> ir.Value:

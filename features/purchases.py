@@ -89,7 +89,7 @@ def purchases(tables: Tables, as_of: ir.DateScalar) -> ir.Table:
     days = _days(tables.customer_days, as_of)
     sums = days.group_by("customer_id").agg(**_sums(days))
     sums = sums.filter(sums.n_purchases > 0)
-    both = sums.cross_join(_shop(tables.everybody.customer_days, as_of))
+    both = sums.cross_join(_shop(tables.whole.customer_days, as_of))
     return both.mutate(**_ratios(both))
 
 

@@ -94,8 +94,9 @@ def snapshot(
     paths = [storage.snapshot_part(workspace.home_path, family, as_of) for family, as_of in wanted]
     if not all(path.exists() for path in paths):
         with _ENGINES[workspace.engine].opened(workspace, progress) as engine:
+            tables = profile.with_shop(engine.tables, has_consent(workspace, "profiling"))
             for as_of in as_of_dates:
-                _Snapshot(engine, workspace, as_of, stamps[as_of]).write()
+                _Snapshot(engine, tables, workspace, as_of, stamps[as_of]).write()
                 progress(f"snapshot {as_of}")
     return paths
 
@@ -122,8 +123,10 @@ def families(workspace: Workspace) -> tuple[str, ...]:
 class _Snapshot:
     """The parts of one as_of."""
 
-    def __init__(self, engine: OnDuckDB | OnSpark, workspace: Workspace, as_of: date, stamp: str) -> None:
-        self.engine, self.tables, self.workspace = engine, engine.tables, workspace
+    def __init__(
+        self, engine: OnDuckDB | OnSpark, tables: Tables, workspace: Workspace, as_of: date, stamp: str
+    ) -> None:
+        self.engine, self.tables, self.workspace = engine, tables, workspace
         self.as_of, self.stamp = as_of, stamp
 
     def write(self) -> None:

@@ -165,6 +165,6 @@ class _Rows:
 
 
 def _of(tables: Tables, sampled: ir.Table) -> Tables:
-    """The rows of some customers; `shop` still has everybody's."""
+    """The rows of some customers; `shop` still has those of all."""
     names = ("item_days", "customer_days", "interaction_days", "opinions", "customers")
     return replace(tables, shop=tables, **{n: getattr(tables, n).semi_join(sampled, "customer_id") for n in names})

@@ -40,8 +40,8 @@ _KNOWN = """
     SELECT customer_id, {item} AS item, age, sum(amount) AS spend
     FROM line WHERE {item} IS NOT NULL AND amount >= 0 GROUP BY customer_id, {item}, age;
 
-    CREATE TABLE willing_day AS
-    SELECT * FROM item_day WHERE customer_id IN (SELECT customer_id FROM customers WHERE profiling_consent);
+    CREATE TABLE willing AS SELECT customer_id FROM customers WHERE profiling_consent;
+    CREATE TABLE willing_day AS SELECT * FROM item_day WHERE customer_id IN willing;
 
     CREATE INDEX by_line ON line (customer_id); CREATE INDEX by_purchase ON purchase (customer_id);
     CREATE INDEX by_event ON event (customer_id);
@@ -108,11 +108,11 @@ def _purchases() -> dict[str, str]:
     return found | {"shop_growth_90d": f"CASE WHEN {_OPENED} >= 455 THEN {growth} END"}
 
 
-_OPENED = "(SELECT max(age) FROM purchase)"
+_OPENED = "(SELECT max(age) FROM purchase WHERE customer_id IN willing)"
 
 
 def _shop(nearest: int, farthest: int) -> str:
-    return f"(SELECT sum(amount) FROM line WHERE age BETWEEN {nearest} AND {farthest})"
+    return f"(SELECT sum(amount) FROM line WHERE age BETWEEN {nearest} AND {farthest} AND customer_id IN willing)"
 
 
 def _positive(figure: str) -> str:
@@ -172,7 +172,7 @@ def _engagement() -> dict[str, str]:
     last = _own("rating", "event", "rating IS NOT NULL ORDER BY occurred_at DESC, interaction_id DESC LIMIT 1")
     mean = _own("avg(rating)", "event", "age <= 365")
     sent = "kind IN ('email_sent', 'campaign_contact')"
-    keeps_resolutions = "EXISTS (SELECT * FROM event WHERE kind = 'complaint' AND resolved)"
+    keeps_resolutions = "EXISTS (SELECT * FROM event WHERE kind = 'complaint' AND resolved AND customer_id IN willing)"
     still_open = _own("count(*)", "event", "kind = 'complaint' AND NOT resolved")
     days = "avg(julianday(date(resolved_at)) - julianday(date(occurred_at)))"
     return {

@@ -43,6 +43,7 @@ EVENTS = [
     purchase(4, BUYERS[1], AS_OF - timedelta(days=40), ("p4", 1.0)),
     purchase(5, STRANGER, AS_OF, ("p5", 7.0)),
     purchase(6, "c0210", AS_OF, ("p6", 70.0)),
+    purchase(7, "c0025", AS_OF, ("p7", 7000.0)),  # refuses profiling
 ]
 
 

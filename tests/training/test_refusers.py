@@ -11,7 +11,7 @@ import pytest
 from workspaces import AS_OF, NO_PROFILING, ODD_IDS, small_workspace
 
 from features import retrieval, snapshot
-from perennial import ingest, registry
+from perennial import ingest, registry, storage
 from perennial.settings import Workspace
 from serving.consent import Consents
 from training import cross_sell, datasets, labels, pipelines, tracking
@@ -21,16 +21,13 @@ REFUSERS = [f"c{number:04}" for number in NO_PROFILING]
 
 
 def made(folder: Path, others: bool) -> Workspace:
-    """The small shop; with `others`, one refuser buys all that its refusers buy, in four lines of four products.
-
-    What the shop as a whole sells each day, its calendar, is the same.
-    """
+    """The small shop; with `others`, one refuser buys all that its refusers buy, of each a hundred times as much."""
     workspace = small_workspace(folder)
     path = folder / "transactions.parquet"
     bought = pd.read_parquet(path)
     if others:
         theirs = bought["customer_id"].isin(REFUSERS)
-        line = bought[theirs].assign(customer_id=REFUSERS[0], amount=bought["amount"] / 4)
+        line = bought[theirs].assign(customer_id=REFUSERS[0], amount=bought["amount"] * 25)
         line = line.assign(transaction_id=[f"x{number}" for number in range(len(line))])
         lines = [line.assign(product_id=product) for product in ("p0", "p1", "p2", "p3")]
         pd.concat([bought[~theirs], *lines], ignore_index=True).to_parquet(path, index=False)
@@ -57,6 +54,19 @@ def test_what_refusers_buy_changes_no_model_file(kind: str, shops: tuple[Workspa
         pipelines.fit(retrieval.open_store(workspace), workspace, kind, AS_OF).save(folder)
         files.append({path.name: path.read_bytes() for path in sorted(folder.iterdir())})
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("family", snapshot.KEYS)
+def test_what_refusers_buy_is_in_no_feature_of_others(family: str, shops: tuple[Workspace, Workspace]) -> None:
+    """Nor in one of items, or of the shop as a whole; their own features have it."""
+    found = []
+    for workspace in shops:
+        rows = pd.read_parquet(storage.snapshot_part(workspace.home_path, family, AS_OF))
+        theirs = rows["customer_id"].isin(REFUSERS) if "customer_id" in rows else pd.Series(False, rows.index)
+        found.append((rows[~theirs].reset_index(drop=True), rows[theirs].reset_index(drop=True)))
+    (others, theirs), (others_too, theirs_too) = found
+    pd.testing.assert_frame_equal(others, others_too, check_exact=True)
+    assert theirs.equals(theirs_too) == (family in ("engagement", "popularity", "co_purchase"))
 
 
 def test_refusers_are_neither_learnt_from_nor_judged(shops: tuple[Workspace, Workspace]) -> None:
