@@ -370,13 +370,15 @@ def promote(
 
 
 def _promoted(tracker: MlflowClient, workspace: Workspace, kind: str, verdict: Verdict, forced: str) -> bool:
-    """Moves the alias where the gate, or a reason, lets the version in; says why or why not."""
+    """Lets the version in where the gate, or a reason, does; says as what, and why or why not."""
     from training import promotion
 
-    enters = verdict.passed or bool(forced)
+    enters, ends = verdict.passed or bool(forced), "stays out"
     if enters:
-        promotion.promote(tracker, workspace, kind, verdict.version, "" if verdict.passed else forced)
-    ends = "is champion" if enters else "stays out"
+        let_in = promotion.admit if verdict.stays else promotion.promote
+        let_in(tracker, workspace, kind, verdict.version, "" if verdict.passed else forced)
+        before = f"answers about days before the champion's (version {verdict.stays} stays champion)"
+        ends = before if verdict.stays else "is champion"
     typer.echo(f"{workspace.name}.{kind} version {verdict.version} {ends}")
     if not verdict.passed and forced:
         typer.echo(f"  forced    {forced}")
@@ -1167,7 +1169,7 @@ def _decide(
     elif workspace.retraining.promote == "person":
         outcome = "waits for a person"
         summary.alerts.append(Alert(f"{kind} version {version} {outcome}", reasons, by_hand))
-    elif verdict.passed and reigning is not None and registry.knows_more(tracker, reigning, summary.as_of):
+    elif verdict.passed and verdict.stays:
         outcome = "answers about days before the champion's"
         promotion.admit(tracker, workspace, kind, version)
     elif verdict.passed:

@@ -34,7 +34,7 @@ class Condition(NamedTuple):
     sentence: str
 
 
-def as_the_first(challenger: Version) -> Condition:
+def as_the_first(challenger: Version, alone: str = "there is no champion") -> Condition:
     """Where there is no champion to be better than, its backtest's choice answers: none of its rivals is better.
 
     A grade says how far it may be trusted, and stands beside each number; where it has none, what is missing is told.
@@ -42,8 +42,8 @@ def as_the_first(challenger: Version) -> Condition:
     if challenger.grade == "none":
         why = challenger.tags.get("grade_reason", "it was never judged")
         name = challenger.tags.get("answers_by", backtest.OURS)
-        return Condition(True, f"there is no champion; without a grade, {name} answers: {why}")
-    return Condition(True, f"there is no champion, and it has grade {challenger.grade}")
+        return Condition(True, f"{alone}; without a grade, {name} answers: {why}")
+    return Condition(True, f"{alone}, and it has grade {challenger.grade}")
 
 
 def costs(workspace: Workspace, challenger: Version) -> list[Condition]:
@@ -98,12 +98,29 @@ class Contest:
     def is_refresh(self) -> bool:
         return self.challenger.tags.get("recipe") == self.rival.tags.get("recipe", "unknown")
 
+    @property
+    def leaves_the_champion(self) -> bool:
+        """Whether the challenger may answer about the days before the champion's training alone.
+
+        Not where it learnt other features than the champion: only those who learnt the same answer for each other.
+        """
+        mine, theirs = (version.tags.get("features_hash") for version in (self.challenger, self.rival))
+        return self._knows_more and mine == theirs
+
+    @property
+    def _knows_more(self) -> bool:
+        """Whether the champion may have learnt what the challenger is judged by."""
+        return self.rival.as_of > self.challenger.as_of
+
     def conditions(self) -> list[Condition]:
         changed = self._changed_question()
         if changed:
             return [
                 Condition(False, f"it answers another question than the champion, so nothing compares them: {changed}")
             ]
+        if self._knows_more:
+            later = f"the champion was trained later, at {self.rival.as_of}, and knows what this one is judged by"
+            return [Condition(True, later), as_the_first(self.challenger, "nothing compares them")]
         pairs = duel.paired(self._rivals_answers(), self.challenger.judged)
         return [*self._by_figures(pairs), self._grades(pairs)]
 
@@ -157,10 +174,8 @@ class Contest:
     def _nothing_to_compare(self) -> Condition:
         trained = f"trained at {self.challenger.as_of}, the champion at {self.rival.as_of}"
         if self.is_refresh and self.workspace.promotion.refresh == "no_worse":
-            data = "later" if self.challenger.as_of >= self.rival.as_of else "earlier"
             return Condition(
-                True,
-                f"the champion's recipe on {data} data, {trained}; no window since has closed to compare them on",
+                True, f"the champion's recipe on newer data, {trained}; no window since has closed to compare them on"
             )
         return Condition(
             False,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perennial.registry import as_kind, challenger, champion, model_name
+from perennial.registry import as_kind, challenger, champion, model_name, trained_as_of
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training.contest import Condition, Contest, as_the_first, costs
@@ -28,11 +28,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of the gate on one version: sentences for it, and those against it, of which one is enough."""
+    """Of the gate on one version: sentences for it, and those against it, of which one is enough.
+
+    stays: the champion that keeps its place even where the version is let in, since it was trained later; else empty.
+    """
 
     version: str
     in_favour: tuple[str, ...]
     against: tuple[str, ...]
+    stays: str = ""
 
     @property
     def passed(self) -> bool:
@@ -48,7 +52,7 @@ def judge(
 ) -> Verdict:
     """Whether a version, the latest unless one is named, may take the champion's place.
 
-    The version gets the alias `challenger` where there is a champion, and its tags say how it was judged.
+    The version gets the alias `challenger` where it could take a champion's place; its tags say how it was judged.
 
     Raises:
         CheckFailed: there is no such version, or it could not answer here.
@@ -59,9 +63,9 @@ def judge(
     reigning = champion(tracker, workspace, kind)
     if reigning is not None and reigning.version == found.version:
         return Verdict(str(found.version), ("it is the champion already",), ())
-    if reigning is not None:
-        tracker.set_registered_model_alias(found.name, "challenger", str(found.version))
     verdict = _judged(tracker, workspace, kind, asked, reigning, say)
+    if reigning is not None and not verdict.stays:
+        tracker.set_registered_model_alias(found.name, "challenger", str(found.version))
     for name, value in (("gate", "passed" if verdict.passed else "refused"), ("gate_reasons", _told(verdict.reasons))):
         tracker.set_model_version_tag(found.name, str(found.version), name, value)
     return verdict
@@ -79,17 +83,19 @@ def _judged(
     conditions = costs(workspace, asked)
     if "rolled_back" in asked.tags:
         conditions.append(Condition(False, f"version {asked.number} was rolled back before"))
+    stays = ""
     try:
         rival = reigning and Version.of(tracker, workspace, kind, reigning, fits=False)
     except CheckFailed as problem:
-        rival = None
-        conditions.append(Condition(True, f"the champion cannot answer: {problem}"))
-    if rival:
-        conditions += Contest(workspace, kind, asked, rival, say).conditions()
+        conditions += [
+            Condition(True, f"the champion cannot answer: {problem}"), as_the_first(asked, "nothing compares them"),
+        ]  # fmt: skip
     else:
-        conditions.append(as_the_first(asked))
+        contest = rival and Contest(workspace, kind, asked, rival, say)
+        conditions += contest.conditions() if contest else [as_the_first(asked)]
+        stays = contest.rival.number if contest and contest.leaves_the_champion else ""
     met, unmet = (tuple(c.sentence for c in conditions if c.met is wanted) for wanted in (True, False))
-    return Verdict(asked.number, met, unmet)
+    return Verdict(asked.number, met, unmet, stays)
 
 
 def promote(
@@ -106,30 +112,39 @@ def promote(
     found = version_of(tracker, workspace, kind, version)
     usable(tracker, workspace, kind, found)
     number, reigning = str(found.version), champion(tracker, workspace, kind)
-    if reigning is not None and str(reigning.version) != number:
-        tracker.set_model_version_tag(found.name, number, "promoted_over", str(reigning.version))
-    if forced:
-        tracker.set_model_version_tag(found.name, number, "forced", forced)
-    for past in ({"rolled_back"} | ({"forced"} if not forced else set())) & found.tags.keys():
-        tracker.delete_model_version_tag(found.name, number, past)
-    unseen = challenger(tracker, workspace, kind)
-    if unseen is not None and str(unseen.version) == number:
-        tracker.delete_registered_model_alias(found.name, "challenger")
-    tracker.set_registered_model_alias(found.name, "champion", number)
+    if reigning is None or str(reigning.version) != number:
+        _let_in(tracker, workspace, kind, found, forced)
+        if reigning is not None:
+            tracker.set_model_version_tag(found.name, number, "promoted_over", str(reigning.version))
+        tracker.set_registered_model_alias(found.name, "champion", number)
     return tracker.get_model_version(found.name, number)
 
 
-def admit(tracker: MlflowClient, workspace: Workspace, kind: str, version: str) -> None:
+def admit(tracker: MlflowClient, workspace: Workspace, kind: str, version: str, forced: str = "") -> None:
     """Lets a version answer about days that the champion has seen more than, and leaves the champion where it is.
+
+    Where the gate was passed by, the version notes the reason in `forced`.
 
     Raises:
         CheckFailed: as `promote`.
     """
+    kind = as_kind(kind)
     found, reigning = version_of(tracker, workspace, kind, version), champion(tracker, workspace, kind)
     usable(tracker, workspace, kind, found)
     assert reigning is not None
+    _let_in(tracker, workspace, kind, found, forced)
     tracker.set_model_version_tag(found.name, str(found.version), "promoted_before", str(reigning.version))
-    tracker.delete_registered_model_alias(found.name, "challenger")
+
+
+def _let_in(tracker: MlflowClient, workspace: Workspace, kind: str, found: ModelVersion, forced: str) -> None:
+    """What held of a version that stayed out holds no more; by what reason it came in does."""
+    number, unseen = str(found.version), challenger(tracker, workspace, kind)
+    for past in {"rolled_back", "forced"} & found.tags.keys():
+        tracker.delete_model_version_tag(found.name, number, past)
+    if forced:
+        tracker.set_model_version_tag(found.name, number, "forced", forced)
+    if unseen is not None and str(unseen.version) == number:
+        tracker.delete_registered_model_alias(found.name, "challenger")
 
 
 def rollback(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion:
@@ -145,8 +160,9 @@ def rollback(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVer
     before = _before(tracker, reigning)
     if before is None:
         raise CheckFailed(
-            f"{name} version {reigning.version} took no other's place: there is nothing to go back to; any version can"
-            " be put in its place by `perennial promote --version N --force REASON`"
+            f"{name} version {reigning.version} took no other's place: there is nothing to go back to; a version that"
+            f" was trained at {trained_as_of(tracker, reigning)} or later takes its place by `perennial promote"
+            f" {kind.replace('_', '-')} -c FILE --version N --force REASON`"
         )
     usable(tracker, workspace, kind, before)
     tracker.set_model_version_tag(name, str(reigning.version), "rolled_back", "true")

@@ -197,7 +197,7 @@ def test_what_nothing_compares() -> None:
     [found, _] = conditions("churn", never, [NOISY], recipe="recipe 1", as_of="2024-08-01")
     days = "trained at 2024-08-01, the champion at 2024-07-01"
     assert found == (
-        True, f"the champion's recipe on later data, {days}; no window since has closed to compare them on",
+        True, f"the champion's recipe on newer data, {days}; no window since has closed to compare them on",
     )  # fmt: skip
     [strict, _] = conditions("churn", never, [NOISY], {"refresh": "better"}, recipe="recipe 1", as_of="2024-08-01")
     [other, _] = conditions("churn", never, [NOISY], as_of="2024-08-01")
@@ -222,6 +222,25 @@ def test_settings_are_not_taught_by_other_code_or_features(name: str) -> None:
     mine = [SHARP, replace(SHARP, as_of=DAYS[1])]
     main, *_ = conditions("churn", mine, [NOISY], **{name: "other"})
     assert "on 400 answers at 2024-01-01: auc" in main.sentence
+
+
+def test_a_champion_that_knows_what_came_after_is_not_compared() -> None:
+    """Trained a day later it may have learnt what the other is judged by, however well that does; not the same day."""
+
+    def against_later(as_of: str, **tags: str) -> Contest:
+        mine = version([MIRRORED], as_of=as_of, **tags)
+        return Contest(workspace(), "churn", mine, version([SHARP], "1"), lambda _: None)
+
+    early = against_later("2024-06-30", grade="C")
+    assert early.conditions() == [
+        (True, "the champion was trained later, at 2024-07-01, and knows what this one is judged by"),
+        (True, "nothing compares them, and it has grade C"),
+    ]
+    assert early.leaves_the_champion
+    assert not against_later("2024-06-30", features_hash="other").leaves_the_champion
+    same_day = against_later("2024-07-01")
+    assert not same_day.leaves_the_champion
+    assert any(told.startswith("not better beyond noise") for told in against(same_day.conditions()))
 
 
 def test_another_question_is_not_compared() -> None:

@@ -127,6 +127,26 @@ def shop(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     made.promote("1")
 
 
+@pytest.fixture
+def perennial(
+    shop: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], tuple[int, str]]:
+    """Runs a command on the shop; its exit code, and what it said."""
+    path = tmp_path / "world.yaml"
+    path.write_text(yaml.safe_dump(shop.world.workspace.model_dump(mode="json", exclude_none=True)))
+
+    def run(line: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["perennial", *shlex.split(line), "-c", str(path)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        return int(str(code or 0)), "".join(capsys.readouterr())
+
+    return run
+
+
 def limited(shop: Registry, **limits: Any) -> Workspace:
     workspace = shop.world.workspace
     return workspace.model_copy(update={"promotion": workspace.promotion.model_copy(update=limits)})
@@ -323,8 +343,9 @@ def test_a_champion_that_cannot_answer_keeps_nobody_out(shop: Registry) -> None:
     shop.made.append(broken)
     shop.world.tracker.set_registered_model_alias(shop.name, "champion", broken.version)
     verdict = shop.judge(shop.add())
-    assert verdict.passed
+    assert (verdict.passed, verdict.stays) == (True, "")
     assert any("the champion cannot answer: world.churn version" in reason for reason in verdict.in_favour)
+    assert "nothing compares them, and it has grade B" in verdict.in_favour
 
 
 def test_rollback_goes_back_step_by_step(shop: Registry) -> None:
@@ -353,7 +374,11 @@ def test_rollback_to_what_cannot_answer_is_refused(shop: Registry) -> None:
     assert shop.champion == champion
     alone = shop.add()
     shop.world.tracker.set_registered_model_alias(shop.name, "champion", alone)
-    with pytest.raises(CheckFailed, match=rf"version {alone} took no other's place: there is nothing to go back to"):
+    told = (
+        f"version {alone} took no other's place: there is nothing to go back to; a version that was trained at"
+        " 2024-07-01 or later takes its place by `perennial promote churn -c FILE --version N --force REASON`"
+    )
+    with pytest.raises(CheckFailed, match=told):
         shop.rollback()
 
 
@@ -387,33 +412,53 @@ def test_an_unknown_version_is_refused(shop: Registry) -> None:
     assert str(latest.version) == str(shop.made[-1].version)
 
 
-def test_the_command_says_why_and_ends_with_1(
-    shop: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Refused: both sides and exit 1. Forced: in, with the reason kept. Taken back: the one before."""
-    path = tmp_path / "world.yaml"
-    path.write_text(yaml.safe_dump(shop.world.workspace.model_dump(mode="json", exclude_none=True)))
+def test_the_command_says_why_and_ends_with_1(shop: Registry, perennial: Callable[[str], tuple[int, str]]) -> None:
+    """Refused: both sides and exit 1. Forced: in, with the reason kept, also when asked again. Taken back: the one
+    before, and that of the first is nobody."""
     before, version = shop.champion, shop.add(unchanged)
-
-    def perennial(line: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["perennial", *shlex.split(line)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        return int(str(code or 0)), capsys.readouterr().out
-
-    code, said = perennial(f"promote churn -c {path}")
+    code, said = perennial("promote churn")
     assert (code, shop.champion) == (1, before)
     assert f"world.churn version {version} stays out" in said
     assert "  against   not better beyond noise" in said
     assert "  for       calibration is no worse" in said
-    code, said = perennial(f"promote churn -c {path} --force 'we know better'")
+    code, said = perennial("promote churn --force 'we know better'")
     assert (code, shop.champion) == (0, version)
     assert "forced    we know better" in said
+    assert perennial("promote churn")[0] == 0
     assert shop.tags(version)["forced"] == "we know better"
-    assert perennial(f"promote churn -c {path} --force ''")[0] == 2
-    code, said = perennial(f"rollback churn -c {path}")
+    assert perennial("promote churn --force ''")[0] == 2
+    code, said = perennial("rollback churn")
     assert (code, shop.champion) == (0, before)
     assert f"world.churn version {before} is champion again" in said
+
+
+def test_a_version_of_before_the_champion_answers_about_the_days_before(
+    shop: Registry, perennial: Callable[[str], tuple[int, str]]
+) -> None:
+    """By hand as in a run: the champion stays, and so does the challenger; a reason is kept as ever."""
+    champion, challenger = shop.champion, shop.add(unchanged)
+    shop.judge(challenger)
+    early, rolled_back = (shop.add(unchanged, as_of="2024-06-30", **tags) for tags in ({}, {"rolled_back": "true"}))
+    code, said = perennial(f"promote churn --version {early}")
+    admitted = f"answers about days before the champion's (version {champion} stays champion)"
+    assert (code, f"world.churn version {early} {admitted}\n" in said) == (0, True), said
+    assert "the champion was trained later, at 2024-07-01, and knows what this one is judged by" in said
+    assert "nothing compares them, and it has grade B" in said
+    assert perennial(f"promote churn --version {rolled_back}")[0] == 1
+    assert "promoted_before" not in shop.tags(rolled_back)
+    code, said = perennial(f"promote churn --version {rolled_back} --force 'we looked again'")
+    assert (code, f"world.churn version {rolled_back} {admitted}\n" in said) == (0, True), said
+    tags = shop.tags(rolled_back)
+    assert (tags["promoted_before"], tags["forced"], "rolled_back" in tags) == (champion, "we looked again", False)
+    assert shop.tags(early)["promoted_before"] == shop.champion == champion
+    unseen = registry.challenger(shop.world.tracker, shop.world.workspace, "churn")
+    assert unseen is not None
+    assert str(unseen.version) == challenger
+
+
+def test_a_challenger_that_is_let_in_for_earlier_days_is_none_any_more(shop: Registry) -> None:
+    """It was judged before the champion of now was trained."""
+    early = shop.add(unchanged, as_of="2024-06-30")
+    shop.world.tracker.set_registered_model_alias(shop.name, "challenger", early)
+    promotion.admit(shop.world.tracker, shop.world.workspace, "churn", early)
+    assert registry.challenger(shop.world.tracker, shop.world.workspace, "churn") is None
