@@ -21,7 +21,7 @@ import pandas as pd
 from features import retrieval, snapshot
 from perennial import ingest, settings
 from perennial.settings import Workspace
-from perennial.simulate import simulate
+from simulation.world import simulate
 from training import backtest, datasets, pipelines
 
 AS_OF = date(2025, 1, 1)

@@ -28,8 +28,8 @@ from monitoring import drift
 from monitoring.drift import Champion, Comparison, Drift
 from perennial import ingest, settings, storage
 from perennial.settings import Workspace
-from perennial.simulate import simulate
 from perennial.tables import TRANSACTIONS
+from simulation.world import simulate
 from training import churn, datasets, lifetime_value
 
 RESULTS = Path("benchmarks/results/drift.json")

@@ -30,7 +30,7 @@ from benchmarks import pandas_features
 from features import snapshot
 from perennial import ingest, settings, storage
 from perennial.settings import Workspace
-from perennial.simulate import simulate
+from simulation.world import simulate
 
 RESULTS = Path("benchmarks/results")
 ENDS = date(2025, 1, 1)

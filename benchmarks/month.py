@@ -30,7 +30,7 @@ import duckdb
 import yaml
 
 from perennial import storage
-from perennial.simulate import simulate
+from simulation.world import simulate
 
 RESULTS = Path("benchmarks/results")
 BEFORE, AS_OF = date(2024, 12, 1), date(2025, 1, 1)

@@ -25,9 +25,9 @@ from benchmarks.fits import peak_gigabytes
 from features import retrieval, snapshot
 from perennial import ingest, registry, settings
 from perennial.settings import Workspace
-from perennial.simulate import simulate
 from serving import scoring
 from serving.predictor import Predictor
+from simulation.world import simulate
 from training import pipelines, promotion
 
 RESULTS = Path("benchmarks/results")

@@ -24,7 +24,7 @@ import pandas as pd
 from features import retrieval, snapshot
 from perennial import ingest, settings, storage
 from perennial.settings import Workspace
-from perennial.simulate import simulate
+from simulation.world import simulate
 
 RESULTS = Path("benchmarks/results")
 ENDS = date(2025, 1, 1)

@@ -28,7 +28,8 @@ import yaml
 from benchmarks.peers import RESULTS, Answer, Finished, Floats, finished, peers
 from features import retrieval, snapshot
 from perennial import ingest, settings
-from perennial.simulate import simulate, truth
+from simulation.truth import truth
+from simulation.world import simulate
 from training import backtest, datasets, metrics
 
 METRICS: dict[str, Callable[[Floats, Floats], float]] = {

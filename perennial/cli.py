@@ -886,7 +886,7 @@ def simulate(
 
     Example: perennial simulate var/world --customers 20000 --years 3 --seed 7
     """
-    from perennial.simulate import simulate as make_world
+    from simulation.world import simulate as make_world
 
     make_world(out, customers=customers, years=years, seed=seed, progress=_say())
 

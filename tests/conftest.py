@@ -16,11 +16,12 @@ os.environ.setdefault("PERENNIAL_DATASETS", str(_BESIDE))
 
 
 class ByShop(LoadFileScheduling):
-    """Keeps a file's tests in one process, and those of a folder whose shop, one for all, takes a minute to make."""
+    """Keeps a file's tests in one process, and those of a folder whose shop is made once for all of them."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.split("::")[0]
-        return next((folder for folder in ("tests/serving", "tests/training") if path.startswith(folder)), path)
+        shared = ("tests/serving", "tests/simulation", "tests/training")
+        return next((folder for folder in shared if path.startswith(folder)), path)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByShop:

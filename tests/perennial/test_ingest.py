@@ -33,10 +33,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from perennial import ingest, settings, simulate, storage, verdicts
+from perennial import ingest, settings, storage, verdicts
 from perennial.settings import SettingsError
 from perennial.storage import CheckFailed
 from perennial.tables import ABSURD_AMOUNT, CONTRACTS, EARLIEST
+from simulation.world import simulate
 
 GOOD = [(f"c{number}", "2024-01-05", float(number)) for number in range(1, 10)]
 PRODUCTS = pd.DataFrame({"product_id": ["p1", "p2"], "category": ["tea", "cups"]})
@@ -701,7 +702,7 @@ def test_money_of_a_manifest_from_before_is_what_its_parts_tell(tmp_path: Path) 
 
 def test_every_table_of_a_made_up_shop_is_accounted_for(tmp_path: Path) -> None:
     """The simulator's dirt, planted and counted by it, is exactly what ingest finds."""
-    simulate.simulate(tmp_path / "world", customers=300, years=2, seed=5)
+    simulate(tmp_path / "world", customers=300, years=2, seed=5)
     tables = {name: {"path": str(tmp_path / "world" / place)} for name, place in
               {"customers": "customers.parquet", "interactions": "interactions"}.items()}  # fmt: skip
     tables["customers"]["complete"] = True

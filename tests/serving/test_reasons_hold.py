@@ -22,11 +22,11 @@ from features.retrieval import matrix, rows_at
 from features.snapshot import NOT_FOR_MODELS, customer_features
 from perennial import ingest, settings
 from perennial.settings import Workspace
-from perennial.simulate import simulate
 from serving.card import card
 from serving.norms import Norms
 from serving.predictor import SCORE_COLUMNS, Predictor
 from serving.reasons import Explainer
+from simulation.world import simulate
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import Inputs
 from training.models.leaving import Leaving

@@ -11,7 +11,7 @@ import pytest
 from features import retrieval, snapshot
 from perennial import ingest, registry, settings
 from perennial.settings import Workspace
-from perennial.simulate import simulate
+from simulation.world import simulate
 from training import datasets, pipelines, promotion
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import yaml
 from features import retrieval, snapshot
 from perennial import ingest, registry, settings
 from perennial.settings import Workspace
-from perennial.simulate import simulate
 from perennial.storage import CheckFailed
+from simulation.world import simulate
 from training import churn, datasets, labels, lifetime_value, metrics, pipelines, promotion
 from training.models.churn_model import ChurnModel
 
