@@ -15,7 +15,8 @@ import numpy as np
 from scipy.special import betainc, digamma, expit, gammaln, logsumexp
 
 from training.models import bg_nbd
-from training.models.bg_nbd import Floats, Histories, maximise
+from training.models.histories import Floats, Histories, by_distinct_rows
+from training.models.likelihood import maximise
 
 _LEAST_P = 1e-7  # below, 1 - E[(1 - p)^purchases] would be rounded away
 
@@ -51,7 +52,7 @@ class CNBD:
         purchases, silence = np.zeros_like(T), np.zeros_like(T)
         for phase in range(self.k):
             shape, share = self.r + self.k * x + phase, horizon / (self.alpha + T + horizon)
-            expected = bg_nbd.by_distinct_rows(lambda *row, j=phase: self._purchases(j, *row), chances, shape, share)
+            expected = by_distinct_rows(lambda *row, j=phase: self._purchases(j, *row), chances, shape, share)
             purchases += weights[:, phase] * expected
             # At most k - phase - 1 events, which are negative binomial.
             silence += weights[:, phase] * betainc(shape, float(self.k - phase), 1 - share)

@@ -23,8 +23,8 @@ from perennial.predictions import as_asked
 from perennial.settings import Workspace
 from perennial.windows import days_after
 from training import labels, metrics
-from training.models.bg_nbd import NotIdentified
 from training.models.customer_model import Inputs
+from training.models.histories import NotIdentified
 from training.models.leaving import Leaving
 from training.models.mbg_nbd import MBGNBD
 

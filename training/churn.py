@@ -17,9 +17,9 @@ from training import datasets
 from training.datasets import Cutoff, Dataset, TooFewReturned
 from training.leaks import givens_away
 from training.metrics import decile_table
-from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 from training.models.churn_model import ChurnModel, Season, design, fit_booster, inputs_of, silence
 from training.models.customer_model import logit, sigmoid
+from training.models.histories import MINIMUM_REPEAT_BUYERS
 from training.models.leaving import Leaving
 from training.models.rule import Rule
 from training.season import YEAR

@@ -23,8 +23,8 @@ from features.on_duckdb import OnDuckDB
 from perennial.settings import Workspace
 from perennial.tables import CONTRACTS
 from training import datasets, labels
-from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 from training.models.customer_model import Inputs
+from training.models.histories import MINIMUM_REPEAT_BUYERS
 
 # What `Leaving` and the counts here ask for; of a profile everything, as it costs nothing.
 _NEEDED = {

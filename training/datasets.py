@@ -18,9 +18,9 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
 from training import labels
-from training.models.bg_nbd import NotIdentified
 from training.models.buy_till_you_die import BuyTillYouDie
 from training.models.customer_model import Inputs
+from training.models.histories import NotIdentified
 from training.models.leaving import Leaving
 from training.season import ShopDays
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from perennial.settings import Workspace
 from training import datasets
 from training.datasets import Cutoff, Dataset, TooFewReturned
-from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
 from training.models.customer_model import Inputs, predicted
+from training.models.histories import MINIMUM_REPEAT_BUYERS
 from training.models.rule import BASE_RATE, Rule
 from training.models.value_model import MONTH, OBJECTIVES, Curve, Shown, Spread, ValueModel, fit_boosters
 from training.season import YEAR, ClosedWindow, ShopDays, recent_level, seasonal_level

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from training.churn import NEVER
 from training.datasets import Cutoff
-from training.models.bg_nbd import BGNBD, NotIdentified
+from training.models.bg_nbd import BGNBD
 from training.models.customer_model import Inputs
 from training.models.gamma_gamma import GammaGamma
+from training.models.histories import NotIdentified
 from training.models.pareto_nbd import ParetoNBD
 from training.models.rule import Rule
 from training.models.value_model import Forecast

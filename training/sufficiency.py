@@ -15,7 +15,7 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import churn, cross_sell, datasets, labels, lifetime_value
 from training.cohorts import Cohort, Cohorts
-from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
+from training.models.histories import MINIMUM_REPEAT_BUYERS
 
 _CAME_BACK = "customers with a second purchase"
 Answer = Literal["sufficient", "history only", "base rate only", "insufficient"]

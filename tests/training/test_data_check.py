@@ -22,7 +22,7 @@ from training import churn, cross_sell, data_check, data_report, datasets, lifet
 from training.cohorts import Cohort, cohorts
 from training.data_check import Bar, DataCheck
 from training.leaks import LEAK_AUC
-from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS
+from training.models.histories import MINIMUM_REPEAT_BUYERS
 from training.sufficiency import Verdict
 from training.table_figures import Table
 

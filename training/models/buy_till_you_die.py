@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from training.models.bg_nbd import MINIMUM_REPEAT_BUYERS, NotIdentified
+from training.models.histories import MINIMUM_REPEAT_BUYERS, NotIdentified
 from training.models.mbg_nbd import MBGNBD
 from training.models.spend_per_purchase import SpendPerPurchase
 

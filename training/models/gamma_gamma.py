@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaln, digamma
 
-from training.models.bg_nbd import (
+from training.models.histories import (
     Floats,
     check_columns,
     check_repeat_buyers,
     check_rows,
     check_weights,
     distinct_rows,
-    maximise,
 )
+from training.models.likelihood import maximise
 
 
 @dataclass(frozen=True)

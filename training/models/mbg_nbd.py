@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.models.bg_nbd import BGNBD, Floats
+from training.models.bg_nbd import BGNBD
+from training.models.histories import Floats
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import digamma, expit, exprel, gammaln
 
-from training.models.bg_nbd import Floats, Histories, Peak, by_rows, checked_duration, checked_histories, maximise
+from training.models.histories import Floats, Histories, by_rows, checked_duration, checked_histories
+from training.models.likelihood import Peak, maximise
 
 _TAIL = 36.0  # an integral leaves out what is e^-36 of the integrand's first value
 _POINTS, _POINT_WEIGHTS = np.polynomial.legendre.leggauss(24)  # relative error below 1e-9, measured against mpmath

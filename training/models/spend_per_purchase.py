@@ -16,14 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from training.models import gamma_gamma
-from training.models.bg_nbd import (
-    Floats,
-    check_columns,
-    check_repeat_buyers,
-    check_rows,
-    distinct_rows,
-    maximise,
-)
+from training.models.histories import Floats, check_columns, check_repeat_buyers, check_rows, distinct_rows
+from training.models.likelihood import maximise
 
 
 @dataclass(frozen=True)

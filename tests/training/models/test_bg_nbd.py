@@ -8,7 +8,8 @@ import pytest
 from datasets import cdnow_master, cdnow_sample, dataset, weekly_histories
 from scipy.special import hyp2f1
 
-from training.models.bg_nbd import BGNBD, NotIdentified
+from training.models.bg_nbd import BGNBD
+from training.models.histories import NotIdentified
 
 PAPER = BGNBD(r=0.243, alpha=4.414, a=0.793, b=2.426, log_likelihood=-9582.4)
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from datasets import cdnow_sample, dataset
 
-from training.models.bg_nbd import NotIdentified
 from training.models.buy_till_you_die import BuyTillYouDie, History
+from training.models.histories import NotIdentified
 
 
 def history_of(purchases: pd.DataFrame, as_of: str) -> tuple[History, np.ndarray]:

@@ -9,8 +9,8 @@ from datasets import cdnow_sample
 from scipy.optimize import approx_fprime
 
 from training.models import gamma_gamma
-from training.models.bg_nbd import NotIdentified
 from training.models.gamma_gamma import GammaGamma
+from training.models.histories import NotIdentified
 
 NOTE = GammaGamma(p=6.25, q=3.74, v=15.44, log_likelihood=np.nan)
 

@@ -12,7 +12,8 @@ from datasets import Histories, dataset, weekly_histories
 from scipy.optimize import approx_fprime
 
 from training.models import bg_nbd, pareto_nbd
-from training.models.bg_nbd import BGNBD, NotIdentified
+from training.models.bg_nbd import BGNBD
+from training.models.histories import NotIdentified
 from training.models.mbg_nbd import MBGNBD
 from training.models.pareto_nbd import ParetoNBD
 

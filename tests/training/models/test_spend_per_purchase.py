@@ -11,8 +11,8 @@ from datasets import cdnow_sample
 from scipy.optimize import approx_fprime
 
 from training.models import spend_per_purchase
-from training.models.bg_nbd import NotIdentified
 from training.models.gamma_gamma import GammaGamma
+from training.models.histories import NotIdentified
 from training.models.spend_per_purchase import SpendPerPurchase
 
 TRUTH = SpendPerPurchase(p=6.0, q=3.7, v=15.0, first_weight=0.4, log_likelihood=np.nan)
