@@ -6,12 +6,12 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import available_timezones
 
 import yaml
@@ -26,7 +26,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 
 from perennial.tables import CUSTOMERS
 
@@ -600,9 +599,15 @@ def _meant(location: Sequence[str | int]) -> str:
     """The existing settings beside an unknown one that is spelt like it."""
     model: Any = Workspace
     for key in location[:-1]:
-        model = _model_of(model.model_fields[str(key)].annotation)
+        model = group_of(model.model_fields[str(key)].annotation)
     near = get_close_matches(str(location[-1]), model.model_fields, 1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def group_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of a setting that is a group of settings, by its field's annotation; none where it is a value."""
+    options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return next((kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -645,75 +650,3 @@ def _environment(name: str, where: str) -> str:
     if not value:
         raise SettingsError(f"{where} uses ${{{name}}}, which is not set in the environment: export {name}=...")
     return value
-
-
-_PAGE = """# Settings
-
-Every key of a workspace file. A key that is not here is refused; `--set key.path=value` overrides one on the command
-line. `${NAME}` in a text is filled in from the environment.
-`perennial/settings.py` holds them, and this page is written from it:
-`python -c "from perennial.settings import describe; print(describe(), end='')" > docs/settings.md`
-"""
-
-
-def describe() -> str:
-    """`docs/settings.md`: every key with its type, default and meaning, group by group."""
-    groups = "".join(_described(prefix, model) for prefix, model in _groups(Workspace))
-    return _PAGE + _described("", Workspace) + groups
-
-
-def _groups(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """The groups of settings below a model; the tables, which are all alike, once."""
-    for name, info in model.model_fields.items():
-        inner = _model_of(info.annotation)
-        if inner is not None and not (inner is Table and name != "transactions"):
-            key = f"{prefix}<table>" if inner is Table else f"{prefix}{name}"
-            yield f"{key}.", inner
-            yield from _groups(inner, f"{key}.")
-
-
-def _described(prefix: str, model: type[BaseModel]) -> str:
-    title = f"\n## {prefix.rstrip('.') or 'The workspace'}\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
-    rows = [
-        f"| `{prefix}{name}` | {_type_in_words(info)} | {_default_in_words(info)} | {info.description} |\n"
-        for name, info in model.model_fields.items()
-    ]
-    return title + "".join(rows)
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    return next((kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-
-
-_IN_WORDS: dict[Any, str] = {str: "text", SecretStr: "text", int: "whole number", float: "number",
-             bool: "`true` or `false`", dict: "a map of texts", tuple: "text, or a list of texts"}  # fmt: skip
-_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-
-
-def _type_in_words(info: FieldInfo) -> str:
-    annotation = info.annotation
-    if isinstance(annotation, UnionType):
-        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
-    if _model_of(annotation) is not None:
-        return "a group"
-    if get_origin(annotation) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(annotation))
-    bounds = [
-        f"{words} {getattr(limit, bound)}"
-        for limit in info.metadata
-        for bound, words in _BOUNDS.items()
-        if hasattr(limit, bound)
-    ]
-    return ", ".join([_IN_WORDS[get_origin(annotation) or annotation], *bounds])
-
-
-def _default_in_words(info: FieldInfo) -> str:
-    if info.is_required():
-        return "required"
-    default = info.get_default(call_default_factory=True)
-    if isinstance(default, BaseModel):
-        return "the group's own"
-    return (
-        "none" if default in (None, (), {}) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
-    )

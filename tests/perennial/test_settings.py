@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from perennial import settings
-from perennial.settings import SettingsError, Workspace, describe, parse, read
+from perennial.settings import SettingsError, parse, read
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOP = "name: shop\ntables: {transactions: {path: lines.csv}}\n"
@@ -319,41 +316,3 @@ def test_describing_tables_come_before_the_events_that_name_them() -> None:
 def test_the_longest_horizon_waits_for_every_model(keys: dict[str, Any], days: int) -> None:
     """Gap and horizon of churn count together; the longest of the three models' decides."""
     assert parse(plain(**keys), "test").longest_horizon == days
-
-
-def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, info in model.model_fields.items():
-        yield f"{prefix}{name}", info
-        inner = settings._model_of(info.annotation)
-        if inner is not None:
-            yield from _fields(inner, f"{prefix}{name}.")
-
-
-def test_every_setting_has_a_description() -> None:
-    """A key without a word about it cannot be used by a newcomer."""
-    assert not [key for key, info in _fields(Workspace) if not info.description]
-
-
-def test_the_page_of_settings_is_current_and_complete() -> None:
-    """`docs/settings.md` is what the models say now, and has every key."""
-    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert page == describe(), "python -c \"from perennial.settings import describe; print(describe(), end='')\""
-    for key, _ in _fields(Workspace):
-        top, _, rest = key.partition(".")
-        own = rest.partition(".")[2]
-        shown = f"tables.<table>.{own}" if top == "tables" and own else key
-        assert f"| `{shown}` |" in page, key
-
-
-def test_every_setting_is_read_somewhere() -> None:
-    """A key that no code asks for would promise what nothing does."""
-    code = "".join(
-        file.read_text()
-        for folder in ("perennial", "features", "training", "serving", "monitoring")
-        for file in (ROOT / folder).rglob("*.py")
-    )
-    for key, info in _fields(Workspace):
-        if settings._model_of(info.annotation) is None:
-            group, _, name = key.rpartition(".")
-            owner = "table|customers" if group.startswith("tables.") else group.rpartition(".")[2] or "workspace"
-            assert re.search(rf"\b({owner}|self)\.{name}\b", code), f"nothing reads {key}"
