@@ -9,8 +9,8 @@ from typing import Literal
 Unit = Literal["purchases", "lines", "events", "money", "days", "share", "ratio", "count", "hour", "score", "code"]
 
 # How a feature may move the risk of leaving by silence, all else equal. Empty: either way. What is `restless` moves
-# both ways while a customer is only silent: with it a longer silence could lower the risk, so models of inactivity are not
-# shown it. What it adds is in others that are not: `recency` stays while T grows, the counts by window only fall.
+# both ways while a customer is only silent: with it a longer silence could lower the risk, so models of inactivity are
+# not shown it. What it adds is in others: `recency` stays while T grows, the counts by window only fall.
 Risk = Literal["", "never lowers", "never raises", "restless"]
 
 # The windows, in days back from as_of, that counts and sums are taken over.
