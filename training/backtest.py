@@ -29,8 +29,7 @@ from training import churn, datasets, lifetime_value, metrics, scoreboard
 from training.datasets import Cutoff, Dataset, TooFewReturned
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import Inputs
-from training.models.rule import BASE_RATE
-from training.models.rule import OURS as OURS
+from training.models.rule import BASE_RATE, OURS
 from training.models.value_model import ValueModel
 from training.peers import Answer, Histories, Kind, pace, silence
 

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from training import metrics
-from training.backtest import OURS, Judged
+from training.backtest import Judged
 from training.grade import ERRORS, MEASURES, MIN_OUTCOMES, Outcomes
-from training.models.rule import BASE_RATE
+from training.models.rule import BASE_RATE, OURS
 from training.offer_backtest import CHANCE, JudgedOffers
 from training.peers import Answer
 

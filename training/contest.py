@@ -19,6 +19,7 @@ from training.backtest import Bounds, Judged
 from training.grade import Outcomes
 from training.models.churn_model import ChurnModel
 from training.models.offer_model import OfferModel
+from training.models.rule import OURS
 from training.models.value_model import ValueModel
 from training.offer_backtest import JudgedOffers
 from training.peers import Answer
@@ -41,7 +42,7 @@ def as_the_first(challenger: Version, alone: str = "there is no champion") -> Co
     """
     if challenger.grade == "none":
         why = challenger.tags.get("grade_reason", "it was never judged")
-        name = challenger.tags.get("answers_by", backtest.OURS)
+        name = challenger.tags.get("answers_by", OURS)
         return Condition(True, f"{alone}; without a grade, {name} answers: {why}")
     return Condition(True, f"{alone}, and it has grade {challenger.grade}")
 
@@ -212,7 +213,7 @@ class Contest:
         assert isinstance(cutoff, Judged)
         cutoff = cutoff.of_customers(np.flatnonzero(np.isin(cutoff.customer_ids, rows.index)))  # some may be erased
         vectors = retrieval.matrix(rows.loc[list(cutoff.customer_ids)], model.inputs.packed)
-        name = self.rival.tags.get("contender", backtest.OURS)
+        name = self.rival.tags.get("contender", OURS)
         if isinstance(model, ChurnModel):
             return replace(cutoff, answers=(Answer(name, "ours", model.probability(vectors)),))
         forecast = model.forecast(vectors)
@@ -227,7 +228,7 @@ class Contest:
         own, as_of = self.rival.workspace, self.challenger.as_of
         self.say(f"{self.kind}: teaching the champion's settings by {', '.join(map(str, days))}")
         snapshot.snapshot(self.workspace, pipelines.cutoffs(own, as_of, [self.kind]), self.say)
-        contender = theirs.get("contender", backtest.OURS)
+        contender = theirs.get("contender", OURS)
         if self.kind == "cross_sell":
             learnt = {cutoff.as_of: cutoff.learnt_from for cutoff in self.challenger.judged if cutoff.as_of in days}
             return [cutoff.answered_by(contender) for cutoff in offer_backtest.judge_offers(own, as_of, learnt)]

@@ -17,7 +17,7 @@ from training.choice import OURS_ANSWERS, Choice, chosen, no_skill
 from training.datasets import Dataset
 from training.grade import Grade, Outcomes, graded
 from training.models.churn_model import ChurnModel
-from training.models.rule import BASE_RATE
+from training.models.rule import BASE_RATE, OURS
 from training.models.value_model import ValueModel
 from training.offer_backtest import JudgedOffers
 from training.scoreboard import Scoreboard, scoreboard
@@ -68,7 +68,7 @@ def of_churn(
     """
     judged = backtest.judge_churn(data, workspace, dates, progress)
     choice = _chosen("churn", judged, workspace, model is not None)
-    histories = model is not None and model.booster is None and choice.name == backtest.OURS
+    histories = model is not None and model.booster is None and choice.name == OURS
     simpler = _shortage(data, workspace, "churned") if histories else ""
     return _evaluation("churn", workspace.churn.horizon, judged, seed, simpler, _doubt(data, workspace), choice)
 
@@ -80,7 +80,7 @@ def of_value(
     """As `of_churn`."""
     judged = backtest.judge_value(data, workspace, dates, progress)
     choice = _chosen("lifetime_value", judged, workspace, model is not None)
-    histories = model is not None and not model.boosters and choice.name == backtest.OURS
+    histories = model is not None and not model.boosters and choice.name == OURS
     simpler = _shortage(data, workspace, "value") if histories else ""
     return _evaluation(
         "lifetime_value", workspace.lifetime_value.horizon, judged, seed, simpler, _doubt(data, workspace), choice

@@ -19,6 +19,7 @@ from perennial.windows import days_after
 from training import backtest, cross_sell, metrics
 from training.models.customer_model import Inputs
 from training.models.offer_model import FREQUENCY
+from training.models.rule import OURS
 from training.peers import Answer
 
 Floats = NDArray[np.floating]
@@ -51,7 +52,7 @@ class JudgedOffers:
         bought = pd.concat([found.keys[found.bought > 0], found.missed])
         buyers = pd.Index(bought["customer_id"].unique()).sort_values()
         answers = (
-            Answer(backtest.OURS, "ours", found.predicted, may_answer=True),
+            Answer(OURS, "ours", found.predicted, may_answer=True),
             *(Answer(name, "naive", said, may_answer=True) for name, said in found.simpler.items()),
             *([] if found.simpler else [Answer(NAIVE, "naive", found.naive, is_level=False)]),
             Answer(CHANCE, "naive", np.random.default_rng(0).random(len(found.bought)), is_level=False),

@@ -26,6 +26,7 @@ from training import (
 from training.model_card import card
 from training.models.churn_model import ChurnModel
 from training.models.offer_model import OfferModel
+from training.models.rule import OURS
 from training.models.value_model import ValueModel
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def train(
     return versions
 
 
-def fit(store: FeatureStore, workspace: Workspace, kind: str, as_of: date, contender: str = backtest.OURS) -> _Model:
+def fit(store: FeatureStore, workspace: Workspace, kind: str, as_of: date, contender: str = OURS) -> _Model:
     """The model of a contender alone, neither judged nor recorded.
 
     Raises:
@@ -99,9 +100,9 @@ def fit(store: FeatureStore, workspace: Workspace, kind: str, as_of: date, conte
     """
     kind = as_kind(kind)
     if kind == "cross_sell":
-        return cross_sell.train(workspace, as_of, None if contender == backtest.OURS else contender)
+        return cross_sell.train(workspace, as_of, None if contender == OURS else contender)
     data = datasets.load(store, workspace, as_of)
-    if contender != backtest.OURS:
+    if contender != OURS:
         simpler = (churn if kind == "churn" else lifetime_value).simpler
         return simpler(data, workspace, data.closed, data.current)[contender]
     if kind == "churn":
@@ -153,7 +154,7 @@ def _train_cross_sell(
     dates = offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs, among=closed)
     dates = {day: learnt_from for day, learnt_from in dates.items() if reported is None or day in reported}
     found = evaluation.of_offers(workspace, as_of, dates)
-    if found.choice.name != backtest.OURS:
+    if found.choice.name != OURS:
         model = cross_sell.train(workspace, as_of, found.choice.name)
     return model, _training(workspace, model, found, as_of, closed)
 
@@ -161,12 +162,12 @@ def _train_cross_sell(
 def answers_by(model: _Model) -> str:
     """The plain name of what a model answers by."""
     if isinstance(model, OfferModel):
-        return model.rule or backtest.OURS
+        return model.rule or OURS
     if isinstance(model, ValueModel):
         rule, boosters = model.rules.get("value"), bool(model.boosters)
     else:
         rule, boosters = model.rule, model.booster is not None
-    return rule.name if rule else backtest.OURS if boosters else churn.HISTORIES
+    return rule.name if rule else OURS if boosters else churn.HISTORIES
 
 
 def _dates(data: datasets.Dataset) -> list[date]:

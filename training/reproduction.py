@@ -24,10 +24,10 @@ from perennial.registry import model_folder
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import pipelines, tracking
-from training.backtest import OURS
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import read_model
 from training.models.offer_model import OfferModel
+from training.models.rule import OURS
 from training.versions import MODELS, Model
 
 if TYPE_CHECKING:

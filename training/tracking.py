@@ -21,10 +21,11 @@ from perennial.registry import DIGESTS, model_name
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from training import carried, evidence
-from training.backtest import OURS, Judged
+from training.backtest import Judged
 from training.choice import OURS_ANSWERS, Choice
 from training.datasets import outcome_days
 from training.grade import Grade
+from training.models.rule import OURS
 from training.offer_backtest import JudgedOffers
 
 if TYPE_CHECKING:

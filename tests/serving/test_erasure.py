@@ -201,13 +201,16 @@ def test_events_in_postgresql_are_shown_and_erased(workspace: Workspace, monkeyp
         inbox._opened().close()
 
 
-def test_to_look_for_customers_costs_no_other_its_lock(tmp_path: Path) -> None:
+def test_to_look_for_customers_costs_no_other_its_lock(workspace: Workspace, tmp_path: Path) -> None:
     """A process that closes a file loses its locks on it: another one wrote over events that were just accepted."""
     path = tmp_path / "held.db"
     holder = storage.database(path, "CREATE TABLE IF NOT EXISTS held (customer_id TEXT)")
+    holder.execute("INSERT INTO held VALUES ('c0001')")
+    holder.commit()
     (tmp_path / "counter_1.db").write_bytes(bytes(64))
     holder.execute("BEGIN IMMEDIATE")
-    assert erasure._databases(tmp_path) == [(path, "held")]
+    there, store = workspace.model_copy(update={"home": str(tmp_path)}), retrieval.open_store(workspace)
+    assert erasure.held(there, store, "c0001") == {"held.db:held": [{"customer_id": "c0001"}]}
     other = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
     done = subprocess.run([sys.executable, "-c", other, str(path)], capture_output=True, text=True, check=False)
     holder.close()

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis_server import free_port
 
 from perennial import settings, storage
 from perennial.settings import Workspace
@@ -25,7 +26,7 @@ from serving.audit import AuditLog, Read, Reserve
 from serving.keys import Keys
 
 from .conftest import KEY, NOW
-from .test_service import _free_port, _wait_until_ready
+from .test_service import _wait_until_ready
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
 BUYER = "c0200"
@@ -172,7 +173,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> None:
 def test_the_service_outlives_a_full_disk(shop_on_a_disk: Workspace) -> None:
     """Scores are answered, also by the processes that follow those that end; what must be kept is refused; with room
     everything is taken and shown again, by itself, and every answer is in the audit log."""
-    home, port = shop_on_a_disk.home_path, _free_port()
+    home, port = shop_on_a_disk.home_path, free_port()
     with _served(home, port) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         _wait_until_ready(client, process)
         before = ask(client)

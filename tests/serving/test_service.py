@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from prometheus_client import REGISTRY
-from redis_server import redis_of_its_own
+from redis_server import free_port, redis_of_its_own
 from starlette.testclient import TestClient
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, ODD_IDS
 
@@ -469,7 +469,7 @@ def test_while_redis_is_down_or_empty_the_last_scores_answer_marked_stale(
 ) -> None:
     """A Redis that is killed, or has lost what it held, leaves what the last batch wrote, reasons aside; once it is
     back, or published to again, so are fresh answers."""
-    address = f"redis://127.0.0.1:{_free_port()}/0"
+    address = f"redis://127.0.0.1:{free_port()}/0"
     edited(home / "workspace.json", online=address)
     workspace = settings.of_home(home)
     expected = scores_file(shop.workspace)
@@ -673,7 +673,7 @@ def test_an_unusable_certificate_stops_the_start(home: Path, tmp_path: Path) -> 
 def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> None:
     """Started as a command it answers as the file says, in TLS alone, names no customer in metrics or log, ends on
     SIGTERM; a key counts from the moment that it is made to that in which it is revoked."""
-    outside, port, keys = tmp_path / "outside", _free_port(), Keys(home)
+    outside, port, keys = tmp_path / "outside", free_port(), Keys(home)
     outside.mkdir()
     log_of_reads = home / "audit.jsonl"
     earlier = log_of_reads.read_text() if log_of_reads.exists() else ""
@@ -727,11 +727,6 @@ def _certificate(folder: Path) -> Path:
                "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "certificate.pem"]  # fmt: skip
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return folder / "certificate.pem"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from training import evaluation, metrics
-from training.backtest import OURS, Bounds, Judged
+from training.backtest import Bounds, Judged
 from training.choice import Choice, chosen, furthest
-from training.models.rule import BASE_RATE
+from training.models.rule import BASE_RATE, OURS
 from training.models.value_model import Forecast
 from training.offer_backtest import CHANCE, JudgedOffers
 from training.peers import Answer, Kind
