@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -95,14 +95,19 @@ def in_redis(store: FeatureStore) -> bool:
     return bool(store.config.online_store.type == _PACKED_REDIS)
 
 
+def reached(store: FeatureStore) -> AbstractContextManager[None]:
+    """`answering` of the online store of `store`."""
+    return answering(store.config.online_store)
+
+
 @contextmanager
-def reached(store: FeatureStore) -> Iterator[None]:
-    """Says it in a sentence when the online store of `store` cannot be reached, or refuses.
+def answering(online_store: Any) -> Iterator[None]:
+    """Says it in a sentence when the online store of this configuration cannot be reached, or refuses.
 
     Raises:
         CheckFailed: Redis is down, lacks memory, wants another password, or has something else under our keys.
     """
-    if not in_redis(store):
+    if online_store.type != _PACKED_REDIS:
         yield
         return
     import redis
@@ -110,7 +115,7 @@ def reached(store: FeatureStore) -> Iterator[None]:
     try:
         yield
     except redis.RedisError as problem:
-        where = store.config.online_store.connection_string.split(",")[0]
+        where = online_store.connection_string.split(",")[0]
         # Not `from problem`: its text, which a traceback would show, quotes keys, and so customers' ids.
         raise CheckFailed(f"the online store, Redis at {where}, {_in_words(problem)}") from None
 

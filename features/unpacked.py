@@ -44,10 +44,16 @@ class _Unpacking(OnlineStore):
         """As Feast asks it; a null feature is an empty value, who is unknown has no row.
 
         Raises:
-            CheckFailed: the view is of items, or nothing is published.
+            CheckFailed: the view is of items, nothing is published, or Redis does not answer or refuses.
             StaleFeatures: the store does not hold the publication.
             FeatureMismatch: the publication lacks a feature that is asked for.
         """
+        with stores.answering(config.online_store):
+            return self._read(config, table, entity_keys, requested_features)
+
+    def _read(
+        self, config: Any, table: FeatureView, entity_keys: list[EntityKey], requested_features: list[str] | None
+    ) -> list[_Row]:
         if table.name in ITEM_FAMILIES:
             raise CheckFailed(f"{table.name} is not online: only features of customers are published")
         if table.name not in CUSTOMER_FAMILIES:

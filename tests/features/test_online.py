@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -466,7 +467,8 @@ def test_a_redis_that_is_down_is_a_sentence(snapshots: Workspace, tmp_path: Path
 
 
 def test_what_redis_refuses_is_told_without_a_customer(snapshots: Workspace, tmp_path: Path) -> None:
-    """Whoever reads or writes learns what Redis said and what to do, and never the command, which holds ids."""
+    """Whoever reads or writes, by Feast's own names too, learns what Redis said and what to do, and never the command,
+    which holds ids."""
     address = f"redis://127.0.0.1:{free_port()}/0"
     with redis_of_its_own(address, tmp_path) as own, redis.Redis(port=own.port) as client:
         shop = opened(snapshots, tmp_path / "home", online=address)
@@ -479,6 +481,10 @@ def test_what_redis_refuses_is_told_without_a_customer(snapshots: Workspace, tmp
         client.set(online_erasure.redis_name(shop.store, "c05"), "a text")
         told = told_by(lambda: shop.online("c05"))
         assert "refuses: WRONGTYPE Operation against a key holding the wrong kind of value" in told
+        for asked in (["purchases:spend_90d"], shop.store.get_feature_service("customer_vector_v1")):
+            assert told_by(partial(answered, shop, asked, "c05")) == told
+        own.stop()
+        assert "does not answer: " in told_by(partial(answered, shop, ["purchases:spend_90d"], "c05"))
 
 
 def told_by(act: Callable[[], object]) -> str:
