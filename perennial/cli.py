@@ -1175,7 +1175,7 @@ def _decide(
     elif verdict.passed:
         outcome = "promoted"
         promoted = promotion.promote(tracker, workspace, kind, version)
-        if reigning is None and promoted.tags.get("grade") == "none":
+        if promoted.tags.get("grade") == "none" and (reigning is None or reigning.tags.get("grade") != "none"):
             answers = f"{kind} version {version} answers without a grade"
             summary.alerts.append(Alert(answers, promoted.tags["grade_reason"], f"perennial check {typed}"))
     else:

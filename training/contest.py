@@ -104,17 +104,26 @@ class Contest:
         """Whether the challenger may answer about the days before the champion's training alone.
 
         Not where it learnt other features than the champion: only those who learnt the same answer for each other.
+        Nor where the champion does not answer what is asked now.
         """
         mine, theirs = (version.tags.get("features_hash") for version in (self.challenger, self.rival))
-        return self._knows_more and mine == theirs
+        return self._knows_more and mine == theirs and not self._is_asked_anew
 
     @property
     def _knows_more(self) -> bool:
         """Whether the champion may have learnt what the challenger is judged by."""
         return self.rival.as_of > self.challenger.as_of
 
+    @property
+    def _is_asked_anew(self) -> bool:
+        """Whether the challenger answers what the workspace asks now, and the champion something else."""
+        return bool(self._changed_since(self.rival.workspace)) and not self._changed_since(self.workspace)
+
     def conditions(self) -> list[Condition]:
-        changed = self._changed_question()
+        changed = self._changed_since(self.rival.workspace)
+        if self._is_asked_anew:
+            first = as_the_first(self.challenger, "it is judged as the first of its question")
+            return [Condition(True, f"the question changed: {changed}"), first]
         if changed:
             return [
                 Condition(False, f"it answers another question than the champion, so nothing compares them: {changed}")
@@ -125,8 +134,9 @@ class Contest:
         pairs = duel.paired(self._rivals_answers(), self.challenger.judged)
         return [*self._by_figures(pairs), self._grades(pairs)]
 
-    def _changed_question(self) -> str:
-        mine, theirs = (getattr(version.workspace, self.kind).model_dump() for version in (self.challenger, self.rival))
+    def _changed_since(self, asked: Workspace) -> str:
+        """What the challenger answers otherwise than was asked, in words; "" where it is the same question."""
+        mine, theirs = (getattr(of, self.kind).model_dump() for of in (self.challenger.workspace, asked))
         return ", ".join(
             f"{self.kind}.{name} {theirs[name]} -> {mine[name]}"
             for name in mine

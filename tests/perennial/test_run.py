@@ -697,6 +697,21 @@ def test_an_old_champion_is_challenged_and_the_gate_decides(shop: Shop, aged: Fi
     assert alert["says"] in (home / "alerts.jsonl").read_text()
 
 
+def test_a_run_after_the_question_changed_answers_the_new_one(shop: Shop, undisturbed: Finished) -> None:
+    """It trains, says what changed, puts the version in the champion's place, scores and publishes."""
+    home, uri = shutil.copytree(undisturbed.home, shop.folder / "asked_anew"), shop.registry("asked_anew")
+    shutil.copy(undisturbed.uri.removeprefix("sqlite:///"), uri.removeprefix("sqlite:///"))
+    done = shop.run(home, uri, "--set", "churn.horizon=30")
+    assert done.code == 0, done.stderr
+    [decision] = record(page_of(done))["decisions"]
+    assert (decision["kind"], decision["version"], decision["outcome"]) == ("churn", "2", "promoted")
+    assert "the question changed: churn.horizon 60 -> 30" in decision["reasons"]
+    assert any("it is judged as the first of its question" in reason for reason in decision["reasons"])
+    assert "churn: version 2 promoted: " in done.stderr
+    scores = pd.read_parquet(storage.scores_path(home, AS_OF))
+    assert set(scores["churn_model"].dropna()) == {"small.churn/2"}
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of four megabytes."""

@@ -246,16 +246,32 @@ def test_a_champion_that_knows_what_came_after_is_not_compared() -> None:
 def test_another_question_is_not_compared() -> None:
     """Every setting that changes it is named; how a model is made, or how wide its bounds are, is none."""
 
-    def told(**mine: Any) -> list[Condition]:
+    def told(asked: dict[str, Any] | None = None, **mine: Any) -> list[Condition]:
         own = version([valued(0.0)], of=workspace(lifetime_value=mine))
-        return Contest(own.workspace, "lifetime_value", own, version([valued(0.0)], "1"), lambda _: None).conditions()
+        there = workspace(lifetime_value=asked or {})
+        return Contest(there, "lifetime_value", own, version([valued(0.0)], "1"), lambda _: None).conditions()
 
     made_otherwise = {"interval": 0.5, "features": ["purchases"], "boosting": {"rounds": 10}}
-    assert told(**made_otherwise, horizon=61, measure="margin") == [(
-        False, "it answers another question than the champion, so nothing compares them: lifetime_value.horizon 90 ->"
-        " 61, lifetime_value.measure spend -> margin",
-    )]  # fmt: skip
-    assert len(told(**made_otherwise)) > 1
+    changed = "lifetime_value.horizon 90 -> 61, lifetime_value.measure spend -> margin"
+    for asked in ({}, {"horizon": 61}, {"horizon": 61, "measure": "margin", "discount_rate": 0.1}):
+        assert told(asked, **made_otherwise, horizon=61, measure="margin") == [
+            (False, f"it answers another question than the champion, so nothing compares them: {changed}")
+        ]
+    assert told({"horizon": 61, "measure": "margin"}, **made_otherwise, horizon=61, measure="margin") == [
+        (True, f"the question changed: {changed}"),
+        (True, "it is judged as the first of its question, and it has grade B"),
+    ]
+    assert len(told(**made_otherwise)) > 2
+    assert told({"horizon": 61}) == told()
+
+
+def test_who_answers_what_is_asked_now_takes_the_place_of_who_does_not() -> None:
+    """However much more the champion knows: it knows it of something else."""
+    asked = workspace(churn={"horizon": 30})
+    for there, stays in ((asked, False), (workspace(), True)):
+        mine = version([SHARP], as_of="2024-06-30", of=asked)
+        made = Contest(there, "churn", mine, version([SHARP], "1"), lambda _: None)
+        assert made.leaves_the_champion is stays
 
 
 @pytest.mark.parametrize(("mine", "theirs", "met"), [

@@ -84,7 +84,7 @@ class Registry:
         happened = [replace(c, actual=1 - c.actual) if reverse else c for c in self.judged]
         judged = [replace(c, answers=(replace(c.answers[0], predicted=said(c)),)) for c in happened if said]
         run = tracker.create_run(tracking.experiment(tracker, experiment), run_name="planted")
-        for name, value in tracker.get_run(first.run_id).data.params.items():
+        for name, value in (tracker.get_run(first.run_id).data.params | (settings or {})).items():
             tracker.log_param(run.info.run_id, name, value)
         evidence.write(self.world.workspace.home_path, run.info.run_id, judged)
         raw = json.loads((folder / "settings.json").read_text())
@@ -454,6 +454,26 @@ def test_a_version_of_before_the_champion_answers_about_the_days_before(
     unseen = registry.challenger(shop.world.tracker, shop.world.workspace, "churn")
     assert unseen is not None
     assert str(unseen.version) == challenger
+
+
+def test_a_version_of_the_question_that_is_asked_now_takes_the_champions_place(
+    shop: Registry, perennial: Callable[[str], tuple[int, str]]
+) -> None:
+    """By the bar of a first version, and it answers from then on, also where the champion was trained later."""
+    asked = "--set churn.horizon=30"
+    made: dict[str, Any] = {"settings": {"horizon": 30}, "as_of": "2024-06-30", "sales": "", "grade": "C"}
+    slow, version = (shop.add(None, **made) for _ in range(2))
+    code, said = perennial(f"promote churn --version {slow} {asked} --set promotion.latency=0.000001")
+    assert (code, said.count("  against ")) == (1, 1)
+    code, said = perennial(f"promote churn --version {version} {asked}")
+    assert (code, f"world.churn version {version} is champion\n" in said) == (0, True), said
+    assert "  for       the question changed: churn.horizon 60 -> 30\n" in said
+    assert "  for       it is judged as the first of its question, and it has grade C\n" in said
+    churn = shop.world.workspace.churn.model_copy(update={"horizon": 30})
+    workspace = shop.world.workspace.model_copy(update={"churn": churn})
+    answers = registry.answering(shop.world.tracker, workspace, "churn", TRAINED_AT)
+    assert answers is not None
+    assert str(answers.version) == shop.champion == version
 
 
 def test_a_challenger_that_is_let_in_for_earlier_days_is_none_any_more(shop: Registry) -> None:
