@@ -372,6 +372,7 @@ def _pages(customers: int) -> list[dict[str, Any]]:
     from perennial import registry
     from serving import lists
     from serving.bodies import ListQuery
+    from serving.files import encoded
     from serving.predictor import Predictor
     from serving.reasons import Explainer
     from serving.terms import norms_of
@@ -397,7 +398,7 @@ def _pages(customers: int) -> list[dict[str, Any]]:
 
         def page(asked: ListQuery) -> bytes:
             found = lists.page(explainer, publication.as_of, asked, vectors)
-            return b"".join(lists.encoded(found.blocks, "json"))
+            return b"".join(encoded(found.blocks, "json"))
 
         return [{"page": what} | _milliseconds(partial(page, asked)) for what, asked in kinds.items()]
 

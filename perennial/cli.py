@@ -595,6 +595,7 @@ def list_churn_risk(
     """
     from perennial import predictions, privacy
     from serving import lists
+    from serving.files import encode
     from serving.terms import Terms
 
     workspace = _open(config, overrides, home)
@@ -615,10 +616,10 @@ def list_churn_risk(
     if format is None:
         typer.echo("\n".join([lists.as_text(rows), "", *notes]))
     elif out is None:
-        sys.stdout.buffer.write(lists.encode(rows, format.value, notes))
+        sys.stdout.buffer.write(encode(rows, format.value, notes))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(lists.encode(rows, format.value, notes))
+            draft.write_bytes(encode(rows, format.value, notes))
         typer.echo(f"{len(rows):,} customers in {out}")
 
 
@@ -632,8 +633,8 @@ def list_bought_with(
 
     Of a scored as_of, the latest if absent. Example: perennial list bought-with -c configs/demo.yaml --out rules.csv
     """
-    from serving import lists
     from serving.bought_with import bought_with
+    from serving.files import encode
 
     workspace = _open(config, overrides, home)
     rules = bought_with(workspace, as_of.date() if as_of else None, item, top)
@@ -641,7 +642,7 @@ def list_bought_with(
         typer.echo(rules.to_string(index=False, float_format=lambda figure: f"{figure:.3f}"))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(lists.encode(rules, _format_of(out).value))
+            draft.write_bytes(encode(rules, _format_of(out).value))
         typer.echo(f"{len(rules):,} rules in {out}")
 
 
@@ -697,7 +698,8 @@ def churn_segments(
 
     Of a scored as_of, the latest if absent. Example: perennial churn segments -c configs/demo.yaml
     """
-    from serving import lists, risk_groups
+    from serving import risk_groups
+    from serving.files import encode
     from serving.terms import Terms
 
     workspace = _open(config, overrides, home)
@@ -709,7 +711,7 @@ def churn_segments(
         typer.echo("\n".join([risk_groups.as_text(groups), "", *notes]))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(lists.encode(groups, _format_of(out).value, notes))
+            draft.write_bytes(encode(groups, _format_of(out).value, notes))
         typer.echo(f"{len(groups):,} groups in {out}")
 
 

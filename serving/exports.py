@@ -14,7 +14,7 @@ from perennial import storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed, quoted
 from serving.consent import REFUSED_PROFILING, Consents
-from serving.lists import encode
+from serving.files import encode
 from serving.predictor import NO_CONSENT, NUMBERS
 from serving.terms import Terms
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import math
-import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import duckdb
 import numpy as np
@@ -35,7 +33,6 @@ from serving.predictor import Predictor
 from serving.reasons import Explainer
 from serving.terms import UNPROVEN, Terms, norms_of
 
-Format = Literal["csv", "xlsx", "json"]
 Vectors = Callable[[date, Sequence[str]], NDArray[np.float32]]
 
 COLUMNS = (
@@ -50,10 +47,7 @@ _SCORED = (
     "lifetime_value_high", "value_at_risk", "as_of",
 )  # fmt: skip
 _OFFER = ("offer", "offer_kind", "offer_probability")
-_SPREADSHEET_COMMANDS = ("=", "+", "-", "@", "\t", "\r")
-_ID_COLUMNS = ("customer_id", "item", "offer")
 _BLOCK = 500  # rows told reasons of, and sent, at a time
-_CHUNK = 1 << 16
 _ROW_GROUP = 32_768  # rows of which a page reads all
 _MEMORY = 1.0  # gigabytes of reading pages; what needs more goes to disk
 # Highest first, and then in a fixed order, so that a page goes on where the last one ended. An amount that is withheld
@@ -398,102 +392,3 @@ def graded(value: float, form: str, grade: str, width: int) -> str:
     """A number with its grade where that is weak; a dash where there is none to show."""
     shown = "-" if pd.isna(value) else f"{value:{form}} {grade}" if grade in _WEAK else f"{value:{form}}"
     return f"{shown:>{width}}"
-
-
-def encode(rows: pd.DataFrame, format: Format, notes: Sequence[str] = ()) -> bytes:
-    """A table as a spreadsheet opens it: CSV in UTF-8 with a byte-order mark, XLSX with typed cells, or JSON records.
-
-    `notes` are sentences about it: on a second sheet of an XLSX file, `about`; the others have no place for them.
-
-    No text is a formula: in XLSX its cell is of type text, in CSV one that would be computed (`=`, `+`, `-`, `@` in
-    front) gets an apostrophe before it. An id only gets that where computing it could do harm, and `ids.canonical`
-    takes it away: an id that comes back is the same.
-    """
-    return b"".join(encoded([rows], format, notes))
-
-
-def encoded(blocks: Iterable[pd.DataFrame], format: Format, notes: Sequence[str] = ()) -> Iterator[bytes]:
-    """The same of a table that comes in blocks, piece by piece; at least one block, be it empty, names the columns."""
-    match format:
-        case "csv":
-            return _csv(blocks)
-        case "xlsx":
-            return _xlsx(blocks, notes)
-        case "json":
-            return _json(blocks)
-    raise ValueError(f"format {format!r} is not one of csv, xlsx, json")
-
-
-def _csv(blocks: Iterable[pd.DataFrame]) -> Iterator[bytes]:
-    for place, rows in enumerate(blocks):
-        text = _harmless(rows).to_csv(index=False, header=place == 0, lineterminator="\r\n")
-        yield text.encode("utf-8-sig" if place == 0 else "utf-8")
-
-
-def _json(blocks: Iterable[pd.DataFrame]) -> Iterator[bytes]:
-    opened = b"["
-    for rows in blocks:
-        days = {str(name): rows[name].dt.strftime("%Y-%m-%d") for name in rows.select_dtypes("datetime")}
-        text = rows.assign(**days).to_json(orient="records", force_ascii=False).encode()
-        if len(text) > 2:
-            yield opened + text[1:-1]
-            opened = b","
-    yield b"[]" if opened == b"[" else b"]"
-
-
-def _harmless(rows: pd.DataFrame) -> pd.DataFrame:
-    texts = rows.select_dtypes(["object", "string"]).columns
-    return rows.assign(**{str(name): rows[name].map(partial(_guarded, str(name))) for name in texts})
-
-
-def _guarded(name: str, value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and _is_computed(name, value) else value
-
-
-def _is_computed(name: str, text: str) -> bool:
-    """Whether a spreadsheet would compute a text of CSV; of an id, more than a number: +49 and -5 stay as they are."""
-    if name in _ID_COLUMNS and re.fullmatch(r"[+-][0-9 ./()+-]*", text):
-        return False
-    return text.startswith(_SPREADSHEET_COMMANDS)
-
-
-def _printable(text: str) -> str:
-    """Without the control characters that XLSX cannot hold."""
-    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
-
-    return ILLEGAL_CHARACTERS_RE.sub("", text)
-
-
-def _cell(sheet: Any, value: Any) -> Any:
-    """A text is a text, whatever it begins with, and stays one when somebody edits the cell."""
-    from openpyxl.cell import WriteOnlyCell
-
-    if isinstance(value, str):
-        cell = WriteOnlyCell(sheet, _printable(value))
-        cell.data_type, cell.quotePrefix = "s", value.startswith(_SPREADSHEET_COMMANDS)
-        return cell
-    if pd.isna(value):
-        return None
-    return value.date() if isinstance(value, pd.Timestamp) else value
-
-
-def _xlsx(blocks: Iterable[pd.DataFrame], notes: Sequence[str]) -> Iterator[bytes]:
-    """Written to the disk first, since a workbook's table of contents stands at its end."""
-    from openpyxl import Workbook
-
-    book = Workbook(write_only=True)
-    sheet = book.create_sheet("list")
-    for place, rows in enumerate(blocks):
-        if place == 0:
-            sheet.append(list(rows.columns))
-        for row in rows.astype(object).itertuples(index=False):
-            sheet.append([_cell(sheet, value) for value in row])
-    if notes:
-        told = book.create_sheet("about")
-        for note in notes:
-            told.append([_printable(note)])
-    with tempfile.TemporaryFile() as written:
-        book.save(written)
-        written.seek(0)
-        while piece := written.read(_CHUNK):
-            yield piece

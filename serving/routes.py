@@ -38,6 +38,7 @@ from serving.bodies import (
     ScoresRequest,
 )
 from serving.events import Inbox
+from serving.files import encoded
 from serving.filters import NoSuchFilter
 from serving.privacy import CustomerId
 from serving.strict_json import StrictRoute
@@ -240,7 +241,7 @@ async def churn_risk(asked: Annotated[ListQuery, Query()], request: Request) -> 
 def _begun(asked: ListQuery, contacts: bool) -> tuple[lists.Page, Any]:
     """The page, and its pieces of which the first is there: what cannot be answered is refused, not broken off."""
     page = _answers().churn_risk(asked, contacts)
-    pieces = lists.encoded(page.blocks, asked.format, page.about)
+    pieces = encoded(page.blocks, asked.format, page.about)
     return page, chain([next(pieces)], pieces)
 
 

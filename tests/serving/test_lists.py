@@ -1,8 +1,7 @@
-"""The churn-risk list: consent as it is now, and files that spreadsheets open right."""
+"""The churn-risk list: consent as it is now, what its numbers mean, and its pages."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -19,7 +18,6 @@ import openpyxl
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from builders import accepted, take_in, write, write_workspace
 from workspaces import AS_OF
 
 from perennial import ingest, registry, storage
@@ -27,6 +25,7 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from serving import lists, scoring
 from serving.bodies import ListQuery
+from serving.files import encode
 from serving.filters import NoSuchFilter
 from serving.norms import Norms
 from serving.predictor import Predictor
@@ -36,9 +35,6 @@ from serving.terms import Terms
 from .conftest import Shop
 
 Sort = Literal["value_at_risk", "lifetime_value"]
-
-ODD = ["=1+1", "+49 30 1", "-5", "@home", "\tx", "\rx", 'says "no", then, goes', "two\nlines", "Zoë", "007", "a=b"]
-DANGEROUS = 6  # the first so many of them
 
 
 class Copy(NamedTuple):
@@ -142,118 +138,11 @@ def test_nobody_to_list_is_an_empty_table_in_every_format(copy: Copy) -> None:
     """A header and no rows, an empty array, or a sentence."""
     nobody = copy.listed(min_value=1e9)
     assert nobody.empty
-    assert lists.encode(nobody, "csv").decode("utf-8-sig").strip() == ",".join(lists.COLUMNS)
-    assert json.loads(lists.encode(nobody, "json")) == []
-    sheet = openpyxl.load_workbook(io.BytesIO(lists.encode(nobody, "xlsx"))).active
+    assert encode(nobody, "csv").decode("utf-8-sig").strip() == ",".join(lists.COLUMNS)
+    assert json.loads(encode(nobody, "json")) == []
+    sheet = openpyxl.load_workbook(io.BytesIO(encode(nobody, "xlsx"))).active
     assert [[cell.value for cell in row] for row in sheet.iter_rows()] == [list(lists.COLUMNS)]
     assert lists.as_text(nobody).startswith("no customer to list")
-
-
-def odd_rows() -> pd.DataFrame:
-    """Every awkward text in every text column, beside numbers, a date and gaps."""
-    return pd.DataFrame(
-        {
-            "customer_id": ODD, "lifetime_value": [-1.5, *range(1, len(ODD))], "reasons": ODD, "offer": ODD[::-1],
-            "offer_kind": [None, *ODD[1:]], "offer_probability": [float("nan"), *[0.25] * (len(ODD) - 1)],
-            "as_of": pd.Timestamp(AS_OF),
-        }
-    )  # fmt: skip
-
-
-def harmless(text: str | None, name: str = "reasons") -> str | None:
-    spared = ("+49 30 1", "-5") if name in ("customer_id", "offer") else ()
-    return f"'{text}" if text is not None and text in ODD[:DANGEROUS] and text not in spared else text
-
-
-def test_csv_defuses_every_text_column_and_nothing_else() -> None:
-    """Read back by a CSV reader, texts are as they were but for the apostrophe, which ids that are mere numbers do not
-    get; negative numbers stay numbers."""
-    rows = odd_rows()
-    text = lists.encode(rows, "csv").decode("utf-8-sig")
-    read = list(csv.DictReader(io.StringIO(text, newline="")))
-    for name in ("customer_id", "reasons", "offer", "offer_kind"):
-        assert [row[name] for row in read] == [harmless(value, name) or "" for value in rows[name]]
-    assert [float(row["lifetime_value"]) for row in read] == rows["lifetime_value"].tolist()
-    assert read[0]["offer_probability"] == ""
-    assert {row["as_of"] for row in read} == {"2023-07-01"}
-
-
-def test_csv_is_utf_8_with_a_mark_and_windows_line_ends() -> None:
-    """As Excel expects; a line end within a text stays as it was."""
-    content = lists.encode(odd_rows(), "csv")
-    assert content.startswith(b"\xef\xbb\xbf")
-    assert content.endswith(b"\r\n")
-    assert "Zoë".encode() in content
-    assert content.count(b"\r\n") == len(ODD) + 1
-    assert b'"two\nlines"' in content
-
-
-def test_xlsx_keeps_types_and_defuses_every_text_column() -> None:
-    """Numbers are numbers, days are days, gaps are empty, and no text is a formula."""
-    rows = odd_rows()
-    sheet = openpyxl.load_workbook(io.BytesIO(lists.encode(rows, "xlsx"))).active
-    header, *body = list(sheet.iter_rows())
-    assert [cell.value for cell in header] == list(rows.columns)
-    columns = {cell.value: [row[place] for row in body] for place, cell in enumerate(header)}
-    for name in ("customer_id", "reasons", "offer", "offer_kind"):
-        assert [cell.value for cell in columns[name]] == [_as_xml(value) for value in rows[name]]
-        assert {cell.data_type for cell in columns[name] if cell.value is not None} == {"s"}
-    assert {cell.data_type for cell in columns["lifetime_value"]} == {"n"}
-    assert all(cell.is_date and cell.value == datetime(2023, 7, 1) for cell in columns["as_of"])
-    assert columns["offer_probability"][0].value is None
-
-
-def _as_xml(text: str | None) -> str | None:
-    """XML keeps a carriage return as a line feed."""
-    return text and text.replace("\r", "\n")
-
-
-def test_xlsx_drops_characters_that_it_cannot_hold() -> None:
-    """A control character in a name must not cost the marketer the whole list."""
-    rows = pd.DataFrame({"customer_id": ["a\x00b\x0b", "\x1f=1"], "value": [1.0, 2.0]})
-    sheet = openpyxl.load_workbook(io.BytesIO(lists.encode(rows, "xlsx"))).active
-    assert [cell.value for cell in sheet["A"]] == ["customer_id", "ab", "=1"]
-    assert sheet["A3"].data_type == "s"
-
-
-SIGNS = ["+49123", "=1+1", "-5", "@x", "007", "1e5", "12345678901234567890", "=HYPERLINK(1)", "-x|y", "+49 (0)30/1"]
-
-
-@pytest.mark.parametrize("format", ["csv", "xlsx"])
-def test_an_id_that_comes_back_from_a_file_is_the_same(tmp_path: Path, format: lists.Format) -> None:
-    """Read with pandas and taken in again by ingest; only a formula in CSV shows pandas the apostrophe before it."""
-    rows = pd.DataFrame({"customer_id": SIGNS, "item": SIGNS, "as_of": pd.Timestamp("2024-01-05"), "value": 1.0})
-    file = tmp_path / f"list.{format}"
-    file.write_bytes(lists.encode(rows, format))
-    read = (pd.read_csv if format == "csv" else pd.read_excel)(file, dtype={"customer_id": str, "item": str})
-    formulas = {"=1+1", "@x", "=HYPERLINK(1)", "-x|y"} if format == "csv" else set()
-    for column in ("customer_id", "item"):
-        assert read[column].tolist() == [f"'{one}" if one in formulas else one for one in SIGNS]
-    columns = {"transaction_id": "customer_id", "product_id": "item", "occurred_at": "as_of", "amount": "value"}
-    again = write(tmp_path / "again.csv", file.read_bytes() if format == "csv" else read)
-    workspace = write_workspace(tmp_path, {"path": str(again), "columns": columns})
-    take_in(workspace)
-    for column in ("transaction_id", "customer_id", "product_id"):
-        assert set(accepted(workspace)[column]) == set(SIGNS)
-
-
-def test_a_text_of_xlsx_stays_one_when_it_is_edited() -> None:
-    """The cell says so: a spreadsheet then does not compute what somebody leaves with the enter key."""
-    rows = pd.DataFrame({"customer_id": ["=1+1", "a=b"]})
-    sheet = openpyxl.load_workbook(io.BytesIO(lists.encode(rows, "xlsx"))).active
-    assert [bool(cell.quotePrefix) for cell in sheet["A"]] == [False, True, False]
-
-
-def test_json_holds_texts_as_they_are() -> None:
-    """No apostrophes for programs; gaps are null, days are days, letters are letters."""
-    rows = odd_rows()
-    content = lists.encode(rows, "json")
-    read = json.loads(content)
-    assert [row["customer_id"] for row in read] == ODD
-    assert read[0]["offer_kind"] is read[0]["offer_probability"] is None
-    assert {row["as_of"] for row in read} == {"2023-07-01"}
-    assert read[0]["lifetime_value"] == -1.5
-    assert "Zoë".encode() in content
 
 
 def test_the_text_names_each_customer_with_reasons_and_offer(copy: Copy) -> None:
@@ -268,12 +157,6 @@ def test_the_text_names_each_customer_with_reasons_and_offer(copy: Copy) -> None
     assert f"offer {listed['offer'][0]} ({listed['offer_kind'][0]})" in lines[0]
     assert "offer" not in lines[4]
     assert "nan" not in lines[4].lower()
-
-
-def test_an_unknown_format_is_refused() -> None:
-    """No file with another content than its name says."""
-    with pytest.raises(ValueError, match="format 'pdf' is not one of csv, xlsx, json"):
-        lists.encode(odd_rows(), "pdf")  # type: ignore[arg-type]
 
 
 def test_many_may_ask_for_a_list_at_once(copy: Copy) -> None:
@@ -346,7 +229,7 @@ def test_unproven_offers_are_listed_only_if_asked_for(copy: Copy) -> None:
 def test_a_spreadsheet_says_on_its_second_sheet_what_the_numbers_mean(copy: Copy) -> None:
     """A sentence a line; the first sheet holds the rows alone."""
     notes = lists.about(Terms.at(copy.predictor, AS_OF), AS_OF)
-    book = openpyxl.load_workbook(io.BytesIO(lists.encode(copy.listed(top=2), "xlsx", notes)))
+    book = openpyxl.load_workbook(io.BytesIO(encode(copy.listed(top=2), "xlsx", notes)))
     assert book.sheetnames == ["list", "about"]
     assert book["list"].max_row == 3
     assert [row[0].value for row in book["about"].iter_rows()] == list(notes)
