@@ -142,6 +142,7 @@ class Answers:
         self.gate, self.consents = Gate(home, service.rate_limit, clock), Consents(home)
         self.erasures = ErasureQueue(home)
         self._together = Together(self._rows)
+        self.searching = asyncio.Lock()  # one search for a customer at a time: it reads every file of the home
         self._looking = threading.Lock()
         self._store_down_until = 0.0
         self._why_stale: str | None = None

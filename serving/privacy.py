@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 router = APIRouter(route_class=StrictRoute)
 _log = logging.getLogger("bentoml.perennial")
-_LOOKING = threading.Lock()  # one at a time: it reads every file of the home, and takes a thread
 CustomerId = Annotated[Id, Path(description="as the shop writes it, escaped for a URL", examples=["10002"])]
 
 
@@ -47,22 +46,25 @@ def consent(customer_id: CustomerId, asked: ConsentRequest, request: Request) ->
 
 
 @router.get("/customers/{customer_id:escaped}/data", response_model=HeldAnswer, dependencies=allowed())
-def data(customer_id: CustomerId, request: Request) -> Response:
+async def data(customer_id: CustomerId, request: Request) -> Response:
     """Everything that is held of one customer, contact data in the clear."""
     answers, name = _answers(), _name(customer_id)
-    if job := answers.erasures.waiting().get(name):
-        raise Refused(_waiting(customer_id, job))
     try:
-        with _LOOKING:
-            held = erasure.held(answers.workspace, retrieval.open_store(answers.workspace), name)
+        async with answers.searching:
+            if job := answers.erasures.waiting().get(name):
+                raise Refused(_waiting(customer_id, job))
+            found = await asyncio.to_thread(_held, answers, name)
     except UnknownCustomer:
         raise Refused(_unknown(customer_id)) from None
     except (CheckFailed, SettingsError) as problem:
         raise Refused(_unavailable(problem)) from problem
-    _read(request).rows = sum(map(len, held.values()))
-    mentions = answers.gate.audit.mentions(name)
-    content = HeldAnswer(customer_id=name, held=held, audit=mentions).model_dump_json()
-    return Response(content, media_type="application/json")
+    _read(request).rows = sum(map(len, found.held.values()))
+    return Response(await asyncio.to_thread(found.model_dump_json), media_type="application/json")
+
+
+def _held(answers: Answers, name: str) -> HeldAnswer:
+    held = erasure.held(answers.workspace, retrieval.open_store(answers.workspace), name)
+    return HeldAnswer(customer_id=name, held=held, audit=answers.gate.audit.mentions(name))
 
 
 @router.delete(

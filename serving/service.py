@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bentoml
+from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -126,5 +127,13 @@ def application(clock: Callable[[], datetime], settings: Service) -> ASGIApp:
     """The ASGI app of the service; its lifespan opens the workspace in PERENNIAL_HOME. `clock` says what time it is."""
     _bento_service.inner.clock, _bento_service.inner.settings = staticmethod(clock), settings
     paths = (f"/v1{route.path}" for route in api.routes if isinstance(route, APIRoute))
-    by_route = ByRoute(_bento_service.to_asgi(), (*paths, *_BENTOML_PATHS))
+    by_route = ByRoute(_without_bentomls_timeout(_bento_service.to_asgi()), (*paths, *_BENTOML_PATHS))
     return Limits(by_route, settings, by_route.route)
+
+
+def _without_bentomls_timeout(app: Starlette) -> Starlette:
+    """BentoML 1.4 would end what takes 60 seconds by a 504 of its own shape, erasures too, and takes no setting for
+    never; when a request has to end is for `limits`."""
+    found: list[Any] = app.user_middleware
+    app.user_middleware = [each for each in found if each.cls is not TimeoutMiddleware]
+    return app

@@ -6,7 +6,9 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from urllib.parse import quote
 import bentoml
 import pandas as pd
 import pytest
+from anyio.to_thread import current_default_thread_limiter
 from postgres_server import ADDRESS, schema_for
 from private_shop import NOW, answering_from, email, files_with, private_shop, scores_of
 from redis_server import redis_for
@@ -119,6 +122,29 @@ def test_everything_held_is_shown(client: TestClient, freshness: Freshness, work
     vector = max(answer["held"]["online store"], key=lambda row: row["as_of"])
     assert vector["as_of"] == str(AS_OF + timedelta(days=1))
     assert vector["n_purchases"] == client.get(f"/v1/customers/{SHOWN}").json()["history"]["purchases"]
+
+
+def test_who_waits_for_a_search_keeps_nobody_else_waiting(client: TestClient) -> None:
+    """One search for a customer goes on at a time; further ones wait without a thread, of which there are few."""
+    searching, path = bentoml.get_current_service().answers.searching, "/v1/customers/c0213"
+    assert client.portal is not None
+    threads = client.portal.call(current_default_thread_limiter)
+    before = threads.total_tokens
+    client.portal.call(searching.acquire)
+    client.portal.call(setattr, threads, "total_tokens", 1)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            searches = [pool.submit(client.get, f"{path}/data") for _ in range(2)]
+            try:
+                time.sleep(0.5)
+                said = pool.submit(client.put, f"{path}/consent", json={"marketing": True})
+                assert said.result(timeout=30).status_code == 200
+                assert not any(search.done() for search in searches)
+            finally:
+                client.portal.call(searching.release)
+            assert [search.result().status_code for search in searches] == [200, 200]
+    finally:
+        client.portal.call(setattr, threads, "total_tokens", before)
 
 
 @pytest.mark.parametrize("customer_id", [ERASED, ODD])

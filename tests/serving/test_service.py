@@ -672,7 +672,7 @@ def test_an_unusable_certificate_stops_the_start(home: Path, tmp_path: Path) -> 
 
 def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> None:
     """Started as a command it answers as the file says, in TLS alone, names no customer in metrics or log, ends on
-    SIGTERM; a key counts from the moment that it is made to that in which it is revoked."""
+    SIGTERM; a key counts from the moment that it is made to that in which it is revoked. BentoML ends no request."""
     outside, port, keys = tmp_path / "outside", free_port(), Keys(home)
     outside.mkdir()
     log_of_reads = home / "audit.jsonl"
@@ -734,6 +734,7 @@ def _process(home: Path, port: int, folder: Path) -> Iterator[subprocess.Popen[s
     """A server whose current and home folder is `folder`, to see that it writes there nothing."""
     root = Path(service.__file__).resolve().parents[1]
     environment = {**os.environ, "HOME": str(folder), "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["BENTOML_CONFIG_OPTIONS"] = "services.Perennial.traffic.timeout=0.001"  # by a 504 of its own, 60 s else
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", _SERVE, str(home), str(port)], cwd=folder, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
