@@ -1,10 +1,9 @@
-"""The whole line over every combination of the optional tables: only `transactions` is required."""
+"""The whole line over combinations of the optional tables: only `transactions` is required."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,8 @@ REQUIRED = {
     "products": ["product_id", "category"],
     "campaigns": ["campaign_id", "kind", "starts_at"],
 }
-COMBINATIONS = [frozenset(some) for size in range(5) for some in combinations(OPTIONAL, size)]
+# None of them, and all but one: so every pair of them is there, is not, or is by halves; all train the champions.
+COMBINATIONS = [frozenset[str](), *(frozenset(OPTIONAL) - {absent} for absent in OPTIONAL)]
 _CUSTOMERS, _DAYS = 120, 400
 Tables = dict[str, pd.DataFrame]
 
@@ -122,7 +122,7 @@ def everything(given: frozenset[str]) -> str:
     [*((given, False) for given in COMBINATIONS), (frozenset(), True), (frozenset(OPTIONAL), True)],
     ids=lambda value: everything(value) if isinstance(value, frozenset) else ("bare" if value else "full"),
 )
-def test_every_combination_of_tables_goes_the_whole_line(
+def test_tables_in_any_combination_go_the_whole_line(
     given: frozenset[str], bare: bool, client: TestClient, tables: Tables, champions: None, tmp_path: Path
 ) -> None:
     """Check, snapshot, scores, lists, card, offers, monitor; and an event of each kind that there is a table for moves

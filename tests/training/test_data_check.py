@@ -136,6 +136,7 @@ OTHERWISE: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("shop", ["inactivity"], indirect=True)
 @pytest.mark.parametrize("other", OTHERWISE, ids=str)
 def test_other_settings_count_the_same_customers_too(other: dict[str, Any], shop: Shop) -> None:
     """Whatever leaving means, whoever is asked about, however many are sampled and however many cutoffs there are."""
