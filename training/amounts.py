@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 
-import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
 from perennial.settings import Table
 from perennial.storage import quoted
-from training.remarks import Remark, asked, kept_only, number_of, percent, shown, source_of, time_of, written_as
+from training.remarks import Lines, Remark, asked, kept_only, number_of, percent, shown, source_of, time_of, written_as
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
-Lines = duckdb.DuckDBPyRelation
 
 _LEAST_LINES = 200
 _OUTLYING = 6.5

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import duckdb
-
 from perennial.settings import Table
 from perennial.storage import quoted
-from training.remarks import MODELS, Remark, asked, kept_only, percent, shown, source_of
-
-Lines = duckdb.DuckDBPyRelation
+from training.remarks import MODELS, Lines, Remark, asked, kept_only, percent, shown, source_of
 
 _LEAST_CUSTOMERS = 30
 _MANY = 0.02

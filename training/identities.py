@@ -6,9 +6,7 @@ import duckdb
 
 from perennial.settings import Table
 from perennial.storage import quoted
-from training.remarks import MODELS, Remark, asked, kept_only, listed, percent, shown, source_of
-
-Lines = duckdb.DuckDBPyRelation
+from training.remarks import MODELS, Lines, Remark, asked, kept_only, listed, percent, shown, source_of
 
 _LEAST_CUSTOMERS = 100
 _SPELT = 0.002

@@ -11,6 +11,11 @@ import duckdb
 
 from perennial.settings import Table
 
+Lines = duckdb.DuckDBPyRelation
+"""Canonical transactions, a row each."""
+Purchases = duckdb.DuckDBPyRelation
+"""A row per customer_id and day."""
+
 MODELS = ("churn", "lifetime_value", "cross_sell")
 
 

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from perennial.settings import Table
 from perennial.storage import quoted
 from training.identities import MENDED
-from training.remarks import MODELS, Remark, asked, kept_only, percent, shown, source_of, time_of
+from training.remarks import MODELS, Purchases, Remark, asked, kept_only, percent, shown, source_of, time_of
 
-Purchases = duckdb.DuckDBPyRelation
 Floats = NDArray[np.floating]
 
 _WINDOWS = (60, 30)

@@ -10,14 +10,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import pairwise
 
-import duckdb
 import numpy as np
-from numpy.typing import NDArray
 
-from training.remarks import MODELS, Remark, asked, percent
-
-Purchases = duckdb.DuckDBPyRelation
-Floats = NDArray[np.floating]
+from training.remarks import MODELS, Purchases, Remark, asked, percent
 
 _NEAR = 30
 _CROWDED = 8
