@@ -60,16 +60,18 @@ def costs(workspace: Workspace, challenger: Version) -> list[Condition]:
 
 def _milliseconds(model: Model) -> float:
     """Of a processor, for one customer; of offers, for one customer's items. A busy machine changes nothing of it."""
-    if isinstance(model, OfferModel):
-        rows = np.ones((candidates.ALL_ITEMS, len(model.names)), dtype=np.float32)
-    else:
-        rows = np.ones((1, len(model.inputs.packed)), dtype=np.float32)
-    taken = []
+    rows, taken = _of_one_customer(model), []
     for _ in range(_TIMED):
         start = time.thread_time()
         _ask(model, rows)
         taken.append(time.thread_time() - start)
     return min(taken) * 1000
+
+
+def _of_one_customer(model: Model) -> NDArray[np.float32]:
+    if isinstance(model, OfferModel):
+        return np.ones((candidates.ALL_ITEMS, len(model.names)), dtype=np.float32)
+    return np.ones((1, len(model.inputs.packed)), dtype=np.float32)
 
 
 def _ask(model: Model, rows: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from features import candidates
 from perennial import settings
 from perennial.settings import Workspace
 from training import contest, duel
@@ -22,6 +23,7 @@ from training.models.churn_model import ChurnModel
 from training.models.customer_model import Inputs
 from training.models.leaving import Leaving
 from training.models.mbg_nbd import MBGNBD
+from training.models.offer_model import OfferModel
 from training.offer_backtest import JudgedOffers
 from training.peers import Answer
 from training.versions import Version
@@ -311,6 +313,9 @@ def test_the_champion_is_graded_beside_the_challengers_rivals() -> None:
     placed = contest._in_place_of(knowing, alone)
     assert [answer.name for answer in placed.answers] == ["Perennial", "silence"]
     assert placed.answers[0] is alone.answers[0]
+    assert [answer.name for answer in contest._in_place_of(knowing, fair).answers] == ["Perennial", "silence"]
+    by_the_rule = replace(fair, answers=fair.answers[1:])
+    assert contest._in_place_of(knowing, by_the_rule).answers == by_the_rule.answers  # no rival of itself
     offers, others = offered(0.5, 0.0), offered(0.9, 0.0)
     own = replace(others, answers=(*others.answers, Answer("usual", "naive", others.actual)),
                   by_customer={**others.by_customer, "usual": {"ndcg5": np.ones(ROWS)}})  # fmt: skip
@@ -333,15 +338,22 @@ def test_a_version_costs_its_files_and_the_quickest_of_its_answers(
         for taken in [2**-8] * 15 + [2**-9] + [2**-8] * 14:
             yield from (1.0, 1.0 + taken)
 
-    for size, latency, met in ((3.0, 1.953125, [True, True]), (2.999, 1.953, [False, False])):
+    for size, latency, met in ((3.0, 1.953125, [True, True]), (2.999998, 1.953, [False, False])):
         ticks = clock()
         monkeypatch.setattr(time, "thread_time", lambda ticks=ticks: next(ticks))
         found = contest.costs(workspace({"size": size, "latency": latency}), asked)
         assert [condition.met for condition in found] == met
         assert next(ticks, None) is None
     assert [condition.sentence for condition in found] == [
-        "an answer takes 1.95 ms; 1.953 are allowed", "its files have 3.00 MB; 2.999 are allowed",
+        "an answer takes 1.95 ms; 1.953 are allowed", "its files have 3.00 MB; 3 are allowed",
     ]  # fmt: skip
+
+
+def test_an_answer_is_a_customers_row_or_those_of_all_items() -> None:
+    """As the service asks for one customer."""
+    offers = OfferModel(("price", "owned"), ("price",), 90, "category", None)
+    assert contest._of_one_customer(offers).shape == (candidates.ALL_ITEMS, 2)
+    assert contest._of_one_customer(model()).shape == (1, 6)
 
 
 def test_the_first_version_answers_and_says_why_it_has_no_grade() -> None:

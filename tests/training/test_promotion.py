@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import pytest
 import yaml
 from mlflow.entities.model_registry import ModelVersion
 
+from features import retrieval
 from perennial import cli, registry
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import duel, evidence, pipelines, promotion, retraining, tracking, tuning
 from training.backtest import Judged
 from training.contest import Contest
+from training.offer_backtest import JudgedOffers
 from training.promotion import Verdict
 from training.versions import Version, version_of
 
@@ -293,6 +296,68 @@ def test_a_champions_bounds_are_held_to_its_own_interval(world: World) -> None:
     assert (figures["coverage_stated"], 0 < figures["coverage"] <= 1) == (0.5, True)
 
 
+def contest(world: World, kind: str, rival: Any = None, **tags: str) -> Contest:
+    """Version 1 against itself, with these tags, and another model if one is given."""
+    made = Version.of(world.tracker, world.workspace, kind, world.versions[kind])
+    against = replace(made, model=rival or made.model, tags=made.tags | tags)
+    return Contest(world.workspace, kind, made, against, lambda _: None)
+
+
+def test_a_champion_is_asked_about_who_is_still_there(world: World) -> None:
+    """Somebody was erased since; the answer has its contender's name, and takes every feature that was learnt."""
+    made = contest(world, "churn", contender="silence")
+    [cutoff] = made.challenger.judged
+    asked = made._asked(replace(cutoff, customer_ids=np.array(["erased", *cutoff.customer_ids[1:]], dtype=object)))
+    assert isinstance(asked, Judged)
+    assert asked.customer_ids.tolist() == cutoff.customer_ids[1:].tolist()
+    rows = retrieval.rows_at(world.workspace, cutoff.as_of).set_index("customer_id").loc[list(asked.customer_ids)]
+    inputs = made.rival.model.inputs  # type: ignore[union-attr]
+    [answer] = asked.answers
+    assert answer.name == "silence"
+    said = made.rival.model.probability(retrieval.matrix(rows, inputs.packed))  # type: ignore[union-attr]
+    np.testing.assert_array_equal(answer.predicted, said)
+
+
+def test_a_champion_of_features_that_are_gone_is_not_asked(world: World) -> None:
+    """Neither as a refresh nor as another one, of customers or of offers."""
+    for kind in ("churn", "cross_sell"):
+        made = contest(world, kind)
+        day, model = str(made.challenger.judged[0].as_of), made.rival.model
+        if kind == "churn":
+            inputs = model.inputs  # type: ignore[union-attr]
+            gone = replace(model, inputs=replace(inputs, packed=(*inputs.packed, "gone")))  # type: ignore[type-var]
+        else:
+            gone = replace(model, names=(*model.names, "gone"))  # type: ignore[type-var,union-attr]
+        for recipe in ("other", made.challenger.tags["recipe"]):
+            assert contest(world, kind, gone, as_of=day, recipe=recipe)._rivals_answers() == []
+
+
+def test_a_champion_is_asked_anew_from_its_day_and_quoted_before(world: World) -> None:
+    """What it was judged by at its day's cutoff is an older model's; before that day it has nothing else."""
+    made = contest(world, "churn")
+    [cutoff] = made.challenger.judged
+    quoted = replace(cutoff, as_of=cutoff.as_of - timedelta(days=1))
+    of_both = replace(made.challenger, judged=(quoted, cutoff))
+    rival = replace(of_both, tags=of_both.tags | {"as_of": str(cutoff.as_of), "recipe": "other"})
+    asked, before = replace(made, challenger=of_both, rival=rival)._rivals_answers()
+    assert before is quoted
+    assert (asked.as_of, len(asked.answers)) == (cutoff.as_of, 1)
+
+
+def test_a_champion_of_offers_is_asked_and_taught(world: World) -> None:
+    """Asked about who is known to have bought; its settings, taught as on that day, say what they said before."""
+    made = contest(world, "cross_sell")
+    *_, cutoff = made.challenger.judged
+    asked, [taught] = made._asked(cutoff), made._taught([cutoff.as_of])
+    for found in (asked, taught):
+        assert isinstance(found, JudgedOffers)
+        assert (found.as_of, found.segments.keys()) == (cutoff.as_of, cutoff.segments.keys())
+        assert found.customer_ids.tolist() == cutoff.customer_ids.tolist()
+        assert "ndcg5" in found.by_customer[found.answers[0].name]
+    np.testing.assert_array_equal(taught.answers[0].predicted, cutoff.answers[0].predicted)
+    assert not np.array_equal(asked.answers[0].predicted, cutoff.answers[0].predicted)  # type: ignore[union-attr]
+
+
 def test_a_version_whose_files_are_gone_is_refused_whatever_the_reason(shop: Registry) -> None:
     """Judged or forced, a sentence; the champion stays."""
     champion, source = shop.champion, shop.world.versions["churn"]
@@ -360,6 +425,22 @@ def test_rollback_goes_back_step_by_step(shop: Registry) -> None:
     assert "rolled_back" not in shop.tags(third)
     assert shop.tags(third)["forced"] == "we looked again"
     assert str(shop.rollback().version) == shop.champion == first
+
+
+def test_reasons_fit_into_a_tag_of_mlflow() -> None:
+    """Which keeps 5,000 characters; each reason is a sentence."""
+    assert promotion._told(["It is slow", "It is large"]) == "It is slow. It is large"
+    assert promotion._told(["x" * 5000, "y"]) == "x" * 4900
+
+
+def test_rollback_of_versions_that_took_each_others_place_ends(shop: Registry) -> None:
+    """Forced, taken back and forced again, none of them is what was before."""
+    first, second = shop.add(rolled_back="true"), shop.add(rolled_back="true")
+    for version, other in ((first, second), (second, first)):
+        shop.world.tracker.set_model_version_tag(shop.name, version, "promoted_over", other)
+    shop.world.tracker.set_registered_model_alias(shop.name, "champion", second)
+    with pytest.raises(CheckFailed, match=f"version {second} took no other's place: there is nothing to go back to"):
+        shop.rollback()
 
 
 def test_rollback_to_what_cannot_answer_is_refused(shop: Registry) -> None:
