@@ -165,6 +165,7 @@ def test_worse_is_by_more_than_the_bound_and_beyond_noise(
     """An interval that reaches 0 is noise; where none can be drawn, the bound alone decides."""
     found = duel.Difference("auc", 0.5, 0.5 + gain, gain, low, high)
     assert (found.is_worse(by), found.is_better) == (is_worse, is_better)
+    assert not (found.is_worse() and gain >= 0)
 
 
 def test_a_difference_is_told_with_its_interval_where_it_has_one() -> None:
