@@ -336,6 +336,8 @@ def test_a_champion_is_asked_anew_from_its_day_and_quoted_before(world: World) -
     """What it was judged by at its day's cutoff is an older model's; before that day it has nothing else."""
     made = contest(world, "churn")
     [cutoff] = made.challenger.judged
+    [kept] = contest(world, "churn", recipe="other")._rivals_answers()
+    assert np.array_equal(kept.answers[0].predicted, cutoff.answers[0].predicted)
     quoted = replace(cutoff, as_of=cutoff.as_of - timedelta(days=1))
     of_both = replace(made.challenger, judged=(quoted, cutoff))
     rival = replace(of_both, tags=of_both.tags | {"as_of": str(cutoff.as_of), "recipe": "other"})
