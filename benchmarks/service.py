@@ -371,8 +371,8 @@ def _pages(customers: int) -> list[dict[str, Any]]:
     from features import online, publications, retrieval
     from perennial import registry
     from serving import lists
-    from serving.bodies import ListQuery
     from serving.files import encoded
+    from serving.list_query import ListQuery
     from serving.predictor import Predictor
     from serving.reasons import Explainer
     from serving.terms import norms_of

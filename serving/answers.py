@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from feast import FeatureStore
     from numpy.typing import NDArray
 
-    from serving.bodies import ListQuery, ScoresRequest
+    from serving.bodies import ScoresRequest
+    from serving.list_query import ListQuery
 
 _log = logging.getLogger("bentoml.perennial")
 _Found = TypeVar("_Found")

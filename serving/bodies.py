@@ -12,13 +12,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     WithJsonSchema,
     model_validator,
 )
 
 from perennial import ids
 from perennial.tables import ABSURD_AMOUNT, EARLIEST
+from serving.list_query import Band
 
 LONGEST_ID = ids.LONGEST
 MOST_EVENTS = 1_000
@@ -46,7 +46,6 @@ Instant = Annotated[
 Money = Annotated[float, Field(ge=0, le=ABSURD_AMOUNT, allow_inf_nan=False)]
 Number = Annotated[float, Field(ge=-ABSURD_AMOUNT, le=ABSURD_AMOUNT, allow_inf_nan=False)]
 Quantity = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Band = Literal["low", "medium", "high"]
 
 
 class _Asked(BaseModel):
@@ -132,44 +131,6 @@ class EventsAnswer(BaseModel):
 
     accepted: int = Field(description="of these events, how many were not known before")
     repeated: int = Field(description="how many were, with the same content")
-
-
-def _underscored(name: Any) -> Any:
-    """`Lifetime-Value` is `lifetime_value`."""
-    return name.strip().replace("-", "_").lower() if isinstance(name, str) else name
-
-
-def _lower(value: Any) -> Any:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-class ListQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    top: int = Field(100, ge=1, le=100_000, description="rows, at most; the next ones are at the header `Link`")
-    min_value: float = Field(0.0, ge=0, allow_inf_nan=False, description="lifetime value from which a customer counts")
-    max_value: float | None = Field(None, ge=0, allow_inf_nan=False, description="lifetime value up to which one does")
-    band: Annotated[Band | None, BeforeValidator(_lower)] = Field(None, description="only this churn band")
-    attribute: list[Annotated[str, StringConstraints(max_length=LONGEST_ID)]] = Field(
-        [], max_length=10,
-        description="only who has this attribute, as `name:value`, in any case; repeated, all must hold; a value that"
-        " no customer has is refused",
-        examples=[["region:north"]],
-    )  # fmt: skip
-    category: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ID)] | None = Field(
-        None,
-        description="only who bought of this in the last 365 days: a category, or an item where items are ranked; in"
-        " any case; one that nobody bought of is refused",
-    )
-    sort: Annotated[Literal["value_at_risk", "churn_probability", "lifetime_value"], BeforeValidator(_underscored)] = (
-        Field("value_at_risk", description="highest first")
-    )
-    cursor: Annotated[str, StringConstraints(max_length=2_000)] | None = Field(
-        None, description="where the last page ended, from its header `Link`"
-    )
-    unproven_offers: bool = Field(False, description="also name offers of a model whose grade is `none`")
-    reasons: bool = Field(True, description="tell why each customer is at risk; a long list is much quicker without")
-    format: Annotated[Literal["json", "csv", "xlsx"], BeforeValidator(_lower)] = "json"
 
 
 class Failure(BaseModel):

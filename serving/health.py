@@ -1,23 +1,14 @@
-"""`/readyz`: whether the service can answer, and what of its answers is not as it should be, since when, and why.
-
-It is 503 only while there is nothing to answer with. Answers from files, and events that no score shows, are told in a
-200: taking a service out of rotation for them would leave callers with less. `status` is `degraded` then, and the
-metrics and alerts say the same to people.
-"""
+"""What of a service's answers is not as it should be, since when, and why."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from starlette.responses import JSONResponse
+from typing import Protocol
 
 from features import publications
 from perennial import events
@@ -25,26 +16,11 @@ from perennial.events import EventStore
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from serving import metrics
-from serving.access import Refused
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from serving.answers import Answers
 
 ROOM = 16_000_000
 """Bytes that must be free on the home's disk: what is written at a time takes less."""
 _LOOK_SECONDS = 1.0
 _SHOWN = 5  # events
-# What names a place, and what stands for it: of an address as `scheme://...`, as `at host:port`, or as PostgreSQL's
-# driver writes it.
-_PLACES = {
-    r" \([^()]*\w+://[^()]*\)": "",
-    r", Redis at [^\s,]+,": "",
-    r"\bin \w+://\S*[^\s:;,.]": "in the online store",
-    r"\w+://\S*[^\s:;,.]": "its address",
-    r' (at|to) [^\s,;]+:\d+| at "[^"]+"(, port \d+)?|(?<=host name) "[^"]+"': "",
-}
 
 
 @dataclass(frozen=True)
@@ -56,6 +32,15 @@ class Problem:
     since: str | None = None
 
 
+class Answering(Protocol):
+    """As much of a service's answers as is looked at here."""
+
+    workspace: Workspace
+    stale_since: datetime | None
+
+    def why_stale(self) -> str | None: ...
+
+
 class Health:
     """What is wrong with a service that answers; `clock` says what time it is."""
 
@@ -64,13 +49,13 @@ class Health:
         self._store: tuple[Workspace, EventStore] | None = None
         self._looked_at: tuple[float, list[Problem]] | None = None
 
-    def problems(self, answers: Answers) -> list[Problem]:
+    def problems(self, answers: Answering) -> list[Problem]:
         """Looked up at most once a second, however often probes come."""
         if self._looked_at is None or time.monotonic() - self._looked_at[0] > _LOOK_SECONDS:
             self._looked_at = time.monotonic(), list(self._problems(answers))
         return self._looked_at[1]
 
-    def _problems(self, answers: Answers) -> Iterator[Problem]:
+    def _problems(self, answers: Answering) -> Iterator[Problem]:
         if why := answers.why_stale():
             yield Problem("stale", f"answers come from the last batch's files: {why}", _iso(answers.stale_since))
         yield from self._events(answers.workspace)
@@ -115,38 +100,3 @@ class Health:
 
 def _iso(since: datetime | None) -> str | None:
     return None if since is None else since.isoformat(timespec="seconds")
-
-
-class Readiness:
-    """ASGI middleware that answers `/readyz`; `answers` are those of the service."""
-
-    def __init__(self, app: ASGIApp, answers: Callable[[], Answers]) -> None:
-        self.app, self.answers = app, answers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/readyz":
-            await (await asyncio.to_thread(_readiness, self.answers()))(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-
-def _readiness(answers: Answers) -> JSONResponse:
-    try:
-        answers.current()
-    except Refused as refused:
-        found = [Problem(refused.refusal.code, refused.refusal.message)]
-        return JSONResponse(_told("unavailable", found, answers.home), 503, headers=dict(refused.refusal.headers))
-    found = answers.health.problems(answers)
-    return JSONResponse(_told("degraded" if found else "ready", found, answers.home))
-
-
-def _told(status: str, problems: Iterable[Problem], home: Path) -> dict[str, Any]:
-    """Without where the home and the stores are: probes send no key. The log and the alerts say it."""
-    shown = ((one, one.message.replace(str(home), "[home]")) for one in problems)
-    return {"status": status, "problems": [asdict(one) | {"message": _without_places(text)} for one, text in shown]}
-
-
-def _without_places(text: str) -> str:
-    for place, instead in _PLACES.items():
-        text = re.sub(place, instead, text)
-    return text

@@ -26,9 +26,9 @@ from perennial.rows import identifier
 from perennial.settings import Workspace
 from perennial.storage import quoted
 from serving import filters
-from serving.bodies import ListQuery
 from serving.consent import Consents, may_be_listed
 from serving.filters import NoSuchFilter as NoSuchFilter
+from serving.list_query import ListQuery
 from serving.predictor import Predictor
 from serving.reasons import Explainer
 from serving.terms import UNPROVEN, Terms, norms_of

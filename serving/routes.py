@@ -24,14 +24,12 @@ from serving.access import Refusal, Refused, allowed
 from serving.answers import Answers
 from serving.audit import Read
 from serving.bodies import (
-    Band,
     BoughtWithAnswer,
     Card,
     EventsAnswer,
     EventsRequest,
     Failure,
     Grade,
-    ListQuery,
     ModelAnswer,
     OffersAnswer,
     ScoresAnswer,
@@ -40,6 +38,7 @@ from serving.bodies import (
 from serving.events import Inbox
 from serving.files import encoded
 from serving.filters import NoSuchFilter
+from serving.list_query import Band, ListQuery
 from serving.privacy import CustomerId
 from serving.strict_json import StrictRoute
 

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from perennial import __version__, privacy
+from perennial import privacy
 from perennial.settings import Service, SettingsError
 from serving import erasure, erasure_queue
 from serving.access import AsAsked, ByRoute, Guard, Refusal
 from serving.answers import Answers
 from serving.events import Inbox
-from serving.health import Readiness
 from serving.keys import Keys
 from serving.limits import Limits
+from serving.probe import Readiness
 from serving.routes import api, described
 from serving.served import FLUSH_SECONDS
 
@@ -50,7 +51,7 @@ async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _description(_: Request) -> Response:
-    return JSONResponse(described(__version__, str(__doc__)))
+    return JSONResponse(described(version("perennial-crm"), str(__doc__)))
 
 
 def _index(_: Request) -> Response:

@@ -24,9 +24,9 @@ from perennial import ingest, registry, storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from serving import lists, scoring
-from serving.bodies import ListQuery
 from serving.files import encode
 from serving.filters import NoSuchFilter
+from serving.list_query import ListQuery
 from serving.norms import Norms
 from serving.predictor import Predictor
 from serving.reasons import Explainer
