@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
-from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from monitoring.offer_outcomes import Offered
 from monitoring.outcomes import By, Early, Group, Open, Outcomes, as_data
+from pages import picture
+from pages.page import Table, render
+from pages.picture import Picture
 from perennial import storage
 
 _TITLES: dict[By, str] = {
@@ -23,12 +20,6 @@ _TITLES: dict[By, str] = {
     "segment": "by segment", "contact": "by contact in the window", "shown": "by what was done with them",
     "band": "by band of risk", "decile": "by tenth, lowest risk first",
     "horizon": "asked about other days, and in no row above",
-}  # fmt: skip
-_EXPECTED, _ACTUAL, _GREY = "#1f5fa8", "#e08a1e", "#7a8794"
-_LOOK: Any = {
-    "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#8f9aa5",
-    "axes.grid": True, "grid.color": "#e6eaee", "axes.axisbelow": True, "legend.frameon": False,
-    "svg.hashsalt": "perennial",
 }  # fmt: skip
 _OFFER_HEADS = ("offers", "expected", "bought", "95 %", "customers")
 
@@ -165,123 +156,74 @@ def _early(one: Early) -> str:
 
 def as_html(found: Outcomes) -> str:
     """The same with every group and with plots, for each role."""
-    title = f"Outcomes at {found.as_of}"
-    parts = [f"<h1>Did the predictions come true?</h1><p class=lead>{escape(_lead(found))}.</p>"]
-    parts += [f"<p>{escape(note)}</p>" for note in _notes(found)]
-    for role in sorted({group.role for group in found.groups}):
-        parts.append(f"<h2>{escape(role.capitalize())}</h2><div class=pictures>{_pictures(found, role)}</div>")
-        parts += [_by(found, answer, by, role) for answer in _ANSWERS for by in answer.by]
-    if found.offers:
-        rows = [(_made(offers), _offer_cells(offers), offers.is_off) for offers in found.offers]
-        parts.append(_table("Offers, by what they were", _OFFER_HEADS, rows))
-    parts.append(_HOW_TO_READ)
-    return _PAGE.format(title=escape(title), body="\n".join(parts))
-
-
-def _by(found: Outcomes, answer: _Answer, by: By, role: str) -> str:
-    """A table whose counts add up to all such predictions of the role."""
-    groups = _groups(found, answer, by, role)
-    rows = [(group.name, answer.cells(group), _is_off(group, answer)) for group in groups]
-    return _table(f"{answer.name.capitalize()}, {_TITLES[by]}", answer.heads, rows) if rows else ""
-
-
-def _table(title: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str], bool]]) -> str:
-    """Rows of a name, cells, and whether the row is off."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *heads))
-    body = "".join(
-        f"<tr{' class=off' if is_off else ''}><td>{escape(name)}</td>"
-        f"{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for name, cells, is_off in rows
+    roles = sorted({group.role for group in found.groups})
+    return render(
+        "outcomes.html",
+        title=f"Outcomes at {found.as_of}",
+        lead=_lead(found),
+        notes=_notes(found),
+        roles=[(role, _pictures(found, role), _tables(found, role)) for role in roles],
+        offers=_offers(found.offers) if found.offers else None,
     )
-    return f"<h3>{escape(title)}</h3><table><tr>{head}</tr>{body}</table>"
 
 
-def _pictures(found: Outcomes, role: str) -> str:
-    with rc_context(_LOOK):
+def _tables(found: Outcomes, role: str) -> list[Table]:
+    """By answer and grouping; the counts of each add up to all such predictions of the role."""
+    wanted = [(answer, by, _groups(found, answer, by, role)) for answer in _ANSWERS for by in answer.by]
+    return [_table(answer, by, groups) for answer, by, groups in wanted if groups]
+
+
+def _table(answer: _Answer, by: By, groups: Sequence[Group]) -> Table:
+    rows = [[group.name, *answer.cells(group)] for group in groups]
+    off = [place for place, group in enumerate(groups) if _is_off(group, answer)]
+    return Table(("", *answer.heads), rows, f"{answer.name.capitalize()}, {_TITLES[by]}", marked=off)
+
+
+def _offers(offers: Sequence[Offered]) -> Table:
+    rows = [[_made(each), *_offer_cells(each)] for each in offers]
+    return Table(("", *_OFFER_HEADS), rows, marked=[place for place, each in enumerate(offers) if each.is_off])
+
+
+def _pictures(found: Outcomes, role: str) -> list[Picture]:
+    with picture.styled():
         drawn = [
             (_calibration(found.of("decile", role)), "Tenths of the predictions: on the dashed line they were right."),
             (_rates(found.of("week", role)), "Share who left, expected and actual, by week of the as_of."),
             (_values(found.of("week", role)), "Mean value, expected and actual, by week of the as_of."),
             (_rates(found.of("contact", role)), "By contact in the window: the contacted, and the random control."),
         ]  # fmt: skip
-        return "".join(_picture(figure, caption) for figure, caption in drawn if figure is not None)
-
-
-def _picture(figure: Figure, caption: str) -> str:
-    held = io.BytesIO()
-    figure.savefig(held, format="svg", metadata={"Date": None})
-    data = base64.b64encode(held.getvalue()).decode()
-    image = f'<img alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _axes() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.2, 3.7), layout="constrained")
-    return figure, figure.subplots()
+    return [picture.picture(figure, caption) for figure, caption in drawn if figure is not None]
 
 
 def _calibration(deciles: Sequence[Group]) -> Figure | None:
     known = [group for group in deciles if group.expected is not None]
     if not known:
         return None
-    figure, axes = _axes()
+    figure, axes = picture.axes("predicted probability of leaving", "share who left")
     expected, actual, low, high = (
         np.array([getattr(group, name) for group in known]) for name in ("expected", "actual", "low", "high")
     )
-    axes.vlines(expected, low, high, color=_EXPECTED, alpha=0.6)
-    axes.plot(expected, actual, marker="o", markersize=4, color=_EXPECTED)
-    axes.plot([0, high.max()], [0, high.max()], color=_GREY, linestyle="--", linewidth=1)
-    axes.set(xlabel="predicted probability of leaving", ylabel="share who left")
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.vlines(expected, low, high, color=picture.EXPECTED, alpha=0.6)
+    axes.plot(expected, actual, marker="o", markersize=4, color=picture.EXPECTED)
+    axes.plot([0, high.max()], [0, high.max()], color=picture.RIVAL, linestyle="--", linewidth=1)
+    picture.shares(axes.xaxis, axes.yaxis)
     return figure
 
 
 def _rates(groups: Sequence[Group]) -> Figure | None:
-    return _beside(groups, "expected", "actual", "share who left", True)
-
-
-def _values(groups: Sequence[Group]) -> Figure | None:
-    return _beside(groups, "expected_value", "actual_value", "mean value", False)
-
-
-def _beside(groups: Sequence[Group], expected: str, actual: str, label: str, is_share: bool) -> Figure | None:
-    known = [group for group in groups if getattr(group, expected) is not None]
+    known = [group for group in groups if group.expected is not None]
     if not known:
         return None
-    figure, axes = _axes()
-    place = np.arange(len(known))
-    for left, name, colour in ((-0.2, expected, _EXPECTED), (0.2, actual, _ACTUAL)):
-        axes.bar(place + left, [getattr(group, name) for group in known], 0.38, color=colour, label=name.split("_")[0])
-    axes.set_xticks(
-        place,
-        [group.name for group in known],
-        rotation=30 if len(known) > 3 else 0,
-        ha="right" if len(known) > 3 else "center",
-    )
-    axes.set(ylabel=label)
-    if is_share:
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.grid(visible=False, axis="x")
-    axes.legend()
+    figure = _beside(known, "expected", "actual", "share who left")
+    picture.shares(figure.axes[0].yaxis)
     return figure
 
 
-_HOW_TO_READ = """<h2>How to read this</h2>
-<p>Only predictions whose windows have closed are judged, and only those of models that had not seen what happened: they
-were trained at the predictions' as_of or before. Those of who leaves and those of what is spent stand apart, since
-who had left already was asked for a value only. A customer counts once for each as_of and model, and the counts of a
-table add up to all such predictions. A row is marked where the expected rate lies outside the 95 % interval of what
-happened. Contact is meant to change the answer: compare the contacted with the random control, which the same draw left
-alone; who is in neither was chosen by nobody's draw. Bias is the total expected over the total spent, less one; where a
-row has several as_ofs, too much at one and too little at another cancel, so look at the weeks. Of offers, the shares
-are of the offers; how many customers they went to stands last.</p>"""
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1f2933}}
-table{{border-collapse:collapse;margin-bottom:1.5rem}}td,th{{padding:.25rem .7rem;text-align:right;
-border-bottom:1px solid #e6eaee}}td:first-child{{text-align:left}}.off td{{background:#fdf3e3}}
-.pictures{{display:flex;flex-wrap:wrap;gap:1rem}}figure{{margin:0;width:32rem;max-width:100%}}img{{width:100%}}
-figcaption{{color:#56616d;font-size:.9rem}}.lead{{font-size:1.15rem}}</style><body>
-{body}
-</body></html>
-"""
+def _values(groups: Sequence[Group]) -> Figure | None:
+    known = [group for group in groups if group.expected_value is not None]
+    return _beside(known, "expected_value", "actual_value", "mean value") if known else None
+
+
+def _beside(groups: Sequence[Group], expected: str, actual: str, label: str) -> Figure:
+    first, second = ([getattr(group, name) for group in groups] for name in (expected, actual))
+    return picture.beside([group.name for group in groups], first, second, label)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from matplotlib.figure import Figure
-
+from pages.page import Cell, Table, render
+from pages.picture import Picture, picture
 from training import plots
 from training.backtest import OVERLAPPING
 from training.backtest_report import EVERYONE, NO_SEGMENT, Report, Total, asked, parts, segment_totals, shown, totals
@@ -58,23 +55,45 @@ _FIGURES = {
     "recall": ("found", "share of what a customer bought that was on the list (recall)"),
     "hit": ("any found", "share of customers who bought something on the list (hit rate)"),
 }
+_COUNTED = (
+    "A customer counts once at each date. Off by: of several dates the mean of their sizes, since too much on one does"
+    " not make up for too little on the next."
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model's grade, the one thing to know of it, and why it has that grade."""
+
+    letter: Letter
+    title: str
+    meaning: str
+    headline: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A judged model's pictures and tables: totals by date, beside its rivals, by segment."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    tables: tuple[Table, ...]
+    missing: str
 
 
 def as_html(report: Report) -> str:
     """Grades first, then each model's pictures and tables, then how to read them."""
-    title = f"Backtest of {report.name}, {report.as_of}"
-    body = [
-        f"<h1>Can we rely on the predictions?</h1><p class=lead>{escape(_lead(report))}</p>",
-        f'<section class="cards" aria-label="Grades">{"".join(map(grade_card, report.models))}</section>',
-        *(section(found, report.currency) for found in _by_money(report.models) if found.judged),
-        _how_to_read(report.models),
-    ]
-    return page(title, body, "<code>perennial backtest</code>; every figure is in the JSON file beside this page")
-
-
-def page(title: str, body: Sequence[str], maker: str) -> str:
-    """One page that needs nothing else; `maker` is HTML that says what made it."""
-    return _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(body), maker=maker)
+    return render(
+        "backtest.html",
+        title=f"Backtest of {report.name}, {report.as_of}",
+        lead=_lead(report),
+        cards=list(map(card, report.models)),
+        sections=[section(found, report.currency) for found in _by_money(report.models) if found.judged],
+        figures=_figures(report.models),
+        meanings=_MEANINGS,
+        grades=_grades(),
+    )
 
 
 def _by_money(models: Sequence[Evaluation]) -> list[Evaluation]:
@@ -92,22 +111,15 @@ def _lead(report: Report) -> str:
     )
 
 
-def grade_card(found: Evaluation) -> str:
-    """A model's grade, the one thing to know of it, and why it has that grade."""
+def card(found: Evaluation) -> Card:
     letter = found.grade.letter
-    shown_letter, is_open = ("–", " open") if letter == "none" else (letter, "")
-    return (
-        f'<article class="card grade-{letter}"><p class=letter aria-label="grade {letter}">{shown_letter}</p>'
-        f"<h2>{TITLES[found.kind]}</h2><p><strong>{_MEANINGS[letter]}</strong></p>"
-        f"<p>{escape(_headline(found))}</p><details{is_open}><summary>Why this grade</summary>"
-        f"<p>{escape(_sentence(found.grade.reason))}</p></details></article>"
-    )
+    return Card(letter, TITLES[found.kind], _MEANINGS[letter], _headline(found), found.grade.reason)
 
 
 def _headline(found: Evaluation) -> str:
     """The one thing to know of a model, in words."""
     if found.board is None:
-        return _sentence(found.grade.reason)
+        return f"{found.grade.reason[:1].upper()}{found.grade.reason[1:]}."
     figures = found.board.ours.figures
     days, count = found.horizon, len(found.judged)
     if found.kind == "lifetime_value":
@@ -129,81 +141,61 @@ def _headline(found: Evaluation) -> str:
     )
 
 
-def section(found: Evaluation, currency: str) -> str:
-    """A judged model's pictures and tables: totals by date, beside its rivals, by segment."""
-    pictures = "".join(_picture(name, figure) for name, figure in plots.of(found.kind, found.judged, currency).items())
-    told = [f'<h2>{TITLES[found.kind]}</h2><div class="pictures">{pictures}</div>']
-    if found.kind != "cross_sell":
-        told += _total_tables(found, "leavers" if found.kind == "churn" else currency)
-    for of, names in shown(found).items():
-        told += [_contender_table(found, of, names), _segment_table(found, of, names)]
+def section(found: Evaluation, currency: str) -> Section:
+    """Of a model that was judged at one date at least."""
     assert found.board is not None
-    missing = ", ".join(found.board.missing)
-    if missing:
-        told.append(f"<p>Not identified by the data at every date, so not compared: {escape(missing)}.</p>")
-    return f"<section>{''.join(told)}</section>"
+    tables = [] if found.kind == "cross_sell" else _totals(found, "leavers" if found.kind == "churn" else currency)
+    for of, names in shown(found).items():
+        tables += [_contenders(found, of, names), _segments(found, of, names)]
+    drawn = plots.of(found.kind, found.judged, currency).items()
+    pictures = tuple(picture(figure, _CAPTIONS[name]) for name, figure in drawn)
+    return Section(TITLES[found.kind], pictures, tuple(tables), ", ".join(found.board.missing))
 
 
-def _total_tables(found: Evaluation, what: str) -> list[str]:
+def _totals(found: Evaluation, what: str) -> list[Table]:
     """By date and by segment; the counts of either add up to those of everyone, which is its last row."""
     *apart, everyone = parts(found)
     all_dates = replace(everyone, name="all dates")
     inside = [total for total in segment_totals(found) if total.name in OVERLAPPING]
     of_those = [replace(total, name=f"of these, {total.name}") for total in inside]
-    note = (
-        "<p class=note>A customer counts once at each date. Off by: of several dates the mean of their sizes, since too"
-        " much on one does not make up for too little on the next.</p>"
-    )
-    return [
-        note, _total_table("Predicted on", [*totals(found), all_dates], what, found),
-        _total_table("Segment, all dates", [*apart, everyone, *of_those], what),
-    ]  # fmt: skip
+    heads = ("customers", f"expected, {what}", f"actual, {what}", "off by")
+    by_date = _with_bounds(found, ["Predicted on", *heads], _total_rows([*totals(found), all_dates]))
+    by_segment = ["Segment, all dates", *heads], _total_rows([*apart, everyone, *of_those])
+    return [Table(*by_date, "Totals by date", _COUNTED), Table(*by_segment, "Totals by segment")]
 
 
-def _picture(name: str, figure: Figure) -> str:
-    held = io.BytesIO()
-    figure.savefig(held, format="svg", metadata={"Date": None})
-    data = base64.b64encode(held.getvalue()).decode()
-    caption = _CAPTIONS[name]
-    image = f'<img alt="{caption}" src="data:image/svg+xml;base64,{data}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+def _total_rows(rows: Sequence[Total]) -> list[list[str]]:
+    return [[t.name, f"{t.customers:,}", f"{t.expected:,.0f}", f"{t.actual:,.0f}", _off(t)] for t in rows]
 
 
-def _total_table(first: str, rows: Sequence[Total], what: str, found: Evaluation | None = None) -> str:
-    heads = [first, "customers", f"expected, {what}", f"actual, {what}", "off by"]
-    figures = found.board.ours.figures if found and found.board else {}
-    cells = [[t.name, f"{t.customers:,}", f"{t.expected:,.0f}", f"{t.actual:,.0f}", _off(t)] for t in rows]
-    if "coverage" in figures:
-        heads.append(f"within bounds, {100 * figures['coverage_stated'].mean:g}% stated")
-        each = figures["coverage"].each
-        at = [total.customers for total in rows]
-        overall = sum(share * count for share, count in zip(each, at, strict=False)) / at[-1]
-        cells = [[*row, f"{value:.1%}"] for row, value in zip(cells, (*each, overall), strict=True)]
-    return table(heads, cells)
+def _with_bounds(found: Evaluation, heads: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """With a column of who spent within their bounds, where the model gives any."""
+    figures = found.board.ours.figures if found.board else {}
+    if "coverage" not in figures:
+        return heads, rows
+    each, at = figures["coverage"].each, [len(cutoff.customer_ids) for cutoff in found.judged]
+    overall = sum(share * count for share, count in zip(each, at, strict=True)) / sum(at)
+    cells = [[*row, f"{value:.1%}"] for row, value in zip(rows, (*each, overall), strict=True)]
+    return [*heads, f"within bounds, {100 * figures['coverage_stated'].mean:g}% stated"], cells
 
 
-def _contender_table(found: Evaluation, of: str, names: Sequence[str]) -> str:
+def _contenders(found: Evaluation, of: str, names: Sequence[str]) -> Table:
     """Mean over the cutoffs, the best of a column marked, the worst cutoff below it."""
     assert found.board is not None
     contenders = found.board.contenders
     best = {name: _best(contenders, name) for name in names}
-    count = f"<td>{asked(found.judged, names[0]):,}</td>"
-    rows = [
-        [f"<th scope=row>{escape(c.name)}</th>", count]
-        + [_cell(c.figures.get(name), best[name], c.ahead.get(name)) for name in names]
+    count = f"{asked(found.judged, names[0]):,}"
+    rows: list[list[str | Cell]] = [
+        [c.name, count, *(_cell(c.figures.get(name), best[name], c.ahead.get(name)) for name in names)]
         for c in contenders
     ]
-    note = "Mean over the dates; small: the worst of them. Bold: the best of the column."
-    title = f"Beside simple rules and the field's models{_only(of)}"
-    return f"<h3>{title}</h3><p class=note>{note}{_who(of)}</p>{_raw_table(['', 'customers', *names], rows)}"
+    who = "" if of == EVERYONE else f" Of the customers who bought {of}."
+    note = f"Mean over the dates. Small: the worst of them. Bold: the best of the column.{who}"
+    return Table(_headings(names), rows, f"Beside simple rules and the field's models{_only(of)}", note)
 
 
 def _only(of: str) -> str:
     return "" if of == EVERYONE else f": {of}"
-
-
-def _who(of: str) -> str:
-    return "" if of == EVERYONE else f" Of the customers who bought {of}."
 
 
 def _best(contenders: Sequence[Contender], name: str) -> float:
@@ -211,60 +203,43 @@ def _best(contenders: Sequence[Contender], name: str) -> float:
     return max(known, key=lambda value: worth(name, value), default=math.nan)
 
 
-def _cell(spread: Spread | None, best: float, ahead: Spread | None) -> str:
+def _cell(spread: Spread | None, best: float = math.nan, ahead: Spread | None = None) -> Cell:
     if spread is None or math.isnan(spread.mean):
-        return "<td>–</td>"
-    tag = "strong" if spread.mean == best else "span"
-    title = ""
+        return Cell("–")
+    hint = ""
     if ahead is not None and not math.isnan(ahead.low):
-        title = f' title="ours minus this: {ahead.mean:+.4f} ({ahead.low:+.4f} to {ahead.high:+.4f}, 95 %)"'
-    return f"<td{title}><{tag}>{spread.mean:.3f}</{tag}><small>{spread.worst:.3f}</small></td>"
+        hint = f"ours minus this: {ahead.mean:+.4f} ({ahead.low:+.4f} to {ahead.high:+.4f}, 95 %)"
+    return Cell(f"{spread.mean:.3f}", f"{spread.worst:.3f}", hint, spread.mean == best)
 
 
-def _segment_table(found: Evaluation, of: str, names: Sequence[str]) -> str:
+def _segments(found: Evaluation, of: str, names: Sequence[str]) -> Table:
     """The counts of the segments, the overlapping ones last and apart, add up to those of everyone."""
     assert found.board is not None
     whole = asked(found.judged, names[0])
-    apart = [name for name in found.board.segments if name not in OVERLAPPING]
     counts = {name: asked(found.judged, names[0], name) for name in found.board.segments}
     figures = {name: contenders[0].figures for name, contenders in found.board.segments.items()}
-    rows = [_segment_row(name, counts[name], figures[name], names) for name in apart]
-    if rest := whole - sum(counts[name] for name in apart):
-        rows.append(_segment_row(NO_SEGMENT, rest, {}, names))
-    rows.append(_segment_row(EVERYONE, whole, found.board.ours.figures, names))
-    rows += [
-        _segment_row(f"of these, {name}", counts[name], figures[name], names) for name in counts if name in OVERLAPPING
-    ]
-    return f"<h3>Our model by segment{_only(of)}</h3>{_raw_table(['', 'customers', *names], rows)}"
+    apart = {name: count for name, count in counts.items() if name not in OVERLAPPING}
+
+    def row(name: str, count: int, of_segment: Mapping[str, Spread]) -> list[str | Cell]:
+        return [name, f"{count:,}", *(_cell(of_segment.get(metric)) for metric in names)]
+
+    rows = [row(name, count, figures[name]) for name, count in apart.items()]
+    if rest := whole - sum(apart.values()):
+        rows.append(row(NO_SEGMENT, rest, {}))
+    rows.append(row(EVERYONE, whole, found.board.ours.figures))
+    rows += [row(f"of these, {name}", counts[name], figures[name]) for name in counts if name in OVERLAPPING]
+    return Table(_headings(names), rows, f"Our model by segment{_only(of)}")
 
 
-def _segment_row(name: str, count: int, figures: Mapping[str, Spread], names: Sequence[str]) -> list[str]:
-    cells = [_cell(figures.get(metric), math.nan, None) for metric in names]
-    return [f"<th scope=row>{escape(name)}</th>", f"<td>{count:,}</td>", *cells]
-
-
-def _raw_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    heads = "".join(f'<th scope=col title="{escape(_explained(n)[1])}">{_explained(n)[0]}</th>' for n in names)
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f'<div class="wide" tabindex="0"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The first column of texts names the row; all are escaped."""
-    head = "".join(f"<th scope=col>{escape(text)}</th>" for text in heads)
-    body = "".join(
-        f"<tr><th scope=row>{escape(row[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>"
-        for row in rows
-    )
-    return f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def _headings(names: Sequence[str]) -> list[str | Cell]:
+    of_whom = Cell("customers", hint="of how many customers the row is; each counts once at each date")
+    return ["", of_whom, *(Cell(heading, hint=meaning) for heading, meaning in map(_explained, names))]
 
 
 def _explained(name: str) -> tuple[str, str]:
     """Heading and meaning of a figure; those of offers carry the list's length, and which items count."""
-    if name in _FIGURES or not name:
-        return _FIGURES.get(name, ("", ""))
-    if name == "customers":
-        return name, "of how many customers the row is; each counts once at each date"
+    if name in _FIGURES:
+        return _FIGURES[name]
     stem, _, kind = name.partition("_")
     heading, meaning = _FIGURES[stem.rstrip("0123456789")]
     part = {"repeat": "repeats", "new": "new items"}.get(kind, "")
@@ -276,33 +251,13 @@ def _off(total: Total) -> str:
     return "–" if math.isnan(total.off) else f"{total.off:+.1%}" if len(total.each) == 1 else f"{total.off:.1%}"
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _how_to_read(models: Sequence[Evaluation]) -> str:
+def _figures(models: Sequence[Evaluation]) -> list[tuple[str, str]]:
+    """Heading and meaning of each figure that is shown."""
     groups = [group for found in models if found.board for group in shown(found).values()]
-    names = dict.fromkeys(name for group in groups for name in group)
-    figures = "".join(f"<dt>{_explained(name)[0]}</dt><dd>{_explained(name)[1]}</dd>" for name in names)
-    segments = (
-        "<p>Segments, by what was known on the date: <strong>new</strong> customers first bought less than 90 days"
-        " before; <strong>one-time</strong> customers on one day only, longer ago; <strong>repeat</strong> customers on"
-        " two days or more; the <strong>top decile</strong> is the tenth who spent most in the year before, whatever"
-        " else they are.</p>"
-    )
-    return (
-        "<section><h2>How to read this</h2>"
-        "<p>A model that was right once may have been lucky, and the past it learnt from is easy to explain. So each"
-        " model is trained again as if it were an earlier day, sees only windows that had ended by then, and is judged"
-        " on the days that followed, more than once. Beside it stand a rule that needs no model (longest silent first;"
-        " last year's spend again; the usual items again) and the models that the field has used for decades.</p>"
-        f"{segments}<details><summary>The figures</summary><dl>{figures}</dl></details>"
-        f"<details open><summary>The grades</summary>{_grades()}</details></section>"
-    )
+    return [_explained(name) for name in dict.fromkeys(name for group in groups for name in group)]
 
 
-def _grades() -> str:
-    meanings = "".join(f"<dt>{letter}</dt><dd>{words}</dd>" for letter, words in _MEANINGS.items())
+def _grades() -> Table:
     heads = (
         "asked for", "dates judged", "better order than the best simple rule", "at the worst date",
         "smaller error than it", "churn off by at most", "total spend off by at most",
@@ -313,72 +268,8 @@ def _grades() -> str:
          _limits("churn", letter), _limits("lifetime_value", letter), f"{100 * rule.shortfall:.0f} points"]
         for letter, rule in RULES.items()
     ]  # fmt: skip
-    return (
-        f"<dl>{meanings}</dl><p>A grade needs everything in its row. The order's share is of the way from the simple"
-        " rule to a perfect order; limits are on average, then at the worst date. The field's models must not be"
-        " clearly better either, and for an A not by any more than chance; docs/models.md has every rule.</p>"
-        f"{table(heads, rows)}"
-    )
+    return Table(heads, rows)
 
 
 def _limits(kind: str, letter: Letter) -> str:
     return ", ".join(shown_error(kind, limit, 0) for limit in ERRORS[kind][letter])
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body><main>
-{body}
-<footer>Made by {maker}.</footer>
-</main></body>
-</html>
-"""
-
-_STYLE = """
-:root { color-scheme: light; --ink: #1b2530; --soft: #56616d; --card: #fff; --line: #dde3e9; --accent: #1f5fa8; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #f3f5f8; color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
-main { max-width: 66rem; margin: 0 auto; padding: 1.25rem 1rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: .5rem 0; }
-h2 { font-size: 1.35rem; margin: 0 0 .75rem; }
-h3 { font-size: 1.05rem; margin: 1.6rem 0 .2rem; }
-.lead { color: var(--soft); max-width: 52rem; margin: 0 0 1.5rem; }
-.note { color: var(--soft); font-size: .85rem; margin: 0 0 .4rem; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: 1.2rem;
-  margin: 0 0 1.25rem; }
-.cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr));
-  background: none; border: 0; padding: 0; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: 1rem 1.1rem; }
-.card h2 { margin: 0; padding-top: .4rem; font-size: 1.15rem; min-height: 3.4rem; }
-.card p { margin: .5rem 0; }
-.letter { float: right; width: 3.2rem; height: 3.2rem; line-height: 3.2rem; border-radius: 50%; text-align: center;
-  font-size: 1.7rem; font-weight: 700; color: #fff; margin: 0 0 .3rem .6rem !important; background: #8a949e; }
-.grade-A .letter { background: #17703c; } .grade-B .letter { background: #1f5fa8; }
-.grade-C .letter { background: #b06a00; }
-.pictures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-figure { margin: 0; } img { width: 100%; height: auto; display: block; }
-figcaption { color: var(--soft); font-size: .88rem; padding: .2rem .3rem; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums;
-  margin-top: .8rem; }
-th, td { text-align: right; font-weight: 400; padding: .4rem .6rem; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-thead th { color: var(--soft); font-size: .8rem; vertical-align: bottom; line-height: 1.25; }
-tbody th, thead th:first-child { text-align: left; padding-left: 0; }
-tbody th { font-weight: 600; white-space: nowrap; }
-td small { display: block; color: var(--soft); font-size: .78rem; }
-.wide { overflow-x: auto; }
-details { margin: .6rem 0; } summary { cursor: pointer; color: var(--accent); }
-dl { display: grid; grid-template-columns: minmax(4rem, max-content) 1fr; gap: .35rem 1rem; margin: .6rem 0; }
-dt { font-weight: 600; } dd { margin: 0; }
-footer { color: var(--soft); font-size: .85rem; margin: 1.5rem 0; }
-@media print { body { background: #fff; } section, .card { break-inside: avoid; } }
-@media (max-width: 30rem) { section { padding: .9rem; } h1 { font-size: 1.5rem; }
-  dl { grid-template-columns: 1fr; gap: .1rem; } dd { margin-bottom: .5rem; } }
-"""

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pandas as pd
 
 from features.candidates import BESIDE
 from features.snapshot import customer_features, features_of
+from pages.page import Table, render
 from perennial import storage
 from perennial.registry import model_name
 from perennial.settings import Workspace
@@ -166,27 +166,30 @@ def _consent(workspace: Workspace, as_of: date) -> str:
 
 def as_html(card: Card) -> str:
     """What it answers and from what it learnt, the backtest, its limits, its drivers, the consent."""
-    rows = [[name, f"{count:,}"] for name, count in card.tables.items()]
-    windows = [
-        ["asked", ", ".join(f"{name} {value}" for name, value in card.question.items())],
-        ["learnt from", ", ".join(map(str, card.learnt_from)) or "purchase histories alone"],
-        ["judged at", ", ".join(card.figures) or "no earlier date"],
-        ["answers by", card.answers_by],
-        ["made by", _made_by(card.made_by)],
-        ["data", card.fingerprint],
-    ]
-    body = [
-        f"<h1>{escape(card.model)}, as of {card.as_of}</h1>",
-        f'<section class="cards">{backtest_page.grade_card(card.found)}</section>',
-        f"<section><h2>Data and windows</h2>{backtest_page.table(['', ''], windows)}"
-        f"{backtest_page.table(['table', 'rows'], rows)}</section>",
-        backtest_page.section(card.found, card.currency) if card.found.judged else "",
-        _figures("Figures by cutoff", card.figures) + _figures("Figures by segment", card.segments),
-        f"<section><h2>Limits</h2>{_list(card.limits)}</section>",
-        f"<section><h2>What drives it</h2>{_driver_table(card.drivers, card.answers_by)}</section>",
-        f"<section><h2>Consent</h2><p>{escape(card.consent)}</p></section>",
-    ]
-    return backtest_page.page(f"{card.model}, {card.as_of}", body, "<code>perennial train</code>")
+    return render(
+        "model_card.html",
+        title=f"{card.model}, {card.as_of}",
+        card=card,
+        grade=backtest_page.card(card.found),
+        windows=_windows(card),
+        rows=Table(("table", "rows"), [[name, f"{count:,}"] for name, count in card.tables.items()], "Rows accepted"),
+        judged=backtest_page.section(card.found, card.currency) if card.found.judged else None,
+        figures=_figures("cutoff", card.figures) + _figures("segment", card.segments),
+        drivers=Table(
+            ("feature", "what it is", "share"), [[d.feature, d.meaning, f"{d.share:.1%}"] for d in card.drivers]
+        ),
+    )
+
+
+def _windows(card: Card) -> dict[str, str]:
+    return {
+        "asked": ", ".join(f"{name} {value}" for name, value in card.question.items()),
+        "learnt from": ", ".join(map(str, card.learnt_from)) or "purchase histories alone",
+        "judged at": ", ".join(card.figures) or "no earlier date",
+        "answers by": card.answers_by,
+        "made by": _made_by(card.made_by),
+        "data": card.fingerprint,
+    }
 
 
 def _made_by(made_by: Mapping[str, Any]) -> str:
@@ -196,20 +199,9 @@ def _made_by(made_by: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in named.items() if value != "")
 
 
-def _figures(title: str, figures: Mapping[str, Mapping[str, float]]) -> str:
+def _figures(by: str, figures: Mapping[str, Mapping[str, float]]) -> list[Table]:
     if not figures:
-        return ""
+        return []
     names = [*next(iter(figures.values()))]
     rows = [[row, *(f"{values.get(name, math.nan):.3f}" for name in names)] for row, values in figures.items()]
-    return f"<section><h2>{title}</h2>{backtest_page.table(['', *names], rows)}</section>"
-
-
-def _list(sentences: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
-
-
-def _driver_table(drivers: Sequence[Driver], answers_by: str) -> str:
-    if not drivers:
-        return f"<p>No booster: the answers come from {escape(answers_by)}.</p>"
-    rows = [[driver.feature, driver.meaning, f"{driver.share:.1%}"] for driver in drivers]
-    return backtest_page.table(["feature", "what it is", "share"], rows)
+    return [Table((by, *names), rows, f"Figures by {by}")]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
-from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from pages.picture import ACTUAL, EXPECTED, GREY, RIVAL, SIZE, axes, beside, legend, shares, styled
 from training.backtest import Judged
 from training.metrics import decile_coverage, decile_table, reliability_table
 from training.offer_backtest import JudgedOffers
@@ -20,21 +18,14 @@ from training.sensitivity import FOLLOW_UP, Sensitivity
 
 Floats = NDArray[np.floating]
 
-_SIZE = (5.2, 3.7)
-_OURS, _ACTUAL, _RIVAL, _GREY = "#1f5fa8", "#e08a1e", "#7a8794", "#b8c1ca"
 _BY_CUTOFF = ("#9ec5ea", "#4f93d2", "#123f73", "#5fb3a1", "#2c7a6b", "#8a6bbf")
-_STYLE: Any = {
-    "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#8f9aa5",
-    "axes.labelcolor": "#3c4650", "xtick.color": "#56616d", "ytick.color": "#56616d", "axes.grid": True,
-    "grid.color": "#e6eaee", "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "perennial",
-}  # fmt: skip
 
 
 def of(kind: str, judged: Sequence[Judged | JudgedOffers], currency: str) -> dict[str, Figure]:
     """The pictures of one kind of model by name; none where nothing was judged."""
     if not judged:
         return {}
-    with rc_context(_STYLE):
+    with styled():
         if kind == "lifetime_value":
             values = [cutoff for cutoff in judged if isinstance(cutoff, Judged)]
             return {
@@ -48,13 +39,6 @@ def of(kind: str, judged: Sequence[Judged | JudgedOffers], currency: str) -> dic
         }
 
 
-def _axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    return figure, axes
-
-
 def _colour(place: int, count: int) -> str:
     """The latest cutoff is the darkest of the blues."""
     return _BY_CUTOFF[place + 3 - count] if count <= 3 else _BY_CUTOFF[place % len(_BY_CUTOFF)]
@@ -62,35 +46,33 @@ def _colour(place: int, count: int) -> str:
 
 def _calibration(judged: Sequence[Judged | JudgedOffers], what: str) -> Figure:
     """What happened against what was predicted, a line per cutoff, each point a tenth of the rows with its interval."""
-    figure, axes = _axes(f"predicted probability of {what}", "share that did")
+    figure, drawn = axes(f"predicted probability of {what}", "share that did")
     highest = 0.0
     for place, cutoff in enumerate(judged):
         table, colour = reliability_table(cutoff.actual, cutoff.answers[0].predicted), _colour(place, len(judged))
-        axes.vlines(table.predicted, table.low, table.high, color=colour, linewidth=1, alpha=0.6)
-        axes.plot(table.predicted, table.actual, marker="o", markersize=4, color=colour, label=str(cutoff.as_of))
+        drawn.vlines(table.predicted, table.low, table.high, color=colour, linewidth=1, alpha=0.6)
+        drawn.plot(table.predicted, table.actual, marker="o", markersize=4, color=colour, label=str(cutoff.as_of))
         highest = max(highest, *table.predicted, *table.high)
-    axes.plot([0, highest], [0, highest], color=_RIVAL, linewidth=1, linestyle="--", label="perfect")
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend()
+    drawn.plot([0, highest], [0, highest], color=RIVAL, linewidth=1, linestyle="--", label="perfect")
+    shares(drawn.xaxis, drawn.yaxis)
+    legend(drawn)
     return figure
 
 
 def _lift(judged: Sequence[Judged | JudgedOffers], what: str) -> Figure:
     """The share of all that happened which the best-ranked hold: ours, the first naive rule, perfect; all cutoffs."""
     rows = "offers" if isinstance(judged[0], JudgedOffers) else "customers"
-    figure, axes = _axes(f"{rows}, best ranked first", f"share of all {what}")
+    figure, drawn = axes(f"{rows}, best ranked first", f"share of all {what}")
     share = np.linspace(0, 1, 201)
     naive = next(answer.name for answer in judged[0].answers if answer.kind == "naive")
-    for name, style in ((judged[0].answers[0].name, {"color": _OURS, "linewidth": 2.2}), (naive, {"color": _ACTUAL})):
+    for name, style in ((judged[0].answers[0].name, {"color": EXPECTED, "linewidth": 2.2}), (naive, {"color": ACTUAL})):
         curves = [_reached(c.actual, next(a.predicted for a in c.answers if a.name == name), share) for c in judged]
-        axes.plot(share, np.mean(curves, axis=0), label=name, **style)
+        drawn.plot(share, np.mean(curves, axis=0), label=name, **style)
     perfect = np.mean([_reached(c.actual, c.actual, share) for c in judged], axis=0)
-    axes.plot(share, perfect, color=_GREY, linewidth=1, label="perfect order")
-    axes.plot([0, 1], [0, 1], color=_RIVAL, linewidth=1, linestyle="--", label="by chance")
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="lower right")
+    drawn.plot(share, perfect, color=GREY, linewidth=1, label="perfect order")
+    drawn.plot([0, 1], [0, 1], color=RIVAL, linewidth=1, linestyle="--", label="by chance")
+    shares(drawn.xaxis, drawn.yaxis)
+    legend(drawn)
     return figure
 
 
@@ -102,62 +84,51 @@ def _reached(actual: Floats, predicted: Floats, share: Floats) -> Floats:
 
 def _totals(judged: Sequence[Judged], currency: str) -> Figure:
     """Expected beside actual total of each cutoff."""
-    figure, axes = _axes("", f"spend of all customers, {currency}")
-    place = np.arange(len(judged))
     expected, actual = ([float(np.sum(values)) for values in columns] for columns in (
         [cutoff.answers[0].predicted for cutoff in judged], [cutoff.actual for cutoff in judged]))  # fmt: skip
-    for left, values, colour, label in ((-0.2, expected, _OURS, "expected"), (0.2, actual, _ACTUAL, "actual")):
-        bars = axes.bar(place + left, values, width=0.38, color=colour, label=label)
-        axes.bar_label(bars, fmt=EngFormatter(places=2, sep=""), fontsize=9, color="#3c4650")
-    _name_cutoffs(axes, [cutoff.as_of for cutoff in judged])
-    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.margins(y=0.15)
-    axes.grid(visible=False, axis="x")
-    axes.legend(loc="upper left", ncols=2)
+    dates = [f"from {cutoff.as_of}" for cutoff in judged]
+    figure = beside(dates, expected, actual, f"spend of all customers, {currency}")
+    (drawn,) = figure.axes
+    for bars in drawn.containers:
+        assert isinstance(bars, BarContainer)
+        drawn.bar_label(bars, fmt=EngFormatter(places=2, sep=""), fontsize=9, color="#3c4650")
+    drawn.margins(y=0.15)
     return figure
-
-
-def _name_cutoffs(axes: Axes, dates: Sequence[date]) -> None:
-    axes.set_xticks(np.arange(len(dates)), [f"from\n{day}" for day in dates])
 
 
 def _deciles(judged: Sequence[Judged], currency: str) -> Figure:
     """Mean predicted beside mean actual value of each tenth of the customers, lowest predicted first; all cutoffs."""
-    figure, axes = _axes("tenths of the customers, highest predicted last", f"mean spend, {currency}")
     tables = [decile_table(cutoff.actual, cutoff.answers[0].predicted) for cutoff in judged]
-    tenth = np.arange(1, 11)
-    axes.bar(tenth - 0.2, np.mean([t.predicted for t in tables], axis=0), width=0.38, color=_OURS, label="expected")
-    axes.bar(tenth + 0.2, np.mean([t.actual for t in tables], axis=0), width=0.38, color=_ACTUAL, label="actual")
-    axes.set_xticks(tenth)
-    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.grid(visible=False, axis="x")
-    axes.legend()
-    return figure
+    expected, actual = (np.mean([getattr(t, name) for t in tables], axis=0) for name in ("predicted", "actual"))
+    tenths = list(map(str, range(1, 11)))
+    return beside(
+        tenths, expected, actual, f"mean spend, {currency}", "tenths of the customers, highest predicted last"
+    )
 
 
 def _coverage(judged: Sequence[Judged]) -> Figure:
     """Share of the customers of each tenth whose spend lay within its bounds, a line per cutoff."""
-    figure, axes = _axes("tenths of the customers, highest predicted last", "spent within their bounds")
+    figure, drawn = axes("tenths of the customers, highest predicted last", "spent within their bounds")
     for place, cutoff in enumerate(judged):
         if cutoff.bounds is None:
             continue
         held = decile_coverage(cutoff.actual, cutoff.answers[0].predicted, cutoff.bounds.low, cutoff.bounds.high)
-        axes.plot(
+        drawn.plot(
             range(1, 11), held, marker="o", markersize=4, color=_colour(place, len(judged)), label=str(cutoff.as_of)
         )
     for stated in sorted({cutoff.bounds.interval for cutoff in judged if cutoff.bounds is not None}):
-        axes.axhline(stated, color=_RIVAL, linewidth=1, linestyle="--", label=f"as stated, {100 * stated:g} %")
-    axes.set_ylim(0, 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="lower left")
+        drawn.axhline(stated, color=RIVAL, linewidth=1, linestyle="--", label=f"as stated, {100 * stated:g} %")
+    drawn.set_ylim(0, 1.02)
+    drawn.xaxis.set_major_locator(MaxNLocator(integer=True))
+    shares(drawn.yaxis)
+    legend(drawn)
     return figure
 
 
 def sensitivity(found: Sensitivity) -> Figure:
     """Who would have left by horizon, cutoff after cutoff; beside it who of them came back."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(2 * _SIZE[0], _SIZE[1]), layout="constrained")
+    with styled():
+        figure = Figure(figsize=(2 * SIZE[0], SIZE[1]), layout="constrained")
         over_time, back = figure.subplots(1, 2)
         for place, definition in enumerate(found.definitions):
             days, rates = list(definition.rates), list(definition.rates.values())
@@ -165,10 +136,9 @@ def sensitivity(found: Sensitivity) -> Figure:
             over_time.plot(days, rates, marker="o", markersize=4, color=colour, label=f"{definition.horizon} days")
         over_time.set(ylabel="active customers who left", ylim=(0, 1))
         over_time.tick_params(axis="x", rotation=45)
-        over_time.legend(title="no purchase in")
+        legend(over_time, title="no purchase in")
         known = [definition for definition in found.definitions if definition.came_back is not None]
-        back.bar([str(d.horizon) for d in known], [d.came_back or 0.0 for d in known], color=_OURS)
+        back.bar([str(d.horizon) for d in known], [d.came_back or 0.0 for d in known], color=EXPECTED)
         back.set(xlabel="days without a purchase", ylabel=f"came back in the {FOLLOW_UP} days after")
-        for axes in (over_time, back):
-            axes.yaxis.set_major_formatter(PercentFormatter(1))
+        shares(over_time.yaxis, back.yaxis)
     return figure

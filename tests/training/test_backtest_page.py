@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 
+import markup
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from perennial.storage import CheckFailed
 from training import backtest_page, backtest_report, evaluation, plots
 from training.backtest import Bounds, Judged
 from training.backtest_report import Report
@@ -77,21 +80,13 @@ def page(report: Report) -> str:
     return backtest_page.as_html(report)
 
 
-Table = list[list[str]]
+def tables(page: str, title: str = "") -> list[list[list[str]]]:
+    """Of the page, or of the section of a title; the heads first."""
+    html = markup.sound(page)
+    return markup.tables(markup.section(html, title) if title else html)
 
 
-def tables(page: str, title: str = "") -> list[Table]:
-    """Of the page, or of the section of a title. Texts of the cells, without the small ones; the heads first."""
-    found = []
-    section = page[page.index(f"<section><h2>{title}") :].partition("</section>")[0] if title else page
-    for table in re.findall(r"<table>(.*?)</table>", section, re.DOTALL):
-        rows = re.findall(r"<tr>(.*?)</tr>", re.sub("<small>.*?</small>", "", table), re.DOTALL)
-        cells = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows)
-        found.append([[re.sub("<.*?>", "", cell) for cell in row] for row in cells])
-    return found
-
-
-def counts(table: Table) -> dict[str, int]:
+def counts(table: list[list[str]]) -> dict[str, int]:
     place = table[0].index("customers")
     return {row[0]: int(row[place].replace(",", "")) for row in table[1:]}
 
@@ -166,3 +161,26 @@ def test_what_never_happened_is_off_by_nothing_that_can_be_told() -> None:
     found = evaluated("lifetime_value", [first, nothing])
     assert [backtest_page._off(total) for total in backtest_report.totals(found)] == ["+30.0%", "–"]
     assert backtest_page._off(backtest_report.parts(found)[-1]) == "30.0%"
+
+
+@pytest.mark.parametrize("name", markup.HOSTILE)
+def test_whatever_a_shop_is_called_is_text(name: str, report: Report) -> None:
+    """A workspace's name, and why a model could not be judged."""
+    refused = evaluation.refused("churn", 90, CheckFailed(name))
+    text = markup.sound(backtest_page.as_html(replace(report, name=name, models=(refused,)))).text
+    assert text.count(name) >= 2
+    assert name[1:] in text.partition("Why this grade")[2]
+
+
+def test_every_picture_has_its_meaning_in_words(report: Report, page: str) -> None:
+    """All kinds of pictures of all models, their legends whole."""
+    html = markup.sound(page)
+    assert len([*html.all("img")]) == 4 + 2 + 2
+    assert [tag.attributes["alt"] for tag in html.all("img")] == [tag.text for tag in html.all("figcaption")]
+    for found in report.models:
+        for figure in plots.of(found.kind, found.judged, "EUR").values():
+            FigureCanvasAgg(figure).draw()
+            legend = figure.axes[0].get_legend()
+            assert legend is not None
+            assert figure.bbox.x1 >= legend.get_window_extent().x1
+            assert legend.get_window_extent().y0 >= figure.axes[0].get_window_extent().y1

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
+from markup import HOSTILE, section, sound, tables
 
 from features import retrieval
 from perennial.registry import KINDS
-from training import model_card, pipelines
+from perennial.storage import CheckFailed
+from training import evaluation, model_card, pipelines
+from training.model_card import Card, Driver
 
 from .conftest import TRAINED_AT, World
 
@@ -22,6 +26,8 @@ def test_a_card_tells_data_windows_figures_limits_drivers_and_consent(kind: str,
     folder = pipelines.card_folder(world.workspace, kind, "1")
     told = json.loads((folder / "card.json").read_text())
     page = (folder / "card.html").read_text()
+    html = sound(page)
+    assert tables(section(html, "What drives it"))[0][1][0] == told["drivers"][0]["feature"]
     kept = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="card.json"))
     assert json.loads(kept.read_text()) == told
     assert told["tables"]["transactions"] > 10_000
@@ -40,7 +46,6 @@ def test_a_card_tells_data_windows_figures_limits_drivers_and_consent(kind: str,
         "What drives it",
         "Consent",
         "Figures by segment",
-        told["drivers"][0]["feature"],
     ):
         assert text in page
 
@@ -60,3 +65,17 @@ def test_a_card_names_only_the_settings_that_somebody_chose() -> None:
     chosen = {"features": ["purchases", "basket"], "boosting": boosting, "seed": 7}
     assert model_card._made_by(chosen) == "features purchases, basket, num_leaves 15, seed 7"
     assert model_card._made_by(chosen | {"features": [], "boosting": {}}) == "seed 7"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_whatever_a_shop_calls_an_attribute_is_text(name: str) -> None:
+    """Names of attributes, tables, settings and models, without a judged date."""
+    found = evaluation.refused("churn", 90, CheckFailed(name))
+    card = Card(
+        name, TRAINED_AT, "EUR", found, {name: 3}, name, {name: name}, {"features": [name], "boosting": {}, "seed": 7},
+        (), {}, {name: {"auc": 0.5}}, [name], [Driver(name, name, 0.5)], name, name,
+    )  # fmt: skip
+    html = sound(model_card.as_html(card))
+    assert html.text.count(name) >= 13
+    assert tables(section(html, "What drives it")) == [[["feature", "what it is", "share"], [name, name, "50.0%"]]]
+    assert name in sound(model_card.as_html(replace(card, drivers=()))).text
