@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from monitoring.alerts import Alert
+from monitoring.batch import Batch, Change
+from pages.page import Table, render
 from perennial import storage
-
-_SHOWN = 4
+from perennial.ingest import Account
 
 
 @dataclass
@@ -42,7 +42,9 @@ class Decision:
 class Summary:
     """A run under way: its `of` stages are entered one after the other, and `write` leaves the page in `folder`.
 
-    `notes` are texts by their titles, `links` files by what they are.
+    `accounts` are of the rows that were taken in. `batch` says what the scores come to, `change` what they changed;
+    `grades` by number and the sentences `about` them say how far they are proven, and `list_command` writes the list of
+    them. `notes` are texts by their titles, `links` files by what they are.
     """
 
     workspace: str
@@ -57,6 +59,12 @@ class Summary:
     alerts: list[Alert] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     links: dict[str, Path] = field(default_factory=dict)
+    accounts: Sequence[Account] = ()
+    batch: Batch | None = None
+    change: Change | None = None
+    grades: Mapping[str, str] = field(default_factory=dict)
+    about: Sequence[str] = ()
+    list_command: str = ""
 
     @property
     def page(self) -> Path:
@@ -102,127 +110,133 @@ class Summary:
         return {
             "workspace": self.workspace, "as_of": self.as_of, "started": self.started.isoformat(),
             "done": self.failed is None, "notes": self.notes, "told": self.told, "links": self.links,
+            "tables": [asdict(account) for account in self.accounts],
+            "customers": asdict(self.batch) if self.batch else None,
+            "change": asdict(self.change) if self.change else None,
         } | listed  # fmt: skip
 
 
 def _html(run: Summary) -> str:
-    title = f"{run.workspace} at {run.as_of}"
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="answer {"bad" if run.failed else "look" if run.alerts else "good"}">{escape(_answer(run))}</p>',
-        _section("What needs a look", [_alert(alert) for alert in run.alerts]),
-        _section("Models", [_decision(decision) for decision in run.decisions]),
-        *(f"<section><h2>{escape(name)}</h2><pre>{escape(text)}</pre></section>" for name, text in run.notes.items()),
-        _section("Stages", [_stages(run.stages)]),
-        _section("Told", [f"<p>{escape(line)}</p>" for line in run.told]),
-        _section("Where it lies", [_links(run)]),
-    ]
-    return _PAGE.format(
-        title=escape(title), style=_STYLE, started=f"{run.started:%Y-%m-%d %H:%M} UTC", body="\n".join(body)
+    return render(
+        "run.html",
+        title=f"{run.workspace} at {run.as_of}",
+        run=run,
+        answer=_answer(run),
+        look="bad" if run.failed else "fair" if run.alerts else "good",
+        tiles=_tiles(run.batch, run.grades) if run.batch else [],
+        changed=_changed(run.batch, run.change) if run.batch and run.change else None,
+        moves=_moves(run.batch, run.change) if run.batch and run.change else [],
+        not_scored=_not_scored(run.batch) if run.batch and run.batch.not_scored else None,
+        refused=_refused(run.accounts),
+        stages=Table(("stage", "took", "said last"), list(map(_stage, run.stages))),
+        files=[(name, path.name if path.parent == run.folder else "", str(path)) for name, path in run.links.items()],
     )
 
 
 def _answer(run: Summary) -> str:
-    seconds = sum(stage.seconds for stage in run.stages)
     if run.failed:
         return f"Broke off in {run.failed.name}: {run.failed.failed}"
-    looks = (
-        "1 thing needs a look"
-        if len(run.alerts) == 1
-        else f"{len(run.alerts) or 'nothing'} need{'s' * (not run.alerts)} a look"
-    )
-    return f"Done in {seconds:,.0f} s; {looks}"
+    looks = {0: "Nothing needs", 1: "1 thing needs"}.get(len(run.alerts), f"{len(run.alerts)} things need")
+    return f"Done in {sum(stage.seconds for stage in run.stages):,.0f} s. {looks} a look."
 
 
-def _section(title: str, parts: Iterable[str]) -> str:
-    inside = "".join(parts)
-    return f"<section><h2>{title}</h2>{inside}</section>" if inside else ""
+def _tiles(batch: Batch, grades: Mapping[str, str]) -> list[tuple[str, str, list[str]]]:
+    """What is counted, the figure, and sentences on it."""
+    unscored = batch.customers - batch.scored
+    return [
+        ("Customers", f"{batch.customers:,}", [f"{batch.scored:,} are scored, {unscored:,} are not."]),
+        ("Money at risk", *_at_risk(batch, grades.get("value_at_risk", "none"))),
+        ("At high risk", *_at_high_risk(batch, grades.get("churn", "none"))),
+    ]
 
 
-def _alert(alert: Alert) -> str:
-    says, command = escape(alert.says), escape(alert.command)
-    return f"<h3>{escape(alert.about)}</h3><p class=said>{says}</p><p>Next: <code>{command}</code></p>"
+_WITHHELD = "not shown", ["Why stands under “What the numbers mean”."]
 
 
-def _decision(decision: Decision) -> str:
-    version = f", version {decision.version}" if decision.version else ""
-    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in decision.reasons)
-    return (
-        f"<h3>{escape(decision.kind + version)}: {escape(decision.outcome)}</h3><p>{escape(decision.due)}</p>"
-        f"<ul>{reasons}</ul>"
-    )
+def _at_risk(batch: Batch, grade: str) -> tuple[str, list[str]]:
+    if batch.at_risk is None or batch.value is None:
+        return _WITHHELD
+    asked = batch.question
+    within = f" as {asked['measure']} in the next {asked['value_days']} days" if asked else ""
+    expected = f"The scored customers are expected to bring {_money(batch, batch.value)}{within}."
+    return _money(batch, batch.at_risk), [
+        expected,
+        "At risk is that amount times the risk, customer by customer.",
+        _graded(grade),
+    ]
 
 
-def _stages(stages: Iterable[Stage]) -> str:
-    rows = "".join(
-        f"<tr><th scope=row>{escape(stage.name)}</th><td>{stage.seconds:,.1f} s</td><td>{_told_by(stage)}</td></tr>"
-        for stage in stages
-    )
-    heads = "<tr><th scope=col>stage</th><th scope=col>took</th><th scope=col>said</th></tr>"
-    return f"<table><thead>{heads}</thead><tbody>{rows}</tbody></table>"
+def _at_high_risk(batch: Batch, grade: str) -> tuple[str, list[str]]:
+    if batch.high is None:
+        return _WITHHELD
+    theirs = batch.at_risk_high
+    money = [] if theirs is None else [f"{_money(batch, theirs)} of the money at risk is theirs."]
+    return f"{batch.high:,} customers", ["Their risk is in the high band.", *money, _graded(grade)]
 
 
-def _told_by(stage: Stage) -> str:
-    """What a stage said; where that is long, its last line, and the rest on request."""
-    said = [*stage.said, *([f"failed: {stage.failed}"] if stage.failed else [])]
-    lines = [f"<div>{escape(line)}</div>" for line in said]
-    if len(lines) <= _SHOWN:
-        return "".join(lines)
-    return f"<details><summary>{escape(said[-1])}</summary>{''.join(lines)}</details>"
+def _money(batch: Batch, amount: float) -> str:
+    return f"{amount:,.0f} {batch.question.get('currency', '')}".strip()
 
 
-def _links(run: Summary) -> str:
-    """Those below the reports' folder as links that hold wherever the folder is opened, the others as paths."""
-    items = []
-    for name, path in run.links.items():
-        near = path.parent == run.folder
-        shown = (
-            f'<a href="{escape(path.name)}">{escape(path.name)}</a>' if near else f"<code>{escape(str(path))}</code>"
-        )
-        items.append(f"<dt>{escape(name)}</dt><dd>{shown}</dd>")
-    return f"<dl>{''.join(items)}</dl>" if items else ""
+def _graded(grade: str) -> str:
+    return "Not proven: grade none." if grade == "none" else f"Grade {grade}."
 
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body><main>
-{body}
-<footer>Made by <code>perennial run</code>, started {started}; the JSON file beside this page has the same.</footer>
-</main></body>
-</html>
-"""
+def _changed(batch: Batch, change: Change) -> Table:
+    """The same figures of both; amounts and bands only where both are of the same question, and shown."""
+    before = change.before
+    pairs: list[tuple[str, float | None, float | None]] = [
+        ("customers known", before.customers, batch.customers),
+        ("scored", before.scored, batch.scored),
+        ("not scored", before.customers - before.scored, batch.customers - batch.scored),
+    ]
+    if before.question == batch.question:
+        currency = batch.question.get("currency", "")
+        pairs += [
+            ("at high risk", before.high, batch.high),
+            (f"money at risk, {currency}".rstrip(", "), before.at_risk, batch.at_risk),
+        ]
+    rows = [[what, f"{then:,.0f}", f"{now:,.0f}", f"{now - then:+,.0f}"]
+            for what, then, now in pairs if then is not None and now is not None]  # fmt: skip
+    return Table(("", "then", "now", "change"), rows)
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1d2329; --soft: #56616d; --paper: #fff; --card: #f4f6f8; --line: #d5dbe1;
-  --accent: #2563a8; --good: #17703c; --look: #8a5a00; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eaee; --soft: #a3afbb; --paper: #14181c; --card: #1f252b;
-  --line: #38424c; --accent: #79b0ea; --good: #74cf96; --look: #e8b657; --bad: #ff9d94; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; }
-h2 { font-size: 1.25rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
-h3 { font-size: 1.05rem; margin: 1rem 0 .25rem; }
-p, ul { margin: .3rem 0; }
-.answer { font-weight: 700; font-size: 1.15rem; background: var(--card); border-left: .3rem solid;
-  padding: .6rem 1rem; }
-.good { color: var(--good); } .look { color: var(--look); } .bad { color: var(--bad); }
-.said { white-space: pre-line; }
-pre, code { background: var(--card); border-radius: .25rem; font-size: .88rem; }
-pre { padding: .75rem 1rem; overflow-x: auto; } code { padding: .1rem .3rem; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; font-weight: 400; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-td:nth-child(2) { text-align: right; white-space: nowrap; }
-thead th { color: var(--soft); font-size: .8rem; } tbody th { font-weight: 600; }
-summary { cursor: pointer; } a { color: var(--accent); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem; } dd { margin: 0; }
-footer { margin: 3rem 0 1rem; color: var(--soft); font-size: .85rem; }
-"""
+
+def _moves(batch: Batch, change: Change) -> list[str]:
+    """Who came, went and moved; and what else is not as it was, so that the numbers are of something else."""
+    before = change.before
+    moves = [
+        f"{change.came:,} customers are new since {before.as_of}.",
+        f"{change.gone:,} customers known then are not known any more.",
+        f"{change.unscored:,} customers scored then are not scored now, though they are known.",
+    ]
+    if before.question != batch.question:
+        return [*moves, "Then the scores answered another question, so risk and money are not compared."]
+    if batch.high is not None and before.high is not None:
+        moves += [f"{change.into_high:,} customers moved up into the high band.",
+                  f"{change.out_of_high:,} customers moved down out of it."]  # fmt: skip
+    if new := [name for name in batch.models if name not in before.models]:
+        moves.append(f"Another model answers now: {', '.join(new)}. That alone changes numbers.")
+    return moves
+
+
+def _not_scored(batch: Batch) -> Table:
+    rows = [[reason, f"{count:,}"] for reason, count in batch.not_scored.items()]
+    return Table(("reason", "customers"), rows, "Customers who are not scored")
+
+
+def _refused(accounts: Sequence[Account]) -> Table | None:
+    """Tables of which rows were refused; none where none were."""
+    rows = [_refused_of(account) for account in accounts if any(account.quarantined.values())]
+    heads = ("table", "rows read", "refused", "amount refused", "why")
+    return Table(heads, rows, "Rows that were refused") if rows else None
+
+
+def _refused_of(account: Account) -> list[str]:
+    why = "; ".join(f"{count:,} {reason}" for reason, count in sorted(account.quarantined.items()))
+    lost = "" if account.money is None else f"{account.money.lost:,}"
+    return [account.table, f"{account.read:,}", f"{sum(account.quarantined.values()):,}", lost, why]
+
+
+def _stage(stage: Stage) -> list[str]:
+    said = f"failed: {stage.failed}" if stage.failed else (stage.said or [""])[-1]
+    return [stage.name, f"{stage.seconds:,.1f} s", said]

@@ -1084,7 +1084,7 @@ def _in_order(workspace: Workspace, day: date, summary: Summary, typed: str) -> 
 
     ingest, snapshot, monitor, train, promote, score, publish = (partial(summary.stage, name) for name in _STAGES)
     with ingest() as say:
-        take_in(workspace, _now(), say)
+        summary.accounts = take_in(workspace, _now(), say)
         _catch_up(workspace, say)
     with snapshot() as say:
         compute(workspace, [day], say)
@@ -1097,13 +1097,27 @@ def _in_order(workspace: Workspace, day: date, summary: Summary, typed: str) -> 
         for kind, version in versions.items():
             _decide(workspace, kind, version, due[kind], say, summary, typed)
     with score() as say:
-        _score(_predictor(workspace, day), day, say)
-    summary.links["scores"] = storage.scores_path(workspace.home_path, day)
+        predictor = _predictor(workspace, day)
+        _score(predictor, day, say)
+        _sum_up(predictor, day, summary, typed)
     with publish() as say:
         _publish(workspace, day, say)
     decided = {decision.outcome for decision in summary.decisions}
     unanswered = drift is not None and drift.drifted and (bool(drift.sources) or "promoted" not in decided)
     return "refused" in decided or unanswered
+
+
+def _sum_up(predictor: Predictor, day: date, summary: Summary, typed: str) -> None:
+    """What the scores come to, for the page."""
+    from monitoring import batch
+    from serving import lists
+    from serving.terms import Terms
+
+    home, terms = predictor.workspace.home_path, Terms.at(predictor, day)
+    summary.batch, summary.change = batch.at(home, day), batch.change(home, day)
+    summary.grades, summary.about = terms.grades, lists.about(terms, day)
+    summary.list_command = f"perennial list churn-risk {typed} --as-of {day} --top 100 --out churn-risk-{day}.xlsx"
+    summary.links["scores"] = storage.scores_path(home, day)
 
 
 def _look_at_events(workspace: Workspace, say: Callable[[str], None], summary: Summary, again: str) -> None:

@@ -586,6 +586,11 @@ def test_a_run_leaves_a_page_of_what_it_did(shop: Shop, undisturbed: Finished) -
     assert sorted(decided) == [(kind, "1", due, "promoted") for kind in KINDS]
     assert all(one["reasons"] for one in found["decisions"])
     assert str(storage.scores_path(undisturbed.home, AS_OF)) in page.read_text()
+    scores = pd.read_parquet(storage.scores_path(undisturbed.home, AS_OF))
+    assert (found["customers"]["customers"], found["change"]) == (len(scores), None)
+    assert found["customers"]["at_risk"] == pytest.approx(scores["value_at_risk"].sum())
+    assert "transactions" in {account["table"] for account in found["tables"]}
+    assert f"First run by as_of: {AS_OF} is the earliest with scores." in page.read_text()
 
 
 @pytest.mark.parametrize("name", [name for name, bad in BAD.items() if bad.code == 1])
