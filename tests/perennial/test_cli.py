@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import re
@@ -20,6 +19,7 @@ import pandas as pd
 import pytest
 import typer
 from builders import make_transactions, write_workspace
+from markup import sound
 from workspaces import small_workspace
 
 from perennial import cli, registry
@@ -293,14 +293,14 @@ def test_backtest_shows_the_same_figures_everywhere(
     assert done.code == 0, done.stderr
     folder = tmp_path / "home" / "reports"
     models = json.loads((folder / "backtest-2023-07-01.json").read_text())["models"]
-    page = (folder / "backtest-2023-07-01.html").read_text()
+    page = sound((folder / "backtest-2023-07-01.html").read_text()).text
     assert set(models) == {"churn", "lifetime_value", "cross_sell"}
     for kind, found in models.items():
         assert f"{kind.replace('_', ' ')}: grade {found['grade']}" in done.stdout
-        assert html.escape(found["grade_reason"][1:]) in page
+        assert found["grade_reason"][1:] in page
         assert len(found["cutoffs"]) == 2
         for name, contender in found["contenders"].items():
-            assert html.escape(name) in page
+            assert name in page
             wanted = {"churn": "auc", "lifetime_value": "ngini", "cross_sell": r"ndcg\d+"}[kind]
             order = next(figure for metric, figure in contender["figures"].items() if re.fullmatch(wanted, metric))
             assert f"{order['mean']:.3f}" in page
@@ -308,8 +308,6 @@ def test_backtest_shows_the_same_figures_everywhere(
     for cutoff in models["lifetime_value"]["cutoffs"]:
         assert f"{cutoff['expected_total']:,.0f}" in page
         assert f"{cutoff['actual_total']:,.0f}" in page
-    assert not re.search(r"(src|href)=.(?!data:)", page)
-    assert "<script" not in page
     tracker = registry.client()
     [run] = tracker.search_runs([tracker.get_experiment_by_name("small").experiment_id])
     history = tracker.get_metric_history(run.info.run_id, "churn/auc")
