@@ -15,6 +15,8 @@ Format = Literal["csv", "xlsx", "json"]
 _SPREADSHEET_COMMANDS = ("=", "+", "-", "@", "\t", "\r")
 _ID_COLUMNS = ("customer_id", "item", "offer")
 _CHUNK = 1 << 16  # bytes sent at a time
+_MEASURED = 500  # rows by which a spreadsheet's columns are made wide enough
+_WIDEST = 60  # characters of a spreadsheet's column
 
 
 def encode(rows: pd.DataFrame, format: Format, notes: Sequence[str] = ()) -> bytes:
@@ -84,8 +86,8 @@ def _printable(text: str) -> str:
     return ILLEGAL_CHARACTERS_RE.sub("", text)
 
 
-def _cell(sheet: Any, value: Any) -> Any:
-    """A text is a text, whatever it begins with, and stays one when somebody edits the cell."""
+def _cell(sheet: Any, name: str, value: Any) -> Any:
+    """A text is a text, whatever it begins with, and stays one when somebody edits the cell; a number looks short."""
     from openpyxl.cell import WriteOnlyCell
 
     if isinstance(value, str):
@@ -94,7 +96,27 @@ def _cell(sheet: Any, value: Any) -> Any:
         return cell
     if pd.isna(value):
         return None
+    if isinstance(value, float):
+        cell = WriteOnlyCell(sheet, value)
+        cell.number_format = "0.0%" if "probability" in name else "#,##0.00"
+        return cell
     return value.date() if isinstance(value, pd.Timestamp) else value
+
+
+def _head(sheet: Any, rows: pd.DataFrame) -> None:
+    """The names of the columns in bold, which stay in sight with the first column, and room for what is below them."""
+    from openpyxl.styles import Font
+    from openpyxl.utils import get_column_letter
+
+    sheet.freeze_panes = "B2"
+    cells = []
+    for place, name in enumerate(rows.columns):
+        longest = rows[name].head(_MEASURED).map(lambda value: len(str(value)) if isinstance(value, str) else 0).max()
+        width = max(len(str(name)), 0 if pd.isna(longest) else int(longest))
+        sheet.column_dimensions[get_column_letter(place + 1)].width = min(width, _WIDEST) + 2
+        cells.append(_cell(sheet, "", str(name)))
+        cells[-1].font = Font(bold=True)
+    sheet.append(cells)
 
 
 def _xlsx(blocks: Iterable[pd.DataFrame], notes: Sequence[str]) -> Iterator[bytes]:
@@ -104,12 +126,14 @@ def _xlsx(blocks: Iterable[pd.DataFrame], notes: Sequence[str]) -> Iterator[byte
     book = Workbook(write_only=True)
     sheet = book.create_sheet("list")
     for place, rows in enumerate(blocks):
+        names = list(map(str, rows.columns))
         if place == 0:
-            sheet.append(list(rows.columns))
+            _head(sheet, rows)
         for row in rows.astype(object).itertuples(index=False):
-            sheet.append([_cell(sheet, value) for value in row])
+            sheet.append([_cell(sheet, name, value) for name, value in zip(names, row, strict=True)])
     if notes:
         told = book.create_sheet("about")
+        told.column_dimensions["A"].width = 2 * _WIDEST
         for note in notes:
             told.append([_printable(note)])
     with tempfile.TemporaryFile() as written:

@@ -74,6 +74,21 @@ def test_xlsx_keeps_types_and_defuses_every_text_column() -> None:
     assert columns["offer_probability"][0].value is None
 
 
+def test_xlsx_can_be_read_as_it_opens() -> None:
+    """Names of columns in bold, which stay in sight; room for texts, up to a width; numbers short, yet whole below."""
+    rows = pd.DataFrame({
+        "customer_id": ["c1"], "churn_probability": [0.18172], "lifetime_value": [12539.3594], "reasons": ["why " * 90],
+        "offer": ["=1+1"],
+    })  # fmt: skip
+    sheet = openpyxl.load_workbook(io.BytesIO(encode(rows, "xlsx", ["about it"]))).active
+    assert sheet.freeze_panes == "B2"
+    assert all(cell.font.b for cell in sheet[1])
+    assert not any(cell.font.b for cell in sheet[2])
+    assert [sheet.column_dimensions[letter].width for letter in "ABCDE"] == [13, 19, 16, 62, 7]
+    assert [(cell.value, cell.number_format) for cell in sheet[2][1:3]] == [(0.18172, "0.0%"), (12539.3594, "#,##0.00")]
+    assert sheet["E2"].data_type == "s"
+
+
 def _as_xml(text: str | None) -> str | None:
     """XML keeps a carriage return as a line feed."""
     return text and text.replace("\r", "\n")
