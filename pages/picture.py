@@ -58,8 +58,10 @@ def axes(xlabel: str = "", ylabel: str = "") -> tuple[Figure, Axes]:
 
 
 def legend(drawn: Axes, title: str | None = None) -> None:
-    """Above the axes, where no bar and no line is."""
-    drawn.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, title=title, borderaxespad=0.2)
+    """Above the axes, where no bar and no line is; three short names a row, or two."""
+    longest = max(len(label) for label in drawn.get_legend_handles_labels()[1])
+    columns = 3 if longest <= 8 else 2
+    drawn.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, title=title, borderaxespad=0.2)
 
 
 def shares(*sides: Any) -> None:
