@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,17 +21,13 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from perennial import registry, settings, storage
+from perennial import month, problems, registry, settings, storage
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
     from mlflow import MlflowClient
 
-    from monitoring.drift import Drift
-    from monitoring.outcomes import Outcomes
-    from monitoring.summary import Summary
     from perennial.ingest import Account
     from serving.predictor import Predictor
     from training.promotion import Verdict
@@ -117,9 +112,6 @@ class Exported(StrEnum):
 
 
 BandOption = Annotated[Band | None, typer.Option(case_sensitive=False, help="Only this band: low, medium or high.")]
-UnprovenOffers = Annotated[
-    bool, typer.Option("--unproven-offers", help="Also name offers of a model whose grade is none.")
-]
 
 
 def main() -> None:
@@ -133,28 +125,11 @@ def main() -> None:
     try:
         app(prog_name="perennial")
     except Exception as problem:
-        told = _in_words(problem)
+        told = problems.in_words(problem)
         if told is None:
             raise
         typer.secho(f"error: {told[0]}", fg="red", err=True)
         sys.exit(told[1])
-
-
-def _in_words(problem: Exception) -> tuple[str, int] | None:
-    """A failure as a sentence and an exit code; None for a fault of the program."""
-    if isinstance(problem, SettingsError):
-        return str(problem), 2
-    if isinstance(problem, CheckFailed):
-        return str(problem), 1
-    if storage.is_full(problem):
-        return f"the disk is full: {str(problem).splitlines()[0]}; free some space and run again", 1
-    if {"MlflowException", "OperationalError"} & {kind.__name__ for kind in type(problem).__mro__}:
-        said = str(problem).splitlines()[0]
-        return f"MLflow, or its database, does not do as it is asked: {said}; run again when it does, all else stays", 1
-    if isinstance(problem, OSError):
-        where = f": {problem.filename}" if problem.filename else ""
-        return f"{problem.strerror or problem}{where}; nothing was left half-written", 1
-    return None
 
 
 def _open(config: Path, overrides: list[str], home: Path | None) -> Workspace:
@@ -270,12 +245,9 @@ def ingest(config: Config, overrides: Set = [], home: Home = None) -> None:
 
     Example: perennial ingest -c configs/online_retail.yaml
     """
-    from perennial.ingest import ingest as take_in
-
     workspace = _open(config, overrides, home)
     with _alone(workspace):
-        take_in(workspace, _now(), typer.echo)
-        _catch_up(workspace, typer.echo)
+        month.ingest(workspace, _now(), typer.echo)
 
 
 @app.command()
@@ -286,7 +258,7 @@ def snapshot(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf
     """
     workspace = _open(config, overrides, home)
     with _alone(workspace):
-        _snapshot(workspace, _day(workspace, as_of), _say(), registry.KINDS)
+        month.snapshot(workspace, _day(workspace, as_of), _say())
 
 
 @app.command()
@@ -307,9 +279,7 @@ def train(
     workspace = _open(config, overrides, home)
     kinds = [kind] if kind else [*registry.KINDS]
     with _alone(workspace):
-        day, say = _day(workspace, as_of), _say()
-        _snapshot(workspace, day, say, kinds, kinds if tune else [])
-        _train(workspace, day, say, kinds, tune)
+        month.train(workspace, _day(workspace, as_of), _say(), kinds, tune)
 
 
 @app.command()
@@ -370,15 +340,13 @@ def promote(
 
 
 def _promoted(tracker: MlflowClient, workspace: Workspace, kind: str, verdict: Verdict, forced: str) -> bool:
-    """Lets the version in where the gate, or a reason, does; says as what, and why or why not."""
+    """Moves the alias where the gate, or a reason, lets the version in; says why or why not."""
     from training import promotion
 
-    enters, ends = verdict.passed or bool(forced), "stays out"
+    enters = verdict.passed or bool(forced)
     if enters:
-        let_in = promotion.admit if verdict.stays else promotion.promote
-        let_in(tracker, workspace, kind, verdict.version, "" if verdict.passed else forced)
-        before = f"answers about days before the champion's (version {verdict.stays} stays champion)"
-        ends = before if verdict.stays else "is champion"
+        promotion.promote(tracker, workspace, kind, verdict.version, "" if verdict.passed else forced)
+    ends = "is champion" if enters else "stays out"
     typer.echo(f"{workspace.name}.{kind} version {verdict.version} {ends}")
     if not verdict.passed and forced:
         typer.echo(f"  forced    {forced}")
@@ -454,14 +422,9 @@ def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = 
 
     Example: perennial score -c configs/online_retail.yaml --as-of 2011-06-01
     """
-    from features.snapshot import snapshot as compute
-
     workspace = _open(config, overrides, home)
     with _alone(workspace):
-        day, say = _day(workspace, as_of), _say()
-        predictor = _predictor(workspace, day)
-        compute(workspace, [day], say)
-        _score(predictor, day, say)
+        month.score(workspace, _day(workspace, as_of), _say())
 
 
 @app.command()
@@ -473,7 +436,7 @@ def publish(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf 
     """
     workspace = _open(config, overrides, home)
     with _alone(workspace):
-        _publish(workspace, _day_to_publish(workspace, as_of), _say())
+        month.publish(workspace, _day_to_publish(workspace, as_of), _say())
 
 
 @app.command()
@@ -495,7 +458,7 @@ def monitor(
         report.serve(workspace, port)
         return
     with _alone(workspace):
-        drift, _ = _monitor(workspace, _day(workspace, as_of), _say())
+        drift, _ = month.monitor(workspace, _day(workspace, as_of), _say())
     if drift.drifted:
         raise typer.Exit(1)
 
@@ -524,7 +487,7 @@ def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = No
     """
     workspace = _open(config, overrides, home)
     with _alone(workspace):
-        if _run(workspace, _day(workspace, as_of), _typed(config, overrides, home)):
+        if month.run(workspace, _day(workspace, as_of), _typed(config, overrides, home), _now, _say()):
             raise typer.Exit(1)
 
 
@@ -580,7 +543,9 @@ def list_churn_risk(
     sort: Annotated[Sort, typer.Option(metavar="<column>", help=f"Highest first: {', '.join(Sort)}.")] = (
         Sort.value_at_risk
     ),
-    unproven_offers: UnprovenOffers = False,
+    unproven_offers: Annotated[
+        bool, typer.Option("--unproven-offers", help="Also name offers of a model whose grade is none.")
+    ] = False,
     format: Annotated[
         Format | None, typer.Option(case_sensitive=False, help="csv, xlsx or json; a table if absent.")
     ] = None,
@@ -595,7 +560,6 @@ def list_churn_risk(
     """
     from perennial import predictions, privacy
     from serving import lists
-    from serving.files import encode
     from serving.terms import Terms
 
     workspace = _open(config, overrides, home)
@@ -616,10 +580,10 @@ def list_churn_risk(
     if format is None:
         typer.echo("\n".join([lists.as_text(rows), "", *notes]))
     elif out is None:
-        sys.stdout.buffer.write(encode(rows, format.value, notes))
+        sys.stdout.buffer.write(lists.encode(rows, format.value, notes))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(encode(rows, format.value, notes))
+            draft.write_bytes(lists.encode(rows, format.value, notes))
         typer.echo(f"{len(rows):,} customers in {out}")
 
 
@@ -633,8 +597,8 @@ def list_bought_with(
 
     Of a scored as_of, the latest if absent. Example: perennial list bought-with -c configs/demo.yaml --out rules.csv
     """
+    from serving import lists
     from serving.bought_with import bought_with
-    from serving.files import encode
 
     workspace = _open(config, overrides, home)
     rules = bought_with(workspace, as_of.date() if as_of else None, item, top)
@@ -642,7 +606,7 @@ def list_bought_with(
         typer.echo(rules.to_string(index=False, float_format=lambda figure: f"{figure:.3f}"))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(encode(rules, _format_of(out).value))
+            draft.write_bytes(lists.encode(rules, _format_of(out).value))
         typer.echo(f"{len(rules):,} rules in {out}")
 
 
@@ -698,8 +662,7 @@ def churn_segments(
 
     Of a scored as_of, the latest if absent. Example: perennial churn segments -c configs/demo.yaml
     """
-    from serving import risk_groups
-    from serving.files import encode
+    from serving import lists, risk_groups
     from serving.terms import Terms
 
     workspace = _open(config, overrides, home)
@@ -711,7 +674,7 @@ def churn_segments(
         typer.echo("\n".join([risk_groups.as_text(groups), "", *notes]))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(encode(groups, _format_of(out).value, notes))
+            draft.write_bytes(lists.encode(groups, _format_of(out).value, notes))
         typer.echo(f"{len(groups):,} groups in {out}")
 
 
@@ -719,21 +682,20 @@ def churn_segments(
 def export(
     config: Config, what: Annotated[Exported, typer.Argument(help="scores, offers or features.")],
     out: Annotated[Path, typer.Option("--out", help="A .parquet or .csv file.")],
-    unproven_offers: UnprovenOffers = False, overrides: Set = [], home: Home = None, as_of: AsOf = None,
+    overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
     """Write the scores, offers or features of a scored as_of (the latest if absent) to a file.
 
-    Behind the scores and the offers stand the grades of their numbers.
     Example: perennial export scores -c configs/online_retail.yaml --out scores.csv
     """
     from serving import exports
     from serving.predictor import scored_by
 
-    workspace, day = _open(config, overrides, home), as_of and as_of.date()
+    workspace = _open(config, overrides, home)
     if what is not Exported.features:
-        scored_by(workspace, _tracker(), day or storage.latest_scored(workspace.home_path))
-    rows = exports.export(workspace, what.value, day, out, unproven_offers, partial(typer.echo, err=True))
-    _note(workspace, f"export {what.value}", {"as_of": day, "unproven_offers": unproven_offers}, rows)
+        scored_by(workspace, _tracker(), as_of.date() if as_of else storage.latest_scored(workspace.home_path))
+    rows = exports.export(workspace, what.value, as_of.date() if as_of else None, out)
+    _note(workspace, f"export {what.value}", {"as_of": as_of and as_of.date()}, rows)
     typer.echo(f"{rows:,} rows in {out}")
 
 
@@ -888,7 +850,7 @@ def simulate(
 
     Example: perennial simulate var/world --customers 20000 --years 3 --seed 7
     """
-    from simulation.world import simulate as make_world
+    from perennial.simulate import simulate as make_world
 
     make_world(out, customers=customers, years=years, seed=seed, progress=_say())
 
@@ -943,43 +905,8 @@ def _if_read_only(so: str) -> Iterator[None]:
         typer.echo(f"the home is read-only, so {so}", err=True)
 
 
-def _catch_up(workspace: Workspace, say: Callable[[str], None]) -> None:
-    from serving.consent import Consents
-
-    if changed := Consents(workspace.home_path).catch_up(workspace):
-        say(f"customers: {changed:,} consents are later than what was said over HTTP")
-
-
-def _snapshot(
-    workspace: Workspace, day: date, say: Callable[[str], None], kinds: Sequence[str], tuned: Sequence[str] = ()
-) -> None:
-    """Of `day`, and of the earlier days that these kinds learn from, and are tuned on."""
-    from features.snapshot import snapshot as compute
-    from training import pipelines, tuning
-
-    days = {*pipelines.cutoffs(workspace, day, kinds)}.union(*(tuning.cutoffs(workspace, kind, day) for kind in tuned))
-    compute(workspace, sorted(days), say)
-
-
-def _store(workspace: Workspace) -> FeatureStore:
-    from features import retrieval
-
-    return retrieval.apply(workspace)
-
-
 def _tracker() -> MlflowClient:
     return registry.client()
-
-
-def _predictor(workspace: Workspace, day: date) -> Predictor:
-    """What answers about a day."""
-    from features.publications import FeatureMismatch
-    from serving.predictor import NoChampion, Predictor
-
-    try:
-        return Predictor.load(workspace, _tracker(), day)
-    except (NoChampion, FeatureMismatch) as problem:
-        raise CheckFailed(str(problem)) from problem
 
 
 def _that_scored(workspace: Workspace, as_of: datetime | None) -> Predictor:
@@ -992,210 +919,3 @@ def _that_scored(workspace: Workspace, as_of: datetime | None) -> Predictor:
         return Predictor.that_scored(workspace, _tracker(), day)
     except (FeatureMismatch, FileNotFoundError) as problem:
         raise CheckFailed(str(problem)) from problem
-
-
-def _train(
-    workspace: Workspace, day: date, say: Callable[[str], None], kinds: Sequence[str] = registry.KINDS, tune: int = 0
-) -> dict[str, str]:
-    from training import pipelines
-
-    versions = pipelines.train(_store(workspace), workspace, _tracker(), day, kinds, say, tune)
-    return {kind: str(version.version) for kind, version in versions.items()}
-
-
-def _score(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
-    from serving import scoring
-
-    if scoring.is_current(predictor, day):
-        say(f"scores of {day} are there already")
-    else:
-        scoring.score(predictor, day, say)
-    _shadow(predictor, day, say)
-
-
-def _shadow(predictor: Predictor, day: date, say: Callable[[str], None]) -> None:
-    """What challengers would say; that one of them cannot answer keeps nobody from being scored."""
-    from features.publications import FeatureMismatch
-    from serving import scoring
-    from serving.predictor import Predictor
-
-    try:
-        challengers = Predictor.shadow(predictor.workspace, _tracker(), day, say)
-    except (CheckFailed, FileNotFoundError, FeatureMismatch) as problem:
-        say(f"a challenger is not scored: {problem}")
-        return
-    if challengers is not None:
-        scoring.shadow(predictor, challengers, day, say)
-
-
-def _publish(workspace: Workspace, day: date, say: Callable[[str], None]) -> None:
-    from features import online
-
-    tracker = _tracker()
-    for kind in ("churn", "lifetime_value"):
-        registry.answering(tracker, workspace, kind, day)  # else the service would have nothing to answer with
-    online.publish(_store(workspace), workspace, day, say)
-
-
-def _monitor(workspace: Workspace, day: date, say: Callable[[str], None]) -> tuple[Drift, Outcomes]:
-    from features.snapshot import snapshot as compute
-    from monitoring import drift, outcomes_page
-    from monitoring.outcomes import outcomes
-
-    tracker = _tracker()
-    champion = drift.Champion.load(tracker, workspace, day)
-    compute(workspace, drift.needed(workspace, day, champion.reference), say)
-    happened = outcomes(workspace, day, registry.trainings(tracker, workspace))
-    outcomes_page.write(happened)
-    say(outcomes_page.as_text(happened))
-    found = drift.watch(workspace, day, champion.reference, champion)
-    say(str(found))
-    return found, happened
-
-
-def _run(workspace: Workspace, day: date, typed: str) -> bool:
-    """Whether a check failed that the run did not answer itself; what it did is on a page, also when it breaks off."""
-    from monitoring import alerts
-    from monitoring.summary import Summary
-
-    summary = Summary(workspace.name, day, _now(), workspace.home_path / "reports", _say(), len(_STAGES))
-    try:
-        return _in_order(workspace, day, summary, typed)
-    except Exception as problem:
-        if (broken := summary.failed) is not None:
-            broken.failed, _ = _in_words(problem) or (f"{type(problem).__name__}: {problem}", 1)
-            again = f"perennial run {typed} --as-of {day}"
-            summary.alerts.append(alerts.Alert(f"the run broke off in {broken.name}", broken.failed, again))
-        raise
-    finally:
-        told = alerts.tell(workspace, summary.alerts, day, _now(), summary.page, complete=summary.complete)
-        summary.told += told
-        for line in (*told, f"page: {summary.write()}"):
-            summary.say(line)
-
-
-_STAGES = ("ingest", "snapshot", "monitor", "train", "promote", "score", "publish")
-
-
-def _in_order(workspace: Workspace, day: date, summary: Summary, typed: str) -> bool:
-    """Every stage of a run; True when drift or the gate failed, and nothing was done about it."""
-    from features.snapshot import snapshot as compute
-    from perennial.ingest import ingest as take_in
-
-    ingest, snapshot, monitor, train, promote, score, publish = (partial(summary.stage, name) for name in _STAGES)
-    with ingest() as say:
-        summary.accounts = take_in(workspace, _now(), say)
-        _catch_up(workspace, say)
-    with snapshot() as say:
-        compute(workspace, [day], say)
-    with monitor() as say:
-        _look_at_events(workspace, say, summary, f"perennial serve {typed} --check")
-        drift = _watched(workspace, day, say, summary, f"perennial monitor {typed} --as-of {day}")
-    with train() as say:
-        due, versions = _retrained(workspace, day, say, drift is not None and drift.matters)
-    with promote() as say:
-        for kind, version in versions.items():
-            _decide(workspace, kind, version, due[kind], say, summary, typed)
-    with score() as say:
-        predictor = _predictor(workspace, day)
-        _score(predictor, day, say)
-        _sum_up(predictor, day, summary, typed)
-    with publish() as say:
-        _publish(workspace, day, say)
-    decided = {decision.outcome for decision in summary.decisions}
-    unanswered = drift is not None and drift.drifted and (bool(drift.sources) or "promoted" not in decided)
-    return "refused" in decided or unanswered
-
-
-def _sum_up(predictor: Predictor, day: date, summary: Summary, typed: str) -> None:
-    """What the scores come to, for the page."""
-    from monitoring import batch
-    from serving import lists
-    from serving.terms import Terms
-
-    home, terms = predictor.workspace.home_path, Terms.at(predictor, day)
-    summary.batch, summary.change = batch.at(home, day), batch.change(home, day)
-    summary.grades, summary.about = terms.grades, lists.about(terms, day)
-    summary.list_command = f"perennial list churn-risk {typed} --as-of {day} --top 100 --out churn-risk-{day}.xlsx"
-    summary.links["scores"] = storage.scores_path(home, day)
-
-
-def _look_at_events(workspace: Workspace, say: Callable[[str], None], summary: Summary, again: str) -> None:
-    from monitoring import alerts
-
-    found = list(alerts.of_events(workspace, _now(), again))
-    for alert in found:
-        say(f"{alert.about}: {alert.says}")
-    summary.alerts += found
-
-
-def _watched(workspace: Workspace, day: date, say: Callable[[str], None], summary: Summary, again: str) -> Drift | None:
-    """What has moved since the champion learnt; None where nobody can say, which stops no scores."""
-    from monitoring import alerts, outcomes_page
-
-    if registry.champion(_tracker(), workspace, "churn") is None:
-        say("there is no champion yet to compare with")
-        return None
-    try:
-        drift, happened = _monitor(workspace, day, say)
-    except CheckFailed as problem:
-        say(str(problem))
-        summary.alerts.append(alerts.Alert("the customers could not be compared", str(problem), again))
-        return None
-    summary.notes |= {"Drift": str(drift), "Outcomes": outcomes_page.as_text(happened)}
-    summary.links |= {"drift": drift.record if drift.problem else drift.page, "outcomes": happened.page}
-    summary.alerts += [*alerts.of_drift(drift, again), *alerts.of_outcomes(happened, again)]
-    return drift
-
-
-def _retrained(
-    workspace: Workspace, day: date, say: Callable[[str], None], matters: bool
-) -> tuple[dict[str, str], dict[str, str]]:
-    """By kind: why a training was due, and the version that is there now."""
-    from training import retraining
-
-    tracker = _tracker()
-    reasons = {kind: retraining.due(tracker, workspace, kind, day, matters) for kind in registry.KINDS}
-    for kind, reason in reasons.items():
-        say(f"{kind}: {reason or 'no training is due'}")
-    due = {kind: reason for kind, reason in reasons.items() if reason}
-    if not due:
-        return {}, {}
-    _snapshot(workspace, day, say, list(due))
-    return due, _train(workspace, day, say, list(due))
-
-
-def _decide(
-    workspace: Workspace, kind: str, version: str, due: str, say: Callable[[str], None], summary: Summary, typed: str
-) -> None:
-    """Promotes a version where the gate, and the settings, let it; what is left for a person is alerted."""
-    from monitoring.alerts import Alert
-    from monitoring.summary import Decision
-    from training import promotion
-
-    tracker = _tracker()
-    reigning = registry.champion(tracker, workspace, kind)
-    verdict = promotion.judge(tracker, workspace, kind, version, say)
-    reasons, by_hand = (
-        "; ".join(verdict.reasons),
-        f"perennial promote {kind.replace('_', '-')} {typed} --version {version}",
-    )
-    if reigning is not None and str(reigning.version) == version:
-        outcome = "is the champion already"
-    elif workspace.retraining.promote == "person":
-        outcome = "waits for a person"
-        summary.alerts.append(Alert(f"{kind} version {version} {outcome}", reasons, by_hand))
-    elif verdict.passed and verdict.stays:
-        outcome = "answers about days before the champion's"
-        promotion.admit(tracker, workspace, kind, version)
-    elif verdict.passed:
-        outcome = "promoted"
-        promoted = promotion.promote(tracker, workspace, kind, version)
-        if promoted.tags.get("grade") == "none" and (reigning is None or reigning.tags.get("grade") != "none"):
-            answers = f"{kind} version {version} answers without a grade"
-            summary.alerts.append(Alert(answers, promoted.tags["grade_reason"], f"perennial check {typed}"))
-    else:
-        outcome = "refused"
-        summary.alerts.append(Alert(f"{kind} version {version} was refused", reasons, f"{by_hand} --force REASON"))
-    say(f"{kind}: version {version} {outcome}: {reasons}")
-    summary.decisions.append(Decision(kind, version, due, outcome, verdict.reasons))

@@ -17,7 +17,7 @@ from workspaces import AS_OF, run_line
 
 from features import retrieval, snapshot
 from monitoring.summary import Summary
-from perennial import cli, ingest, registry, settings, storage
+from perennial import cli, ingest, month, registry, settings, storage
 from perennial.settings import Workspace
 from serving import lists, scoring
 from serving.filters import NoSuchFilter
@@ -102,7 +102,7 @@ def test_a_run_and_a_person_let_the_first_version_answer_alike(once: tuple[Works
     name = registry.model_name(workspace, "churn")
     tracker.delete_registered_model_alias(name, "champion")
     summary = Summary(workspace.name, AS_OF, datetime(2030, 1, 1, tzinfo=UTC), workspace.home_path, lambda _: None, 1)
-    cli._decide(workspace, "churn", "1", "there is no champion yet", lambda _: None, summary, "-c shop.yaml")
+    month.decide(workspace, "churn", "1", "there is no champion yet", lambda _: None, summary, "-c shop.yaml")
     assert [decision.outcome for decision in summary.decisions] == ["promoted"]
     assert [alert.about for alert in summary.alerts] == ["churn version 1 answers without a grade"]
     tracker.delete_registered_model_alias(name, "champion")

@@ -15,7 +15,7 @@ import pytest
 from workspaces import AS_OF
 
 from monitoring.summary import Summary
-from perennial import cli, predictions, registry, settings, storage
+from perennial import cli, month, predictions, registry, settings, storage
 from perennial.settings import Workspace
 from serving.answers import Published
 from serving.predictor import Predictor
@@ -116,7 +116,7 @@ def test_a_run_for_an_earlier_day_leaves_the_champion_where_it_is(home: Home) ->
     summary = Summary("small", EARLIER, NOW, home.workspace.home_path / "reports", said.append, 7)
     for kind in registry.KINDS:
         number = home.another(kind, EARLIER)
-        cli._decide(home.workspace, kind, number, "it is due", said.append, summary, "-c FILE")
+        month.decide(home.workspace, kind, number, "it is due", said.append, summary, "-c FILE")
     assert [decision.outcome for decision in summary.decisions] == ["answers about days before the champion's"] * 3
     by_day = [Predictor.load(home.workspace, home.tracker, day).versions for day in (EARLIER, AS_OF)]
     assert [{number.rpartition("/")[2] for number in versions.values()} for versions in by_day] == [{"2"}, {"1"}]

@@ -15,7 +15,7 @@ import pytest
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING
 
 from features import snapshot
-from perennial import cli, predictions, registry, storage
+from perennial import month, predictions, registry, storage
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from serving import offers, scoring
@@ -202,7 +202,7 @@ def test_a_challenger_without_files_keeps_nobody_from_being_scored(challenged: C
     gone = tracker.create_model_version("small.churn", "file:///nowhere", tags={"as_of": str(AS_OF)})
     tracker.set_registered_model_alias("small.churn", "challenger", gone.version)
     said: list[str] = []
-    cli._shadow(challenged.predictor, AS_OF, said.append)
+    month.shadow(challenged.predictor, AS_OF, said.append)
     assert len(said) == 1
     assert said[0].startswith("a challenger is not scored: the files of models:/small.churn/")
     assert not storage.shadow_path(challenged.workspace.home_path, AS_OF, "scores").exists()
