@@ -22,7 +22,7 @@ MAY_IMPORT = {  # and `pages`, which any of them may
     "monitoring": {"perennial", "features", "monitoring", "training.labels", "training.metrics", "training.models"},
 }
 # The front door, which alone puts the stages together.
-FRONT = {ROOT / "perennial" / name for name in ("cli.py", "month.py")}
+FRONT = {ROOT / "perennial" / name for name in ("cli.py", "month.py")} | {*(ROOT / "perennial/commands").glob("*.py")}
 ROLES = {"utils", "util", "helpers", "common", "base", "manager", "misc"}
 
 
@@ -64,15 +64,23 @@ def test_no_module_is_imported_by_what_it_imports(folder: str) -> None:
 
 
 def test_only_the_command_line_reads_the_clock() -> None:
-    """No module but the command line asks what time it is; waiting and measuring a duration are no clock."""
+    """One module asks what time it is, for all commands; waiting and measuring a duration are no clock."""
     for folder in OURS:
         for path in _modules(folder):
-            if path == ROOT / "perennial" / "cli.py":
+            if path == ROOT / "perennial/commands/app.py":
                 continue
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Attribute) and node.attr in {"now", "today", "utcnow"}:
                     owner = ast.unparse(node.value).split(".")[-1]
                     assert owner not in {"datetime", "date", "Timestamp"}, f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def test_nothing_imports_the_front_door() -> None:
+    """Commands call the stages, and never the other way round."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FRONT}
+    behind = [path for folder in OURS for path in _modules(folder) if path not in FRONT and path.stem != "__main__"]
+    found = {path: name for path in behind for name in _imported(path) for door in names if f"{name}.".startswith(door)}
+    assert not found
 
 
 def test_modules_are_named_after_things() -> None:

@@ -26,7 +26,8 @@ from workspaces import AS_OF, CUSTOMERS
 
 from features import online, publications, retrieval, snapshot
 from features.fresh import FreshFeatures
-from perennial import cli, events, ingest, privacy, registry, storage
+from perennial import events, ingest, privacy, registry, storage
+from perennial.commands.app import alone
 from perennial.settings import Workspace
 from serving import erasure, erasure_queue, exports, scoring
 from serving.bodies import EventsRequest, Purchase
@@ -358,12 +359,12 @@ def test_the_next_command_erases_who_waits(
     job = queue.put("c0262", NOW)
     with monkeypatch.context() as patch:
         patch.delenv("PERENNIAL_PRIVACY_KEY")
-        with cli._alone(workspace, "a test"):
+        with alone(workspace, "a test"):
             assert files_with(workspace.home_path, "c0262")
     assert (
         "customers wait to be erased, who are in no answer meanwhile: PERENNIAL_PRIVACY_KEY" in capsys.readouterr().err
     )
-    with cli._alone(workspace, "a test"):
+    with alone(workspace, "a test"):
         assert files_with(workspace.home_path, "c0262") == set()
     assert "1 customers who waited for it are erased" in capsys.readouterr().err
     done = queue.job(job.erasure_id)

@@ -36,7 +36,8 @@ from starlette.testclient import TestClient
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, ODD_IDS
 
 from features import online, online_erasure, publications, purchases, retrieval, snapshot
-from perennial import cli, month, predictions, registry, settings, storage
+from perennial import month, predictions, registry, settings, storage
+from perennial.commands.answers import day_to_publish
 from perennial.settings import Service, SettingsError, Workspace
 from serving import processes, scoring, service
 from serving.answers import RETRY_SECONDS, Answers
@@ -436,7 +437,7 @@ def test_what_a_sqlite_store_has_lost_the_files_answer(
         assert problem["message"].endswith(f"run `perennial publish --as-of {AS_OF}`")
         assert problem["since"] == NOW.isoformat()
         workspace = settings.parse({**storage.read_json(home / "workspace.json"), "home": str(home)}, "copy")
-        day, said = cli._day_to_publish(workspace, None), list[str]()  # as for the command without a day
+        day, said = day_to_publish(workspace, None), list[str]()  # as for the command without a day
         assert f"has no scores: as_of is the latest day that has, {AS_OF}" in capsys.readouterr().out
         month.publish(workspace, day, said.append)
         assert re.fullmatch(f"the online store had lost features of {AS_OF}: those of .* are online again", said[-1])

@@ -1,0 +1,208 @@
+"""Commands that answer: score, publish, list, export."""
+
+from __future__ import annotations
+
+import sys
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perennial import month, registry, storage
+from perennial.commands.app import (
+    AsOf,
+    BandOption,
+    Config,
+    Exported,
+    Format,
+    Home,
+    Out,
+    Set,
+    Sort,
+    alone,
+    day_of,
+    if_read_only,
+    note,
+    now,
+    opened,
+    timed,
+    today,
+)
+from perennial.commands.app import note as _note
+from perennial.commands.app import opened as _open
+from perennial.registry import client as _tracker
+from perennial.settings import SettingsError, Workspace
+from perennial.storage import CheckFailed
+
+if TYPE_CHECKING:
+    from serving.predictor import Predictor
+
+
+def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
+    """Score every customer known at as_of and rank offers for them, with the champions.
+
+    Example: perennial score -c configs/online_retail.yaml --as-of 2011-06-01
+    """
+    workspace = opened(config, overrides, home)
+    with alone(workspace):
+        month.score(workspace, day_of(workspace, as_of), timed())
+
+
+def publish(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
+    """Put the features of as_of into the online store, where the service reads them.
+
+    Without --as-of it is today, or the latest day that was scored where today was not.
+    Example: perennial publish -c configs/online_retail.yaml --as-of 2011-06-01
+    """
+    workspace = opened(config, overrides, home)
+    with alone(workspace):
+        month.publish(workspace, day_to_publish(workspace, as_of), timed())
+
+
+def day_to_publish(workspace: Workspace, as_of: datetime | None) -> date:
+    home, day = workspace.home_path, today(workspace)
+    if as_of is not None or storage.scores_path(home, day).exists() or not storage.scored(home):
+        return day_of(workspace, as_of)
+    latest = storage.latest_scored(home)
+    typer.echo(f"today, {day}, has no scores: as_of is the latest day that has, {latest}")
+    return latest
+
+
+def list_churn_risk(
+    config: Config, top: Annotated[int, typer.Option(min=1, help="So many customers at most.")] = 100,
+    band: BandOption = None,
+    min_value: Annotated[float, typer.Option(help="Only customers worth at least this.")] = 0.0,
+    max_value: Annotated[float | None, typer.Option(help="Only customers worth at most this.")] = None,
+    attribute: Annotated[list[str], typer.Option(help="Only who has it, as name:value; repeated, all must hold.")] = [],
+    category: Annotated[str | None, typer.Option(help="Only who bought of it in the last 365 days.")] = None,
+    sort: Annotated[Sort, typer.Option(metavar="<column>", help=f"Highest first: {', '.join(Sort)}.")] = (
+        Sort.value_at_risk
+    ),
+    unproven_offers: Annotated[
+        bool, typer.Option("--unproven-offers", help="Also name offers of a model whose grade is none.")
+    ] = False,
+    format: Annotated[
+        Format | None, typer.Option(case_sensitive=False, help="csv, xlsx or json; a table if absent.")
+    ] = None,
+    contacts: Annotated[bool, typer.Option("--contacts", help="With the contact data under `pii`.")] = False,
+    out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Who is about to leave, why, what they are worth, what to offer; highest value at risk first.
+
+    Never lists who objected. Beside a number stands its grade where that is C or none. Filters take any case, and a
+    value that no customer has is refused.
+    Example: perennial list churn-risk -c configs/demo.yaml --top 500 --out risk.xlsx
+    """
+    from perennial import predictions, privacy
+    from serving import lists
+    from serving.terms import Terms
+
+    workspace = opened(config, overrides, home)
+    if format is None and out is not None:
+        format = _format_of(out)
+    predictor = _that_scored(workspace, as_of)
+    day = as_of.date() if as_of else storage.latest_scored(workspace.home_path)
+    asked = {
+        "top": top, "min_value": min_value, "max_value": max_value, "band": band, "attribute": attribute,
+        "category": category, "sort": sort.value, "unproven_offers": unproven_offers, "contacts": contacts,
+    }  # fmt: skip
+    with privacy.keeping(workspace.home_path):
+        rows = lists.churn_risk(predictor, day, **asked)  # type: ignore[arg-type]
+        with if_read_only("what is listed is not in the prediction log"):
+            predictions.log_served(workspace, lists.with_models(rows, predictor), "list", now())
+    note(workspace, "list churn-risk", asked | {"as_of": as_of and as_of.date()}, len(rows), secret=contacts)
+    notes = lists.about(Terms.at(predictor, day), day, unproven_offers)
+    if format is None:
+        typer.echo("\n".join([lists.as_text(rows), "", *notes]))
+    elif out is None:
+        sys.stdout.buffer.write(lists.encode(rows, format.value, notes))
+    else:
+        with storage.replacing(out) as draft:
+            draft.write_bytes(lists.encode(rows, format.value, notes))
+        typer.echo(f"{len(rows):,} customers in {out}")
+
+
+def list_bought_with(
+    config: Config, item: Annotated[str | None, typer.Option(help="Of this item; of every one if absent.")] = None,
+    top: Annotated[int, typer.Option(min=1, max=20, help="So many companions of an item at most.")] = 5,
+    out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """What the buyers of an item buy with it more than by chance, for its product page.
+
+    Of a scored as_of, the latest if absent. Example: perennial list bought-with -c configs/demo.yaml --out rules.csv
+    """
+    from serving import lists
+    from serving.bought_with import bought_with
+
+    workspace = opened(config, overrides, home)
+    rules = bought_with(workspace, as_of.date() if as_of else None, item, top)
+    if out is None:
+        typer.echo(rules.to_string(index=False, float_format=lambda figure: f"{figure:.3f}"))
+    else:
+        with storage.replacing(out) as draft:
+            draft.write_bytes(lists.encode(rules, _format_of(out).value))
+        typer.echo(f"{len(rules):,} rules in {out}")
+
+
+def churn_segments(
+    config: Config, band: BandOption = None,
+    out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Who the customers at risk are: groups in words, each with its customers, risk and value.
+
+    Of a scored as_of, the latest if absent. Example: perennial churn segments -c configs/demo.yaml
+    """
+    from serving import lists, risk_groups
+    from serving.terms import Terms
+
+    workspace = opened(config, overrides, home)
+    predictor = _that_scored(workspace, as_of)
+    day = as_of.date() if as_of else storage.latest_scored(workspace.home_path)
+    groups = risk_groups.risk_groups(predictor, day, band)
+    notes = tuple(Terms.at(predictor, day).sentences(day, offers=False))
+    if out is None:
+        typer.echo("\n".join([risk_groups.as_text(groups), "", *notes]))
+    else:
+        with storage.replacing(out) as draft:
+            draft.write_bytes(lists.encode(groups, _format_of(out).value, notes))
+        typer.echo(f"{len(groups):,} groups in {out}")
+
+
+def export(
+    config: Config, what: Annotated[Exported, typer.Argument(help="scores, offers or features.")],
+    out: Annotated[Path, typer.Option("--out", help="A .parquet or .csv file.")],
+    overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Write the scores, offers or features of a scored as_of (the latest if absent) to a file.
+
+    Example: perennial export scores -c configs/online_retail.yaml --out scores.csv
+    """
+    from serving import exports
+    from serving.predictor import scored_by
+
+    workspace = _open(config, overrides, home)
+    if what is not Exported.features:
+        scored_by(workspace, _tracker(), as_of.date() if as_of else storage.latest_scored(workspace.home_path))
+    rows = exports.export(workspace, what.value, as_of.date() if as_of else None, out)
+    _note(workspace, f"export {what.value}", {"as_of": as_of and as_of.date()}, rows)
+    typer.echo(f"{rows:,} rows in {out}")
+
+
+def _that_scored(workspace: Workspace, as_of: datetime | None) -> Predictor:
+    """What made the scores of a day, or the latest ones."""
+    from features.publications import FeatureMismatch
+    from serving.predictor import Predictor
+
+    day = as_of.date() if as_of else storage.latest_scored(workspace.home_path)
+    try:
+        return Predictor.that_scored(workspace, registry.client(), day)
+    except (FeatureMismatch, FileNotFoundError) as problem:
+        raise CheckFailed(str(problem)) from problem
+
+
+def _format_of(out: Path) -> Format:
+    try:
+        return Format(out.suffix[1:].lower())
+    except ValueError:
+        raise SettingsError(f"--out {out}: end the name in .csv, .xlsx or .json, or name a --format") from None
