@@ -22,7 +22,9 @@ MAY_IMPORT = {  # and `pages`, which any of them may
     "monitoring": {"perennial", "features", "monitoring", "training.labels", "training.metrics", "training.models"},
 }
 # The front door, which alone puts the stages together.
-FRONT = {ROOT / "perennial" / name for name in ("cli.py", "month.py")} | {*(ROOT / "perennial/commands").glob("*.py")}
+FRONT = {ROOT / "perennial" / name for name in ("cli.py", "models.py", "month.py")} | {
+    *(ROOT / "perennial/commands").glob("*.py")
+}
 ROLES = {"utils", "util", "helpers", "common", "base", "manager", "misc"}
 
 

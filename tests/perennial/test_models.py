@@ -1,0 +1,71 @@
+"""The purchase models on data frames: their examples, the numbers of `training/models`, histories of transactions."""
+
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import cdnow_sample
+
+from perennial import models
+from training.models.bg_nbd import NotIdentified
+
+MODELS = [models.BGNBD, models.MBGNBD, models.ParetoNBD]
+
+
+@pytest.fixture(scope="module")
+def transactions() -> pd.DataFrame:
+    return cdnow_sample().rename(columns={"date": "occurred_at"})
+
+
+def test_the_examples_are_right(transactions: pd.DataFrame) -> None:
+    """What the docstrings show is what comes out, on the purchases that the models were published on."""
+    ran = doctest.testmod(models, extraglobs={"transactions": transactions})
+    assert ran.attempted > 10
+    assert ran.failed == 0
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_the_numbers_are_those_of_the_models_below(model: type[models.BGNBD], transactions: pd.DataFrame) -> None:
+    """To the last digit, on transactions and on histories alike, by customer."""
+    histories = models.histories(transactions, "1997-10-01")
+    columns = [histories[name].to_numpy() for name in ("frequency", "recency", "T")]
+    below = model._model.fit(*columns)
+    for fitted in (model().fit(transactions, "1997-10-01"), model().fit(histories)):
+        assert fitted.parameters == vars(below)
+        np.testing.assert_array_equal(fitted.p_alive(), below.p_alive(*columns))
+        expected = fitted.expected_purchases(90)
+        np.testing.assert_array_equal(expected, below.expected_purchases(*columns, 90))
+        assert expected.index.equals(histories.index)
+        few = fitted.predict(90, histories.head(3))
+        pd.testing.assert_series_equal(few["expected_purchases"], expected.head(3))
+
+
+def test_a_day_with_several_purchases_counts_once_and_a_return_not_at_all() -> None:
+    """The words' own sense; what comes at the as_of or later is not known."""
+    days = ["01-05 09:00", "01-05 18:00", "01-09", "01-20", "01-20", "02-01"]
+    rows = pd.DataFrame({"occurred_at": [f"2024-{day}" for day in days], "amount": [1.0, 2.0, -3.0, 9.0, -2.0, 9.0]})
+    both = pd.concat([rows.assign(customer_id="c1"), rows.tail(1).assign(customer_id="c2")], ignore_index=True)
+    found = models.histories(both, "2024-02-01")
+    assert found.loc["c1"].to_dict() == {"frequency": 1.0, "recency": 15.0, "T": 27.0, "monetary_value": 7.0}
+    assert found.index.tolist() == ["c1"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "as_of", "says"),
+    [(["customer_id", "occurred_at"], None, "need a day"), (["id", "date"], "2024-01-01", "columns are id, date: nei")],
+)  # fmt: skip
+def test_what_is_neither_transactions_nor_histories_is_refused(
+    columns: list[str], as_of: str | None, says: str
+) -> None:
+    """With the columns that would do, or the day that is missing."""
+    with pytest.raises(ValueError, match=says):
+        models.BGNBD().fit(pd.DataFrame([["c1", "2024-01-05"]], columns=columns), as_of)
+
+
+def test_too_little_data_is_refused() -> None:
+    """As by the models below: no numbers where nothing is determined."""
+    with pytest.raises(NotIdentified, match="1 of 2 customers bought again"):
+        models.BGNBD().fit(pd.DataFrame({"frequency": [0.0, 1.0], "recency": [0.0, 9.0], "T": [30.0, 30.0]}))
