@@ -1,3 +1,28 @@
 """Which customers are about to leave, what each will be worth, and what each will buy next."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perennial.settings import SettingsError as SettingsError
+    from perennial.shop import Shop as Shop
+    from perennial.shop import ShopAt as ShopAt
+    from perennial.shop import encode as encode
+    from perennial.shop import open as open
+    from perennial.shop import to_arrow as to_arrow
+    from perennial.storage import CheckFailed as CheckFailed
+
 __version__ = "0.1.0"
+
+# The front door, by the module that has it: loaded when it is asked for, so that `import perennial` takes no time.
+_WHERE = {
+    "open": "shop", "Shop": "shop", "ShopAt": "shop", "encode": "shop", "to_arrow": "shop",
+    "CheckFailed": "storage", "SettingsError": "settings",
+}  # fmt: skip
+__all__ = ["CheckFailed", "SettingsError", "Shop", "ShopAt", "encode", "open", "to_arrow"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'perennial' has no attribute {name!r}")
+    return getattr(import_module(f"perennial.{_WHERE[name]}"), name)

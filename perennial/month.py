@@ -64,7 +64,7 @@ def in_order(workspace: Workspace, day: date, summary: Summary, typed: str, now:
     from features.snapshot import snapshot as compute
 
     with summary.stage("ingest") as say:
-        ingest(workspace, now(), say)
+        summary.accounts = ingest(workspace, now(), say)
     with summary.stage("snapshot") as say:
         compute(workspace, [day], say)
     with summary.stage("monitor") as say:
@@ -76,13 +76,27 @@ def in_order(workspace: Workspace, day: date, summary: Summary, typed: str, now:
         for kind, version in versions.items():
             decide(workspace, kind, version, due[kind], say, summary, typed)
     with summary.stage("score") as say:
-        score_by(predictor(workspace, day), day, say)
-    summary.links["scores"] = storage.scores_path(workspace.home_path, day)
+        answering = predictor(workspace, day)
+        score_by(answering, day, say)
+        sum_up(answering, day, summary, typed)
     with summary.stage("publish") as say:
         publish(workspace, day, say)
     decided = {decision.outcome for decision in summary.decisions}
     unanswered = drift is not None and drift.drifted and (bool(drift.sources) or "promoted" not in decided)
     return "refused" in decided or unanswered
+
+
+def sum_up(predictor: Predictor, day: date, summary: Summary, typed: str) -> None:
+    """What the scores of `day` come to, for the page."""
+    from monitoring import batch
+    from serving import lists
+    from serving.terms import Terms
+
+    home, terms = predictor.workspace.home_path, Terms.at(predictor, day)
+    summary.batch, summary.change = batch.at(home, day), batch.change(home, day)
+    summary.grades, summary.about = terms.grades, lists.about(terms, day)
+    summary.list_command = f"perennial list churn-risk {typed} --as-of {day} --top 100 --out churn-risk-{day}.xlsx"
+    summary.links["scores"] = storage.scores_path(home, day)
 
 
 def ingest(workspace: Workspace, at: datetime, say: Say) -> list[Account]:
@@ -223,13 +237,13 @@ def decide(
     elif workspace.retraining.promote == "person":
         outcome = "waits for a person"
         summary.alerts.append(Alert(f"{kind} version {version} {outcome}", reasons, by_hand))
-    elif verdict.passed and reigning is not None and registry.knows_more(tracker, reigning, summary.as_of):
+    elif verdict.passed and verdict.stays:
         outcome = "answers about days before the champion's"
         promotion.admit(tracker, workspace, kind, version)
     elif verdict.passed:
         outcome = "promoted"
         promoted = promotion.promote(tracker, workspace, kind, version)
-        if reigning is None and promoted.tags.get("grade") == "none":
+        if promoted.tags.get("grade") == "none" and (reigning is None or reigning.tags.get("grade") != "none"):
             answers = f"{kind} version {version} answers without a grade"
             summary.alerts.append(Alert(answers, promoted.tags["grade_reason"], f"perennial check {typed}"))
     else:

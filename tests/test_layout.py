@@ -22,9 +22,8 @@ MAY_IMPORT = {  # and `pages`, which any of them may
     "monitoring": {"perennial", "features", "monitoring", "training.labels", "training.metrics", "training.models"},
 }
 # The front door, which alone puts the stages together.
-FRONT = {ROOT / "perennial" / name for name in ("cli.py", "models.py", "month.py")} | {
-    *(ROOT / "perennial/commands").glob("*.py")
-}
+FRONT = {ROOT / "perennial" / name for name in ("__init__.py", "cli.py", "models.py", "month.py", "shop.py")}
+FRONT |= {*(ROOT / "perennial" / "commands").glob("*.py")}
 ROLES = {"utils", "util", "helpers", "common", "base", "manager", "misc"}
 
 
@@ -65,11 +64,11 @@ def test_no_module_is_imported_by_what_it_imports(folder: str) -> None:
     graphlib.TopologicalSorter(imports).prepare()
 
 
-def test_only_the_command_line_reads_the_clock() -> None:
-    """One module asks what time it is, for all commands; waiting and measuring a duration are no clock."""
+def test_one_module_reads_the_clock() -> None:
+    """One module asks what time it is, for commands and Python alike; waiting and measuring a duration are no clock."""
     for folder in OURS:
         for path in _modules(folder):
-            if path == ROOT / "perennial/commands/app.py":
+            if path == ROOT / "perennial/shop.py":
                 continue
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Attribute) and node.attr in {"now", "today", "utcnow"}:
@@ -83,6 +82,13 @@ def test_nothing_imports_the_front_door() -> None:
     behind = [path for folder in OURS for path in _modules(folder) if path not in FRONT and path.stem != "__main__"]
     found = {path: name for path in behind for name in _imported(path) for door in names if f"{name}.".startswith(door)}
     assert not found
+
+
+def test_what_is_installed_ships_its_types() -> None:
+    """A type checker reads the annotations of every folder that is installed."""
+    assert all((ROOT / folder / "py.typed").exists() for folder in OURS)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["*"]
 
 
 def test_modules_are_named_after_things() -> None:

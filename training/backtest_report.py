@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from features import retrieval, snapshot
@@ -40,8 +41,10 @@ class Report:
     models: tuple[Evaluation, ...]
 
 
-def run(workspace: Workspace, as_of: date, count: int, progress: Progress = lambda _: None) -> Report:
-    """Judges each model at up to `count` closed cutoffs before `as_of`, computing the snapshots that are missing.
+def run(
+    workspace: Workspace, as_of: date, count: int, progress: Progress = lambda _: None, kinds: Sequence[str] = KINDS
+) -> Report:
+    """Judges these kinds at up to `count` closed cutoffs before `as_of`, computing the snapshots that are missing.
 
     Raises:
         CheckFailed: there is nothing at `as_of` to learn from, nor to judge.
@@ -60,7 +63,7 @@ def run(workspace: Workspace, as_of: date, count: int, progress: Progress = lamb
     dates = backtest.judged_dates(workspace, closed, count)
     progress(f"{len(data.current.customer_ids):,} customers; judged at {', '.join(map(str, dates))}")
     return Report(workspace.name, as_of, workspace.currency, tuple(
-        _evaluated(kind, store, workspace, data, dates, offers, progress) for kind in KINDS
+        _evaluated(kind, store, workspace, data, dates, offers, progress) for kind in kinds
     ))  # fmt: skip
 
 
@@ -171,6 +174,23 @@ def as_data(report: Report) -> dict[str, Any]:
         "name": report.name, "as_of": str(report.as_of), "currency": report.currency,
         "models": {found.kind: _model(found) for found in report.models},
     }  # fmt: skip
+
+
+def as_frame(report: Report) -> pd.DataFrame:
+    """The same figures, a row per kind, contender and figure, in words and columns of the JSON; null where undefined.
+
+    `attrs["grades"]` has the letter of each kind, `attrs["about"]` why it is that one.
+    """
+    rows = [
+        {"kind": found.kind, "contender": contender.name, "figure": figure, "mean": spread.mean, "sd": spread.sd,
+         "worst": spread.worst, "low": spread.low, "high": spread.high}
+        for found in report.models if found.board is not None
+        for contender in found.board.contenders for figure, spread in contender.figures.items()
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["kind", "contender", "figure", "mean", "sd", "worst", "low", "high"])
+    frame.attrs["grades"] = {found.kind: found.grade.letter for found in report.models}
+    frame.attrs["about"] = tuple(f"{found.kind}: {found.grade.reason}" for found in report.models)
+    return frame
 
 
 def _model(found: Evaluation) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from perennial import month, registry, storage
+from perennial import month, storage
 from perennial.commands.app import (
     AsOf,
     BandOption,
@@ -20,23 +21,18 @@ from perennial.commands.app import (
     Out,
     Set,
     Sort,
+    UnprovenOffers,
     alone,
     day_of,
-    if_read_only,
     note,
-    now,
     opened,
+    shop_of,
     timed,
     today,
 )
-from perennial.commands.app import note as _note
-from perennial.commands.app import opened as _open
 from perennial.registry import client as _tracker
 from perennial.settings import SettingsError, Workspace
-from perennial.storage import CheckFailed
-
-if TYPE_CHECKING:
-    from serving.predictor import Predictor
+from perennial.shop import ShopAt, encode
 
 
 def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
@@ -79,9 +75,7 @@ def list_churn_risk(
     sort: Annotated[Sort, typer.Option(metavar="<column>", help=f"Highest first: {', '.join(Sort)}.")] = (
         Sort.value_at_risk
     ),
-    unproven_offers: Annotated[
-        bool, typer.Option("--unproven-offers", help="Also name offers of a model whose grade is none.")
-    ] = False,
+    unproven_offers: UnprovenOffers = False,
     format: Annotated[
         Format | None, typer.Option(case_sensitive=False, help="csv, xlsx or json; a table if absent.")
     ] = None,
@@ -94,32 +88,22 @@ def list_churn_risk(
     value that no customer has is refused.
     Example: perennial list churn-risk -c configs/demo.yaml --top 500 --out risk.xlsx
     """
-    from perennial import predictions, privacy
     from serving import lists
-    from serving.terms import Terms
 
     workspace = opened(config, overrides, home)
     if format is None and out is not None:
         format = _format_of(out)
-    predictor = _that_scored(workspace, as_of)
-    day = as_of.date() if as_of else storage.latest_scored(workspace.home_path)
-    asked = {
-        "top": top, "min_value": min_value, "max_value": max_value, "band": band, "attribute": attribute,
-        "category": category, "sort": sort.value, "unproven_offers": unproven_offers, "contacts": contacts,
-    }  # fmt: skip
-    with privacy.keeping(workspace.home_path):
-        rows = lists.churn_risk(predictor, day, **asked)  # type: ignore[arg-type]
-        with if_read_only("what is listed is not in the prediction log"):
-            predictions.log_served(workspace, lists.with_models(rows, predictor), "list", now())
-    note(workspace, "list churn-risk", asked | {"as_of": as_of and as_of.date()}, len(rows), secret=contacts)
-    notes = lists.about(Terms.at(predictor, day), day, unproven_offers)
+    rows = _scored(workspace, as_of).churn_risk(
+        top=top, min_value=min_value, max_value=max_value, band=band, attribute=attribute, category=category,
+        sort=sort.value, unproven_offers=unproven_offers, contacts=contacts,
+    )  # fmt: skip
     if format is None:
-        typer.echo("\n".join([lists.as_text(rows), "", *notes]))
+        typer.echo("\n".join([lists.as_text(rows), "", *rows.attrs["about"]]))
     elif out is None:
-        sys.stdout.buffer.write(lists.encode(rows, format.value, notes))
+        sys.stdout.buffer.write(encode(rows, format.value))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(lists.encode(rows, format.value, notes))
+            draft.write_bytes(encode(rows, format.value))
         typer.echo(f"{len(rows):,} customers in {out}")
 
 
@@ -132,16 +116,12 @@ def list_bought_with(
 
     Of a scored as_of, the latest if absent. Example: perennial list bought-with -c configs/demo.yaml --out rules.csv
     """
-    from serving import lists
-    from serving.bought_with import bought_with
-
-    workspace = opened(config, overrides, home)
-    rules = bought_with(workspace, as_of.date() if as_of else None, item, top)
+    rules = _scored(opened(config, overrides, home), as_of).bought_with(item=item, top=top)
     if out is None:
         typer.echo(rules.to_string(index=False, float_format=lambda figure: f"{figure:.3f}"))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(lists.encode(rules, _format_of(out).value))
+            draft.write_bytes(encode(rules, _format_of(out).value))
         typer.echo(f"{len(rules):,} rules in {out}")
 
 
@@ -153,52 +133,42 @@ def churn_segments(
 
     Of a scored as_of, the latest if absent. Example: perennial churn segments -c configs/demo.yaml
     """
-    from serving import lists, risk_groups
-    from serving.terms import Terms
+    from serving import risk_groups
 
-    workspace = opened(config, overrides, home)
-    predictor = _that_scored(workspace, as_of)
-    day = as_of.date() if as_of else storage.latest_scored(workspace.home_path)
-    groups = risk_groups.risk_groups(predictor, day, band)
-    notes = tuple(Terms.at(predictor, day).sentences(day, offers=False))
+    groups = _scored(opened(config, overrides, home), as_of).segments(band)
     if out is None:
-        typer.echo("\n".join([risk_groups.as_text(groups), "", *notes]))
+        typer.echo("\n".join([risk_groups.as_text(groups), "", *groups.attrs["about"]]))
     else:
         with storage.replacing(out) as draft:
-            draft.write_bytes(lists.encode(groups, _format_of(out).value, notes))
+            draft.write_bytes(encode(groups, _format_of(out).value))
         typer.echo(f"{len(groups):,} groups in {out}")
 
 
 def export(
     config: Config, what: Annotated[Exported, typer.Argument(help="scores, offers or features.")],
     out: Annotated[Path, typer.Option("--out", help="A .parquet or .csv file.")],
-    overrides: Set = [], home: Home = None, as_of: AsOf = None,
+    unproven_offers: UnprovenOffers = False, overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
     """Write the scores, offers or features of a scored as_of (the latest if absent) to a file.
 
+    Behind the scores and the offers stand the grades of their numbers.
     Example: perennial export scores -c configs/online_retail.yaml --out scores.csv
     """
     from serving import exports
     from serving.predictor import scored_by
 
-    workspace = _open(config, overrides, home)
+    workspace, day = opened(config, overrides, home), as_of and as_of.date()
     if what is not Exported.features:
-        scored_by(workspace, _tracker(), as_of.date() if as_of else storage.latest_scored(workspace.home_path))
-    rows = exports.export(workspace, what.value, as_of.date() if as_of else None, out)
-    _note(workspace, f"export {what.value}", {"as_of": as_of and as_of.date()}, rows)
+        scored_by(workspace, _tracker(), day or storage.latest_scored(workspace.home_path))
+    rows = exports.export(workspace, what.value, day, out, unproven_offers, partial(typer.echo, err=True))
+    note(workspace, f"export {what.value}", {"as_of": day, "unproven_offers": unproven_offers}, rows)
     typer.echo(f"{rows:,} rows in {out}")
 
 
-def _that_scored(workspace: Workspace, as_of: datetime | None) -> Predictor:
-    """What made the scores of a day, or the latest ones."""
-    from features.publications import FeatureMismatch
-    from serving.predictor import Predictor
-
-    day = as_of.date() if as_of else storage.latest_scored(workspace.home_path)
-    try:
-        return Predictor.that_scored(workspace, registry.client(), day)
-    except (FeatureMismatch, FileNotFoundError) as problem:
-        raise CheckFailed(str(problem)) from problem
+def _scored(workspace: Workspace, as_of: datetime | None) -> ShopAt:
+    """The shop on a day that was scored, the latest one if none is named."""
+    shop = shop_of(workspace)
+    return shop.at(as_of) if as_of else shop.latest()
 
 
 def _format_of(out: Path) -> Format:

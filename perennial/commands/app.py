@@ -1,20 +1,14 @@
-"""What the commands share: options, the shop they open, its sole use, the day, and their line in the audit log.
-
-The clock is read here, and nowhere else.
-"""
+"""What the commands share: options, the shop they open, its sole use, the day, and their line in the audit log."""
 
 from __future__ import annotations
 
-import errno
-import getpass
-import os
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import date, datetime
 from enum import StrEnum
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
@@ -22,9 +16,9 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from perennial import registry, settings, storage
-from perennial.settings import SettingsError, Workspace
-from perennial.storage import CheckFailed
+from perennial import registry, settings
+from perennial.settings import Workspace
+from perennial.shop import Shop, now
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -103,10 +97,9 @@ class Exported(StrEnum):
 
 
 BandOption = Annotated[Band | None, typer.Option(case_sensitive=False, help="Only this band: low, medium or high.")]
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
+UnprovenOffers = Annotated[
+    bool, typer.Option("--unproven-offers", help="Also name offers of a model whose grade is none.")
+]
 
 
 def opened(config: Path, overrides: list[str], home: Path | None) -> Workspace:
@@ -126,75 +119,25 @@ def today(workspace: Workspace) -> date:
     return now().astimezone(ZoneInfo(workspace.timezone)).date()
 
 
-@contextmanager
-def alone(workspace: Workspace, command: str = "") -> Iterator[None]:
-    """Sole use of the workspace, in the name of `command`, or else of the words that were typed before any option."""
+def shop_of(workspace: Workspace, say: Callable[[str], None] | None = None, command: str = "") -> Shop:
+    """The shop, held in the name of `command`, or else of the words that were typed before any option."""
     words = command or " ".join(["perennial", *takewhile(lambda word: not word.startswith("-"), sys.argv[1:])])
-    process = f"process {os.getpid()} of {_user()} on {platform.node()}"
-    with storage.locked(workspace.home_path, f"`{words}` ({process}) since {now():%Y-%m-%d %H:%M:%S} UTC"):
-        _erase_who_waits(workspace)
-        yield
+    return Shop(workspace, say=say or partial(typer.echo, err=True), words=words, role="command line")
 
 
-def _erase_who_waits(workspace: Workspace) -> None:
-    """Customers whose erasure was asked of the service while another command was at work."""
-    from serving.erasure_queue import ErasureQueue
-
-    if not ErasureQueue(workspace.home_path).waiting():
-        return
-    from serving import erasure
-
-    try:
-        if count := erasure.finish(workspace, now()):
-            typer.echo(f"{count:,} customers who waited for it are erased", err=True)
-    except (SettingsError, CheckFailed) as problem:
-        typer.echo(f"customers wait to be erased, who are in no answer meanwhile: {problem}", err=True)
+def alone(workspace: Workspace, command: str = "") -> AbstractContextManager[None]:
+    """Sole use of the workspace."""
+    return shop_of(workspace, command=command).alone()
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # of a container, whose user has no name
-        return f"user {os.getuid()}"
+def note(
+    workspace: Workspace, what: str, asked: Mapping[str, object], rows: int, customers: Sequence[str] = ()
+) -> None:
+    """Leaves a line in the audit log, as every read over HTTP does."""
+    shop_of(workspace).note(what, asked, rows, customers)
 
 
 def timed() -> Callable[[str], None]:
     """Progress on the terminal, each line with the seconds since the start."""
     start = time.monotonic()
     return lambda message: typer.echo(f"{time.monotonic() - start:7.1f} s  {message}", err=True)
-
-
-def note(
-    workspace: Workspace, what: str, asked: Mapping[str, object], rows: int, customers: Sequence[str] = (),
-    secret: bool = False,
-) -> None:  # fmt: skip
-    """Leaves a line in the audit log, as every read over HTTP does; without it nothing is shown that is `secret`.
-
-    Raises:
-        OSError: it cannot be written, though the home is not read-only.
-        CheckFailed: it cannot be written, and contact data would be shown.
-    """
-    from serving.audit import AuditLog, Read
-
-    read, log = Read(_user(), "command line", what, now(), asked, rows, customers), AuditLog(workspace.home_path)
-    if secret:
-        try:
-            log.add(read)
-        except OSError as problem:
-            raise CheckFailed(
-                f"{log.path} cannot be written ({problem.strerror}): contact data are not shown without a line there"
-            ) from problem
-    else:
-        with if_read_only("no line of the audit log says who has read this"):
-            log.add(read)
-
-
-@contextmanager
-def if_read_only(so: str) -> Iterator[None]:
-    """In a home that is read-only, what should be noted there is not: that is said, and the command goes on."""
-    try:
-        yield
-    except OSError as problem:
-        if problem.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        typer.echo(f"the home is read-only, so {so}", err=True)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perennial import month, storage
-from perennial.commands.app import AsOf, Config, Home, Set, alone, day_of, now, opened, timed
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
+from perennial.commands.app import AsOf, Config, Home, Set, alone, day_of, opened, shop_of, timed
+from perennial.shop import now
 
 if TYPE_CHECKING:
-    from perennial.ingest import Account
+    pass
 
 
 def check(
@@ -28,15 +26,11 @@ def check(
     Writes nothing into the workspace; exit 1 when no model can be trained.
     Example: perennial check -c configs/cdnow.yaml --as-of 1997-10-01 --html check.html
     """
-    import tempfile
-
-    from training import data_check, data_report
+    from training import data_report
 
     workspace = opened(config, overrides, home)
-    day, say = day_of(workspace, as_of), timed()
-    with tempfile.TemporaryDirectory() as scratch:
-        trial = workspace.model_copy(update={"home": scratch})
-        found = data_check.check(trial, _trial_intake(workspace, trial, say), day, say)
+    day = day_of(workspace, as_of)
+    found = shop_of(workspace, timed()).at(day).check()
     typer.echo(data_report.as_text(found))
     if json is not None:
         storage.write_json(json, data_report.as_data(found))
@@ -47,21 +41,6 @@ def check(
         typer.echo(f"\nthe page: {html}")
     if not found.suffices:
         raise typer.Exit(1)
-
-
-def _trial_intake(workspace: Workspace, trial: Workspace, say: Callable[[str], None]) -> list[Account]:
-    """What `ingest` would take in, taken into a scratch folder that no message names, with what customers have said."""
-    from perennial import consents, privacy
-    from perennial.ingest import ingest as take_in
-
-    consents.copy(workspace.home_path, trial.home_path)
-    if marks := privacy.erased(workspace.home_path):
-        privacy.note_erased(trial.home_path, marks)
-    try:
-        return take_in(trial, now(), say)
-    except CheckFailed as problem:
-        kept = f"`perennial ingest` puts them in {workspace.home_path}"
-        raise CheckFailed(str(problem).replace(f"They are in {trial.home_path}", kept)) from problem
 
 
 def ingest(config: Config, overrides: Set = [], home: Home = None) -> None:
@@ -105,6 +84,6 @@ def simulate(
 
     Example: perennial simulate var/world --customers 20000 --years 3 --seed 7
     """
-    from perennial.simulate import simulate as make_world
+    from simulation.world import simulate as make_world
 
     make_world(out, customers=customers, years=years, seed=seed, progress=timed())

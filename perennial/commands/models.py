@@ -94,13 +94,15 @@ def promote(
 
 
 def _promoted(tracker: MlflowClient, workspace: Workspace, kind: str, verdict: Verdict, forced: str) -> bool:
-    """Moves the alias where the gate, or a reason, lets the version in; says why or why not."""
+    """Lets the version in where the gate, or a reason, does; says as what, and why or why not."""
     from training import promotion
 
-    enters = verdict.passed or bool(forced)
+    enters, ends = verdict.passed or bool(forced), "stays out"
     if enters:
-        promotion.promote(tracker, workspace, kind, verdict.version, "" if verdict.passed else forced)
-    ends = "is champion" if enters else "stays out"
+        let_in = promotion.admit if verdict.stays else promotion.promote
+        let_in(tracker, workspace, kind, verdict.version, "" if verdict.passed else forced)
+        before = f"answers about days before the champion's (version {verdict.stays} stays champion)"
+        ends = before if verdict.stays else "is champion"
     typer.echo(f"{workspace.name}.{kind} version {verdict.version} {ends}")
     if not verdict.passed and forced:
         typer.echo(f"  forced    {forced}")

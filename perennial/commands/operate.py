@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Annotated
 import typer
 
 from perennial import month
-from perennial.commands.app import AsOf, Config, Every, Home, Schedule, Set, alone, day_of, now, opened, timed
+from perennial.commands.app import AsOf, Config, Every, Home, Schedule, Set, alone, day_of, opened, timed
+from perennial.shop import now, options
 
 
 def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
@@ -25,15 +25,8 @@ def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = No
     """
     workspace = opened(config, overrides, home)
     with alone(workspace):
-        if month.run(workspace, day_of(workspace, as_of), _typed(config, overrides, home), now, timed()):
+        if month.run(workspace, day_of(workspace, as_of), options(config, overrides, home), now, timed()):
             raise typer.Exit(1)
-
-
-def _typed(config: Path, overrides: list[str], home: Path | None) -> str:
-    """The options that name a workspace, for the next command; without what may hold the password of a database."""
-    words = ["-c", str(config), *(["--home", str(home)] if home else [])]
-    words += [word for override in overrides if "://" not in override for word in ("--set", override)]
-    return shlex.join(words)
 
 
 def monitor(

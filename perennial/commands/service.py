@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from perennial import storage
-from perennial.commands.app import Config, For, Home, Out, Set, alone, note, now, opened, timed
+from perennial.commands.app import Config, For, Home, Out, Set, alone, note, opened, shop_of, timed
 from perennial.settings import Workspace
+from perennial.shop import now
 from perennial.storage import CheckFailed
 
 
@@ -98,19 +99,7 @@ def customer(
     """
     import json
 
-    from features import retrieval
-    from perennial import privacy
-    from serving import erasure
-    from serving.audit import AuditLog
-
-    workspace = opened(config, overrides, home)
-    name = privacy.naming(workspace)(customer_id)
-    try:
-        held = erasure.held(workspace, retrieval.open_store(workspace), name)
-    except erasure.UnknownCustomer:
-        raise CheckFailed(f"nothing is held of {customer_id} in {workspace.home_path}") from None
-    found = {"customer_id": name, "held": held, "audit": AuditLog(workspace.home_path).mentions(name)}
-    note(workspace, "customer", {}, sum(map(len, held.values())), [name], secret=True)
+    found = shop_of(opened(config, overrides, home)).customer(customer_id)
     text = json.dumps(found, indent=2, default=str, ensure_ascii=False)
     if out is None:
         typer.echo(text)

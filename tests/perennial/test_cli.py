@@ -23,6 +23,7 @@ from markup import sound
 from workspaces import small_workspace
 
 from perennial import cli, registry
+from perennial.shop import open as open_shop
 
 COMMANDS = [
     "backtest", "campaigns", "check", "churn segments", "churn sensitivity", "compare", "customer", "demo", "erase",
@@ -284,7 +285,8 @@ def test_a_file_that_cannot_be_written_is_named(shop: Path, tmp_path: Path, pere
 def test_backtest_shows_the_same_figures_everywhere(
     perennial: Callable[[str], Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a small shop: a table, a JSON file, a page that needs nothing else, and a run with a step per judged date."""
+    """On a small shop: a table, a JSON file, a page that needs nothing else, a run with a step per judged date, and a
+    data frame."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     small_workspace(tmp_path)
     where = f"-c {tmp_path}/workspace.yaml --home {tmp_path}/home"
@@ -317,6 +319,11 @@ def test_backtest_shows_the_same_figures_everywhere(
     assert sorted(m.step for m in history) == [day - date(1970, 1, 1).toordinal() for day in days]
     assert run.data.tags["grade.churn"] == models["churn"]["grade"]
     assert {f.path for f in tracker.list_artifacts(run.info.run_id)} >= {"plots", "settings.json", page_name(folder)}
+    frame = open_shop(tmp_path / "workspace.yaml", home=tmp_path / "home").at("2023-07-01").backtest("churn", cutoffs=2)
+    assert {*frame["kind"]} == {"churn"}
+    ours = frame[frame["contender"] == "Perennial"].set_index("figure")["mean"].to_dict()
+    for name, figure in models["churn"]["contenders"]["Perennial"]["figures"].items():
+        assert ours[name] == pytest.approx(figure["mean"], rel=1e-12)
 
 
 def page_name(folder: Path) -> str:

@@ -184,3 +184,14 @@ def test_every_picture_has_its_meaning_in_words(report: Report, page: str) -> No
             assert legend is not None
             assert figure.bbox.x1 >= legend.get_window_extent().x1
             assert legend.get_window_extent().y0 >= figure.axes[0].get_window_extent().y1
+
+
+def test_the_frame_has_the_figures_of_the_json(report: Report) -> None:
+    """A row per kind, contender and figure, every number to the last digit; the grades beside them."""
+    frame, models = backtest_report.as_frame(report), backtest_report.as_data(report)["models"]
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    assert len(rows) > 30
+    for row in rows:
+        figure = models[row["kind"]]["contenders"][row["contender"]]["figures"][row["figure"]]
+        assert all(row[name] == figure[name] for name in ("mean", "sd", "worst", "low", "high")), row
+    assert frame.attrs["grades"] == {kind: model["grade"] for kind, model in models.items()}
