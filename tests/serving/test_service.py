@@ -517,7 +517,7 @@ def _emptied_and_half_filled(client: TestClient, workspace: Workspace, port: int
         online.publish(store, workspace, AS_OF)
         eventually(lambda: not ask(client, "c0201").json()["scores"][0]["stale"])
         eventually(lambda: ready(client) == (200, "ready", []))
-        assert held.delete(online_erasure._redis_name(store, "c0201"))
+        assert held.delete(online_erasure.redis_name(store, "c0201"))
     one, other, nobody = ask(client, KNOWN, "c0201", "nobody").json()["scores"]
     assert (one["stale"], other["stale"], nobody["error"]["code"]) == (False, True, "unknown_customer")
     assert client.get("/v1/customers/c0201").json()["stale"]
@@ -538,7 +538,7 @@ def test_a_store_that_lost_many_rows_is_told_before_anybody_asks(client: TestCli
         with closing(sqlite3.connect(home / "feast" / "online.db")) as connection, connection:
             table = f"small_{published.view}"
             store = retrieval.open_store(settings.of_home(home))
-            last = online_erasure._sqlite_name(store, published.last_customer)
+            last = online_erasure.sqlite_name(store, published.last_customer)
             connection.execute(f"DELETE FROM {table} WHERE rowid % 2 = 0 AND entity_key <> ?", (last,))
         bentoml.get_current_service().answers.health._looked_at = None
         assert ready(client) == (200, "degraded", ["stale"])
