@@ -30,7 +30,7 @@ from features import retrieval, snapshot
 from perennial import ingest, settings
 from simulation.truth import truth
 from simulation.world import simulate
-from training import backtest, datasets, metrics
+from training import backtest, datasets, deciles, metrics
 
 METRICS: dict[str, Callable[[Floats, Floats], float]] = {
     "ngini": metrics.ngini,
@@ -220,7 +220,7 @@ def _coverage(run: Finished) -> list[float]:
     low, high = (run.scores[f"lifetime_value_{end}"].to_numpy(dtype=float)[bounded] for end in ("low", "high"))
     actual, predicted = run.truth.value[bounded], run.scores["lifetime_value"].to_numpy(dtype=float)[bounded]
     inside = ((actual >= low) & (actual <= high)).astype(float)
-    tenths = metrics.decile_table(inside, predicted)
+    tenths = deciles.decile_table(inside, predicted)
     return [float(inside.mean()), *tenths.actual.tolist()]
 
 

@@ -1,4 +1,4 @@
-"""The rolling backtest of a whole workspace: run it, as text for the terminal, as plain data, into MLflow."""
+"""The rolling backtest of a whole workspace: run it, as text for the terminal, as plain data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,16 +16,16 @@ from features import retrieval, snapshot
 from perennial.registry import KINDS
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
-from training import backtest, churn, datasets, evaluation, lifetime_value, offer_backtest, tracking
+from training import backtest, churn, datasets, evaluation, lifetime_value, offer_backtest
 from training.backtest import OVERLAPPING, Judged
+from training.deciles import decile_table
 from training.evaluation import Evaluation
-from training.metrics import decile_coverage, decile_table, reliability_table
+from training.metrics import decile_coverage, reliability_table
 from training.offer_backtest import JudgedOffers
 from training.scoreboard import Contender, Spread
 
 if TYPE_CHECKING:
     from feast import FeatureStore
-    from mlflow import MlflowClient
 
 Progress = Callable[[str], None]
 
@@ -323,36 +322,3 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return [f"  {line}".rstrip() for line in lines]
-
-
-def figures_by_day(report: Report) -> dict[date, dict[str, float]]:
-    """Every figure of every contender at every judged cutoff: `churn/auc` is ours, `churn/auc/silence` a rival's."""
-    by_day: dict[date, dict[str, float]] = {}
-    for found in report.models:
-        for place, cutoff in enumerate(found.judged):
-            for contender in found.board.contenders if found.board else ():
-                rival = "" if contender.kind == "ours" else f"/{_plain(contender.name)}"
-                by_day.setdefault(cutoff.as_of, {}).update(
-                    {
-                        f"{found.kind}/{metric}{rival}": spread.each[place]
-                        for metric, spread in contender.figures.items()
-                    }
-                )
-    return by_day
-
-
-def _plain(name: str) -> str:
-    """MLflow allows letters, digits, underscores, dashes, periods, spaces and slashes."""
-    return "".join(letter if letter.isalnum() else "_" for letter in name)
-
-
-def record(tracker: MlflowClient, workspace: Workspace, report: Report, files: Sequence[Path]) -> str:
-    """A run in MLflow: the figures by day, the grades as tags, the files and plots; returns its id."""
-
-    def draw(folder: Path) -> None:
-        for found in report.models:
-            (folder / found.kind).mkdir()
-            found.draw(folder / found.kind, report.currency)
-
-    tags = {f"grade.{found.kind}": found.grade.letter for found in report.models}
-    return tracking.record_backtest(tracker, workspace, report.as_of, tags, figures_by_day(report), draw, files)

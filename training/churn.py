@@ -15,8 +15,8 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import datasets
 from training.datasets import Cutoff, Dataset, TooFewReturned
+from training.deciles import decile_table
 from training.leaks import givens_away
-from training.metrics import decile_table
 from training.models.churn_model import ChurnModel, Season, design, fit_booster, inputs_of, silence
 from training.models.customer_model import logit, sigmoid
 from training.models.histories import MINIMUM_REPEAT_BUYERS

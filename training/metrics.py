@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-Floats = NDArray[np.float64]
+from training.deciles import Deciles, Ranked, checked, decile_table
 
-_BINS = 10
+Floats = NDArray[np.float64]
 
 
 def ngini(actual: ArrayLike, predicted: ArrayLike) -> float:
@@ -29,15 +29,15 @@ def ngini(actual: ArrayLike, predicted: ArrayLike) -> float:
     The area between the diagonal and the concentration curve of `actual` ordered by `predicted`, over the same area
     with the true order (Frees, Meyers, Cummings, 'Summarizing Insurance Scores Using a Gini Index', JASA 106, 2011).
     """
-    actual_, predicted_ = _columns(actual, predicted)
+    actual_, predicted_ = checked(actual, predicted)
     if actual_.min() == actual_.max():
         return math.nan
-    return _concentration(_ranked(actual_, predicted_).actual) / _concentration(np.sort(actual_))
+    return _concentration(Ranked.of(actual_, predicted_).actual) / _concentration(np.sort(actual_))
 
 
 def ngini_of_draws(actual: ArrayLike, predicted: ArrayLike, times: NDArray[np.floating]) -> Floats:
     """`ngini` of many resamples at once: a row of `times` says how often each customer is in one."""
-    actual_, predicted_ = _columns(actual, predicted)
+    actual_, predicted_ = checked(actual, predicted)
     ideal = _concentrations(actual_, actual_, times)
     found = np.full(len(times), math.nan)
     return np.divide(_concentrations(actual_, predicted_, times), ideal, out=found, where=ideal > 0)
@@ -61,20 +61,20 @@ def decile_wape(actual: ArrayLike, predicted: ArrayLike) -> float:
 
 def bias(actual: ArrayLike, predicted: ArrayLike) -> float:
     """Total predicted over total actual, minus 1; NaN if the total actual is 0."""
-    actual_, predicted_ = _columns(actual, predicted)
+    actual_, predicted_ = checked(actual, predicted)
     return _ratio(float(predicted_.sum()), float(actual_.sum())) - 1
 
 
 def spearman(actual: ArrayLike, predicted: ArrayLike) -> float:
     """Spearman's rank correlation with mean ranks for ties; NaN if either column is constant."""
-    first, second = (_mean_ranks(column) for column in _columns(actual, predicted))
+    first, second = (_mean_ranks(column) for column in checked(actual, predicted))
     first, second = first - first.mean(), second - second.mean()
     return _ratio(float(first @ second), math.sqrt(float((first @ first) * (second @ second))))
 
 
 def top_decile_capture(actual: ArrayLike, predicted: ArrayLike) -> float:
     """Share of the total actual value that falls to the tenth of customers predicted highest; NaN if the total is 0."""
-    ranked = _ranked(*_columns(actual, predicted))
+    ranked = Ranked.of(*checked(actual, predicted))
     return _ratio(float(ranked.actual[-_rows_of_share(0.1, ranked.actual.size) :].sum()), float(ranked.actual.sum()))
 
 
@@ -125,7 +125,7 @@ def lift_at_capacity(actual: ArrayLike, predicted: ArrayLike, capacity: int) -> 
     """Rate of 1s among the `capacity` rows scored highest over the base rate; 1 if the list takes everyone."""
     if capacity < 1:
         raise ValueError(f"capacity is {capacity}; a list holds at least one customer")
-    ranked = _ranked(*_labels(actual, predicted))
+    ranked = Ranked.of(*_labels(actual, predicted))
     return _ratio(float(ranked.actual[-capacity:].mean()), float(ranked.actual.mean()))
 
 
@@ -143,7 +143,7 @@ def expected_profit(
     churn_, value_ = np.asarray(churn, dtype=float), np.asarray(value, dtype=float)
     if churn_.size == 0 and value_.size == 0:
         return 0.0
-    churn_, value_ = _columns(churn_, value_)
+    churn_, value_ = checked(churn_, value_)
     _check_within_unit("churn", churn_)
     _check_within_unit("acceptance", np.array([acceptance]))
     kept = churn_ * acceptance * (value_ - incentive_cost)
@@ -230,8 +230,8 @@ def decile_coverage(actual: ArrayLike, predicted: ArrayLike, low: ArrayLike, hig
 
 
 def _within(actual: ArrayLike, low: ArrayLike, high: ArrayLike) -> Floats:
-    actual_, low_ = _columns(actual, low)
-    _, high_ = _columns(actual, high)
+    actual_, low_ = checked(actual, low)
+    _, high_ = checked(actual, high)
     crossed = low_ > high_
     if crossed.any():
         raise ValueError(f"the lower bound exceeds the upper one in {int(crossed.sum())} of {crossed.size} rows")
@@ -240,7 +240,7 @@ def _within(actual: ArrayLike, low: ArrayLike, high: ArrayLike) -> Floats:
 
 def count_correlation(actual: ArrayLike, expected: ArrayLike) -> float:
     """Pearson correlation of the customers' numbers of purchases with the expected ones; NaN if either is constant."""
-    first, second = _columns(actual, expected)
+    first, second = checked(actual, expected)
     first, second = first - first.mean(), second - second.mean()
     return _ratio(float(first @ second), math.sqrt(float((first @ first) * (second @ second))))
 
@@ -296,30 +296,11 @@ def _take(column: Sequence, rows: NDArray[np.int64]) -> Sequence | NDArray:
 
 
 @dataclass(frozen=True)
-class Deciles:
-    """Ten bins of equal count by prediction, the lowest first; counts differ by one if ten does not divide the rows."""
-
-    count: NDArray[np.int64]
-    predicted: Floats
-    actual: Floats
-
-
-@dataclass(frozen=True)
 class Reliability(Deciles):
     """Mean probability and rate of 1s in each bin, with the Wilson 95 % interval of the rate."""
 
     low: Floats
     high: Floats
-
-
-def decile_table(actual: ArrayLike, predicted: ArrayLike) -> Deciles:
-    """Mean predicted and mean actual value of each tenth of the rows. Raises ValueError with fewer than ten rows."""
-    ranked = _ranked(*_columns(actual, predicted))
-    if ranked.actual.size < _BINS:
-        raise ValueError(f"{ranked.actual.size} rows do not fill {_BINS} bins")
-    parts = [np.array_split(column, _BINS) for column in (ranked.predicted, ranked.actual)]
-    means = [np.array([part.mean() for part in column]) for column in parts]
-    return Deciles(np.array([part.size for part in parts[0]]), *means)
 
 
 def reliability_table(actual: ArrayLike, predicted: ArrayLike) -> Reliability:
@@ -329,17 +310,6 @@ def reliability_table(actual: ArrayLike, predicted: ArrayLike) -> Reliability:
     centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     return Reliability(bins.count, bins.predicted, bins.actual, centre - half, centre + half)
-
-
-class _Ranked(NamedTuple):
-    predicted: Floats  # ascending
-    actual: Floats  # where predictions tie, their mean
-
-
-def _ranked(actual: Floats, predicted: Floats) -> _Ranked:
-    values, group, counts = np.unique(predicted, return_inverse=True, return_counts=True)
-    means = np.bincount(group, weights=actual) / counts
-    return _Ranked(np.repeat(values, counts), np.repeat(means, counts))
 
 
 def _concentration(actual: Floats) -> float:
@@ -363,19 +333,8 @@ def _rows_of_share(share: float, rows: int) -> int:
     return max(1, round(share * rows))
 
 
-def _columns(actual: ArrayLike, predicted: ArrayLike) -> tuple[Floats, Floats]:
-    first, second = np.asarray(actual, dtype=float), np.asarray(predicted, dtype=float)
-    if first.ndim != 1 or first.shape != second.shape or first.size == 0:
-        raise ValueError(f"actual has shape {first.shape}, predicted {second.shape}; expected one row per customer")
-    for name, column in (("actual", first), ("predicted", second)):
-        missing = int((~np.isfinite(column)).sum())
-        if missing:
-            raise ValueError(f"{name} is missing or infinite in {missing} of {column.size} rows")
-    return first, second
-
-
 def _labels(actual: ArrayLike, predicted: ArrayLike) -> tuple[Floats, Floats]:
-    labels, scores = _columns(actual, predicted)
+    labels, scores = checked(actual, predicted)
     other = np.unique(labels[(labels != 0) & (labels != 1)])
     if other.size:
         raise ValueError(f"actual has labels other than 0 and 1: {other[:5].tolist()}")

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pages.picture import ACTUAL, EXPECTED, GREY, RIVAL, SIZE, axes, beside, legend, shares, styled
 from training.backtest import Judged
-from training.metrics import decile_coverage, decile_table, reliability_table
+from training.deciles import decile_table
+from training.metrics import decile_coverage, reliability_table
 from training.offer_backtest import JudgedOffers
 from training.sensitivity import FOLLOW_UP, Sensitivity
 

@@ -69,6 +69,7 @@ _LEARNING = (
     "lifetime_value.py",
     "cross_sell.py",
     "datasets.py",
+    "deciles.py",
     "labels.py",
     "season.py",
     "choice.py",

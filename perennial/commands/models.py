@@ -48,7 +48,7 @@ def backtest(
     Naive rules and the field's models stand beside ours; a page and a JSON file go to the home's `reports` folder.
     Example: perennial backtest -c configs/online_retail.yaml --as-of 2011-03-01 --cutoffs 3
     """
-    from training import backtest_page, backtest_report
+    from training import backtest_page, backtest_report, backtest_run
 
     workspace = opened(config, overrides, home)
     with alone(workspace):
@@ -60,7 +60,7 @@ def backtest(
         storage.write_json(data, backtest_report.as_data(report))
         with storage.replacing(page) as draft:
             draft.write_text(backtest_page.as_html(report), encoding="utf-8")
-        backtest_report.record(registry.client(), workspace, report, [data, page])
+        backtest_run.record(registry.client(), workspace, report, [data, page])
         typer.echo(f"\nthe page: {page}\nevery figure: {data}")
 
 

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 
-from training import metrics
+from training import deciles, metrics
 from training.models.bg_nbd import BGNBD
 from training.models.gamma_gamma import GammaGamma
 from training.models.pareto_nbd import ParetoNBD
@@ -233,11 +233,11 @@ def test_bootstrap_interval_leaves_out_resamples_without_a_metric():
 def test_tables_hold_all_rows_from_lowest_to_highest():
     """Means weighted by count are the totals; 503 rows make bins of 50 and 51."""
     actual, predicted = make_values(503)
-    deciles = metrics.decile_table(actual, predicted)
-    assert set(deciles.count) == {50, 51}
-    assert (np.diff(deciles.predicted) >= 0).all()
-    assert deciles.count @ deciles.actual == pytest.approx(actual.sum())
-    assert deciles.count @ deciles.predicted == pytest.approx(predicted.sum())
+    tenths = deciles.decile_table(actual, predicted)
+    assert set(tenths.count) == {50, 51}
+    assert (np.diff(tenths.predicted) >= 0).all()
+    assert tenths.count @ tenths.actual == pytest.approx(actual.sum())
+    assert tenths.count @ tenths.predicted == pytest.approx(predicted.sum())
 
 
 def test_reliability_table_has_the_wilson_interval():
