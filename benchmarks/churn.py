@@ -100,7 +100,7 @@ def _loaded(workspace: Workspace, as_of: date) -> Dataset:
 def _judged(workspace: Workspace, data: Dataset) -> Judged:
     """Ours, silence, the field's models and plain boosting on the customers who could leave."""
     then = replace(data, current=backtest._unlabelled(data.current))
-    judged = backtest._judge_churn(then, workspace, data.current, Histories.fit(data.inputs, data.current))
+    judged = backtest.churn_at(then, workspace, data.current, Histories.fit(data.inputs, data.current))
     return replace(judged, answers=(*judged.answers, *_plain_boosting(workspace, data)))
 
 

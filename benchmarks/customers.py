@@ -22,7 +22,7 @@ from features import retrieval, snapshot
 from perennial import ingest, settings
 from perennial.settings import Workspace
 from simulation.world import simulate
-from training import backtest, datasets, pipelines
+from training import backtest, datasets, kinds, pipelines
 
 AS_OF = date(2025, 1, 1)
 EVERYBODY = 10**9
@@ -60,7 +60,7 @@ def _figures(part: datasets.Dataset, whole: datasets.Dataset, workspace: Workspa
     found: dict[str, float] = {}
     for kind, metrics in KINDS.items():
         start = time.monotonic()
-        judged = backtest.JUDGES[kind](known, workspace, whole.closed[-1], None)
+        judged = kinds.kind_of(kind).judge_at(known, workspace, whole.closed[-1], None)
         found |= {f"{kind}, s": time.monotonic() - start}
         found |= judged.figures(judged.answers[0], np.arange(len(judged.actual)), metrics)
     return found

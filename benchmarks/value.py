@@ -100,7 +100,7 @@ def _rolling() -> dict[str, object]:
         closed = backtest.cutoffs(workspace, ROLLING_AS_OF, ROLLING_CUTOFFS)
         snapshot.snapshot(workspace, [*closed, ROLLING_AS_OF])
         data = datasets.load(retrieval.apply(workspace), workspace, ROLLING_AS_OF, closed)
-        judged = backtest.judge_value(data, workspace, closed[-ROLLING_CUTOFFS:])
+        judged = backtest.alike(backtest.judge(backtest.value_at, data, workspace, closed[-ROLLING_CUTOFFS:]))
     table = pd.DataFrame({
         str(cutoff.as_of): {answer.name: metrics.bias(cutoff.actual, answer.predicted) for answer in cutoff.answers}
         for cutoff in judged

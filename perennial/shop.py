@@ -380,15 +380,14 @@ class ShopAt:
         One kind, or all; at `cutoffs` dates, `training.backtest_cutoffs` if absent. These are the figures of
         `perennial backtest`, without its page and its MLflow run. `attrs["grades"]` has the letter of each kind.
         """
-        from training import backtest_report
+        from training import backtest_report, kinds
 
         workspace = self.shop.workspace
-        kinds = [registry.as_kind(kind)] if kind else registry.KINDS
+        subjects = [kinds.ALL[registry.as_kind(kind)]] if kind else [*kinds.ALL.values()]
+        count = cutoffs or workspace.training.backtest_cutoffs
         with self.shop.alone():
-            count = cutoffs or workspace.training.backtest_cutoffs
-            return backtest_report.as_frame(
-                backtest_report.run(workspace, self.as_of, count, self.shop.say, kinds)
-            )  # fmt: skip
+            report = backtest_report.run(workspace, self.as_of, count, subjects, self.shop.say)
+        return backtest_report.as_frame(report)
 
     def snapshot(self, *kinds: str) -> None:
         """Computes the features of this day, and of the earlier ones that these kinds, or all, learn from."""

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,11 @@ from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import churn, datasets, lifetime_value, metrics, scoreboard
 from training.datasets import Cutoff, Dataset, TooFewReturned
-from training.models.churn_model import ChurnModel
+from training.deciles import decile_table
 from training.models.customer_model import Inputs
-from training.models.rule import BASE_RATE, OURS
-from training.models.value_model import ValueModel
+from training.models.rule import BASE_RATE, HISTORIES, OURS
 from training.peers import Answer, Histories, Kind, pace, silence
+from training.scoreboard import Kept
 
 Floats = NDArray[np.floating]
 Rows = NDArray[np.bool_]
@@ -74,6 +74,16 @@ class Judged:
     refused: tuple[str, ...] = ()
     bounds: Bounds | None = None
     n_purchases: tuple[Floats, Floats] | None = None
+    rows: ClassVar[scoreboard.Rows] = "customers"
+    has_chance: ClassVar[bool] = True
+
+    @property
+    def outcomes(self) -> Floats:
+        return self.actual
+
+    @property
+    def interval(self) -> float | None:
+        return self.bounds.interval if self.bounds else None
 
     def of_customers(self, places: NDArray[np.int64]) -> Judged:
         """The same, of the customers at these places alone."""
@@ -105,6 +115,52 @@ class Judged:
             found["count_correlation"] = metrics.count_correlation(*(column[at] for column in self.n_purchases))
         return found
 
+    def figure(self, answer: Answer, at: NDArray[np.int64], metric: str) -> float:
+        return self.figures(answer, at, (metric,)).get(metric, math.nan)
+
+    def asked(self, metric: str) -> Rows:
+        return np.ones(len(self.customer_ids), dtype=bool)
+
+    def scores(self, metric: str) -> Floats:
+        return self.answers[0].predicted
+
+    def order_over_chance(self, answer: Answer, times: Floats) -> Floats:
+        """Normalised Gini, of labels 2 auc - 1."""
+        return metrics.ngini_of_draws(self.actual, answer.predicted, times)
+
+    def loss(self, answer: Answer, times: Floats) -> Floats:
+        """Of probabilities Brier's, of money how far the total is off."""
+        if self.bounds is None:
+            return times @ (answer.predicted - self.actual) ** 2 / times.sum(axis=1)
+        total = times @ self.actual
+        off = np.full(len(total), np.nan)
+        return np.abs(np.divide(times @ answer.predicted, total, out=off, where=total > 0) - 1)
+
+    def level_error(self, answer: Answer) -> float:
+        """Of probabilities `ece`, of money `bias`."""
+        metric = "ece" if self.bounds is None else "bias"
+        return abs(self.figures(answer, np.arange(len(self.customer_ids)), (metric,))[metric])
+
+    def tenths(self) -> dict[str, NDArray]:
+        """Those of value with the share within bounds, those of probabilities with intervals."""
+        ours = self.answers[0].predicted
+        if self.bounds is None:
+            return vars(metrics.reliability_table(self.actual, ours))
+        held = metrics.decile_coverage(self.actual, ours, self.bounds.low, self.bounds.high)
+        return vars(decile_table(self.actual, ours)) | {"within_bounds": held}
+
+    def beside(self, own: Judged) -> Judged:
+        return replace(self, answers=(self.answers[0], *others(own.answers, self.answers[0])))
+
+    def kept(self) -> Kept:
+        said = {f"by {answer.name}": answer.predicted for answer in self.answers}
+        found = {"actual": self.actual} | said
+        if self.bounds is not None:
+            found |= {"low": self.bounds.low, "high": self.bounds.high}
+        if self.n_purchases is not None:
+            found |= dict(zip(("n_purchases", "expected_purchases"), self.n_purchases, strict=True))
+        return Kept(found, {})
+
 
 def led_by(answers: Sequence[Answer], name: str) -> tuple[Answer, ...]:
     """With this one's first, as the one that answers, which so is no rival of its own."""
@@ -114,6 +170,11 @@ def led_by(answers: Sequence[Answer], name: str) -> tuple[Answer, ...]:
         for one in answers if one is not chosen
     ]  # fmt: skip
     return (replace(chosen, kind="ours"), *others)
+
+
+def others(answers: Sequence[Answer], first: Answer) -> Iterator[Answer]:
+    """The rivals among the answers, but for the one that is called as `first` is."""
+    return (answer for answer in answers[1:] if answer.name != first.name)
 
 
 def cutoffs(workspace: Workspace, as_of: date, count: int) -> list[date]:
@@ -145,31 +206,22 @@ def judged_dates(workspace: Workspace, closed: Sequence[date], count: int) -> li
     return []
 
 
-def judge_churn(
-    data: Dataset, workspace: Workspace, dates: Sequence[date], progress: Callable[[str], None] = lambda _: None
-) -> list[Judged]:
-    """Churn at each date at which it could have been learnt, among the customers who could leave."""
-    return _alike(judge("churn", data, workspace, dates, progress))
+JudgeAt = Callable[[Dataset, Workspace, Cutoff, Histories | None], Judged]
+"""What was known on a day, and what then followed, to how right the model would have been."""
 
 
-def judge_value(
-    data: Dataset, workspace: Workspace, dates: Sequence[date], progress: Callable[[str], None] = lambda _: None
-) -> list[Judged]:
-    """Lifetime value at each date at which it could have been learnt, of everyone who had bought."""
-    return _alike(judge("lifetime_value", data, workspace, dates, progress))
-
-
-def _alike(judged: Iterable[Judged]) -> list[Judged]:
+def alike(judged: Iterable[Judged]) -> list[Judged]:
     """Those at which our own model could be learnt; where it never could, all: rules are judged then."""
     found = list(judged)
     return [cutoff for cutoff in found if cutoff.answers[0].name == OURS] or found
 
 
 def judge(
-    kind: str, data: Dataset, workspace: Workspace, dates: Sequence[date],
+    judge_at: JudgeAt, data: Dataset, workspace: Workspace, dates: Sequence[date],
     progress: Callable[[str], None] = lambda _: None, peers: bool = True,
 ) -> Iterator[Judged]:  # fmt: skip
-    """Churn or value at each date; without `peers` the field's purchase-history models are not fitted."""
+    """At each date at which the model could have been learnt; without `peers` the field's purchase-history models are
+    not fitted."""
     if datasets.outcome_days(data.taught) != datasets.outcome_days(workspace):
         progress("not judged: no window as long as the horizon has closed after enough history")
         return
@@ -178,7 +230,7 @@ def judge(
             continue
         then = known_at(data, workspace, cutoff)
         try:
-            judged = JUDGES[kind](then, workspace, cutoff, Histories.fit(data.inputs, cutoff) if peers else None)
+            judged = judge_at(then, workspace, cutoff, Histories.fit(data.inputs, cutoff) if peers else None)
         except CheckFailed as problem:
             progress(f"{cutoff.as_of}: not judged: {problem}")
             continue
@@ -198,9 +250,9 @@ def _unlabelled(cutoff: Cutoff) -> Cutoff:
     return replace(cutoff, churned=unknown, value=unknown, n_purchases=unknown)
 
 
-_Model = TypeVar("_Model", ChurnModel, ValueModel)
+_Model = TypeVar("_Model")
 _KINDS: Mapping[str, Kind] = {
-    OURS: "aside", churn.HISTORIES: "aside", BASE_RATE: "aside", churn.SILENCE: "naive", lifetime_value.PACE: "naive",
+    OURS: "aside", HISTORIES: "aside", BASE_RATE: "aside", churn.SILENCE: "naive", lifetime_value.PACE: "naive",
 }  # fmt: skip
 
 
@@ -228,7 +280,8 @@ def _kind(place: int, name: str) -> Kind:
     return "ours" if place == 0 else _KINDS[name]
 
 
-def _judge_churn(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories | None) -> Judged:
+def churn_at(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories | None) -> Judged:
+    """Among the customers who could leave."""
     settings, inputs = workspace.churn, then.inputs
     rows = ~np.isnan(cutoff.churned)
     vectors = cutoff.vectors[rows]
@@ -249,7 +302,8 @@ def _judge_churn(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories:
     )  # fmt: skip
 
 
-def _judge_value(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories | None) -> Judged:
+def value_at(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories | None) -> Judged:
+    """Of everyone who had bought."""
     rows = ~np.isnan(then.inputs.column(cutoff.vectors, "T"))
     vectors = cutoff.vectors[rows]
     models = _contenders(
@@ -271,12 +325,6 @@ def _judge_value(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories:
         Bounds(first.low, first.high, workspace.lifetime_value.interval),
         (cutoff.n_purchases[rows], first.expected_purchases),
     )  # fmt: skip
-
-
-JUDGES: Mapping[str, Callable[[Dataset, Workspace, Cutoff, Histories | None], Judged]] = {
-    "churn": _judge_churn, "lifetime_value": _judge_value,
-}  # fmt: skip
-"""What was known on a day, and what then followed, to how right the model would have been."""
 
 
 def _dates(closed: Sequence[Cutoff]) -> tuple[date, ...]:

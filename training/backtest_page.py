@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 
 from pages.page import Cell, Table, render
 from pages.picture import Picture, picture
-from training import plots
 from training.backtest import OVERLAPPING
-from training.backtest_report import EVERYONE, NO_SEGMENT, Report, Total, asked, parts, segment_totals, shown, totals
-from training.evaluation import Evaluation
-from training.grade import ERRORS, RULES, Letter, shown_error
+from training.backtest_report import NO_SEGMENT, Report, Total, asked, parts, segment_totals, shown, totals
+from training.evaluation import EVERYONE, Evaluation
+from training.grade import OF_CHURN, OF_VALUE, RULES, Letter, Measures
 from training.scoreboard import Contender, Spread, worth
 
-TITLES = {"churn": "Who will leave", "lifetime_value": "What customers will spend", "cross_sell": "What to offer"}
 _MEANINGS: dict[Letter, str] = {
     "A": "Rely on the order and on the amounts.",
     "B": "Rely on the order; take the amounts with the margin shown here.",
@@ -97,7 +95,7 @@ def as_html(report: Report) -> str:
 
 
 def _by_money(models: Sequence[Evaluation]) -> list[Evaluation]:
-    return sorted(models, key=lambda found: found.kind != "lifetime_value")
+    return sorted(models, key=lambda found: not found.subject.measures.is_total)
 
 
 def _lead(report: Report) -> str:
@@ -113,43 +111,21 @@ def _lead(report: Report) -> str:
 
 def card(found: Evaluation) -> Card:
     letter = found.grade.letter
-    return Card(letter, TITLES[found.kind], _MEANINGS[letter], _headline(found), found.grade.reason)
-
-
-def _headline(found: Evaluation) -> str:
-    """The one thing to know of a model, in words."""
-    if found.board is None:
-        return f"{found.grade.reason[:1].upper()}{found.grade.reason[1:]}."
-    figures = found.board.ours.figures
-    days, count = found.horizon, len(found.judged)
-    if found.kind == "lifetime_value":
-        bias, held, stated = (figures[name] for name in ("bias", "coverage", "coverage_stated"))
-        return (
-            f"Over {days} days the total was off by {bias.mean:.0%} on average over {count} dates, at the worst by"
-            f" {abs(bias.worst):.0%}; {held.mean:.0%} of the customers spent within their bounds, which should hold"
-            f" {100 * stated.mean:g}%."
-        )
-    if found.kind == "churn":
-        return (
-            f"Of two customers, one of whom leaves within {days} days, the right one is named"
-            f" {figures['auc'].mean:.0%} of the time; probabilities are off by"
-            f" {shown_error('churn', figures['ece'].mean, 0)} on average."
-        )
-    hit = next(name for name in figures if name.startswith("hit"))
-    return (
-        f"{figures[hit].mean:.0%} of those who bought, bought something on their list of {hit[3:]} within {days} days."
-    )
+    reason = found.grade.reason
+    headline = found.subject.headline(found) if found.board else f"{reason[:1].upper()}{reason[1:]}."
+    return Card(letter, found.subject.title, _MEANINGS[letter], headline, reason)
 
 
 def section(found: Evaluation, currency: str) -> Section:
     """Of a model that was judged at one date at least."""
     assert found.board is not None
-    tables = [] if found.kind == "cross_sell" else _totals(found, "leavers" if found.kind == "churn" else currency)
+    what = found.subject.counted_in(currency)
+    tables = [] if what is None else _totals(found, what)
     for of, names in shown(found).items():
         tables += [_contenders(found, of, names), _segments(found, of, names)]
-    drawn = plots.of(found.kind, found.judged, currency).items()
+    drawn = found.subject.pictures(found.judged, currency).items()
     pictures = tuple(picture(figure, _CAPTIONS[name]) for name, figure in drawn)
-    return Section(TITLES[found.kind], pictures, tuple(tables), ", ".join(found.board.missing))
+    return Section(found.subject.title, pictures, tuple(tables), ", ".join(found.board.missing))
 
 
 def _totals(found: Evaluation, what: str) -> list[Table]:
@@ -265,11 +241,11 @@ def _grades() -> Table:
     )  # fmt: skip
     rows = [
         [letter, str(rule.cutoffs), f"{rule.order:.0%}", f"{rule.worst_order:+.0%}", f"{rule.level:+.0%}",
-         _limits("churn", letter), _limits("lifetime_value", letter), f"{100 * rule.shortfall:.0f} points"]
+         _limits(OF_CHURN, letter), _limits(OF_VALUE, letter), f"{100 * rule.shortfall:.0f} points"]
         for letter, rule in RULES.items()
     ]  # fmt: skip
     return Table(heads, rows)
 
 
-def _limits(kind: str, letter: Letter) -> str:
-    return ", ".join(shown_error(kind, limit, 0) for limit in ERRORS[kind][letter])
+def _limits(measures: Measures, letter: Letter) -> str:
+    return ", ".join(measures.shown(limit, 0) for limit in measures.limits[letter])

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from features import retrieval, snapshot
-from perennial.registry import KINDS
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
-from training import backtest, churn, datasets, evaluation, lifetime_value, offer_backtest
-from training.backtest import OVERLAPPING, Judged
-from training.deciles import decile_table
-from training.evaluation import Evaluation
-from training.metrics import decile_coverage, reliability_table
-from training.offer_backtest import JudgedOffers
-from training.scoreboard import Contender, Spread
-
-if TYPE_CHECKING:
-    from feast import FeatureStore
+from training import backtest, datasets, evaluation
+from training.backtest import OVERLAPPING
+from training.evaluation import EVERYONE, Evaluation, Subject
+from training.scoreboard import Contender, JudgedCutoff, Spread
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Every model's backtest, in the order of `KINDS`; those that the workspace cannot learn, with the reason."""
+    """Every model's backtest, in the order of the subjects; those that the workspace cannot learn, with the reason."""
 
     name: str
     as_of: date
@@ -41,56 +34,41 @@ class Report:
 
 
 def run(
-    workspace: Workspace, as_of: date, count: int, progress: Progress = lambda _: None, kinds: Sequence[str] = KINDS
+    workspace: Workspace, as_of: date, count: int, subjects: Sequence[Subject], progress: Progress = lambda _: None
 ) -> Report:
-    """Judges these kinds at up to `count` closed cutoffs before `as_of`, computing the snapshots that are missing.
+    """Judges each model at up to `count` closed cutoffs before `as_of`, computing the snapshots that are missing.
 
     Raises:
         CheckFailed: there is nothing at `as_of` to learn from, nor to judge.
     """
-    closed, offers = backtest.cutoffs(workspace, as_of, count), offer_backtest.cutoffs(workspace, as_of, count)
+    closed = backtest.cutoffs(workspace, as_of, count)
     if not closed:
         raise CheckFailed(
             f"no window of {datasets.outcome_days(workspace)} days has closed by {as_of} with"
             f" {workspace.training.min_history} days of history before it, {datasets.HORIZONS} horizons in all;"
             " nothing can be judged yet"
         )
-    needed = {*closed, *offers, as_of}.union(*offers.values())
+    needed = {*closed, as_of}.union(*(subject.backtest_days(workspace, as_of, count) for subject in subjects))
     snapshot.snapshot(workspace, sorted(needed), progress)
     store = retrieval.apply(workspace)
     data = datasets.load(store, workspace, as_of, closed, workspace.training.backtest_customers)
     dates = backtest.judged_dates(workspace, closed, count)
     progress(f"{len(data.current.customer_ids):,} customers; judged at {', '.join(map(str, dates))}")
-    return Report(workspace.name, as_of, workspace.currency, tuple(
-        _evaluated(kind, store, workspace, data, dates, offers, progress) for kind in kinds
-    ))  # fmt: skip
+    models = tuple(_evaluated(subject, workspace, data, dates, count, progress) for subject in subjects)
+    return Report(workspace.name, as_of, workspace.currency, models)
 
 
 def _evaluated(
-    kind: str, store: FeatureStore, workspace: Workspace, data: datasets.Dataset, dates: Sequence[date],
-    offers: Mapping[date, Sequence[date]], progress: Progress,
+    subject: Subject, workspace: Workspace, data: datasets.Dataset, dates: Sequence[date], count: int,
+    progress: Progress,
 ) -> Evaluation:  # fmt: skip
-    seed, as_of = workspace.training.seed, data.current.as_of
-    seen = datasets.seen_at(data, workspace, as_of)
-
-    def say(message: str) -> None:
-        progress(f"{kind} at {message}")
-
     try:
-        if kind == "churn":
-            rules = churn.simpler(data, workspace, seen, data.current)
-            model = backtest.learnt(lambda: churn.fit(data, workspace, seen, data.current), rules)
-            return evaluation.of_churn(model, data, workspace, dates, seed, say)
-        if kind == "lifetime_value":
-            of_value = lifetime_value.simpler(data, workspace, seen, data.current)
-            valued = backtest.learnt(lambda: lifetime_value.fit(data, workspace, seen, data.current), of_value)
-            return evaluation.of_value(valued, data, workspace, dates, seed, say)
-        return evaluation.of_offers(workspace, as_of, offers, seed, say)
+        return subject.backtest(workspace, data, dates, count, lambda said: progress(f"{subject.name} at {said}"))
     except CheckFailed as problem:
-        return evaluation.refused(kind, getattr(workspace, kind).horizon, problem)
+        return evaluation.refused(subject, workspace, problem)
 
 
-EVERYONE, NO_SEGMENT = "all", "never bought"
+NO_SEGMENT = "never bought"
 
 
 @dataclass(frozen=True)
@@ -105,7 +83,7 @@ class Total:
     each: tuple[tuple[float, float], ...]
 
     @classmethod
-    def of(cls, name: str, judged: Sequence[Judged | JudgedOffers], inside: Sequence[NDArray[np.bool_]]) -> Self:
+    def of(cls, name: str, judged: Sequence[JudgedCutoff], inside: Sequence[NDArray[np.bool_]]) -> Self:
         """Of the rows that are `inside`, by cutoff; of offers a row is a (customer, item)."""
         each = tuple(
             (float(cutoff.answers[0].predicted[rows].sum()), float(cutoff.actual[rows].sum()))
@@ -139,14 +117,14 @@ def totals(found: Evaluation) -> list[Total]:
 
 def segment_totals(found: Evaluation) -> list[Total]:
     """One per segment, over all judged cutoffs; none of offers, whose rows are not customers."""
-    judged = [cutoff for cutoff in found.judged if isinstance(cutoff, Judged)]
+    judged = [cutoff for cutoff in found.judged if cutoff.rows == "customers"]
     names = judged[0].segments if judged else ()
     return [Total.of(name, judged, [cutoff.segments[name] for cutoff in judged]) for name in names]
 
 
 def parts(found: Evaluation) -> list[Total]:
     """The segments that everyone is in one of, those in none, then everyone, over all judged cutoffs."""
-    judged = [cutoff for cutoff in found.judged if isinstance(cutoff, Judged)]
+    judged = [cutoff for cutoff in found.judged if cutoff.rows == "customers"]
     whole = [np.ones(len(cutoff.customer_ids), dtype=bool) for cutoff in judged]
     rest = [rows & ~np.any([part for name, part in cutoff.segments.items() if name not in OVERLAPPING], axis=0)
             for cutoff, rows in zip(judged, whole, strict=True)]  # fmt: skip
@@ -155,16 +133,14 @@ def parts(found: Evaluation) -> list[Total]:
     return [*apart, *([outside] if outside.customers else []), Total.of(EVERYONE, judged, whole)]
 
 
-def asked(judged: Sequence[Judged | JudgedOffers], metric: str, segment: str | None = None) -> int:
+def asked(judged: Sequence[JudgedCutoff], metric: str, segment: str | None = None) -> int:
     """Of how many customers, each counted once at each cutoff, a figure is; of offers, who bought such items."""
     return sum(int(_asked(cutoff, metric, segment).sum()) for cutoff in judged)
 
 
-def _asked(cutoff: Judged | JudgedOffers, metric: str, segment: str | None) -> NDArray[np.bool_]:
-    inside = np.ones(len(cutoff.customer_ids), dtype=bool) if segment is None else cutoff.segments[segment]
-    if isinstance(cutoff, Judged):
-        return inside
-    return inside & ~np.isnan(cutoff.by_customer[cutoff.answers[0].name][metric])
+def _asked(cutoff: JudgedCutoff, metric: str, segment: str | None) -> NDArray[np.bool_]:
+    asked = cutoff.asked(metric)
+    return asked if segment is None else asked & cutoff.segments[segment]
 
 
 def as_data(report: Report) -> dict[str, Any]:
@@ -211,23 +187,13 @@ def _model(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def _cutoff(total: Total, cutoff: Judged | JudgedOffers) -> dict[str, Any]:
-    """Totals and tenths of one judged cutoff; those of value with coverage, those of probabilities with intervals."""
-    ours = cutoff.answers[0].predicted
-    found = {
+def _cutoff(total: Total, cutoff: JudgedCutoff) -> dict[str, Any]:
+    """Totals and tenths of one judged cutoff."""
+    return {
         "as_of": total.name, "learnt_from": list(map(str, cutoff.learnt_from)), "customers": total.customers,
         "expected_total": total.expected, "actual_total": total.actual,
+        "tenths": _rows(**cutoff.tenths()),
     }  # fmt: skip
-    if not isinstance(cutoff, Judged) or cutoff.bounds is None:
-        table = reliability_table(cutoff.actual, ours)
-        return found | {"tenths": _rows(
-            count=table.count, predicted=table.predicted, actual=table.actual, low=table.low, high=table.high
-        )}  # fmt: skip
-    tenths, bounds = decile_table(cutoff.actual, ours), cutoff.bounds
-    held = decile_coverage(cutoff.actual, ours, bounds.low, bounds.high)
-    return found | {"tenths": _rows(
-        count=tenths.count, predicted=tenths.predicted, actual=tenths.actual, within_bounds=held
-    )}  # fmt: skip
 
 
 def _rows(**columns: Any) -> list[dict[str, float]]:
@@ -256,25 +222,9 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-SHOWN = {
-    "churn": ("auc", "average_precision", "lift10", "brier", "log_loss", "ece"),
-    "lifetime_value": ("ngini", "spearman", "top_decile_capture", "decile_wape", "bias", "coverage"),
-}
-"""The figures of the terminal's table and of the page's; JSON has all."""
-
-
 def shown(found: Evaluation) -> dict[str, tuple[str, ...]]:
-    """The figures, by what they are of: those of a group are of the same customers.
-
-    Of offers, whose figures carry the length of the list, three of all items, of repeats and of new ones.
-    """
-    if found.kind in SHOWN:
-        return {EVERYONE: SHOWN[found.kind]}
-    figures = found.board.ours.figures if found.board else {}
-    names = [name for name in figures if "basket" not in name and name.startswith(("ndcg", "recall", "hit"))]
-    of_kind = {title: tuple(name for name in names if name.partition("_")[2] == kind) for title, kind in (
-        (EVERYONE, ""), ("repeats", "repeat"), ("new items", "new"))}  # fmt: skip
-    return {title: own for title, own in of_kind.items() if own}
+    """The figures, by what they are of: those of a group are of the same customers; JSON has all."""
+    return found.subject.shown(found.board.ours.figures if found.board else {})
 
 
 def as_text(report: Report) -> str:

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from features import candidates
-from features.snapshot import customer_features
 from perennial.settings import Workspace
 
 if TYPE_CHECKING:
@@ -28,34 +26,28 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 ROOT = Path(__file__).resolve().parents[1]
-_ANSWERS = {"churn": "churn_probability", "lifetime_value": "lifetime_value", "cross_sell": "probability"}
 _BESIDE = ("pandas",)  # by which MLflow hands rows over
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "PyYAML"}  # whose names are not what is imported
 _DIGITS = 32  # of a data set's digest; MLflow keeps 36
 
 
-def columns(workspace: Workspace, kind: str) -> tuple[str, ...]:
-    """What a model is shown of a customer, or of a customer and an item, in the order of its vector."""
-    if kind == "cross_sell":
-        return tuple(candidates.names(workspace))
-    return tuple(feature.name for feature in customer_features(workspace))
-
-
-def signature(workspace: Workspace, kind: str) -> ModelSignature:
+def signature(columns: Sequence[str], answer: str) -> ModelSignature:
     """Columns by name: MLflow puts them into the model's order, and refuses rows without names."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, DataType, Schema
 
-    shown = Schema([ColSpec(DataType.double, name) for name in columns(workspace, kind)])
-    return ModelSignature(shown, Schema([ColSpec(DataType.double, _ANSWERS[kind])]))
+    shown = Schema([ColSpec(DataType.double, name) for name in columns])
+    return ModelSignature(shown, Schema([ColSpec(DataType.double, answer)]))
 
 
-def example(workspace: Workspace, kind: str) -> pd.DataFrame:
+def example(columns: Sequence[str]) -> pd.DataFrame:
     """A row of nobody: whoever bought one thing, once again a day later, for one of the currency."""
-    return pd.DataFrame(1.0, index=[0], columns=list(columns(workspace, kind)))
+    return pd.DataFrame(1.0, index=[0], columns=list(columns))
 
 
-def training_set(workspace: Workspace, kind: str, as_of: date, made_from: Sequence[str]) -> Dataset:
+def training_set(
+    workspace: Workspace, kind: str, as_of: date, columns: Sequence[str], made_from: Sequence[str]
+) -> Dataset:
     """The rows that a model learnt from, by name, digest and columns; they stay where they are, in the home.
 
     `made_from` tells them from all others: the tables, the cutoffs, the features.
@@ -64,7 +56,7 @@ def training_set(workspace: Workspace, kind: str, as_of: date, made_from: Sequen
     from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]
     from mlflow.types.schema import ColSpec, DataType, Schema
 
-    shown = Schema([ColSpec(DataType.float, name) for name in columns(workspace, kind)])
+    shown = Schema([ColSpec(DataType.float, name) for name in columns])
     digest = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:_DIGITS]
     source = LocalArtifactDatasetSource((workspace.home_path / "snapshots").as_uri())
     return MetaDataset(source, f"{workspace.name}.{kind} {as_of}", digest, shown)  # type: ignore[abstract]

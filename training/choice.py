@@ -1,12 +1,12 @@
 """Which contender of a backtest answers: our full model, the history alone, a rule or the base rate.
 
 Ours answers unless another contender is better beyond noise: in its order or, where the orders are alike within noise,
-in its level, if that also earns a better letter of `grade.ERRORS`. Three things come before that:
+in its level, if that also earns a better letter of `Measures.limits`. Three things come before that:
 
 - where the outcomes suffice and nobody orders better than chance, the base rate answers, and no order is claimed;
 - whose order is no better than chance does not answer while another's is;
-- whose level is further off than `furthest` allows answers only where everybody else with an order is so too: the
-  order is then shown, and no amount.
+- whose level is further off than `Measures.furthest` allows answers only where everybody else with an order is so too:
+  the order is then shown, and no amount.
 
 A better order does not count where its level alone would cost the grade that the other one's level allows.
 
@@ -24,25 +24,18 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from training import metrics
-from training.backtest import Judged
-from training.grade import ERRORS, MEASURES, MIN_OUTCOMES, Outcomes
+from training.grade import MIN_OUTCOMES, RULES, Measures, Outcomes
 from training.models.rule import BASE_RATE, OURS
-from training.offer_backtest import CHANCE, JudgedOffers
 from training.peers import Answer
+from training.scoreboard import JudgedCutoff
 
 Floats = NDArray[np.floating]
-Cutoff = Judged | JudgedOffers
 
 _DRAWS = 200
 _BETTER, _SKILLED = 0.01, 0.001
 """How often chance alone may make another contender look better than ours, and any look skilled."""
 _SMALL = 1e-9
-_LAST = list(ERRORS["churn"]).index("C")
-
-
-def furthest(kind: str) -> float:
-    """How far off a level may be at the worst judged cutoff for amounts to be shown: as far as a grade C allows."""
-    return ERRORS[kind]["C"].worst
+_LAST = list(RULES).index("C")
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ class _Contender:
     """
 
     name: str
-    kind: str
+    measures: Measures
     order: Floats
     loss: Floats | None
     errors: tuple[float, ...]
@@ -80,27 +73,27 @@ class _Contender:
     @property
     def letter(self) -> int:
         """Of its level alone: 0 for A, 3 for none."""
-        mean, limits = float(np.nanmean(self.errors)), list(ERRORS[self.kind].values())
+        mean, limits = float(np.nanmean(self.errors)), list(self.measures.limits.values())
         met = [mean <= limit.mean and self.worst <= limit.worst for limit in limits]
         return met.index(True) if any(met) else len(limits)
 
 
-def chosen(kind: str, judged: Sequence[Cutoff], seed: int) -> Choice:
+def chosen(measures: Measures, judged: Sequence[JudgedCutoff], seed: int) -> Choice:
     """By what the contenders said at the judged cutoffs, at least one, and what followed."""
-    contenders = _contenders(kind, judged, seed)
+    contenders = _contenders(measures, judged, seed)
     outcomes = Outcomes.of([cutoff.actual for cutoff in judged])
     suffice = min(outcomes) >= MIN_OUTCOMES
     skilled = [one for one in contenders if _is_beyond(one.order, _SKILLED / len(contenders))]
     if suffice and not skilled:
-        return _without_order(kind, contenders, outcomes)
+        return _without_order(measures, contenders, outcomes)
     if not suffice and contenders[0].name != OURS:
         return Choice(BASE_RATE, f"the {BASE_RATE} answers: too few outcomes are known to judge an order")
     ordering = skilled if suffice else [one for one in contenders if one.order.any()] or contenders
     # Of few customers an error of calibration is mostly noise; a total is not.
-    is_told = suffice or kind == "lifetime_value"
-    within = [one for one in ordering if not is_told or one.worst <= furthest(kind)]
+    is_told = suffice or measures.is_total
+    within = [one for one in ordering if not is_told or one.worst <= measures.furthest]
     answers = _best(within or ordering, _BETTER / max(len(contenders) - 1, 1))
-    withheld = "" if within else _withheld(kind, answers)
+    withheld = "" if within else _withheld(measures, answers)
     return Choice(answers.name, _reason(contenders[0], answers), withheld)
 
 
@@ -127,20 +120,19 @@ def _is_beyond(gain: Floats, limit: float) -> bool:
     return bool(gain[0] > max(float(norm.isf(limit)) * spread, _SMALL))
 
 
-def no_skill(kind: str, judged: Sequence[Cutoff], seed: int) -> str:
+def no_skill(measures: Measures, judged: Sequence[JudgedCutoff], seed: int) -> str:
     """Why the answers that come first claim no order; "" where they may, or where too few outcomes are known."""
     outcomes = Outcomes.of([cutoff.actual for cutoff in judged])
-    told = all(isinstance(cutoff, Judged) or CHANCE in cutoff.by_customer for cutoff in judged)  # of old offers none
-    if not judged or not told or min(outcomes) < MIN_OUTCOMES:
+    if not judged or not all(cutoff.has_chance for cutoff in judged) or min(outcomes) < MIN_OUTCOMES:
         return ""
-    first = _contender(kind, judged, [cutoff.answers[0] for cutoff in judged], _times(judged, seed))
+    first = _contender(measures, judged, [cutoff.answers[0] for cutoff in judged], _times(judged, seed))
     return "" if _is_beyond(first.order, _SKILLED) else _told(first, outcomes)
 
 
-def _without_order(kind: str, contenders: Sequence[_Contender], outcomes: Outcomes) -> Choice:
+def _without_order(measures: Measures, contenders: Sequence[_Contender], outcomes: Outcomes) -> Choice:
     best = max(contenders, key=lambda one: one.order[0])
     by_rate = next((one for one in contenders if one.name == BASE_RATE), best)
-    withheld = _withheld(kind, by_rate) if by_rate.worst > furthest(kind) else ""
+    withheld = _withheld(measures, by_rate) if by_rate.worst > measures.furthest else ""
     return Choice(BASE_RATE, "", withheld, _told(best, outcomes))
 
 
@@ -152,11 +144,11 @@ def _told(best: _Contender, outcomes: Outcomes) -> str:
     )
 
 
-def _withheld(kind: str, answers: _Contender) -> str:
-    words = MEASURES[kind].words.format(f"{answers.worst:.0%}")
+def _withheld(measures: Measures, answers: _Contender) -> str:
+    words = measures.words.format(f"{answers.worst:.0%}")
     return (
-        f"no amount is shown: in the backtest {words} at the worst cutoff, more than the {furthest(kind):.0%} allowed,"
-        " and no other contender with an order is nearer"
+        f"no amount is shown: in the backtest {words} at the worst cutoff, more than the {measures.furthest:.0%}"
+        " allowed, and no other contender with an order is nearer"
     )
 
 
@@ -169,7 +161,7 @@ def _reason(ours: _Contender, answers: _Contender) -> str:
     )
 
 
-def _contenders(kind: str, judged: Sequence[Cutoff], seed: int) -> list[_Contender]:
+def _contenders(measures: Measures, judged: Sequence[JudgedCutoff], seed: int) -> list[_Contender]:
     """Who could answer at every cutoff, ours first; of two that say the same everywhere the first."""
     able = [{answer.name: answer for answer in cutoff.answers if answer.may_answer} for cutoff in judged]
     said = {name: [of[name] for of in able] for name in able[0] if all(name in of for of in able)}
@@ -179,14 +171,14 @@ def _contenders(kind: str, judged: Sequence[Cutoff], seed: int) -> list[_Contend
         if not any(_same(said[name], said[earlier]) for earlier in names[:place])
     ]  # fmt: skip
     times = _times(judged, seed)
-    return [_contender(kind, judged, said[name], times) for name in distinct]
+    return [_contender(measures, judged, said[name], times) for name in distinct]
 
 
 def _same(one: Sequence[Answer], other: Sequence[Answer]) -> bool:
     return all(np.allclose(a.predicted, b.predicted) for a, b in zip(one, other, strict=True))
 
 
-def _times(judged: Sequence[Cutoff], seed: int) -> list[Floats]:
+def _times(judged: Sequence[JudgedCutoff], seed: int) -> list[Floats]:
     """For each cutoff how often each customer counts: once as judged, then as drawn, a row per draw."""
     sizes = [len(cutoff.customer_ids) for cutoff in judged]
     drawn = list(metrics.customer_draws([cutoff.customer_ids for cutoff in judged], _DRAWS, seed))
@@ -196,43 +188,18 @@ def _times(judged: Sequence[Cutoff], seed: int) -> list[Floats]:
     ]
 
 
-def _contender(kind: str, judged: Sequence[Cutoff], said: Sequence[Answer], times: Sequence[Floats]) -> _Contender:
+def _contender(
+    measures: Measures, judged: Sequence[JudgedCutoff], said: Sequence[Answer], times: Sequence[Floats]
+) -> _Contender:
     each = list(zip(judged, said, times, strict=True))
-    orders = np.stack([_order(*one) for one in each])
-    losses = [_loss(cutoff, answer, own) for cutoff, answer, own in each if isinstance(cutoff, Judged)]
+    orders = np.stack([cutoff.order_over_chance(answer, own) for cutoff, answer, own in each])
+    losses = [loss for cutoff, answer, own in each if (loss := cutoff.loss(answer, own)) is not None]
     loss = _mean(np.stack(losses)) if losses else None
-    return _Contender(said[0].name, kind, _mean(orders), loss, tuple(_error(c, a) for c, a, _ in each))
+    errors = tuple(cutoff.level_error(answer) for cutoff, answer, _ in each)
+    return _Contender(said[0].name, measures, _mean(orders), loss, errors)
 
 
 def _mean(of_cutoffs: Floats) -> Floats:
     """Over the cutoffs at which there is something to order, or a level; 0 where there is none."""
     known = np.isfinite(of_cutoffs)
     return np.where(known, of_cutoffs, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-
-
-def _order(cutoff: Cutoff, answer: Answer, times: Floats) -> Floats:
-    """Normalised Gini, of labels 2 auc - 1; of offers ndcg over that of a random order."""
-    if isinstance(cutoff, Judged):
-        return metrics.ngini_of_draws(cutoff.actual, answer.predicted, times)
-    own, chance = (cutoff.by_customer[name] for name in (answer.name, CHANCE))
-    metric = next(name for name in own if name.startswith(MEASURES["cross_sell"].order))
-    gain = own[metric] - chance[metric]
-    known = ~np.isnan(gain)
-    return times[:, known] @ gain[known] / np.maximum(times[:, known].sum(axis=1), 1)
-
-
-def _loss(cutoff: Judged, answer: Answer, times: Floats) -> Floats:
-    """Of probabilities Brier's, of money how far the total is off."""
-    if cutoff.bounds is None:
-        return times @ (answer.predicted - cutoff.actual) ** 2 / times.sum(axis=1)
-    total = times @ cutoff.actual
-    off = np.full(len(total), np.nan)
-    return np.abs(np.divide(times @ answer.predicted, total, out=off, where=total > 0) - 1)
-
-
-def _error(cutoff: Cutoff, answer: Answer) -> float:
-    everybody = np.arange(len(cutoff.customer_ids))
-    if isinstance(cutoff, JudgedOffers):
-        return metrics.ece(cutoff.actual, answer.predicted) / float(cutoff.actual.mean())
-    name = MEASURES["churn" if cutoff.bounds is None else "lifetime_value"].error
-    return abs(cutoff.figures(answer, everybody, (name,))[name])

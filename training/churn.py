@@ -21,7 +21,7 @@ from training.models.churn_model import ChurnModel, Season, design, fit_booster,
 from training.models.customer_model import logit, sigmoid
 from training.models.histories import MINIMUM_REPEAT_BUYERS
 from training.models.leaving import Leaving
-from training.models.rule import Rule
+from training.models.rule import HISTORIES, Rule
 from training.season import YEAR
 
 Floats = NDArray[np.floating]
@@ -29,7 +29,6 @@ Floats = NDArray[np.floating]
 MIN_OUTCOMES = 100
 """Of either kind; with fewer, a booster learns the accidents of the sample."""
 
-HISTORIES = "purchase histories alone"
 SILENCE = "silence, at last window's rates"
 NEVER = 1e6
 """Days of silence of who never bought."""
@@ -176,6 +175,16 @@ def _too_little(closed: Sequence[Cutoff], leaving: Leaving) -> str | None:
     return (
         f"{left:,} {gone} and {stayed:,} customers who stayed in the closed windows that teach; with fewer than"
         f" {MIN_OUTCOMES} of either nothing can be learnt"
+    )
+
+
+def too_few(closed: Sequence[Cutoff]) -> str:
+    """What closed windows hold, where that teaches no booster."""
+    happened = np.concatenate([cutoff.churned for cutoff in closed])
+    left, stayed = int((happened > 0).sum()), int((happened <= 0).sum())
+    return (
+        f"{left:,} left and {stayed:,} stayed in {len(closed)} closed windows, too few: at least"
+        f" {MIN_OUTCOMES} of either kind are needed in those that teach"
     )
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from perennial.storage import CheckFailed
 from training import duel, evidence, tracking
-from training.backtest import Judged
-from training.backtest_report import SHOWN
 from training.duel import Difference
+from training.kinds import Kind, kind_of
+from training.scoreboard import JudgedCutoff
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,33 +64,29 @@ def compare(tracker: MlflowClient, first: str, second: str) -> Comparison:
         raise CheckFailed(
             f"{first} and {second} were judged at no common cutoff ({days[0]}; {days[1]}): train both at one --as-of"
         )
-    return _compared(kinds[0], (first, second), pairs)
+    return _compared(kind_of(kinds[0]), (first, second), pairs)
 
 
-def _judged(tracker: MlflowClient, run_id: str) -> list[duel.Cutoff]:
+def _judged(tracker: MlflowClient, run_id: str) -> list[JudgedCutoff]:
     workspace = tracking.settings_of(tracking.artifacts(tracker, run_id), run_id)
     return evidence.read(workspace.home_path, run_id)
 
 
-def _compared(kind: str, runs: tuple[str, str], pairs: Sequence[duel.Pair]) -> Comparison:
-    main, error = duel.measures(kind, pairs)
-    names = SHOWN.get(kind, (main, f"recall{main.removeprefix('ndcg')}", f"hit{main.removeprefix('ndcg')}", error))
-    found = [duel.difference(pairs, name, _SEED) for name in names if name != "coverage"]
+def _compared(kind: Kind, runs: tuple[str, str], pairs: Sequence[duel.Pair]) -> Comparison:
+    main, _ = duel.measured(kind.measures, pairs)
+    found = [duel.difference(pairs, name, _SEED) for name in kind.compared(main)]
     segments = {name: [duel.difference(pairs, main, _SEED, name)] for name in pairs[0][0].segments}
     days = tuple(cutoff.as_of for cutoff, _ in pairs)
     answers = sum(len(cutoff.customer_ids) for cutoff, _ in pairs)
-    return Comparison(kind, runs, days, answers, found, segments, _moved(pairs[-1], main))
+    return Comparison(kind.name, runs, days, answers, found, segments, _moved(pairs[-1], main))
 
 
 def _moved(pair: duel.Pair, main: str) -> list[Moved]:
     """At the latest cutoff, the largest change first; ties by id."""
-    scores = [
-        cutoff.answers[0].predicted if isinstance(cutoff, Judged) else cutoff.by_customer[cutoff.answers[0].name][main]
-        for cutoff in pair
-    ]
+    scores = [cutoff.scores(main) for cutoff in pair]
     change = np.nan_to_num(np.abs(scores[1] - scores[0]))
     order = np.lexsort((pair[1].customer_ids.astype(str), -change))[:_MOVED]
-    actual = pair[1].actual if isinstance(pair[1], Judged) else None
+    actual = pair[1].outcomes
     return [
         Moved(
             str(pair[1].customer_ids[i]), float(scores[0][i]), float(scores[1][i]),

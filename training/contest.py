@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from features import candidates, retrieval, snapshot
+from features import snapshot
 from perennial.registry import NOT_THE_QUESTION
 from perennial.settings import Workspace
-from training import backtest, cross_sell, datasets, duel, evaluation, offer_backtest, pipelines
-from training.backtest import Bounds, Judged
+from training import duel, evaluation, pipelines
 from training.grade import Outcomes
-from training.models.churn_model import ChurnModel
-from training.models.offer_model import OfferModel
+from training.kinds import Kind
 from training.models.rule import OURS
-from training.models.value_model import ValueModel
-from training.offer_backtest import JudgedOffers
-from training.peers import Answer
-from training.versions import LETTERS, Model, Version
+from training.scoreboard import JudgedCutoff
+from training.tracking import Model
+from training.versions import LETTERS, Version
 
 Say = Callable[[str], None]
 
@@ -47,44 +43,26 @@ def as_the_first(challenger: Version, alone: str = "there is no champion") -> Co
     return Condition(True, f"{alone}, and it has grade {challenger.grade}")
 
 
-def costs(workspace: Workspace, challenger: Version) -> list[Condition]:
+def costs(workspace: Workspace, kind: Kind, challenger: Version) -> list[Condition]:
     """What it takes to hold the model and to ask it."""
     promotion, found = workspace.promotion, challenger.model
     size = sum(path.stat().st_size for path in challenger.folder.iterdir()) / 1e6
-    latency = _milliseconds(found)
+    latency = _milliseconds(found, kind.rows_asked)
     return [
         Condition(latency <= promotion.latency, f"an answer takes {latency:.2f} ms; {promotion.latency:g} are allowed"),
         Condition(size <= promotion.size, f"its files have {size:.2f} MB; {promotion.size:g} are allowed"),
     ]
 
 
-def _milliseconds(model: Model) -> float:
+def _milliseconds(model: Model, rows_asked: int) -> float:
     """Of a processor, for one customer; of offers, for one customer's items. A busy machine changes nothing of it."""
-    rows, taken = _of_one_customer(model), []
+    rows = np.ones((rows_asked, len(model.columns)), dtype=np.float32)
+    taken = []
     for _ in range(_TIMED):
         start = time.thread_time()
-        _ask(model, rows)
+        model.predict(rows)
         taken.append(time.thread_time() - start)
     return min(taken) * 1000
-
-
-def _of_one_customer(model: Model) -> NDArray[np.float32]:
-    if isinstance(model, OfferModel):
-        return np.ones((candidates.ALL_ITEMS, len(model.names)), dtype=np.float32)
-    return np.ones((1, len(model.inputs.packed)), dtype=np.float32)
-
-
-def _ask(model: Model, rows: NDArray[np.floating]) -> NDArray[np.floating]:
-    return np.asarray(model.value(rows) if isinstance(model, ValueModel) else model.probability(rows))
-
-
-def _in_place_of(own: duel.Cutoff, rival: duel.Cutoff) -> duel.Cutoff:
-    """The rival as it would have been judged beside what stood beside the other."""
-    answers = (rival.answers[0], *(answer for answer in own.answers[1:] if answer.name != rival.answers[0].name))
-    if isinstance(rival, JudgedOffers):
-        assert isinstance(own, JudgedOffers)
-        return replace(rival, answers=answers, by_customer={**own.by_customer, **rival.by_customer})
-    return replace(rival, answers=answers)
 
 
 @dataclass(frozen=True)
@@ -92,7 +70,7 @@ class Contest:
     """Challenger against champion, at the cutoffs at which both can be asked about what neither has learnt."""
 
     workspace: Workspace
-    kind: str
+    kind: Kind
     challenger: Version
     rival: Version
     say: Say
@@ -138,9 +116,9 @@ class Contest:
 
     def _changed_since(self, asked: Workspace) -> str:
         """What the challenger answers otherwise than was asked, in words; "" where it is the same question."""
-        mine, theirs = (getattr(of, self.kind).model_dump() for of in (self.challenger.workspace, asked))
+        mine, theirs = (self.kind.settings(of).model_dump() for of in (self.challenger.workspace, asked))
         return ", ".join(
-            f"{self.kind}.{name} {theirs[name]} -> {mine[name]}"
+            f"{self.kind.group}.{name} {theirs[name]} -> {mine[name]}"
             for name in mine
             if name not in NOT_THE_QUESTION and mine[name] != theirs[name]
         )
@@ -148,9 +126,9 @@ class Contest:
     def _grades(self, pairs: Sequence[duel.Pair]) -> Condition:
         """A grade that windows closed since its training have taken from the champion is none to be measured by."""
         mine, theirs = self.challenger.grade, self.rival.grade
-        since = [_in_place_of(own, rival) for rival, own in pairs if rival.as_of >= self.rival.as_of]
+        since = [rival.beside(own) for rival, own in pairs if rival.as_of >= self.rival.as_of]
         enough = not Outcomes.of([cutoff.actual for cutoff in since]).are_too_few
-        if enough and evaluation.grade(self.kind, since).letter == "none":
+        if enough and evaluation.grade(self.kind.measures, since).letter == "none":
             return Condition(True, f"grade {mine}; by the windows closed since, the champion's {theirs} would be none")
         return Condition(LETTERS.index(mine) >= LETTERS.index(theirs), f"grade {mine}, the champion's is {theirs}")
 
@@ -158,10 +136,10 @@ class Contest:
         if not pairs:
             yield self._nothing_to_compare()
             return
-        metric, error = duel.measures(self.kind, pairs)
+        metric, error = duel.measured(self.kind.measures, pairs)
         seed, promotion = self.workspace.training.seed, self.workspace.promotion
         days = ", ".join(str(cutoff.as_of) for cutoff, _ in pairs)
-        self.say(f"{self.kind}: version {self.challenger.number} against {self.rival.number} at {days}")
+        self.say(f"{self.kind.name}: version {self.challenger.number} against {self.rival.number} at {days}")
         main = duel.difference(pairs, metric, seed)
         on = f"on {sum(len(cutoff.customer_ids) for cutoff, _ in pairs):,} answers at {days}: {main}"
         if self.is_refresh and promotion.refresh == "no_worse":
@@ -196,7 +174,7 @@ class Contest:
             f" --as-of {self.rival.as_of} too, or judge it when a window after that has closed",
         )
 
-    def _rivals_answers(self) -> list[Judged | JudgedOffers]:
+    def _rivals_answers(self) -> list[JudgedCutoff]:
         """The champion's, at those cutoffs of the challenger at which it has any."""
         wanted, rival = self.challenger.judged, self.rival
         later = [self._asked(cutoff) for cutoff in wanted if cutoff.as_of >= rival.as_of]
@@ -208,44 +186,19 @@ class Contest:
         taught = self._taught([day for day in earlier if day not in recorded])
         return [cutoff for cutoff in (*later, *known, *taught) if cutoff is not None]
 
-    def _asked(self, cutoff: Judged | JudgedOffers) -> Judged | JudgedOffers | None:
+    def _asked(self, cutoff: JudgedCutoff) -> JudgedCutoff | None:
         """What the champion says on a day after its training; none where a feature that it needs is there no more."""
-        model = self.rival.model
         snapshot.snapshot(self.workspace, [cutoff.as_of], self.say)
-        if isinstance(model, OfferModel):
-            if model.names != candidates.names(self.workspace):
-                return None
-            known_by = self.challenger.as_of
-            said = cross_sell.answered_at(self.workspace, model, cutoff.as_of, known_by)
-            judged = JudgedOffers.of(said, (), cutoff.as_of, self.workspace.cross_sell.top)
-            return offer_backtest.with_segments(judged, self.workspace)
-        rows = retrieval.rows_at(self.workspace, cutoff.as_of).set_index("customer_id")
-        if not set(model.inputs.packed) <= {*rows.columns}:
-            return None
-        assert isinstance(cutoff, Judged)
-        cutoff = cutoff.of_customers(np.flatnonzero(np.isin(cutoff.customer_ids, rows.index)))  # some may be erased
-        vectors = retrieval.matrix(rows.loc[list(cutoff.customer_ids)], model.inputs.packed)
-        name = self.rival.tags.get("contender", OURS)
-        if isinstance(model, ChurnModel):
-            return replace(cutoff, answers=(Answer(name, "ours", model.probability(vectors)),))
-        forecast = model.forecast(vectors)
-        bounds = Bounds(forecast.low, forecast.high, self.rival.workspace.lifetime_value.interval)
-        return replace(cutoff, answers=(Answer(name, "ours", forecast.value),), bounds=bounds)
+        return self.kind.answered(self.rival, cutoff, self.workspace, self.challenger.as_of)
 
-    def _taught(self, days: Sequence[date]) -> Sequence[Judged | JudgedOffers]:
+    def _taught(self, days: Sequence[date]) -> Sequence[JudgedCutoff]:
         """What the champion's settings, taught by these days, say on them; none where its code or features differ."""
         mine, theirs = self.challenger.tags, self.rival.tags
         if not days or any(mine.get(name) != theirs.get(name) for name in ("code", "features_hash")):
             return []
         own, as_of = self.rival.workspace, self.challenger.as_of
-        self.say(f"{self.kind}: teaching the champion's settings by {', '.join(map(str, days))}")
-        snapshot.snapshot(self.workspace, pipelines.cutoffs(own, as_of, [self.kind]), self.say)
-        contender = theirs.get("contender", OURS)
-        if self.kind == "cross_sell":
-            learnt = {cutoff.as_of: cutoff.learnt_from for cutoff in self.challenger.judged if cutoff.as_of in days}
-            return [cutoff.answered_by(contender) for cutoff in offer_backtest.judge_offers(own, as_of, learnt)]
-        data = datasets.load(
-            retrieval.open_store(self.workspace), own, as_of, most=self.workspace.training.backtest_customers
-        )
-        judged = backtest.judge(self.kind, data, own, days, peers=False)
-        return [cutoff.answered_by(contender) for cutoff in judged]
+        self.say(f"{self.kind.name}: teaching the champion's settings by {', '.join(map(str, days))}")
+        snapshot.snapshot(self.workspace, pipelines.cutoffs(own, as_of, [self.kind.name]), self.say)
+        learnt = {cutoff.as_of: cutoff.learnt_from for cutoff in self.challenger.judged if cutoff.as_of in days}
+        judged = self.kind.taught(self.workspace, own, as_of, learnt)
+        return [cutoff.answered_by(theirs.get("contender", OURS)) for cutoff in judged]

@@ -10,13 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import metrics
-from training.backtest import Judged
-from training.grade import MEASURES
-from training.offer_backtest import JudgedOffers
-from training.scoreboard import better, size
+from training.grade import Measures
+from training.scoreboard import JudgedCutoff, better, size
 
-Cutoff = Judged | JudgedOffers
-Pair = tuple[Cutoff, Cutoff]
+Pair = tuple[JudgedCutoff, JudgedCutoff]
 
 _DRAWS = 200
 
@@ -51,7 +48,7 @@ class Difference:
         return f"{name} {self.first:.4f} -> {self.second:.4f} (gain {self.gain:+.4f}{spread})"
 
 
-def paired(first: Sequence[Cutoff], second: Sequence[Cutoff]) -> list[Pair]:
+def paired(first: Sequence[JudgedCutoff], second: Sequence[JudgedCutoff]) -> list[Pair]:
     """Both at the cutoffs that both have, oldest first, cut down to the customers that both have."""
     by_day = {cutoff.as_of: cutoff for cutoff in first}
     found = []
@@ -65,11 +62,10 @@ def paired(first: Sequence[Cutoff], second: Sequence[Cutoff]) -> list[Pair]:
     return found
 
 
-def measures(kind: str, pairs: Sequence[Pair]) -> tuple[str, str]:
-    """The names of a kind's main metric, and of the error of its level."""
+def measured(by: Measures, pairs: Sequence[Pair]) -> tuple[str, str]:
+    """The names of the main metric, and of the error of the level."""
     figures = pairs[0][0].figures(pairs[0][0].answers[0], np.arange(len(pairs[0][0].customer_ids)))
-    order = next(name for name in figures if name.rstrip("0123456789") == MEASURES[kind].order)
-    return order, MEASURES[kind].error
+    return by.order_among(figures), by.error
 
 
 def difference(pairs: Sequence[Pair], metric: str, seed: int, segment: str | None = None) -> Difference:
@@ -86,7 +82,7 @@ def difference(pairs: Sequence[Pair], metric: str, seed: int, segment: str | Non
     return Difference(metric, first, second, _gain(metric, first, second), low, high)
 
 
-def _inside(cutoff: Cutoff, segment: str | None) -> NDArray[np.bool_]:
+def _inside(cutoff: JudgedCutoff, segment: str | None) -> NDArray[np.bool_]:
     return np.ones(len(cutoff.customer_ids), dtype=bool) if segment is None else cutoff.segments[segment]
 
 
@@ -106,9 +102,8 @@ def _means(pairs: Sequence[Pair], metric: str, at: Sequence[NDArray[np.int64]]) 
     return float(first), float(second)
 
 
-def _figure(cutoff: Cutoff, metric: str, rows: NDArray[np.int64]) -> float:
-    figures = cutoff.figures(cutoff.answers[0], rows, (metric,) if isinstance(cutoff, Judged) else None)
-    return size(metric, figures.get(metric, math.nan))
+def _figure(cutoff: JudgedCutoff, metric: str, rows: NDArray[np.int64]) -> float:
+    return size(metric, cutoff.figure(cutoff.answers[0], rows, metric))
 
 
 def _gain(metric: str, first: float, second: float) -> float:

@@ -22,12 +22,13 @@ from perennial.settings import LifetimeValue
 from training.backtest import Bounds, Judged
 from training.offer_backtest import JudgedOffers
 from training.peers import Answer
+from training.scoreboard import JudgedCutoff
 
 _KEY = b"perennial"
 _PAIRS = ".pairs"
 
 
-def write(home: Path, run_id: str, judged: Sequence[Judged | JudgedOffers]) -> None:
+def write(home: Path, run_id: str, judged: Sequence[JudgedCutoff]) -> None:
     """Keeps what a run was judged on: a file, or for offers two, for each cutoff."""
     with storage.replacing(_folder(home, run_id)) as draft:
         draft.mkdir()
@@ -38,50 +39,33 @@ def _folder(home: Path, run_id: str) -> Path:
     return home / "judged" / run_id
 
 
-def _write_into(folder: Path, judged: Sequence[Judged | JudgedOffers]) -> None:
+def _write_into(folder: Path, judged: Sequence[JudgedCutoff]) -> None:
     for cutoff in judged:
+        kept = cutoff.kept()
         noted: dict[str, Any] = {
             "as_of": str(cutoff.as_of), "learnt_from": [str(day) for day in cutoff.learnt_from],
             "answers": [(a.name, a.kind, a.is_level) for a in cutoff.answers], "segments": list(cutoff.segments),
             "refused": cutoff.refused,
         }  # fmt: skip
-        if isinstance(cutoff, Judged) and cutoff.bounds is not None:
-            noted["interval"] = cutoff.bounds.interval
-        columns: dict[str, Any] = {"customer_id": cutoff.customer_ids}
-        columns |= {f"in {name}": rows for name, rows in cutoff.segments.items()}
-        said = {f"by {answer.name}": answer.predicted for answer in cutoff.answers}
-        if isinstance(cutoff, Judged):
-            _write(
-                folder / f"{cutoff.as_of}.parquet", columns | {"actual": cutoff.actual} | said | _more(cutoff), noted
-            )
-        else:
-            for name, figures in cutoff.by_customer.items():
-                columns |= {f"{metric} by {name}": values for metric, values in figures.items()}
-            _write(folder / f"{cutoff.as_of}.parquet", columns, noted)
-            _write(folder / f"{cutoff.as_of}{_PAIRS}.parquet", {"actual": cutoff.actual} | said, noted)
-
-
-def _more(cutoff: Judged) -> dict[str, Any]:
-    """What only a value has."""
-    found: dict[str, Any] = {}
-    if cutoff.bounds is not None:
-        found |= {"low": cutoff.bounds.low, "high": cutoff.bounds.high}
-    if cutoff.n_purchases is not None:
-        found |= dict(zip(("n_purchases", "expected_purchases"), cutoff.n_purchases, strict=True))
-    return found
+        if cutoff.interval is not None:
+            noted["interval"] = cutoff.interval
+        columns = {"customer_id": cutoff.customer_ids, **{f"in {name}": rows for name, rows in cutoff.segments.items()}}
+        _write(folder / f"{cutoff.as_of}.parquet", {**columns, **kept.by_customer}, noted)
+        if kept.by_pair:
+            _write(folder / f"{cutoff.as_of}{_PAIRS}.parquet", kept.by_pair, noted)
 
 
 def _write(path: Path, columns: Mapping[str, Any], noted: Mapping[str, Any]) -> None:
     pq.write_table(pa.table(dict(columns)).replace_schema_metadata({_KEY: json.dumps(noted)}), path)
 
 
-def read(home: Path, run_id: str) -> list[Judged | JudgedOffers]:
+def read(home: Path, run_id: str) -> list[JudgedCutoff]:
     """The judged cutoffs of a run, oldest first; none where nothing could be judged, or was kept here."""
     files = sorted(path for path in _folder(home, run_id).glob("*.parquet") if _PAIRS not in path.name)
     return [_read(path) for path in files]
 
 
-def _read(path: Path) -> Judged | JudgedOffers:
+def _read(path: Path) -> JudgedCutoff:
     table = pq.read_table(path)
     noted = json.loads(table.schema.metadata[_KEY])
     columns = {name: table[name].to_numpy() for name in table.column_names}

@@ -1,13 +1,14 @@
 """How far a model may be trusted: A, B, C or none, by rules over every judged cutoff, and why in plain words.
 
 A grade asks for the right order AND the right level, on average AND at the worst cutoff, held against the best naive
-rule and the field's purchase-history models. `RULES` and `ERRORS` are the whole of it; docs/models.md explains them.
+rule and the field's purchase-history models. `RULES` and the limits of `Measures` are the whole of it; docs/models.md
+explains them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
@@ -56,32 +57,49 @@ class Errors(NamedTuple):
     worst: float
 
 
-ERRORS: dict[str, dict[Letter, Errors]] = {
-    "churn": {"A": Errors(0.05, 0.10), "B": Errors(0.08, 0.15), "C": Errors(0.12, 0.20)},
-    "lifetime_value": {"A": Errors(0.10, 0.25), "B": Errors(0.20, 0.40), "C": Errors(0.35, 0.60)},
-    "cross_sell": {"A": Errors(0.15, 0.30), "B": Errors(0.25, 0.50), "C": Errors(0.40, 0.75)},
-}
+@dataclass(frozen=True)
+class Measures:
+    """What a kind of model is graded by: which figures stand for order, level and the level's error.
 
-
-class _Measures(NamedTuple):
-    """Which figures stand for order, level and the level's error; the last in words."""
+    order: an order of lists carries their length behind this name; words: of the error; limits: how large it may be.
+    in_points: the error is a difference of two probabilities, else a share of what happened. is_total: it is one of a
+    total, which of few customers too is more than noise.
+    """
 
     order: str
     level: str
     error: str
     words: str
+    limits: Mapping[Letter, Errors]
+    in_points: bool = False
+    is_total: bool = False
+
+    def order_among(self, figures: Iterable[str]) -> str:
+        """The order's whole name."""
+        return next(name for name in figures if name.rstrip("0123456789") == self.order)
+
+    def shown(self, error: float, digits: int = 1) -> str:
+        """An error as people read it."""
+        return f"{100 * error:.{digits}f} points" if self.in_points else f"{error:.{digits}%}"
+
+    @property
+    def furthest(self) -> float:
+        """How far off a level may be at the worst judged cutoff for amounts to be shown: as far as a grade C allows."""
+        return self.limits["C"].worst
 
 
-MEASURES = {
-    "churn": _Measures("auc", "brier", "ece", "probabilities are off by {}"),
-    "lifetime_value": _Measures("ngini", "decile_wape", "bias", "the total is off by {}"),
-    "cross_sell": _Measures("ndcg", "", "relative_ece", "probabilities are off by {} of their mean"),
-}
-
-
-def shown_error(kind: str, error: float, digits: int = 1) -> str:
-    """In points where it is a difference of two probabilities, in per cent where it is a share of what happened."""
-    return f"{100 * error:.{digits}f} points" if kind == "churn" else f"{error:.{digits}%}"
+OF_CHURN = Measures(
+    "auc", "brier", "ece", "probabilities are off by {}",
+    {"A": Errors(0.05, 0.10), "B": Errors(0.08, 0.15), "C": Errors(0.12, 0.20)}, in_points=True,
+)  # fmt: skip
+OF_VALUE = Measures(
+    "ngini", "decile_wape", "bias", "the total is off by {}",
+    {"A": Errors(0.10, 0.25), "B": Errors(0.20, 0.40), "C": Errors(0.35, 0.60)}, is_total=True,
+)  # fmt: skip
+OF_OFFERS = Measures(
+    "ndcg", "", "relative_ece", "probabilities are off by {} of their mean",
+    {"A": Errors(0.15, 0.30), "B": Errors(0.25, 0.50), "C": Errors(0.40, 0.75)},
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,7 +127,7 @@ class Outcomes(NamedTuple):
 
 
 def graded(
-    kind: str, board: Scoreboard | None, outcomes: Outcomes, simpler: str = "", dropout_doubt: str = ""
+    measures: Measures, board: Scoreboard | None, outcomes: Outcomes, simpler: str = "", dropout_doubt: str = ""
 ) -> Grade:
     """The best letter whose every condition is met; the reason says what held it back from the next better one.
 
@@ -124,7 +142,7 @@ def graded(
     if outcomes.are_too_few:
         counted = f"{min(outcomes):,} of {sum(outcomes):,} outcomes at the judged cutoffs are of one kind"
         return Grade("none", f"{counted}; at least {MIN_OUTCOMES} of either kind are needed{because}")
-    evidence = _Evidence(kind, board)
+    evidence = _Evidence(measures, board)
     half = not simpler and not all(board.learnt_from)
     held_back: list[str] = []
     for letter in RULES:
@@ -144,23 +162,21 @@ def _sentence(evidence: _Evidence, letter: Letter, held_back: list[str]) -> str:
 
 @dataclass(frozen=True)
 class _Evidence:
-    kind: str
+    measures: Measures
     board: Scoreboard
 
     @property
     def order(self) -> str:
-        """`ndcg` carries the length of the list in its name."""
-        prefix, figures = MEASURES[self.kind].order, self.board.ours.figures
-        return next(name for name in figures if name.rstrip("0123456789") == prefix)
+        return self.measures.order_among(self.board.ours.figures)
 
     @property
     def errors(self) -> list[float]:
-        return [abs(value) for value in self.board.ours.figures[MEASURES[self.kind].error].each]
+        return [abs(value) for value in self.board.ours.figures[self.measures.error].each]
 
     @property
     def in_short(self) -> str:
         ours, naive = self.board.ours.figures[self.order], self.board.best("naive", self.order)
-        btyd, error = self.board.best("btyd", self.order), self.board.ours.figures[MEASURES[self.kind].error]
+        btyd, error = self.board.best("btyd", self.order), self.board.ours.figures[self.measures.error]
         count = len(self.board.as_of)
         over = f"on average over {count} cutoffs, {ours.worst:.3f} at the worst" if count > 1 else "at one cutoff"
         rivals = [f"the best naive rule has {naive.mean:.3f}"] if naive else []
@@ -169,11 +185,11 @@ class _Evidence:
         beside = f", where {' and '.join(rivals)}" if rivals else ""
         return (
             f"{self.order} {ours.mean:.3f} {over}{beside}; {self._off(error.mean)} on average,"
-            f" {shown_error(self.kind, abs(error.worst))} at the worst"
+            f" {self.measures.shown(abs(error.worst))} at the worst"
         )
 
     def _off(self, by: float, digits: int = 1, more_than: str = "") -> str:
-        return MEASURES[self.kind].words.format(more_than + shown_error(self.kind, by, digits))
+        return self.measures.words.format(more_than + self.measures.shown(by, digits))
 
     def unmet(self, letter: Letter) -> Iterator[str]:
         """In plain words, each condition of a letter that the evidence does not meet; an unknown figure meets none."""
@@ -182,7 +198,7 @@ class _Evidence:
             yield f"{rule.cutoffs} judged cutoffs are asked for"
         yield from self._unknown(self.order) or self._unmet_order(rule)
         yield from self._unmet_level(rule)
-        yield from self._unknown(MEASURES[self.kind].error) or self._unmet_error(ERRORS[self.kind][letter])
+        yield from self._unknown(self.measures.error) or self._unmet_error(self.measures.limits[letter])
         if "coverage" in figures:
             held, stated = figures["coverage"].mean, figures["coverage_stated"].mean
             if not held >= stated - rule.shortfall:
@@ -230,7 +246,7 @@ class _Evidence:
         return [c.figures[self.order].mean for c in better if not (c.ahead[self.order].high >= 0)]
 
     def _unmet_level(self, rule: Rule) -> Iterator[str]:
-        name = MEASURES[self.kind].level
+        name = self.measures.level
         rivals: tuple[tuple[Literal["naive", "btyd"], float, str], ...] = (
             ("naive", rule.level, "a naive rule"), ("btyd", rule.btyd_level, "a purchase-history model"),
         )  # fmt: skip

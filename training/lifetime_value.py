@@ -21,7 +21,7 @@ from training import datasets
 from training.datasets import Cutoff, Dataset, TooFewReturned
 from training.models.customer_model import Inputs, predicted
 from training.models.histories import MINIMUM_REPEAT_BUYERS
-from training.models.rule import BASE_RATE, Rule
+from training.models.rule import BASE_RATE, HISTORIES, Rule
 from training.models.value_model import MONTH, OBJECTIVES, Curve, Shown, Spread, ValueModel, fit_boosters
 from training.season import YEAR, ClosedWindow, ShopDays, recent_level, seasonal_level
 
@@ -31,7 +31,6 @@ MIN_BUYERS = 100
 """Who spent something in the labelled windows; with fewer there is nothing for a booster to learn."""
 _DRAWN_CUSTOMERS = 20_000
 
-HISTORIES = "purchase histories alone"
 PACE = "last year's rate"
 
 
@@ -102,6 +101,12 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
     if model.curve is None or horizon != model.horizon:
         return replace(model, spread=_drawn_spread(model, current, workspace, rng))
     return model
+
+
+def too_few(closed: Sequence[Cutoff]) -> str:
+    """What closed windows hold, where that teaches no booster."""
+    buyers = sum(int((cutoff.value > 0).sum()) for cutoff in closed)
+    return f"{buyers:,} customers spent something in closed windows; at least {MIN_BUYERS} are needed"
 
 
 def _history_only(data: Dataset, workspace: Workspace, current: Cutoff) -> ValueModel:

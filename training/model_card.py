@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, fields
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import lightgbm as lgb
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from features.candidates import BESIDE
 from features.snapshot import customer_features, features_of
@@ -22,28 +24,12 @@ from perennial.settings import Workspace
 from training import backtest_page
 from training.datasets import Dataset
 from training.evaluation import Evaluation
-from training.models.churn_model import ChurnModel
-from training.models.offer_model import OfferModel
-from training.models.value_model import ValueModel
-
-Model = ChurnModel | ValueModel | OfferModel
 
 _SHOWN_DRIVERS = 15
 _EXPLAINED = 1_000  # customers whose answers are taken apart
-_LIMITS = {
-    "churn": (
-        "A high probability does not say that contacting the customer helps.",
-        "It holds for groups of customers; of a single one it says how many like them would leave.",
-    ),
-    "lifetime_value": (
-        "The bounds hold for customers on average, and only as well as the coming season is foreseen.",
-        "Who never bought has no value here, rather than none.",
-    ),
-    "cross_sell": (
-        "Items that fewer than a handful have bought are not offered.",
-        "A probability says what is bought anyway, not what an offer adds.",
-    ),
-}
+
+Weights = tuple[Sequence[str], NDArray[np.floating]]
+"""Features, and how much each of them moves the answers."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +78,11 @@ class Card:
 
 
 def card(
-    workspace: Workspace, model: Model, found: Evaluation, as_of: date, learnt_from: Sequence[date], data: str,
-    current: Dataset | None, remarks: Sequence[str], answers_by: str,
+    workspace: Workspace, found: Evaluation, as_of: date, learnt_from: Sequence[date], data: str, weights: Weights,
+    remarks: Sequence[str], answers_by: str,
 ) -> Card:  # fmt: skip
-    """`current` holds the customers whose answers are taken apart; of offers, which have none, the trees are asked."""
-    settings = getattr(workspace, found.kind).model_dump(mode="json")
+    """Of the model that was found to answer."""
+    settings = found.subject.settings(workspace).model_dump(mode="json")
     made_by = {name: settings.pop(name) for name in ("features", "boosting")} | {"seed": workspace.training.seed}
     board = found.board
     figures = {
@@ -110,7 +96,7 @@ def card(
     return Card(
         model_name(workspace, found.kind), as_of, workspace.currency, found, _rows(workspace), data, settings, made_by,
         learnt_from, figures, segments, (f"Grade {found.grade.letter}: {found.grade.reason}.", *_told(remarks),
-        *_LIMITS[found.kind]), _drivers(workspace, model, current), _consent(workspace, as_of), answers_by,
+        *found.subject.limits), _drivers(workspace, *weights), _consent(workspace, as_of), answers_by,
     )  # fmt: skip
 
 
@@ -126,19 +112,27 @@ def _rows(workspace: Workspace) -> dict[str, int]:
     }
 
 
-def _drivers(workspace: Workspace, model: Model, current: Dataset | None) -> list[Driver]:
-    """By mean absolute SHAP value over a sample of customers or, of offers, by the gain of the trees' splits."""
-    if isinstance(model, OfferModel):
-        if model.booster is None:
-            return []
-        names, weights = model.used, model.booster.feature_importance("gain")
-    else:
-        assert current is not None
-        vectors = current.current.vectors
-        bought = np.flatnonzero(~np.isnan(current.inputs.column(vectors, "T")))
-        some = bought[:: max(1, len(bought) // _EXPLAINED)]
-        names, parts = model.contributions(vectors[some])
-        weights = np.abs(parts).mean(axis=0)
+class Explained(Protocol):
+    """A model that takes its answers apart, row by row."""
+
+    def contributions(self, vectors: NDArray[np.float32]) -> tuple[tuple[str, ...], NDArray[np.floating]]: ...
+
+
+def by_contributions(model: Explained, data: Dataset) -> Weights:
+    """Mean absolute SHAP values over a sample of the customers who have bought."""
+    vectors = data.current.vectors
+    bought = np.flatnonzero(~np.isnan(data.inputs.column(vectors, "T")))
+    names, parts = model.contributions(vectors[bought[:: max(1, len(bought) // _EXPLAINED)]])
+    return names, np.abs(parts).mean(axis=0)
+
+
+def by_gain(names: Sequence[str], booster: lgb.Booster | None) -> Weights:
+    """The gain of the trees' splits; nothing without trees."""
+    return names, np.zeros(len(names)) if booster is None else booster.feature_importance("gain")
+
+
+def _drivers(workspace: Workspace, names: Sequence[str], weights: NDArray[np.floating]) -> list[Driver]:
+    """Those that move the answers most."""
     total = float(weights.sum())
     if not total:
         return []

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,12 @@ from features import retrieval, snapshot
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from perennial.windows import days_after
-from training import backtest, cross_sell, metrics
+from training import backtest, cross_sell, metrics, scoreboard
 from training.models.customer_model import Inputs
 from training.models.offer_model import FREQUENCY
 from training.models.rule import OURS
 from training.peers import Answer
+from training.scoreboard import Kept
 
 Floats = NDArray[np.floating]
 
@@ -45,6 +46,14 @@ class JudgedOffers:
     segments: Mapping[str, NDArray[np.bool_]]
     by_customer: Mapping[str, Mapping[str, Floats]]
     refused: tuple[str, ...] = ()
+    rows: ClassVar[scoreboard.Rows] = "offers"
+    outcomes: ClassVar[None] = None
+    interval: ClassVar[None] = None
+
+    @property
+    def has_chance(self) -> bool:
+        """Not of those that were judged before a random order stood beside them."""
+        return CHANCE in self.by_customer
 
     @classmethod
     def of(cls, found: cross_sell.Backtest, learnt_from: Sequence[date], as_of: date, k: int) -> Self:
@@ -84,6 +93,47 @@ class JudgedOffers:
             means["relative_ece"] = error / float(self.actual.mean())
         return means
 
+    def figure(self, answer: Answer, at: NDArray[np.int64], metric: str) -> float:
+        return self.figures(answer, at).get(metric, math.nan)
+
+    def asked(self, metric: str) -> NDArray[np.bool_]:
+        """Who bought such items."""
+        return ~np.isnan(self.scores(metric))
+
+    def scores(self, metric: str) -> Floats:
+        return self.by_customer[self.answers[0].name][metric]
+
+    def order_over_chance(self, answer: Answer, times: Floats) -> Floats:
+        """Its ndcg over that of a random order."""
+        own, chance = (self.by_customer[name] for name in (answer.name, CHANCE))
+        metric = next(name for name in own if name.startswith("ndcg"))
+        gain = own[metric] - chance[metric]
+        known = ~np.isnan(gain)
+        return times[:, known] @ gain[known] / np.maximum(times[:, known].sum(axis=1), 1)
+
+    def loss(self, answer: Answer, times: Floats) -> None:
+        return None
+
+    def level_error(self, answer: Answer) -> float:
+        """As `relative_ece`."""
+        return metrics.ece(self.actual, answer.predicted) / float(self.actual.mean())
+
+    def tenths(self) -> dict[str, NDArray]:
+        return vars(metrics.reliability_table(self.actual, self.answers[0].predicted))
+
+    def beside(self, own: JudgedOffers) -> JudgedOffers:
+        answers = (self.answers[0], *backtest.others(own.answers, self.answers[0]))
+        return replace(self, answers=answers, by_customer={**own.by_customer, **self.by_customer})
+
+    def kept(self) -> Kept:
+        figures = {
+            f"{metric} by {name}": values
+            for name, of_name in self.by_customer.items()
+            for metric, values in of_name.items()
+        }
+        said = {f"by {answer.name}": answer.predicted for answer in self.answers}
+        return Kept(figures, {"actual": self.actual} | said)
+
 
 def cutoffs(
     workspace: Workspace, as_of: date, count: int, among: Sequence[date] | None = None
@@ -101,6 +151,12 @@ def cutoffs(
         found[judge] = learnt_from
         judge = days_after(judge, -workspace.cross_sell.horizon)
     return dict(sorted(found.items()))
+
+
+def days(workspace: Workspace, as_of: date, count: int) -> list[date]:
+    """Every day that a backtest at so many dates asks of or learns from."""
+    wanted = cutoffs(workspace, as_of, count)
+    return sorted({*wanted, *(day for learnt_from in wanted.values() for day in learnt_from)})
 
 
 def judge_offers(

@@ -11,10 +11,9 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from pages.picture import ACTUAL, EXPECTED, GREY, RIVAL, SIZE, axes, beside, legend, shares, styled
-from training.backtest import Judged
 from training.deciles import decile_table
-from training.metrics import decile_coverage, reliability_table
-from training.offer_backtest import JudgedOffers
+from training.metrics import reliability_table
+from training.scoreboard import JudgedCutoff
 from training.sensitivity import FOLLOW_UP, Sensitivity
 
 Floats = NDArray[np.floating]
@@ -22,22 +21,23 @@ Floats = NDArray[np.floating]
 _BY_CUTOFF = ("#9ec5ea", "#4f93d2", "#123f73", "#5fb3a1", "#2c7a6b", "#8a6bbf")
 
 
-def of(kind: str, judged: Sequence[Judged | JudgedOffers], currency: str) -> dict[str, Figure]:
-    """The pictures of one kind of model by name; none where nothing was judged."""
+def of_amounts(judged: Sequence[JudgedCutoff], currency: str) -> dict[str, Figure]:
+    """Of what customers spend, by name; none where nothing was judged."""
     if not judged:
         return {}
     with styled():
-        if kind == "lifetime_value":
-            values = [cutoff for cutoff in judged if isinstance(cutoff, Judged)]
-            return {
-                "totals": _totals(values, currency), "deciles": _deciles(values, currency),
-                "lift": _lift(judged, "spend"), "coverage": _coverage(values),
-            }  # fmt: skip
-        what = "purchase" if kind == "cross_sell" else "leaving"
         return {
-            "calibration": _calibration(judged, what),
-            "lift": _lift(judged, f"{what}s".replace("leavings", "leavers")),
-        }
+            "totals": _totals(judged, currency), "deciles": _deciles(judged, currency),
+            "lift": _lift(judged, "spend"), "coverage": _coverage(judged),
+        }  # fmt: skip
+
+
+def of_probabilities(judged: Sequence[JudgedCutoff], what: str, many: str) -> dict[str, Figure]:
+    """Of whether something happens, `what` it is called and `many` of it, by name; none where nothing was judged."""
+    if not judged:
+        return {}
+    with styled():
+        return {"calibration": _calibration(judged, what), "lift": _lift(judged, many)}
 
 
 def _colour(place: int, count: int) -> str:
@@ -45,7 +45,7 @@ def _colour(place: int, count: int) -> str:
     return _BY_CUTOFF[place + 3 - count] if count <= 3 else _BY_CUTOFF[place % len(_BY_CUTOFF)]
 
 
-def _calibration(judged: Sequence[Judged | JudgedOffers], what: str) -> Figure:
+def _calibration(judged: Sequence[JudgedCutoff], what: str) -> Figure:
     """What happened against what was predicted, a line per cutoff, each point a tenth of the rows with its interval."""
     figure, drawn = axes(f"predicted probability of {what}", "share that did")
     highest = 0.0
@@ -60,10 +60,9 @@ def _calibration(judged: Sequence[Judged | JudgedOffers], what: str) -> Figure:
     return figure
 
 
-def _lift(judged: Sequence[Judged | JudgedOffers], what: str) -> Figure:
+def _lift(judged: Sequence[JudgedCutoff], what: str) -> Figure:
     """The share of all that happened which the best-ranked hold: ours, the first naive rule, perfect; all cutoffs."""
-    rows = "offers" if isinstance(judged[0], JudgedOffers) else "customers"
-    figure, drawn = axes(f"{rows}, best ranked first", f"share of all {what}")
+    figure, drawn = axes(f"{judged[0].rows}, best ranked first", f"share of all {what}")
     share = np.linspace(0, 1, 201)
     naive = next(answer.name for answer in judged[0].answers if answer.kind == "naive")
     for name, style in ((judged[0].answers[0].name, {"color": EXPECTED, "linewidth": 2.2}), (naive, {"color": ACTUAL})):
@@ -83,7 +82,7 @@ def _reached(actual: Floats, predicted: Floats, share: Floats) -> Floats:
     return np.interp(share, np.linspace(0, 1, len(held)), held / max(held[-1], 1e-12))
 
 
-def _totals(judged: Sequence[Judged], currency: str) -> Figure:
+def _totals(judged: Sequence[JudgedCutoff], currency: str) -> Figure:
     """Expected beside actual total of each cutoff."""
     expected, actual = ([float(np.sum(values)) for values in columns] for columns in (
         [cutoff.answers[0].predicted for cutoff in judged], [cutoff.actual for cutoff in judged]))  # fmt: skip
@@ -97,7 +96,7 @@ def _totals(judged: Sequence[Judged], currency: str) -> Figure:
     return figure
 
 
-def _deciles(judged: Sequence[Judged], currency: str) -> Figure:
+def _deciles(judged: Sequence[JudgedCutoff], currency: str) -> Figure:
     """Mean predicted beside mean actual value of each tenth of the customers, lowest predicted first; all cutoffs."""
     tables = [decile_table(cutoff.actual, cutoff.answers[0].predicted) for cutoff in judged]
     expected, actual = (np.mean([getattr(t, name) for t in tables], axis=0) for name in ("predicted", "actual"))
@@ -107,17 +106,15 @@ def _deciles(judged: Sequence[Judged], currency: str) -> Figure:
     )
 
 
-def _coverage(judged: Sequence[Judged]) -> Figure:
+def _coverage(judged: Sequence[JudgedCutoff]) -> Figure:
     """Share of the customers of each tenth whose spend lay within its bounds, a line per cutoff."""
     figure, drawn = axes("tenths of the customers, highest predicted last", "spent within their bounds")
     for place, cutoff in enumerate(judged):
-        if cutoff.bounds is None:
+        if cutoff.interval is None:
             continue
-        held = decile_coverage(cutoff.actual, cutoff.answers[0].predicted, cutoff.bounds.low, cutoff.bounds.high)
-        drawn.plot(
-            range(1, 11), held, marker="o", markersize=4, color=_colour(place, len(judged)), label=str(cutoff.as_of)
-        )
-    for stated in sorted({cutoff.bounds.interval for cutoff in judged if cutoff.bounds is not None}):
+        held, colour = cutoff.tenths()["within_bounds"], _colour(place, len(judged))
+        drawn.plot(range(1, 11), held, marker="o", markersize=4, color=colour, label=str(cutoff.as_of))
+    for stated in sorted({cutoff.interval for cutoff in judged if cutoff.interval is not None}):
         drawn.axhline(stated, color=RIVAL, linewidth=1, linestyle="--", label=f"as stated, {100 * stated:g} %")
     drawn.set_ylim(0, 1.02)
     drawn.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perennial.registry import as_kind, challenger, champion, model_name, trained_as_of
+from perennial.registry import challenger, champion, model_name, trained_as_of
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training.contest import Condition, Contest, as_the_first, costs
+from training.kinds import Kind, kind_of
 from training.versions import Version, usable, version_of
 
 if TYPE_CHECKING:
@@ -57,13 +58,13 @@ def judge(
     Raises:
         CheckFailed: there is no such version, or it could not answer here.
     """
-    kind = as_kind(kind)
+    of = kind_of(kind)
     found = version_of(tracker, workspace, kind, version)
-    asked = Version.of(tracker, workspace, kind, found)
+    asked = Version.of(tracker, workspace, of, found)
     reigning = champion(tracker, workspace, kind)
     if reigning is not None and reigning.version == found.version:
         return Verdict(str(found.version), ("it is the champion already",), ())
-    verdict = _judged(tracker, workspace, kind, asked, reigning, say)
+    verdict = _judged(tracker, workspace, of, asked, reigning, say)
     if reigning is not None and not verdict.stays:
         tracker.set_registered_model_alias(found.name, "challenger", str(found.version))
     for name, value in (("gate", "passed" if verdict.passed else "refused"), ("gate_reasons", _told(verdict.reasons))):
@@ -77,10 +78,10 @@ def _told(reasons: Sequence[str]) -> str:
 
 
 def _judged(
-    tracker: MlflowClient, workspace: Workspace, kind: str, asked: Version, reigning: ModelVersion | None,
+    tracker: MlflowClient, workspace: Workspace, kind: Kind, asked: Version, reigning: ModelVersion | None,
     say: Say,
 ) -> Verdict:  # fmt: skip
-    conditions = costs(workspace, asked)
+    conditions = costs(workspace, kind, asked)
     if "rolled_back" in asked.tags:
         conditions.append(Condition(False, f"version {asked.number} was rolled back before"))
     stays = ""
@@ -108,9 +109,8 @@ def promote(
     Raises:
         CheckFailed: there is no such version, or it could not answer here: no reason is good enough for that.
     """
-    kind = as_kind(kind)
     found = version_of(tracker, workspace, kind, version)
-    usable(tracker, workspace, kind, found)
+    usable(tracker, workspace, kind_of(kind), found)
     number, reigning = str(found.version), champion(tracker, workspace, kind)
     if reigning is None or str(reigning.version) != number:
         _let_in(tracker, workspace, kind, found, forced)
@@ -128,9 +128,8 @@ def admit(tracker: MlflowClient, workspace: Workspace, kind: str, version: str, 
     Raises:
         CheckFailed: as `promote`.
     """
-    kind = as_kind(kind)
     found, reigning = version_of(tracker, workspace, kind, version), champion(tracker, workspace, kind)
-    usable(tracker, workspace, kind, found)
+    usable(tracker, workspace, kind_of(kind), found)
     assert reigning is not None
     _let_in(tracker, workspace, kind, found, forced)
     tracker.set_model_version_tag(found.name, str(found.version), "promoted_before", str(reigning.version))
@@ -153,7 +152,6 @@ def rollback(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVer
     Raises:
         CheckFailed: there is no champion, none before it, or that one could not answer here; nothing has changed then.
     """
-    kind = as_kind(kind)
     name, reigning = model_name(workspace, kind), champion(tracker, workspace, kind)
     if reigning is None:
         raise CheckFailed(f"{name} has no champion to roll back")
@@ -164,7 +162,7 @@ def rollback(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVer
             f" was trained at {trained_as_of(tracker, reigning)} or later takes its place by `perennial promote"
             f" {kind.replace('_', '-')} -c FILE --version N --force REASON`"
         )
-    usable(tracker, workspace, kind, before)
+    usable(tracker, workspace, kind_of(kind), before)
     tracker.set_model_version_tag(name, str(reigning.version), "rolled_back", "true")
     tracker.set_registered_model_alias(name, "champion", str(before.version))
     return before

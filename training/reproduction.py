@@ -18,17 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import retrieval, snapshot
-from features.candidates import Shelf
 from perennial import consents
 from perennial.registry import model_folder
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import pipelines, tracking
-from training.models.churn_model import ChurnModel
+from training.kinds import kind_of
 from training.models.customer_model import read_model
-from training.models.offer_model import OfferModel
 from training.models.rule import OURS
-from training.versions import MODELS, Model
+from training.tracking import Model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,7 +35,6 @@ Say = Callable[[str], None]
 
 TOLERANCE = 1e-9
 """Of a prediction, relative to it where it is larger than 1."""
-_CUSTOMERS = 500  # whose offers are held together
 
 
 @dataclass(frozen=True)
@@ -160,30 +157,17 @@ def rebuild(recorded: Recorded, say: Say = lambda _: None) -> Rebuilt:
         store = retrieval.apply(workspace)
         again = pipelines.fit(store, workspace, recorded.kind, recorded.as_of, recorded.contender)
         say(f"{recorded.kind} built again")
-        return Rebuilt(again, _rows(workspace, again, recorded.as_of))
+        return Rebuilt(again, kind_of(recorded.kind).rows(workspace, again, recorded.as_of))
 
 
 def apart(recorded: Recorded, rebuilt: Rebuilt) -> float:
     """The largest difference between predictions of the run's model and of the one made again, as in `TOLERANCE`."""
-    stored = read_model(MODELS[recorded.kind], recorded.folder)
-    then, now = _answers(stored, rebuilt.rows), _answers(rebuilt.model, rebuilt.rows)
+    kind = kind_of(recorded.kind)
+    stored = read_model(kind.model, recorded.folder)
+    then, now = (kind.predictions(model, rebuilt.rows) for model in (stored, rebuilt.model))
     if then.shape != now.shape or not np.array_equal(np.isnan(then), np.isnan(now)):
         return float("inf")
     return float(np.nanmax(np.abs(then - now) / np.maximum(np.abs(then), 1.0), initial=0.0))
-
-
-def _rows(workspace: Workspace, model: Model, as_of: date) -> NDArray[np.float32]:
-    customers = retrieval.rows_at(workspace, as_of)
-    if isinstance(model, OfferModel):
-        bought = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window].head(_CUSTOMERS)
-        return Shelf.at(workspace, as_of).pairs(bought).rows
-    return retrieval.matrix(customers, model.inputs.packed)
-
-
-def _answers(model: Model, rows: NDArray[np.float32]) -> NDArray[np.floating]:
-    if isinstance(model, ChurnModel):
-        return model.probability(rows[model.can_churn(rows)])
-    return model.probability(rows) if isinstance(model, OfferModel) else model.value(rows)
 
 
 def in_checkout(recorded: Recorded, tracking_uri: str) -> int:

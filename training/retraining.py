@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING
 
-from features import candidates, publications, snapshot
-from perennial.registry import Unfit, answering, as_kind, champion, model_name
+from features import snapshot
+from perennial.registry import Unfit, answering, champion, model_name
 from perennial.settings import Workspace
 from training import tracking
+from training.kinds import Kind, kind_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,17 +25,17 @@ def due(tracker: MlflowClient, workspace: Workspace, kind: str, as_of: date, dri
     For a day before its training the champion is what answers about that day. `drift` says whether what moved since it
     was trained matters to the models.
     """
-    kind = as_kind(kind)
-    reigning = champion(tracker, workspace, kind)
+    of = kind_of(kind)
+    reigning = champion(tracker, workspace, of.name)
     if reigning is None:
         return "there is no champion yet"
     try:
-        reigning = answering(tracker, workspace, kind, as_of) or reigning
+        reigning = answering(tracker, workspace, of.name, as_of) or reigning
     except Unfit as problem:
-        return _changed(tracker, workspace, kind, reigning, as_of) or str(problem)
-    if changed := _changed(tracker, workspace, kind, reigning, as_of):
+        return _changed(tracker, workspace, of, reigning, as_of) or str(problem)
+    if changed := _changed(tracker, workspace, of, reigning, as_of):
         return changed
-    age, rest = _days_since(reigning, as_of), _days_since(_latest(tracker, workspace, kind), as_of)
+    age, rest = _days_since(reigning, as_of), _days_since(_latest(tracker, workspace, of.name), as_of)
     if age == 0 or 0 < rest < REST:
         return None
     if age > workspace.retraining.max_age:
@@ -42,9 +43,9 @@ def due(tracker: MlflowClient, workspace: Workspace, kind: str, as_of: date, dri
     return "what the champion learnt from has moved, and it matters" if drift else None
 
 
-def _changed(tracker: MlflowClient, workspace: Workspace, kind: str, reigning: ModelVersion, as_of: date) -> str | None:
+def _changed(tracker: MlflowClient, workspace: Workspace, of: Kind, reigning: ModelVersion, as_of: date) -> str | None:
     """What makes the champion's answers others than those asked for."""
-    if reigning.tags.get("recipe") != tracking.recipe(workspace, kind, _features_hash(workspace, kind)):
+    if reigning.tags.get("recipe") != tracking.recipe(workspace, of, of.features_hash(workspace)):
         return "the champion was made with other settings, features or code than those of now"
     age = _days_since(reigning, as_of)
     if age < 0:
@@ -54,12 +55,6 @@ def _changed(tracker: MlflowClient, workspace: Workspace, kind: str, reigning: M
     if age == 0 and recorded["data_fingerprint"] != snapshot.fingerprint(workspace):
         return "the tables are others than those that the champion was trained on at this day"
     return None
-
-
-def _features_hash(workspace: Workspace, kind: str) -> str:
-    if kind == "cross_sell":
-        return snapshot.features_hash(candidates.names(workspace))
-    return publications.expected_hash(workspace)
 
 
 def _latest(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from training.peers import Answer, Kind
 
 Floats = NDArray[np.floating]
 Better = Literal["high", "low", "zero"]
+Rows = Literal["customers", "offers"]
 
 CHURN: dict[str, Callable[[Floats, Floats], float]] = {
     "auc": metrics.auc, "average_precision": metrics.average_precision, "lift10": metrics.lift_at,
@@ -54,9 +55,23 @@ def worth(metric: str, value: float) -> float:
     return value if better(metric) == "high" else -size(metric, value)
 
 
-class JudgedCutoff(Protocol):
-    """One model at one judged cutoff; `figures` of an answer are over the customers at the given places."""
+class Kept(NamedTuple):
+    """What is kept of a judged cutoff beside ids and segments: columns with a row per customer and, of offers, with a
+    row per (customer, item)."""
 
+    by_customer: Mapping[str, Any]
+    by_pair: Mapping[str, Any]
+
+
+class JudgedCutoff(Protocol):
+    """One model at one judged cutoff; `figures` of an answer are over the customers at the given places.
+
+    rows: what a row of `actual` is of. What is said of one answer, `times` says how often each customer counts, a row
+    per draw.
+    """
+
+    @property
+    def rows(self) -> Rows: ...
     @property
     def as_of(self) -> date: ...
     @property
@@ -74,6 +89,62 @@ class JudgedCutoff(Protocol):
     def figures(
         self, answer: Answer, at: NDArray[np.int64], among: Iterable[str] | None = None
     ) -> dict[str, float]: ...
+    def figure(self, answer: Answer, at: NDArray[np.int64], metric: str) -> float:
+        """One of the `figures`; nan where there is no such one."""
+        ...
+
+    def asked(self, metric: str) -> NDArray[np.bool_]:
+        """Which customers a figure of the first answer is of."""
+        ...
+
+    def scores(self, metric: str) -> Floats:
+        """What the first answer said of each customer or, of offers, how good their list is by the metric."""
+        ...
+
+    @property
+    def outcomes(self) -> Floats | None:
+        """What then happened of each customer; null for offers, of which a customer has many."""
+        ...
+
+    @property
+    def interval(self) -> float | None:
+        """The share of outcomes that bounds are meant to hold; null where there are none."""
+        ...
+
+    @property
+    def has_chance(self) -> bool:
+        """Whether it is known what a random order would come to."""
+        ...
+
+    def order_over_chance(self, answer: Answer, times: Floats) -> Floats:
+        """How far above a random order, on a scale to 1."""
+        ...
+
+    def loss(self, answer: Answer, times: Floats) -> Floats | None:
+        """Of the level; null where it is none of single customers."""
+        ...
+
+    def level_error(self, answer: Answer) -> float:
+        """How far the level is off, without sign."""
+        ...
+
+    def tenths(self) -> Mapping[str, NDArray]:
+        """Columns with a row per tenth by the first answer: how many, what was predicted and what happened."""
+        ...
+
+    def of_customers(self, places: NDArray[np.int64]) -> Self:
+        """The same, of the customers at these places alone."""
+        ...
+
+    def answered_by(self, name: str) -> Self:
+        """The same with this contender's answer first, as the one that answers; as it is where it has none."""
+        ...
+
+    def beside(self, own: Self) -> Self:
+        """The same as it would have been judged beside what stood beside `own`."""
+        ...
+
+    def kept(self) -> Kept: ...
 
 
 def customer_figures(

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from features import snapshot
 from perennial import digests, registry, settings, source_code
@@ -21,12 +24,11 @@ from perennial.registry import DIGESTS, model_name
 from perennial.settings import SettingsError, Workspace
 from perennial.storage import CheckFailed
 from training import carried, evidence
-from training.backtest import Judged
 from training.choice import OURS_ANSWERS, Choice
 from training.datasets import outcome_days
 from training.grade import Grade
 from training.models.rule import OURS
-from training.offer_backtest import JudgedOffers
+from training.scoreboard import JudgedCutoff
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,8 +38,34 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class Savable(Protocol):
+class Model(Protocol):
+    """What every kind's model can do, whatever it answers."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+    @property
+    def answers_by(self) -> str: ...
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
+    def predict(self, rows: NDArray[np.float32]) -> NDArray[np.floating]: ...
     def save(self, folder: Path) -> None: ...
+    @classmethod
+    def load(cls, folder: Path) -> Self: ...
+
+
+class RecordedKind(Protocol):
+    """A kind of model, as far as what is recorded of it is concerned; `training.kinds` says more."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+    @property
+    def model(self) -> type[Model]: ...
+    def columns(self, workspace: Workspace) -> tuple[str, ...]: ...
+    def features_hash(self, workspace: Workspace) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +77,7 @@ class Training:
     answer, `answers_by` in plain words what the model that it made answers by.
     """
 
-    kind: str
+    kind: RecordedKind
     as_of: date
     cutoffs: Sequence[date]
     features_hash: str
@@ -58,7 +86,7 @@ class Training:
     draw: Callable[[Path], None]
     grade: Grade
     remarks: Sequence[str] = ()
-    judged: Sequence[Judged | JudgedOffers] = ()
+    judged: Sequence[JudgedCutoff] = ()
     card: Callable[[Path], None] = lambda folder: None
     choice: Choice = OURS_ANSWERS
     answers_by: str = OURS
@@ -85,16 +113,16 @@ def code() -> str:
     return source_code.hashed(files)[:16]
 
 
-def recipe(workspace: Workspace, kind: str, features_hash: str) -> str:
+def recipe(workspace: Workspace, kind: RecordedKind, features_hash: str) -> str:
     """How a model is made, hashed, whatever the data: two versions with the same one differ in what they learnt from.
 
     The other kinds' settings count as far as they say which windows are learnt from.
     """
     own = workspace.model_dump(
-        mode="json", include={kind: True, "training": {"cutoffs", "customers", "spacing", "min_history"}}
+        mode="json", include={kind.group: True, "training": {"cutoffs", "customers", "spacing", "min_history"}}
     )
     windows = [outcome_days(workspace), workspace.churn.active_window, workspace.timezone]
-    return hashlib.sha256(json.dumps([kind, own, windows, features_hash, code()]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([kind.name, own, windows, features_hash, code()]).encode()).hexdigest()[:16]
 
 
 def libraries() -> dict[str, str]:
@@ -121,17 +149,17 @@ def registered(tracker: MlflowClient, workspace: Workspace, kind: str, key: str)
     return max(found, key=lambda version: int(version.version), default=None)
 
 
-def record(tracker: MlflowClient, workspace: Workspace, training: Training, model: Savable, key: str) -> ModelVersion:
+def record(tracker: MlflowClient, workspace: Workspace, training: Training, model: Model, key: str) -> ModelVersion:
     """Logs the run with its plots and model and registers the version, its key set in the same stroke."""
     import mlflow
 
-    name = model_name(workspace, training.kind)
+    name, columns = model_name(workspace, training.kind.name), training.kind.columns(workspace)
     experiment_id = experiment(tracker, workspace.name)
     _close_killed(tracker, experiment_id, key)
     withheld = {"withheld": training.choice.withheld} if training.choice.withheld else {}
     told = {"answers_by": training.answers_by, "contender": training.choice.name} | withheld
     grade = {"grade": training.grade.letter, "grade_reason": training.grade.reason} | told
-    title = f"{training.kind} {training.as_of}"
+    title = f"{training.kind.name} {training.as_of}"
     with (
         mlflow.start_run(experiment_id=experiment_id, run_name=title, tags={"training_key": key}) as run,
         tempfile.TemporaryDirectory() as scratch,
@@ -154,14 +182,13 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
         model.save(stored)
         written = json.dumps(digests.of(stored))
         made_from = (training.data, training.features_hash, *map(str, training.cutoffs))
-        learnt = carried.training_set(workspace, training.kind, training.as_of, made_from)
+        learnt = carried.training_set(workspace, training.kind.name, training.as_of, columns, made_from)
         mlflow.log_input(learnt, context="training")
         module = type(model).__module__
         logged = mlflow.pyfunc.log_model(
             name="model", data_path=str(stored), loader_module=module,
             code_paths=carried.code(module, Path(scratch) / "code"), pip_requirements=carried.requirements(module),
-            signature=carried.signature(workspace, training.kind),
-            input_example=carried.example(workspace, training.kind),
+            signature=carried.signature(columns, training.kind.answer), input_example=carried.example(columns),
         )  # fmt: skip
     if not tracker.search_registered_models(f"name = '{name}'"):
         tracker.create_registered_model(name)
@@ -299,12 +326,12 @@ def experiment(tracker: MlflowClient, name: str) -> str:
 
 
 def _parameters(workspace: Workspace, training: Training) -> dict[str, Any]:
-    own = getattr(workspace, training.kind).model_dump(mode="json")
+    own = getattr(workspace, training.kind.group).model_dump(mode="json")
     return own | {
         "as_of": str(training.as_of),
         "cutoffs": " ".join(map(str, training.cutoffs)),
         "seed": workspace.training.seed,
-        "feature_service": f"{training.kind}_v1",
+        "feature_service": f"{training.kind.name}_v1",
         "features_hash": training.features_hash,
         "data_fingerprint": training.data,
         "answers_by": training.answers_by,

@@ -13,20 +13,17 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-from perennial.registry import as_kind
 from perennial.settings import Boosting, Workspace
 from perennial.storage import CheckFailed
-from training import backtest, cross_sell, datasets, offer_backtest, tracking
-from training.grade import MEASURES
-from training.models import churn_model, offer_model, value_model
-from training.offer_backtest import JudgedOffers
+from training import tracking
+from training.kinds import kind_of
+from training.trials import Judge, Plan
 
 if TYPE_CHECKING:
     import optuna
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 Say = Callable[[str], None]
-Judge = Callable[[Workspace], float]
 
 SPACE: Mapping[str, tuple[float, float]] = {
     "rounds": (50, 600), "learning_rate": (0.01, 0.2), "num_leaves": (4, 64), "min_child_samples": (20, 400),
@@ -42,22 +38,7 @@ SPACE: Mapping[str, tuple[float, float]] = {
 }  # fmt: skip
 """From, to; all but the share of features are searched in logarithms."""
 _WHOLE = {"rounds", "num_leaves", "min_child_samples"}
-_DEFAULTS: Mapping[str, dict[str, Any]] = {
-    "churn": churn_model.PARAMETERS | {"rounds": churn_model.ROUNDS},
-    "lifetime_value": value_model.TREES | {"rounds": value_model.ROUNDS},
-    "cross_sell": offer_model.PARAMETERS | {"rounds": offer_model.ROUNDS},
-}
-_DATES = 3
 _STARTUP = 5  # trials drawn at random, before the others' values say where to look
-_ENOUGH = 2  # cutoffs before a date that a trial is judged at: one to teach, one to calibrate
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Where to tune and where to report, oldest first; every window of the former has ended by the latter's first."""
-
-    tuned: tuple[date, ...]
-    reported: tuple[date, ...]
 
 
 def plan(workspace: Workspace, kind: str, as_of: date) -> Plan:
@@ -66,7 +47,7 @@ def plan(workspace: Workspace, kind: str, as_of: date) -> Plan:
     Raises:
         CheckFailed: the history is too short to tune on anything but what is reported.
     """
-    found = _plan_of_offers(workspace, as_of) if kind == "cross_sell" else _plan_of_customers(workspace, as_of)
+    found = kind_of(kind).plan(workspace, as_of)
     if found is None:
         raise CheckFailed(
             f"{kind} cannot be tuned at {as_of}: no window closes before those that are reported on, with another one"
@@ -75,43 +56,9 @@ def plan(workspace: Workspace, kind: str, as_of: date) -> Plan:
     return found
 
 
-def _plan_of_customers(workspace: Workspace, as_of: date) -> Plan | None:
-    count, days = workspace.training.backtest_cutoffs, datasets.outcome_days(workspace)
-    if datasets.outcome_days(datasets.taught(workspace, as_of)) != days:
-        return None
-    closed = backtest.cutoffs(workspace, as_of, count + _DATES)
-    reported = backtest.judged_dates(workspace, closed[-workspace.training.cutoffs :], count)
-    while reported:
-        before = [day for day in closed if (reported[0] - day).days >= days]
-        able = [d for d in backtest.judged_dates(workspace, before, _DATES) if _learnt(d, before, days) >= _ENOUGH]
-        if able:
-            return Plan(tuple(able), tuple(reported))
-        del reported[0]
-    return None
-
-
-def _learnt(day: date, closed: Sequence[date], days: int) -> int:
-    return sum((day - cutoff).days >= days for cutoff in closed)
-
-
-def _plan_of_offers(workspace: Workspace, as_of: date) -> Plan | None:
-    closed, count = cross_sell.cutoffs(workspace, as_of), workspace.training.backtest_cutoffs
-    reported = [*offer_backtest.cutoffs(workspace, as_of, count, among=closed)]
-    able = [*offer_backtest.cutoffs(workspace, as_of, count + _DATES)]
-    while reported:
-        before = [day for day in able if day < reported[0]][-_DATES:]
-        if before:
-            return Plan(tuple(before), tuple(reported))
-        del reported[0]
-    return None
-
-
 def cutoffs(workspace: Workspace, kind: str, as_of: date) -> list[date]:
     """Every as_of whose snapshot a tuning needs beside those of the training."""
-    if as_kind(kind) != "cross_sell":
-        return backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs + _DATES)
-    wanted = offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs + _DATES)
-    return sorted({*wanted, *(day for learnt_from in wanted.values() for day in learnt_from)})
+    return kind_of(kind).tuning_days(workspace, as_of)
 
 
 def tune(
@@ -125,20 +72,18 @@ def tune(
     Raises:
         CheckFailed: as in `plan`.
     """
-    kind = as_kind(kind)
-    chosen = plan(workspace, kind, as_of)
+    of = kind_of(kind)
+    kind, chosen = of.name, plan(workspace, of.name, as_of)
     say(f"{kind}: tuning on {', '.join(map(str, chosen.tuned))}; reported on {', '.join(map(str, chosen.reported))}")
     name = _name(workspace, kind, as_of, data, chosen)
-    best = search(
-        tracker, workspace, kind, name, trials, lambda: _judges(store, workspace, kind, as_of, chosen.tuned), say
-    )
+    best = search(tracker, workspace, kind, name, trials, lambda: of.judges(store, workspace, as_of, chosen.tuned), say)
     say(f"{kind}: to keep this way to learn, write into the workspace's file\n{as_settings(kind, best)}")
     return _with(workspace, kind, best), chosen
 
 
 def as_settings(kind: str, best: Mapping[str, float]) -> str:
     """As the workspace's file takes it."""
-    return yaml.safe_dump({kind: {"boosting": dict(best)}}, sort_keys=False).rstrip()
+    return yaml.safe_dump({kind_of(kind).group: {"boosting": dict(best)}}, sort_keys=False).rstrip()
 
 
 def search(
@@ -203,37 +148,6 @@ def _study(tracker: MlflowClient, workspace: Workspace, name: str) -> optuna.Stu
     return study
 
 
-def _judges(store: FeatureStore, workspace: Workspace, kind: str, as_of: date, dates: Sequence[date]) -> list[Judge]:
-    """For each date a function from settings to the main metric there; what all trials share is loaded once."""
-    if kind == "cross_sell":
-        learnt = offer_backtest.cutoffs(workspace, as_of, workspace.training.backtest_cutoffs + _DATES)
-        return [_judge_of_offers(workspace, day, learnt[day], as_of) for day in dates]
-    closed, most = cutoffs(workspace, kind, as_of), workspace.training.backtest_customers
-    data = datasets.load(store, workspace, as_of, closed, most)
-    return [_judge_of_customers(data, workspace, kind, day) for day in dates]
-
-
-def _judge_of_customers(data: datasets.Dataset, workspace: Workspace, kind: str, day: date) -> Judge:
-    cutoff = next(cutoff for cutoff in data.closed if cutoff.as_of == day)
-    then, metric = backtest.known_at(data, workspace, cutoff), MEASURES[kind].order
-
-    def judge(trial: Workspace) -> float:
-        judged = backtest.JUDGES[kind](then, trial, cutoff, None)
-        return judged.figures(judged.answers[0], np.arange(len(judged.actual)), (metric,))[metric]
-
-    return judge
-
-
-def _judge_of_offers(workspace: Workspace, day: date, learnt_from: Sequence[date], known_by: date) -> Judge:
-    answered, top = cross_sell.learner(workspace, day, learnt_from, known_by), workspace.cross_sell.top
-
-    def judge(trial: Workspace) -> float:
-        judged = JudgedOffers.of(answered(trial), learnt_from, day, top)
-        return judged.figures(judged.answers[0], np.arange(len(judged.customer_ids)))[f"ndcg{top}"]
-
-    return judge
-
-
 def _value(trial: optuna.Trial, workspace: Workspace, kind: str, judges: Sequence[Judge]) -> float:
     """The mean over the dates, the latest first: where it is worse than most after some, the others are left out."""
     import optuna
@@ -256,10 +170,12 @@ def _drawn(trial: optuna.Trial, name: str) -> float:
 
 def _own(workspace: Workspace, kind: str) -> dict[str, float]:
     """What the workspace, or the model itself, would learn with, as near as the space allows."""
-    own = _DEFAULTS[kind] | getattr(workspace, kind).boosting.model_dump(exclude_none=True)
+    of = kind_of(kind)
+    own = {**of.boosting, **of.settings(workspace).boosting.model_dump(exclude_none=True)}
     return {name: min(max(own[name], low), high) for name, (low, high) in SPACE.items()}
 
 
 def _with(workspace: Workspace, kind: str, boosting: Mapping[str, Any]) -> Workspace:
-    group = getattr(workspace, kind)
-    return workspace.model_copy(update={kind: group.model_copy(update={"boosting": Boosting(**boosting)})})
+    of = kind_of(kind)
+    group = of.settings(workspace).model_copy(update={"boosting": Boosting(**boosting)})
+    return workspace.model_copy(update={of.group: group})

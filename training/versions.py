@@ -7,29 +7,19 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features import candidates, publications
-from features.snapshot import features_hash
 from perennial.registry import model_folder, model_name
 from perennial.settings import Workspace
 from perennial.storage import CheckFailed
 from training import evidence, tracking
-from training.backtest import Judged
-from training.models.churn_model import ChurnModel
 from training.models.customer_model import read_model
-from training.models.offer_model import OfferModel
-from training.models.value_model import ValueModel
-from training.offer_backtest import JudgedOffers
+from training.scoreboard import JudgedCutoff
+from training.tracking import Model, RecordedKind
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-Model = ChurnModel | ValueModel | OfferModel
-
 LETTERS = ("none", "C", "B", "A")
-
-
-MODELS: dict[str, type[Model]] = {"churn": ChurnModel, "lifetime_value": ValueModel, "cross_sell": OfferModel}
 
 
 @dataclass(frozen=True)
@@ -41,11 +31,11 @@ class Version:
     folder: Path
     model: Model
     workspace: Workspace
-    judged: tuple[Judged | JudgedOffers, ...]
+    judged: tuple[JudgedCutoff, ...]
 
     @classmethod
     def of(
-        cls, tracker: MlflowClient, workspace: Workspace, kind: str, version: ModelVersion, fits: bool = True
+        cls, tracker: MlflowClient, workspace: Workspace, kind: RecordedKind, version: ModelVersion, fits: bool = True
     ) -> Version:
         """With `fits`, only a version that the features of this code fit.
 
@@ -56,7 +46,7 @@ class Version:
         folder = usable(tracker, workspace, kind, version, fits)
         run_id = str(version.run_id)
         own = tracking.settings_of(tracking.artifacts(tracker, run_id), run_id)
-        model = read_model(MODELS[kind], folder)
+        model = read_model(kind.model, folder)
         judged = tuple(evidence.read(workspace.home_path, run_id))
         return cls(str(version.version), dict(version.tags), folder, model, own, judged)
 
@@ -85,7 +75,9 @@ def version_of(tracker: MlflowClient, workspace: Workspace, kind: str, version: 
     return versions[wanted]
 
 
-def usable(tracker: MlflowClient, workspace: Workspace, kind: str, version: ModelVersion, fits: bool = True) -> Path:
+def usable(
+    tracker: MlflowClient, workspace: Workspace, kind: RecordedKind, version: ModelVersion, fits: bool = True
+) -> Path:
     """The folder of a version's files, once it is sure that it can answer here.
 
     Raises:
@@ -98,7 +90,7 @@ def usable(tracker: MlflowClient, workspace: Workspace, kind: str, version: Mode
         folder = model_folder(tracker, version)
     except FileNotFoundError as problem:
         raise CheckFailed(f"{title} cannot answer: {problem}; `perennial train` makes another one") from problem
-    expected = _expected_hash(workspace, kind)
+    expected = kind.features_hash(workspace)
     if fits and (learnt := version.tags.get("features_hash")) != expected:
         commit = tracker.get_run(str(version.run_id)).data.tags.get("git_commit", "unknown")
         raise CheckFailed(
@@ -106,7 +98,3 @@ def usable(tracker: MlflowClient, workspace: Workspace, kind: str, version: Mode
             f" that it was made with (commit {commit}), or train again"
         )
     return folder
-
-
-def _expected_hash(workspace: Workspace, kind: str) -> str:
-    return features_hash(candidates.names(workspace)) if kind == "cross_sell" else publications.expected_hash(workspace)

@@ -48,13 +48,13 @@ def backtest(
     Naive rules and the field's models stand beside ours; a page and a JSON file go to the home's `reports` folder.
     Example: perennial backtest -c configs/online_retail.yaml --as-of 2011-03-01 --cutoffs 3
     """
-    from training import backtest_page, backtest_report, backtest_run
+    from training import backtest_page, backtest_report, backtest_run, kinds
 
     workspace = opened(config, overrides, home)
     with alone(workspace):
         day, say = day_of(workspace, as_of), timed()
         count = cutoffs or workspace.training.backtest_cutoffs
-        report = backtest_report.run(workspace, day, count, say)
+        report = backtest_report.run(workspace, day, count, [*kinds.ALL.values()], say)
         typer.echo(backtest_report.as_text(report))
         data, page = (workspace.home_path / "reports" / f"backtest-{day}{end}" for end in (".json", ".html"))
         storage.write_json(data, backtest_report.as_data(report))

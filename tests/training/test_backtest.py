@@ -14,8 +14,9 @@ from datasets import dataset
 
 from features import retrieval, snapshot
 from perennial import ingest, settings
-from training import backtest, churn, datasets, evaluation, labels, lifetime_value, metrics, scoreboard
+from training import backtest, churn, datasets, labels, lifetime_value, metrics, scoreboard
 from training.backtest import Judged
+from training.kinds import CHURN, LIFETIME_VALUE
 from training.models.customer_model import Inputs
 from training.peers import Answer
 
@@ -26,8 +27,8 @@ from .conftest import TRAINED_AT, World
 def judged(world: World) -> dict[str, Judged]:
     """Churn and value at the latest closed cutoff."""
     last = [world.data.closed[-1].as_of]
-    [left] = backtest.judge_churn(world.data, world.workspace, last)
-    [spent] = backtest.judge_value(world.data, world.workspace, last)
+    [left] = backtest.judge(backtest.churn_at, world.data, world.workspace, last)
+    [spent] = backtest.judge(backtest.value_at, world.data, world.workspace, last)
     return {"churn": left, "value": spent}
 
 
@@ -48,8 +49,8 @@ def test_nothing_that_happened_or_was_recorded_later_teaches(
     dates = [cutoff.as_of for cutoff in world.data.closed]
     snapshot.snapshot(closed, [*dates, TRAINED_AT])
     data = datasets.load(retrieval.apply(closed), closed, TRAINED_AT, dates)
-    [left] = backtest.judge_churn(data, closed, [last])
-    [spent] = backtest.judge_value(data, closed, [last])
+    [left] = backtest.judge(backtest.churn_at, data, closed, [last])
+    [spent] = backtest.judge(backtest.value_at, data, closed, [last])
     for mine, theirs in ((judged["churn"], left), (judged["value"], spent)):
         assert mine.customer_ids.tolist() == theirs.customer_ids.tolist()
         assert len(mine.learnt_from) == 2
@@ -305,7 +306,7 @@ def test_a_history_shorter_than_two_horizons_teaches_histories_alone(world: Worl
     assert datasets.outcome_days(datasets.taught(short, TRAINED_AT)) < history // 2
     data = replace(world.data, closed=())
     model = churn.fit(data, short, (), data.current)
-    grade = evaluation.of_churn(model, data, short, []).grade
+    grade = CHURN.evaluated(model, data, short, []).grade
     assert grade.letter == "none"
     assert f"history of {history} days is shorter than 2 horizons of {history // 2 + 1}" in grade.reason
 
@@ -315,7 +316,7 @@ def test_too_few_outcomes_are_counted_in_the_reason(world: World) -> None:
     few = tuple(replace(c, churned=np.where(np.cumsum(c.churned == 1) <= 9, c.churned, 0.0)) for c in world.data.closed)
     data = replace(world.data, closed=few)
     model = churn.fit(data, world.workspace, few, data.current)
-    grade = evaluation.of_churn(model, data, world.workspace, []).grade
+    grade = CHURN.evaluated(model, data, world.workspace, []).grade
     assert "45 left and" in grade.reason
     assert "too few: at least 100 of either kind" in grade.reason
 
@@ -331,7 +332,7 @@ def test_unidentified_drop_out_is_said(tmp_path: Path) -> None:
     snapshot.snapshot(workspace, [*datasets.cutoffs(workspace, as_of), as_of])
     data = datasets.load(retrieval.apply(workspace), workspace, as_of)
     model = lifetime_value.fit(data, workspace, data.closed, data.current)
-    grade = evaluation.of_value(model, data, workspace, []).grade
+    grade = LIFETIME_VALUE.evaluated(model, data, workspace, []).grade
     assert grade.letter == "none"
     assert "no earlier date could be judged" in grade.reason
     assert "p_alive says nothing here: the data do not determine" in grade.reason

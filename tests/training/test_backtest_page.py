@@ -12,15 +12,20 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from perennial import settings
 from perennial.storage import CheckFailed
 from training import backtest_page, backtest_report, evaluation, plots
 from training.backtest import Bounds, Judged
 from training.backtest_report import Report
 from training.evaluation import Evaluation
 from training.grade import RULES
+from training.kinds import CHURN, kind_of
 from training.offer_backtest import JudgedOffers
 from training.peers import Answer
 from training.scoreboard import scoreboard
+
+SHOP = settings.parse({"name": "shop", "tables": {"transactions": {"path": "none.parquet"}}}, "the tests")
+
 
 DAYS = (date(2024, 1, 1), date(2024, 4, 1))
 ROWS = 200
@@ -60,7 +65,8 @@ def offered(day: date) -> JudgedOffers:
 
 
 def evaluated(kind: str, cutoffs: Sequence[Judged | JudgedOffers]) -> Evaluation:
-    return Evaluation(kind, 90, tuple(cutoffs), scoreboard(cutoffs), evaluation.grade(kind, cutoffs))
+    of = kind_of(kind)
+    return Evaluation(of, 90, tuple(cutoffs), scoreboard(cutoffs), evaluation.grade(of.measures, cutoffs))
 
 
 OFF = (0.3, -0.3)
@@ -137,7 +143,7 @@ def test_bounds_are_shown_beside_what_they_state(report: Report, page: str) -> N
     assert heads[-1] == "within bounds, 50% stated"
     assert [row[-1] for row in rows] == ["75.0%"] * 3
     assert "75% of the customers spent within their bounds, which should hold 50%." in page
-    axes = plots.of("lifetime_value", report.models[1].judged, "EUR")["coverage"].axes[0]
+    axes = plots.of_amounts(report.models[1].judged, "EUR")["coverage"].axes[0]
     line = next(line for line in axes.lines if str(line.get_label()).startswith("as stated"))
     assert (line.get_label(), list(line.get_ydata())) == ("as stated, 50 %", [0.5, 0.5])
     assert not re.search("80 ?%", re.sub("<table>.*?</table>", "", page, flags=re.DOTALL))
@@ -166,7 +172,7 @@ def test_what_never_happened_is_off_by_nothing_that_can_be_told() -> None:
 @pytest.mark.parametrize("name", markup.HOSTILE)
 def test_whatever_a_shop_is_called_is_text(name: str, report: Report) -> None:
     """A workspace's name, and why a model could not be judged."""
-    refused = evaluation.refused("churn", 90, CheckFailed(name))
+    refused = evaluation.refused(CHURN, SHOP, CheckFailed(name))
     text = markup.sound(backtest_page.as_html(replace(report, name=name, models=(refused,)))).text
     assert text.count(name) >= 2
     assert name[1:] in text.partition("Why this grade")[2]
@@ -178,7 +184,7 @@ def test_every_picture_has_its_meaning_in_words(report: Report, page: str) -> No
     assert len([*html.all("img")]) == 4 + 2 + 2
     assert [tag.attributes["alt"] for tag in html.all("img")] == [tag.text for tag in html.all("figcaption")]
     for found in report.models:
-        for figure in plots.of(found.kind, found.judged, "EUR").values():
+        for figure in found.subject.pictures(found.judged, "EUR").values():
             FigureCanvasAgg(figure).draw()
             legend = figure.axes[0].get_legend()
             assert legend is not None

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from training import evaluation, metrics
 from training.backtest import Bounds, Judged
-from training.choice import Choice, chosen, furthest
+from training.choice import Choice, chosen
+from training.grade import OF_CHURN, OF_OFFERS, OF_VALUE
 from training.models.rule import BASE_RATE, OURS
 from training.models.value_model import Forecast
 from training.offer_backtest import CHANCE, JudgedOffers
@@ -89,12 +90,12 @@ def test_ours_answers_unless_another_is_better_beyond_noise() -> None:
     """A rule that is a hair better, as chance may have it, takes no one's place: neither in order nor in level."""
     for seed in range(10):
         near = churn(seed, **{OURS: as_it_is, RULE: lambda p, random: p + random.normal(0, 0.02, len(p))})
-        assert chosen("churn", near, 7) == Choice()
+        assert chosen(OF_CHURN, near, 7) == Choice()
 
 
 def test_a_rule_of_a_better_order_answers() -> None:
     """Beyond noise: a model that has learnt accidents gives way, and says to whom and by how much."""
-    found = chosen("churn", churn(1, **{OURS: lambda p, random: random.permutation(p), RULE: as_it_is}), 7)
+    found = chosen(OF_CHURN, churn(1, **{OURS: lambda p, random: random.permutation(p), RULE: as_it_is}), 7)
     assert found.name == RULE
     assert found.reason.startswith(f"{RULE} answers, not {OURS}: its order is 0.")
 
@@ -102,29 +103,29 @@ def test_a_rule_of_a_better_order_answers() -> None:
 def test_where_the_orders_are_alike_the_better_level_answers() -> None:
     """A total off by 164 % gives way to one off by 10 % of the same order, whichever of them is ours."""
     off, near = times(2.64), times(1.1)
-    assert chosen("lifetime_value", value(1, **{OURS: off, "last_year's_rate": near}), 7).name == RULE
-    assert chosen("lifetime_value", value(1, **{OURS: near, "last_year's_rate": off}), 7).name == OURS
+    assert chosen(OF_VALUE, value(1, **{OURS: off, "last_year's_rate": near}), 7).name == RULE
+    assert chosen(OF_VALUE, value(1, **{OURS: near, "last_year's_rate": off}), 7).name == OURS
 
 
 def test_probabilities_at_the_wrong_level_give_way_too() -> None:
     """Of the same order, the rule whose probabilities come true answers."""
-    assert chosen("churn", churn(1, **{OURS: lambda p, _: p / 3, RULE: as_it_is}), 7).name == RULE
+    assert chosen(OF_CHURN, churn(1, **{OURS: lambda p, _: p / 3, RULE: as_it_is}), 7).name == RULE
 
 
 def test_no_amount_is_shown_where_every_level_is_too_far_off() -> None:
     """The order stays; the sentence says by how much, and how much is allowed."""
-    found = chosen("lifetime_value", value(1, **{OURS: times(2.64), "last_year's_rate": times(3.0)}), 7)
+    found = chosen(OF_VALUE, value(1, **{OURS: times(2.64), "last_year's_rate": times(3.0)}), 7)
     assert found.name == OURS
     assert not found.no_skill
     assert "more than the 60% allowed" in found.withheld
     assert "the total is off by" in found.withheld
-    assert furthest("lifetime_value") == 0.60
+    assert OF_VALUE.furthest == 0.60
 
 
 def test_a_worse_order_with_amounts_answers_before_a_better_one_without() -> None:
     """While any contender with an order is near enough in its level, amounts are shown."""
     rough = {"last_year's_rate": lambda v, random: v * random.lognormal(-0.5, 1, len(v))}
-    found = chosen("lifetime_value", value(1, **{OURS: times(2.64), **rough}), 7)
+    found = chosen(OF_VALUE, value(1, **{OURS: times(2.64), **rough}), 7)
     assert (found.name, found.withheld) == (RULE, "")
 
 
@@ -132,25 +133,25 @@ def test_a_worse_order_with_amounts_answers_before_a_better_one_without() -> Non
 def test_nobody_claims_skill_on_shuffled_outcomes(shop: Any) -> None:
     """In 40 shops where chance alone decides who does what, the base rate answers every time and the grade is none."""
     for seed in range(40):
-        kind = "churn" if shop is churn else "lifetime_value"
+        measures = OF_CHURN if shop is churn else OF_VALUE
         said = {OURS: by_chance, "last_year's_rate": by_chance, "histories": by_chance, "silence": by_chance}
         judged = shop(seed, **said)
-        found = chosen(kind, judged, seed)
+        found = chosen(measures, judged, seed)
         assert found.name == BASE_RATE, seed
         assert found.no_skill.startswith("no skill: "), seed
-        assert evaluation.grade(kind, judged).letter == "none"
-        assert evaluation.grade(kind, judged).reason.startswith("no skill: ")
+        assert evaluation.grade(measures, judged).letter == "none"
+        assert evaluation.grade(measures, judged).reason.startswith("no skill: ")
 
 
 def test_skill_is_seen_where_there_is_some() -> None:
     """A modest order on the fewest outcomes that are judged is told from chance."""
     modest = {OURS: lambda p, random: np.clip(p + random.normal(0, 0.1, len(p)), 0, 1)}
-    assert not chosen("churn", churn(2, customers=90, **modest), 7).no_skill
+    assert not chosen(OF_CHURN, churn(2, customers=90, **modest), 7).no_skill
 
 
 def test_too_few_outcomes_judge_nobody() -> None:
     """Without a hundred outcomes of either kind nothing is said of skill, and ours answers."""
-    assert chosen("churn", churn(2, customers=60, **{OURS: by_chance, RULE: by_chance}), 7) == Choice()
+    assert chosen(OF_CHURN, churn(2, customers=60, **{OURS: by_chance, RULE: by_chance}), 7) == Choice()
 
 
 def test_who_answers_is_no_rival_of_its_own() -> None:
@@ -183,5 +184,5 @@ def offers(seed: int, skill: float) -> list[JudgedOffers]:
 
 def test_offers_claim_skill_only_beyond_a_random_order() -> None:
     """Random lists are no skill in 20 shops; lists a little better than that are one."""
-    assert all(chosen("cross_sell", offers(seed, 0.0), seed).no_skill for seed in range(20))
-    assert chosen("cross_sell", offers(1, 0.1), 7) == Choice()
+    assert all(chosen(OF_OFFERS, offers(seed, 0.0), seed).no_skill for seed in range(20))
+    assert chosen(OF_OFFERS, offers(1, 0.1), 7) == Choice()

@@ -18,6 +18,7 @@ from perennial.settings import Workspace
 from training import contest, duel
 from training.backtest import Bounds, Judged
 from training.contest import Condition, Contest
+from training.kinds import CHURN, CROSS_SELL, LIFETIME_VALUE, kind_of
 from training.models.buy_till_you_die import BuyTillYouDie
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import Inputs
@@ -91,7 +92,7 @@ def conditions(
 ) -> list[Condition]:
     """Of a challenger against a champion with these judged cutoffs; `tags` are the challenger's."""
     both = [cutoffs if isinstance(cutoffs, list) else [cutoffs] for cutoffs in (mine, theirs)]
-    made = Contest(workspace(promotion), kind, version(both[0], **tags), version(both[1], "1"), lambda _: None)
+    made = Contest(workspace(promotion), kind_of(kind), version(both[0], **tags), version(both[1], "1"), lambda _: None)
     return made.conditions()
 
 
@@ -179,7 +180,7 @@ def test_totals_that_are_off_either_way_do_not_cancel() -> None:
 ])  # fmt: skip
 def test_a_refresh_need_only_be_no_worse(refresh: str, mine: Judged, passes: bool, told: str) -> None:
     """Unless the settings ask of it what is asked of every other version."""
-    made = Contest(workspace({"refresh": refresh}), "churn", version([mine], recipe="same"),
+    made = Contest(workspace({"refresh": refresh}), CHURN, version([mine], recipe="same"),
                    version([NOISY], "1", recipe="same"), lambda _: None)  # fmt: skip
     first, *_ = made._by_figures(duel.paired([NOISY], [mine]))
     assert (first.met, first.sentence.startswith(told)) == (passes, True), first
@@ -190,7 +191,7 @@ def test_versions_of_unknown_recipes_are_no_refresh_of_each_other() -> None:
     mine, theirs = version([NOISY]), version([NOISY], "1")
     for one in (mine, theirs):
         del one.tags["recipe"]
-    assert not Contest(workspace(), "churn", mine, theirs, lambda _: None).is_refresh
+    assert not Contest(workspace(), CHURN, mine, theirs, lambda _: None).is_refresh
 
 
 def test_what_nothing_compares() -> None:
@@ -231,7 +232,7 @@ def test_a_champion_that_knows_what_came_after_is_not_compared() -> None:
 
     def against_later(as_of: str, **tags: str) -> Contest:
         mine = version([MIRRORED], as_of=as_of, **tags)
-        return Contest(workspace(), "churn", mine, version([SHARP], "1"), lambda _: None)
+        return Contest(workspace(), CHURN, mine, version([SHARP], "1"), lambda _: None)
 
     early = against_later("2024-06-30", grade="C")
     assert early.conditions() == [
@@ -251,7 +252,7 @@ def test_another_question_is_not_compared() -> None:
     def told(asked: dict[str, Any] | None = None, **mine: Any) -> list[Condition]:
         own = version([valued(0.0)], of=workspace(lifetime_value=mine))
         there = workspace(lifetime_value=asked or {})
-        return Contest(there, "lifetime_value", own, version([valued(0.0)], "1"), lambda _: None).conditions()
+        return Contest(there, LIFETIME_VALUE, own, version([valued(0.0)], "1"), lambda _: None).conditions()
 
     made_otherwise = {"interval": 0.5, "features": ["purchases"], "boosting": {"rounds": 10}}
     changed = "lifetime_value.horizon 90 -> 61, lifetime_value.measure spend -> margin"
@@ -272,7 +273,7 @@ def test_who_answers_what_is_asked_now_takes_the_place_of_who_does_not() -> None
     asked = workspace(churn={"horizon": 30})
     for there, stays in ((asked, False), (workspace(), True)):
         mine = version([SHARP], as_of="2024-06-30", of=asked)
-        made = Contest(there, "churn", mine, version([SHARP], "1"), lambda _: None)
+        made = Contest(there, CHURN, mine, version([SHARP], "1"), lambda _: None)
         assert made.leaves_the_champion is stays
 
 
@@ -283,14 +284,14 @@ def test_who_answers_what_is_asked_now_takes_the_place_of_who_does_not() -> None
 def test_a_grade_is_at_least_the_champions(mine: str, theirs: str, met: bool) -> None:
     """By the letters that both were given, where nothing has closed since."""
     made = Contest(
-        workspace(), "churn", version([NOISY], grade=mine), version([NOISY], "1", grade=theirs), lambda _: None
+        workspace(), CHURN, version([NOISY], grade=mine), version([NOISY], "1", grade=theirs), lambda _: None
     )
     assert made._grades(duel.paired([NOISY], [NOISY])) == (met, f"grade {mine}, the champion's is {theirs}")
 
 
 def since(rival: Judged, as_of: str = "2024-01-01") -> Condition:
     """What becomes of a champion's B beside a challenger without a grade, when this has closed since its training."""
-    made = Contest(workspace(), "churn", version([SHARP], grade="none"), version([], "1", as_of=as_of), lambda _: None)
+    made = Contest(workspace(), CHURN, version([SHARP], grade="none"), version([], "1", as_of=as_of), lambda _: None)
     return made._grades([(rival, SHARP)])
 
 
@@ -310,17 +311,16 @@ def test_the_champion_is_graded_beside_the_challengers_rivals() -> None:
     knowing = replace(SHARP, answers=(SHARP.answers[0], Answer("silence", "naive", SHARP.actual, False)))
     fair = judged(np.where(SHARP.actual == 1, 0.3, np.where(np.arange(ROWS) % 2 == 1, 0.3, 0.15)))
     alone = replace(fair, answers=fair.answers[:1])
-    placed = contest._in_place_of(knowing, alone)
+    placed = alone.beside(knowing)
     assert [answer.name for answer in placed.answers] == ["Perennial", "silence"]
     assert placed.answers[0] is alone.answers[0]
-    assert [answer.name for answer in contest._in_place_of(knowing, fair).answers] == ["Perennial", "silence"]
+    assert [answer.name for answer in fair.beside(knowing).answers] == ["Perennial", "silence"]
     by_the_rule = replace(fair, answers=fair.answers[1:])
-    assert contest._in_place_of(knowing, by_the_rule).answers == by_the_rule.answers  # no rival of itself
+    assert by_the_rule.beside(knowing).answers == by_the_rule.answers  # no rival of itself
     offers, others = offered(0.5, 0.0), offered(0.9, 0.0)
     own = replace(others, answers=(*others.answers, Answer("usual", "naive", others.actual)),
                   by_customer={**others.by_customer, "usual": {"ndcg5": np.ones(ROWS)}})  # fmt: skip
-    found = contest._in_place_of(own, offers)
-    assert isinstance(found, JudgedOffers)
+    found = offers.beside(own)
     assert found.by_customer["Perennial"] is offers.by_customer["Perennial"]
     assert [answer.name for answer in found.answers] == ["Perennial", "usual"]
     assert "usual" in found.by_customer
@@ -341,7 +341,7 @@ def test_a_version_costs_its_files_and_the_quickest_of_its_answers(
     for size, latency, met in ((3.0, 1.953125, [True, True]), (2.999998, 1.953, [False, False])):
         ticks = clock()
         monkeypatch.setattr(time, "thread_time", lambda ticks=ticks: next(ticks))
-        found = contest.costs(workspace({"size": size, "latency": latency}), asked)
+        found = contest.costs(workspace({"size": size, "latency": latency}), CHURN, asked)
         assert [condition.met for condition in found] == met
         assert next(ticks, None) is None
     assert [condition.sentence for condition in found] == [
@@ -351,9 +351,9 @@ def test_a_version_costs_its_files_and_the_quickest_of_its_answers(
 
 def test_an_answer_is_a_customers_row_or_those_of_all_items() -> None:
     """As the service asks for one customer."""
-    offers = OfferModel(("price", "owned"), ("price",), 90, "category", None)
-    assert contest._of_one_customer(offers).shape == (candidates.ALL_ITEMS, 2)
-    assert contest._of_one_customer(model()).shape == (1, 6)
+    assert [kind.rows_asked for kind in (CHURN, LIFETIME_VALUE, CROSS_SELL)] == [1, 1, candidates.ALL_ITEMS]
+    assert len(OfferModel(("price", "owned"), ("price",), 90, "category", None).columns) == 2
+    assert len(model().columns) == 6
 
 
 def test_the_first_version_answers_and_says_why_it_has_no_grade() -> None:

@@ -15,6 +15,7 @@ import pytest
 from perennial.storage import CheckFailed
 from training import comparison, duel, evidence, metrics, tracking
 from training.backtest import Bounds, Judged
+from training.grade import OF_OFFERS, OF_VALUE
 from training.offer_backtest import JudgedOffers
 from training.peers import Answer
 
@@ -200,8 +201,8 @@ def test_the_level_of_offers_is_not_drawn() -> None:
         return JudgedOffers(made.as_of, (), made.customer_ids, np.arange(80) % 2.0, answers, made.segments, by_customer)
 
     pairs = duel.paired([offers(0.6)], [offers(0.9)])
-    assert duel.measures("cross_sell", pairs) == ("ndcg10", "relative_ece")
-    assert duel.measures("lifetime_value", duel.paired([valued(0.1)], [valued(0.1)])) == ("ngini", "bias")
+    assert duel.measured(OF_OFFERS, pairs) == ("ndcg10", "relative_ece")
+    assert duel.measured(OF_VALUE, duel.paired([valued(0.1)], [valued(0.1)])) == ("ngini", "bias")
     level, order = (duel.difference(pairs, name, 1) for name in ("relative_ece", "ndcg10"))
     assert (level.gain, np.isnan(level.low), np.isnan(level.high)) == (pytest.approx(0.3), True, True)
     assert (order.low, order.high) == pytest.approx((0.3, 0.3))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.grade import ERRORS, RULES, Letter, Outcomes, graded
+from training.grade import OF_CHURN, OF_OFFERS, OF_VALUE, RULES, Letter, Outcomes, graded
 from training.scoreboard import Contender, Scoreboard, Spread
 
 ENOUGH = Outcomes(500, 500)
@@ -47,12 +47,12 @@ def make_good(**changed: Any) -> Scoreboard:
 
 
 def letter(**changed: Any) -> str:
-    return graded("churn", make_good(**changed), ENOUGH).letter
+    return graded(OF_CHURN, make_good(**changed), ENOUGH).letter
 
 
 def test_an_a_beats_the_naive_rule_everywhere_and_is_exact() -> None:
     """Mean gain of 5 % of the way to perfection, no cutoff behind, ece of 0.05 on average and 0.10 at the worst."""
-    grade = graded("churn", make_good(auc=[0.631, 0.60, 0.631]), ENOUGH)
+    grade = graded(OF_CHURN, make_good(auc=[0.631, 0.60, 0.631]), ENOUGH)
     assert grade.letter == "A"
     assert "auc 0.621 on average over 3 cutoffs, 0.600 at the worst" in grade.reason
     assert "the best naive rule has 0.600" in grade.reason
@@ -76,7 +76,7 @@ def test_an_a_beats_the_naive_rule_everywhere_and_is_exact() -> None:
 )  # fmt: skip
 def test_one_failing_condition_takes_the_a_and_is_named(changed: dict[str, Any], held_back: str) -> None:
     """Order alone, or level alone, or a good mean over one bad cutoff, is never enough."""
-    grade = graded("churn", make_good(**changed), ENOUGH)
+    grade = graded(OF_CHURN, make_good(**changed), ENOUGH)
     assert grade.letter == "B"
     assert f"not A: {held_back}" in grade.reason
 
@@ -92,7 +92,7 @@ def test_a_good_order_with_a_wrong_level_is_nothing() -> None:
 def test_fewer_cutoffs_prove_less() -> None:
     """The same figures at three, two and one cutoffs are an A, a B and a C."""
     best = {"auc": 0.9, "brier": 0.1, "ece": 0.01, "naive_auc": 0.6, "naive_brier": 0.2}
-    found = [graded("churn", make_board(**{n: [v] * k for n, v in best.items()}), ENOUGH).letter for k in (3, 2, 1)]
+    found = [graded(OF_CHURN, make_board(**{n: [v] * k for n, v in best.items()}), ENOUGH).letter for k in (3, 2, 1)]
     assert found == ["A", "B", "C"]
 
 
@@ -102,7 +102,7 @@ def test_figures_that_are_not_defined_meet_no_rule() -> None:
     assert letter(auc=[nan] * 3) == "none"
     assert letter(auc=[0.9] * 3, ece=[nan] * 3) == "none"
     for name in ("auc", "ece"):
-        found = graded("churn", make_good(**({"auc": [0.9] * 3} | {name: [0.05, nan, nan]})), ENOUGH)
+        found = graded(OF_CHURN, make_good(**({"auc": [0.9] * 3} | {name: [0.05, nan, nan]})), ENOUGH)
         assert found.letter == "none"
         assert found.reason.endswith(f"; not C: {name} is not defined at 2024-02-01, 2024-03-01")
     assert letter(auc=[0.65] * 3, brier=[nan] * 3) == "none"
@@ -114,8 +114,8 @@ def test_the_total_counts_in_either_direction() -> None:
     good = {"ngini": [0.8] * 3, "decile_wape": [0.1] * 3, "naive_ngini": [0.7] * 3, "naive_decile_wape": [0.3] * 3}
     exact = make_board(**good, bias=[0.05, -0.05, 0.05], coverage=[0.8] * 3)
     even = make_board(**good, bias=[-0.5, 0.5, 0.0], coverage=[0.8] * 3)
-    assert [graded("lifetime_value", board, ENOUGH).letter for board in (exact, even)] == ["A", "C"]
-    reason = graded("lifetime_value", even, ENOUGH).reason
+    assert [graded(OF_VALUE, board, ENOUGH).letter for board in (exact, even)] == ["A", "C"]
+    reason = graded(OF_VALUE, even, ENOUGH).reason
     assert "the total is off by 33.3% on average, 50.0% at the worst" in reason
     assert (
         "not B: the total is off by more than 20% on average; the total is off by more than 40% at 2024-01-" in reason
@@ -130,7 +130,7 @@ def test_bounds_are_held_to_what_they_state(stated: float, held: float, letter: 
     """Whatever share the workspace asks its bounds to hold, five points fewer are the most for an A."""
     figures = {"ngini": [0.8] * 3, "decile_wape": [0.1] * 3, "naive_ngini": [0.7] * 3, "naive_decile_wape": [0.3] * 3,
                "bias": [0.0] * 3, "coverage": [held] * 3}  # fmt: skip
-    grade = graded("lifetime_value", make_board(stated=stated, **figures), ENOUGH)
+    grade = graded(OF_VALUE, make_board(stated=stated, **figures), ENOUGH)
     assert grade.letter == letter
     told = f"{held:.1%} of the customers lie within bounds that should hold {stated:.0%}"
     assert (told in grade.reason) is (letter != "A")
@@ -138,28 +138,30 @@ def test_bounds_are_held_to_what_they_state(stated: float, held: float, letter: 
 
 def test_ninety_nine_outcomes_of_a_kind_are_too_few() -> None:
     """Chance then decides who looks better; the reason counts them."""
-    grade = graded("churn", make_good(auc=[0.9] * 3), Outcomes(99, 901))
+    grade = graded(OF_CHURN, make_good(auc=[0.9] * 3), Outcomes(99, 901))
     assert grade.letter == "none"
     assert "99 of 1,000 outcomes at the judged cutoffs are of one kind; at least 100" in grade.reason
-    assert graded("churn", make_good(auc=[0.9] * 3), Outcomes(100, 900)).letter == "A"
+    assert graded(OF_CHURN, make_good(auc=[0.9] * 3), Outcomes(100, 900)).letter == "A"
 
 
 def test_a_model_judged_in_a_simpler_form_gets_a_c_at_most() -> None:
     """Where a judged cutoff had only histories to learn from, it says little of a model that learnt from outcomes."""
     board = make_good(auc=[0.9] * 3, learnt_from=0)
-    grade = graded("churn", board, ENOUGH)
+    grade = graded(OF_CHURN, board, ENOUGH)
     assert grade.letter == "C"
     assert "learnt from purchase histories alone" in grade.reason
-    assert graded("churn", board, ENOUGH, simpler="learnt from purchase histories alone, since it is new").letter == "A"
+    assert (
+        graded(OF_CHURN, board, ENOUGH, simpler="learnt from purchase histories alone, since it is new").letter == "A"
+    )
     assert "not B: a judged cutoff had to be learnt from purchase histories alone" in grade.reason
     mixed = Scoreboard(board.as_of, ((DAYS[0],), (), (DAYS[0],)), *(getattr(board, name) for name in (
         "customers", "contenders", "missing", "segments", "segment_customers")))  # fmt: skip
-    assert graded("churn", mixed, ENOUGH).letter == "C"
+    assert graded(OF_CHURN, mixed, ENOUGH).letter == "C"
 
 
 def test_nothing_judged_is_no_grade_and_says_so() -> None:
     """With the reason why the model is the simpler one."""
-    grade = graded("churn", None, Outcomes(0, 0), "learnt from purchase histories alone, since it is new")
+    grade = graded(OF_CHURN, None, Outcomes(0, 0), "learnt from purchase histories alone, since it is new")
     assert grade.letter == "none"
     assert grade.reason == "no earlier date could be judged; learnt from purchase histories alone, since it is new"
 
@@ -171,10 +173,11 @@ def test_every_rule_asks_for_more_than_the_next(better: str, worse: str) -> None
     assert all(a >= b for a, b in zip(first[:-1], second[:-1], strict=True))
     assert RULES["A"].btyd_noise
     assert first.shortfall <= second.shortfall
-    for limits in ERRORS.values():
+    for limits in (measures.limits for measures in KINDS.values()):
         assert all(a < b for a, b in zip(limits[better], limits[worse], strict=True))  # type: ignore[index]
 
 
+KINDS = {"churn": OF_CHURN, "lifetime_value": OF_VALUE, "cross_sell": OF_OFFERS}
 MEANT = {"churn": ("auc", "brier", "ece"), "lifetime_value": ("ngini", "decile_wape", "bias")}
 CONDITIONS = ("order", "worst_order", "level", "btyd_order", "btyd_level", "mean", "worst", "cutoffs")
 
@@ -182,7 +185,7 @@ CONDITIONS = ("order", "worst_order", "level", "btyd_order", "btyd_level", "mean
 def at_the_edge(kind: str, letter: Letter, missed: str = "") -> Scoreboard:
     """Every condition of a letter met by a millionth, and one missed by as much."""
     order, level, error = MEANT[kind]
-    rule, limits = RULES[letter], ERRORS[kind][letter]
+    rule, limits = RULES[letter], KINDS[kind].limits[letter]
     by = dict.fromkeys(CONDITIONS, 1e-6) | ({missed: -1e-6} if missed else {})
     at = 3 if missed != "cutoffs" else rule.cutoffs - 1
     ways = [rule.order + by["order"]] * 3
@@ -205,48 +208,48 @@ def at_the_edge(kind: str, letter: Letter, missed: str = "") -> Scoreboard:
 @pytest.mark.parametrize("letter", RULES)
 def test_each_condition_alone_decides(kind: str, letter: Letter) -> None:
     """All of a letter's conditions met by a hair give it; any one missed by a hair does not."""
-    assert graded(kind, at_the_edge(kind, letter), ENOUGH).letter == letter
+    assert graded(KINDS[kind], at_the_edge(kind, letter), ENOUGH).letter == letter
     for missed in CONDITIONS[: len(CONDITIONS) - (letter == "C")]:
-        found = graded(kind, at_the_edge(kind, letter, missed), ENOUGH)
+        found = graded(KINDS[kind], at_the_edge(kind, letter, missed), ENOUGH)
         assert [*RULES, "none"].index(found.letter) > [*RULES].index(letter), (missed, found.reason)
 
 
 def test_an_a_may_be_behind_a_purchase_history_model_by_chance_only() -> None:
     """The reason then shows the other's order; beyond noise, or not known to be chance, it is a B."""
     behind: dict[str, Any] = {"auc": [0.65] * 3, "btyd_auc": [0.651] * 3}
-    grade = graded("churn", make_good(**behind, ahead=(-0.003, 0.0)), ENOUGH)
+    grade = graded(OF_CHURN, make_good(**behind, ahead=(-0.003, 0.0)), ENOUGH)
     assert grade.letter == "A"
     assert "where the best naive rule has 0.600 and the best purchase-history model has 0.651;" in grade.reason
     assert letter(**behind, ahead=(-0.003, -0.001)) == "B"
     assert letter(**(behind | {"btyd_auc": [0.64, 0.64, 0.66]}), ahead=(-0.003, -0.001)) == "A"
     equal = make_good(auc=[0.65] * 3, btyd_auc=[0.65] * 3, ahead=(-0.003, -0.001))
-    assert graded("churn", equal, ENOUGH).letter == "A"
-    assert "purchase-history" not in graded("churn", equal, ENOUGH).reason
+    assert graded(OF_CHURN, equal, ENOUGH).letter == "A"
+    assert "purchase-history" not in graded(OF_CHURN, equal, ENOUGH).reason
 
 
 def test_a_limit_that_is_just_reached_is_met() -> None:
     """Errors of just the most that is allowed, an order just as far behind, two judged cutoffs for a B."""
     board = make_board(auc=[0.9] * 2, brier=[0.1] * 2, ece=[0.08] * 2, naive_auc=[0.6] * 2)
-    grade = graded("churn", board, ENOUGH)
+    grade = graded(OF_CHURN, board, ENOUGH)
     assert grade.letter == "B"
     assert grade.reason.startswith("auc 0.900 on average over 2 cutoffs, 0.900 at the worst, where")
-    assert graded("churn", make_board(auc=[0.9] * 2, brier=[0.1] * 2, ece=[0.15, 0.0]), ENOUGH).letter == "B"
+    assert graded(OF_CHURN, make_board(auc=[0.9] * 2, brier=[0.1] * 2, ece=[0.15, 0.0]), ENOUGH).letter == "B"
     value = {"decile_wape": [0.1] * 2, "bias": [0.0] * 2, "naive_ngini": [-0.5] * 2, "btyd_ngini": [0.0] * 2}
-    assert graded("lifetime_value", make_board(ngini=[-0.02] * 2, **value), ENOUGH).letter == "B"
+    assert graded(OF_VALUE, make_board(ngini=[-0.02] * 2, **value), ENOUGH).letter == "B"
     same = {"auc": [0.6] * 2, "brier": [0.2] * 2, "ece": [0.0] * 2, "naive_auc": [0.6] * 2, "naive_brier": [0.16] * 2}
-    assert graded("churn", make_board(**same), ENOUGH).letter == "none"
-    assert graded("churn", make_board(**same | {"naive_brier": [0.2] * 2}), ENOUGH).letter == "C"
-    assert graded("churn", make_board(**same | {"brier": [0.0] * 2, "naive_brier": [0.0] * 2}), ENOUGH).letter == "C"
+    assert graded(OF_CHURN, make_board(**same), ENOUGH).letter == "none"
+    assert graded(OF_CHURN, make_board(**same | {"naive_brier": [0.2] * 2}), ENOUGH).letter == "C"
+    assert graded(OF_CHURN, make_board(**same | {"brier": [0.0] * 2, "naive_brier": [0.0] * 2}), ENOUGH).letter == "C"
 
 
 def test_only_purchase_history_models_are_held_to_noise() -> None:
     """A naive rule that is better has sentences of its own, and a model without an order is no rival in it."""
     board = make_good(auc=[0.59] * 3, ahead=(-0.003, -0.001), btyd_auc=[0.5] * 3)
-    assert "beyond noise" not in graded("churn", board, ENOUGH).reason
+    assert "beyond noise" not in graded(OF_CHURN, board, ENOUGH).reason
     level = Contender("level alone", "btyd", {"brier": Spread.of("brier", [0.3] * 3)}, {})
     made = Scoreboard(board.as_of, board.learnt_from, board.customers, (*make_good(auc=[0.65] * 3).contenders, level),
                       (), {}, {})  # fmt: skip
-    assert graded("churn", made, ENOUGH).letter == "A"
+    assert graded(OF_CHURN, made, ENOUGH).letter == "A"
 
 
 def test_every_purchase_history_model_is_looked_at() -> None:
@@ -258,22 +261,22 @@ def test_every_purchase_history_model_is_looked_at() -> None:
                        {"auc": Spread(-0.002, 0.0, -0.002, (-0.002,) * 3, -0.003, -0.001)})  # fmt: skip
     for others, letter in (((one,), "A"), ((worse, one), "A"), ((worse, one, better), "B"), ((better, worse), "B")):
         made = Scoreboard(board.as_of, board.learnt_from, board.customers, (*board.contenders[:2], *others), (), {}, {})
-        found = graded("churn", made, ENOUGH)
+        found = graded(OF_CHURN, made, ENOUGH)
         assert found.letter == letter
     other = Contender("other", "btyd", {"auc": Spread.of("auc", [0.651] * 3)}, better.ahead)
     for pair in ((better, other), (other, better)):
         made = Scoreboard(board.as_of, board.learnt_from, board.customers, (*board.contenders[:2], *pair), (), {}, {})
-        assert "has auc 0.652, which is better beyond noise" in graded("churn", made, ENOUGH).reason
+        assert "has auc 0.652, which is better beyond noise" in graded(OF_CHURN, made, ENOUGH).reason
 
 
 def test_without_any_rival_order_and_level_stand_alone() -> None:
     """The error and the number of cutoffs still decide."""
-    grade = graded("churn", make_board(auc=[0.7] * 3, brier=[0.2] * 3, ece=[0.06] * 3), ENOUGH)
+    grade = graded(OF_CHURN, make_board(auc=[0.7] * 3, brier=[0.2] * 3, ece=[0.06] * 3), ENOUGH)
     assert grade.reason == (
         "auc 0.700 on average over 3 cutoffs, 0.700 at the worst; probabilities are off by 6.0 points on average, 6.0"
         " points at the worst; not A: probabilities are off by more than 5 points on average"
     )
-    alone = graded("churn", make_board(auc=[0.7], brier=[0.2], ece=[0.01], btyd_auc=[0.71]), ENOUGH)
+    alone = graded(OF_CHURN, make_board(auc=[0.7], brier=[0.2], ece=[0.01], btyd_auc=[0.71]), ENOUGH)
     assert alone.reason.startswith("auc 0.700 at one cutoff, where the best purchase-history model has 0.710; prob")
 
 
@@ -290,7 +293,7 @@ def test_offers_are_graded_by_the_order_of_lists_and_their_error() -> None:
     board = make_board(
         recall7=[0.5] * 3, ndcg7=[0.8] * 3, ndcg7_basket=[0.1] * 3, relative_ece=[0.2, 0.1, 0.3], naive_ndcg7=[0.7] * 3
     )
-    grade = graded("cross_sell", board, ENOUGH)
+    grade = graded(OF_OFFERS, board, ENOUGH)
     assert grade.letter == "B"
     assert grade.reason == (
         "ndcg7 0.800 on average over 3 cutoffs, 0.800 at the worst, where the best naive rule has 0.700; probabilities"
@@ -311,10 +314,10 @@ def test_outcomes_are_counted_over_all_cutoffs() -> None:
 def test_doubts_are_told_with_any_grade() -> None:
     """Beside the reason, also where there is no grade."""
     told = "; p_alive says nothing here: a and b are open"
-    assert graded("churn", make_good(), ENOUGH, dropout_doubt="a and b are open").reason.endswith(told)
-    assert graded("churn", None, ENOUGH, "it is new", "a and b are open").reason.endswith(f"; it is new{told}")
-    assert graded("churn", make_good(), Outcomes(1, 2), "it is new").reason.endswith("; it is new")
-    assert graded("churn", make_good(ece=[0.5] * 3), ENOUGH, "it is new").reason.endswith("; it is new")
+    assert graded(OF_CHURN, make_good(), ENOUGH, dropout_doubt="a and b are open").reason.endswith(told)
+    assert graded(OF_CHURN, None, ENOUGH, "it is new", "a and b are open").reason.endswith(f"; it is new{told}")
+    assert graded(OF_CHURN, make_good(), Outcomes(1, 2), "it is new").reason.endswith("; it is new")
+    assert graded(OF_CHURN, make_good(ece=[0.5] * 3), ENOUGH, "it is new").reason.endswith("; it is new")
 
 
 def test_the_page_of_models_has_every_rule() -> None:
@@ -326,8 +329,8 @@ def test_the_page_of_models_has_every_rule() -> None:
             rule.order, rule.worst_order, rule.level, rule.btyd_order, rule.btyd_level)]  # fmt: skip
         noise = "no" if rule.btyd_noise else "yes"
         assert [letter, str(rule.cutoffs), *shares, points(rule.shortfall), noise] in rows
-        errors = [per_cent(error) for kind in ("lifetime_value", "cross_sell") for error in ERRORS[kind][letter]]
-        assert [letter, *map(points, ERRORS["churn"][letter]), *errors] in rows
+        errors = [per_cent(error) for of in (OF_VALUE, OF_OFFERS) for error in of.limits[letter]]
+        assert [letter, *map(points, OF_CHURN.limits[letter]), *errors] in rows
 
 
 def per_cent(share: float) -> str:

@@ -11,12 +11,16 @@ import pytest
 from markup import HOSTILE, section, sound, tables
 
 from features import retrieval
+from perennial import settings
 from perennial.registry import KINDS
 from perennial.storage import CheckFailed
 from training import evaluation, model_card, pipelines
+from training.kinds import CHURN
 from training.model_card import Card, Driver
 
 from .conftest import TRAINED_AT, World
+
+SHOP = settings.parse({"name": "shop", "tables": {"transactions": {"path": "none.parquet"}}}, "the tests")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,7 +74,7 @@ def test_a_card_names_only_the_settings_that_somebody_chose() -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_whatever_a_shop_calls_an_attribute_is_text(name: str) -> None:
     """Names of attributes, tables, settings and models, without a judged date."""
-    found = evaluation.refused("churn", 90, CheckFailed(name))
+    found = evaluation.refused(CHURN, SHOP, CheckFailed(name))
     card = Card(
         name, TRAINED_AT, "EUR", found, {name: 3}, name, {name: name}, {"features": [name], "boosting": {}, "seed": 7},
         (), {}, {name: {"auc": 0.5}}, [name], [Driver(name, name, 0.5)], name, name,

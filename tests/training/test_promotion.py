@@ -25,6 +25,7 @@ from perennial.storage import CheckFailed
 from training import duel, evidence, pipelines, promotion, retraining, tracking, tuning
 from training.backtest import Judged
 from training.contest import Contest
+from training.kinds import LIFETIME_VALUE
 from training.offer_backtest import JudgedOffers
 from training.promotion import Verdict
 from training.versions import Version, version_of
@@ -285,10 +286,10 @@ def test_a_champion_is_asked_from_the_day_it_was_trained_at(shop: Registry) -> N
 
 def test_a_champions_bounds_are_held_to_its_own_interval(world: World) -> None:
     """Asked anew, it states what its own settings say, not the challenger's."""
-    made = Version.of(world.tracker, world.workspace, "lifetime_value", world.versions["lifetime_value"])
+    made = Version.of(world.tracker, world.workspace, LIFETIME_VALUE, world.versions["lifetime_value"])
     own = made.workspace.lifetime_value.model_copy(update={"interval": 0.5})
     champion = replace(made, workspace=made.workspace.model_copy(update={"lifetime_value": own}))
-    asked = Contest(world.workspace, "lifetime_value", made, champion, lambda _: None)._asked(made.judged[0])
+    asked = Contest(world.workspace, LIFETIME_VALUE, made, champion, lambda _: None)._asked(made.judged[0])
     assert isinstance(asked, Judged)
     assert asked.bounds is not None
     assert asked.bounds.interval == 0.5

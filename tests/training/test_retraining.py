@@ -14,6 +14,7 @@ from features import publications, snapshot
 from perennial import settings
 from perennial.settings import Workspace
 from training import retraining, tracking
+from training.kinds import CHURN
 
 TRAINED = date(2024, 6, 1)
 
@@ -40,7 +41,7 @@ def train(tracker: mlflow.MlflowClient, tmp_path: Path) -> Callable[..., None]:
     def train(as_of: date = TRAINED, promoted: bool = True, known: str = "") -> None:
         run = tracker.create_run(experiment)
         tracker.log_param(run.info.run_id, "data_fingerprint", known or snapshot.fingerprint(shop))
-        tags = {"as_of": str(as_of), "recipe": tracking.recipe(shop, "churn", publications.expected_hash(shop))}
+        tags = {"as_of": str(as_of), "recipe": tracking.recipe(shop, CHURN, publications.expected_hash(shop))}
         version = tracker.create_model_version(name, "file:///nowhere", run.info.run_id, tags=tags)
         if promoted:
             tracker.set_registered_model_alias(name, "champion", version.version)

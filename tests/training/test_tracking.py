@@ -33,6 +33,7 @@ from perennial.registry import KINDS
 from perennial.settings import Workspace
 from training import carried, churn, cross_sell, lifetime_value, pipelines, tracking
 from training.grade import Grade
+from training.kinds import CHURN, kind_of
 from training.models.churn_model import ChurnModel
 
 from . import bare
@@ -126,7 +127,7 @@ def test_what_mlflow_loads_predicts_the_same(kind: str, world: World) -> None:
     """
     predict, rows = retrained(world, kind)
     loaded = mlflow.pyfunc.load_model(f"models:/world.{kind}@champion")
-    named = pd.DataFrame(rows, columns=carried.columns(world.workspace, kind))
+    named = pd.DataFrame(rows, columns=kind_of(kind).columns(world.workspace))
     np.testing.assert_allclose(loaded.predict(named), predict(rows), rtol=1e-12, atol=0)
     assert np.ptp(predict(rows)) > 0.01
     np.testing.assert_allclose(loaded.predict(named[named.columns[::-1]]), predict(rows), rtol=1e-12, atol=0)
@@ -177,7 +178,7 @@ def test_a_model_answers_where_nothing_of_this_project_is(world: World, tmp_path
     asked = {line for folder in folders for line in (folder / "requirements.txt").read_text().split()}
     python = bare.environment(asked, tmp_path / "bare")
     expected = [
-        mlflow.pyfunc.load_model(folder).predict(carried.example(world.workspace, kind)).tolist()
+        mlflow.pyfunc.load_model(folder).predict(carried.example(kind_of(kind).columns(world.workspace))).tolist()
         for kind, folder in logged.items()
     ]
     clean = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
@@ -231,14 +232,14 @@ def test_a_model_names_what_it_was_made_with(kind: str, world: World) -> None:
     assert (learnt.dataset.name, learnt.tags[0].value) == (f"world.{kind} 2024-07-01", "training")
     assert re.fullmatch("[0-9a-f]{32}", learnt.dataset.digest)
     named = [column["name"] for column in json.loads(learnt.dataset.schema)["mlflow_colspec"]]
-    assert named == list(carried.columns(world.workspace, kind))
+    assert named == list(kind_of(kind).columns(world.workspace))
 
 
 def test_a_changed_model_is_refused_before_it_is_read(world: World, tmp_path: Path) -> None:
     """LightGBM would end the process at half a file; what was not registered is named, and answers nothing."""
     model = ChurnModel.load(registry.model_folder(world.tracker, world.versions["churn"]))
     elsewhere, grade = world.workspace.model_copy(update={"name": "changed"}), Grade("none", "a test")
-    training = tracking.Training("churn", TRAINED_AT, [], "hash", "data", {}, lambda folder: None, grade)
+    training = tracking.Training(CHURN, TRAINED_AT, [], "hash", "data", {}, lambda folder: None, grade)
     made = tracking.record(world.tracker, elsewhere, training, model, "key")
     folder = registry.model_folder(world.tracker, made)
     kept, booster = folder.rename(tmp_path / "kept"), (folder / "booster.txt")
@@ -337,7 +338,7 @@ def test_what_is_logged_goes_to_the_client_that_is_given(world: World, tmp_path:
         other = registry.client()
     grade, elsewhere = Grade("none", "a test"), world.workspace.model_copy(update={"name": "twofold"})
     model = ChurnModel.load(registry.model_folder(world.tracker, world.versions["churn"]))
-    training = tracking.Training("churn", TRAINED_AT, [], "hash", "data", {}, lambda folder: None, grade)
+    training = tracking.Training(CHURN, TRAINED_AT, [], "hash", "data", {}, lambda folder: None, grade)
     version = tracking.record(world.tracker, elsewhere, training, model, "key")
     assert tracking.artifacts(world.tracker, str(version.run_id)).is_dir()
     assert not other.search_registered_models()
@@ -351,7 +352,7 @@ def test_no_secret_gets_into_a_run(world: World, monkeypatch: pytest.MonkeyPatch
     workspace = settings.parse({"name": "secretive", "tables": {"transactions": lines}}, "the tests")
     model = churn.fit(world.data, world.workspace, (), world.data.current)
     grade, nan = Grade("none", "a test"), float("nan")
-    training = tracking.Training("churn", TRAINED_AT, [], "hash", "data", {"auc": nan}, lambda folder: None, grade)
+    training = tracking.Training(CHURN, TRAINED_AT, [], "hash", "data", {"auc": nan}, lambda folder: None, grade)
     version = tracking.record(world.tracker, workspace, training, model, "key")
     run = world.tracker.get_run(version.run_id)
     folder = Path(mlflow.artifacts.download_artifacts(run_id=version.run_id))

@@ -15,7 +15,7 @@ from perennial.settings import Boosting
 from training.models.buy_till_you_die import BuyTillYouDie, History, Outlook
 from training.models.customer_model import Inputs, PyFunc, Stored, binned, boosted, logit, predicted, sigmoid
 from training.models.leaving import Leaving
-from training.models.rule import Rule
+from training.models.rule import HISTORIES, OURS, Rule
 
 Floats = NDArray[np.floating]
 Vectors = NDArray[np.float32]
@@ -86,6 +86,19 @@ class ChurnModel:
     @property
     def horizon(self) -> int:
         return self.leaving.horizon
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a row that it is asked about, in order."""
+        return self.inputs.packed
+
+    @property
+    def answers_by(self) -> str:
+        """The plain name of what it answers by."""
+        return self.rule.name if self.rule else OURS if self.booster is not None else HISTORIES
+
+    def predict(self, rows: Vectors) -> Floats:
+        return self.probability(rows)
 
     @property
     def has_order(self) -> bool:

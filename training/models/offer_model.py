@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import lightgbm as lgb
 import numpy as np
@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from perennial.settings import CrossSell
 from training.models.customer_model import PyFunc, Stored, binned, boosted, predicted, sigmoid
-from training.models.rule import BASE_RATE
+from training.models.rule import BASE_RATE, OURS
 
 Floats = NDArray[np.floating]
 Rows = NDArray[np.float32]
@@ -90,6 +90,20 @@ class OfferModel:
     newcomer_rate: float = 0.0
     launch_rate: float = 0.0
     rule: str | None = None
+    remarks: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a row that it is asked about, in order."""
+        return self.names
+
+    @property
+    def answers_by(self) -> str:
+        """The plain name of what it answers by."""
+        return self.rule or OURS
+
+    def predict(self, rows: Rows) -> Floats:
+        return self.probability(rows)
 
     def probability(self, rows: Rows) -> Floats:
         """Per (customer, item) row of float32 features in the order of `names`."""

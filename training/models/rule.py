@@ -12,8 +12,8 @@ from training.models.customer_model import Inputs
 
 Floats = NDArray[np.floating]
 
-OURS, BASE_RATE = "Perennial", "base rate"
-"""What answers, in plain words: our full model, or one answer for everybody."""
+OURS, HISTORIES, BASE_RATE = "Perennial", "purchase histories alone", "base rate"
+"""What answers, in plain words: our full model, what it is without boosters, or one answer for everybody."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import lightgbm as lgb
 import numpy as np
@@ -16,7 +16,7 @@ from scipy.optimize import isotonic_regression
 from perennial.settings import Boosting
 from training.models.buy_till_you_die import BuyTillYouDie, History, Outlook
 from training.models.customer_model import Inputs, PyFunc, Stored, binned, boosted, logit, predicted, sigmoid
-from training.models.rule import Rule
+from training.models.rule import HISTORIES, OURS, Rule
 
 Floats = NDArray[np.floating]
 
@@ -178,6 +178,21 @@ class ValueModel:
     seasons: tuple[float, ...] = ()
     worth: float = 1.0
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    remarks: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a row that it is asked about, in order."""
+        return self.inputs.packed
+
+    @property
+    def answers_by(self) -> str:
+        """The plain name of what it answers by."""
+        rule = self.rules.get("value")
+        return rule.name if rule else OURS if self.boosters else HISTORIES
+
+    def predict(self, rows: NDArray[np.float32]) -> Floats:
+        return self.value(rows)
 
     def value(self, vectors: NDArray[np.float32], horizon: int | None = None) -> Floats:
         """Expected discounted spend over the horizon, or over another one; nan for who never bought."""
