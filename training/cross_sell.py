@@ -17,7 +17,6 @@ from features.candidates import Pairs, Shelf, names
 from features.newcomers import Newcomers
 from perennial import storage
 from perennial.settings import Workspace
-from perennial.storage import CheckFailed
 from perennial.windows import closed_cutoffs
 from training import datasets, labels
 from training.models.offer_model import RULES, OfferModel, fit, personal_frequency
@@ -36,8 +35,8 @@ MIN_BOUGHT = 100
 MIN_ITEMS = 2
 
 
-class NoCrossSell(CheckFailed):
-    """Cross-selling cannot be learnt here, with the reason; the other two models can."""
+class NoCrossSell(datasets.NotLearnt):
+    """Cross-selling cannot be learnt here, with the reason."""
 
 
 class Unmapped(NamedTuple):

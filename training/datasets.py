@@ -36,6 +36,10 @@ HISTORIES = 20_000
 """Customers, at most, whose histories a cutoff's history model is fitted on: it has no more than eight parameters."""
 
 
+class NotLearnt(CheckFailed):
+    """A kind of model cannot be learnt here, with the reason; the others can."""
+
+
 class TooFewReturned(CheckFailed):
     """No purchase-history model is determined, and so no model of ours; a rule by closed windows still is."""
 

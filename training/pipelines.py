@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from features import snapshot
 from perennial.registry import KINDS
 from perennial.settings import Workspace
-from training import cross_sell, datasets, labels, tracking, tuning
+from training import datasets, labels, tracking, tuning
 from training.kinds import Kind, Trained, kind_of
 from training.model_card import card
 from training.models.rule import OURS
@@ -65,7 +65,7 @@ def train(
             continue
         try:
             trained = of.train(settings, as_of, dataset, reported)
-        except cross_sell.NoCrossSell as problem:
+        except datasets.NotLearnt as problem:
             progress(f"{kind}: {problem}")
             continue
         training = _training(of, settings, as_of, trained)

@@ -14,7 +14,7 @@ from perennial import registry
 from perennial.settings import Workspace
 from training import backtest, churn, comparison, kinds, pipelines, plots, promotion
 from training.backtest import Judged
-from training.datasets import Cutoff, Dataset
+from training.datasets import Cutoff, Dataset, NotLearnt
 from training.evaluation import Evaluation
 from training.grade import OF_CHURN
 from training.models.churn_model import ChurnModel
@@ -79,7 +79,8 @@ def naive(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Naive]:
     monkeypatch.setattr(registry, "KINDS", (*registry.KINDS, made.name))
     monkeypatch.setitem(kinds.ALL, made.name, made)
     yield made
-    world.tracker.delete_registered_model(f"world.{made.name}")
+    for model in world.tracker.search_registered_models(f"name = 'world.{made.name}'"):
+        world.tracker.delete_registered_model(model.name)
 
 
 def test_every_name_has_its_kind() -> None:
@@ -114,3 +115,19 @@ def test_the_naive_rule_becomes_a_kind_without_a_word_elsewhere(naive: Naive, wo
     assert [one.metric for one in found.metrics] == [*naive.figures]
     assert found.metrics[0].second == pytest.approx(0.5)
     assert found.metrics[0].is_worse()
+
+
+def test_a_kind_that_cannot_be_learnt_is_left_out_with_a_word(
+    naive: Naive, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other kinds are trained all the same."""
+
+    def too_quiet(data: Dataset, workspace: Workspace) -> ChurnModel:
+        raise NotLearnt("nobody was ever silent")
+
+    monkeypatch.setattr(naive, "learn", too_quiet)
+    told: list[str] = []
+    both = ["naive", "churn"]
+    trained = pipelines.train(world.store, world.workspace, world.tracker, TRAINED_AT, both, told.append)
+    assert [*trained] == ["churn"]
+    assert told[0] == "naive: nobody was ever silent"
