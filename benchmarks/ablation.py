@@ -21,12 +21,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from features import candidates, product_affinity, retrieval, snapshot
-from perennial import ingest, settings
-from perennial.settings import Workspace
-from training import churn, cross_sell, datasets, labels, lifetime_value, metrics, pipelines
-from training.cross_sell import Lesson
-from training.offer_backtest import JudgedOffers
+from features import retrieval, snapshot
+from features.families import product_affinity
+from features.items import candidates
+from ingest import intake
+from training import pipelines
+from training.backtests import metrics
+from training.backtests.offer_backtest import JudgedOffers
+from training.learning import churn, cross_sell, datasets, labels, lifetime_value
+from training.learning.cross_sell import Lesson
+from workspace import settings
+from workspace.settings import Workspace
 
 RESULTS = Path("benchmarks/results")
 SHOPS = (("online_retail", "2011-06-01"), ("complete_journey", "2017-10-01"))
@@ -46,7 +51,7 @@ def main() -> None:
 def _measure(name: str, as_of: date) -> dict[str, dict[str, dict[str, float]]]:
     with tempfile.TemporaryDirectory() as home:
         workspace = settings.read(Path(f"configs/{name}.yaml"), home=Path(home))
-        ingest.ingest(workspace, datetime.now(UTC))
+        intake.ingest(workspace, datetime.now(UTC))
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, as_of))
         store = retrieval.apply(workspace)
         tables = {"of customers": _of_customers(workspace, datasets.load(store, workspace, as_of))}

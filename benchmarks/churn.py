@@ -26,14 +26,16 @@ from sklearn.model_selection import StratifiedKFold
 
 from benchmarks.peers import PLAIN, RFM
 from features import retrieval, snapshot
-from perennial import ingest, settings
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
-from training import backtest, churn, datasets, labels, metrics
-from training.backtest import Judged
-from training.datasets import Cutoff, Dataset
-from training.peers import Answer, Histories
-from training.scoreboard import Contender, scoreboard
+from ingest import intake
+from training.backtests import backtest, metrics
+from training.backtests.backtest import Judged
+from training.backtests.baselines import Answer, Histories
+from training.backtests.scoreboard import Contender, scoreboard
+from training.learning import churn, datasets, labels
+from training.learning.datasets import Cutoff, Dataset
+from workspace import settings
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 Floats = NDArray[np.floating]
 
@@ -85,7 +87,7 @@ def _shop(name: str) -> dict[str, object]:
 
 def _taken_in(name: str, home: str) -> Workspace:
     workspace = settings.read(Path(f"configs/{name}.yaml"), home=Path(home))
-    ingest.ingest(workspace, datetime.now(UTC))
+    intake.ingest(workspace, datetime.now(UTC))
     return workspace
 
 
@@ -173,7 +175,7 @@ def _contracts() -> dict[str, object]:
 
 
 def _refused(workspace: Workspace) -> None:
-    ingest.ingest(workspace, datetime.now(UTC))
+    intake.ingest(workspace, datetime.now(UTC))
     try:
         churn.train(_loaded(workspace, CONTRACTS_AT), workspace)
     except CheckFailed as problem:

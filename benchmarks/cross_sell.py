@@ -29,13 +29,15 @@ from scipy.sparse import csr_array, vstack
 
 from benchmarks.fits import peak_gigabytes
 from features import retrieval, snapshot
-from perennial import ingest, settings, storage
-from perennial.settings import Workspace
+from ingest import intake
 from serving import offers
-from training import cross_sell, metrics
-from training.cross_sell import Backtest, Lesson
+from training.backtests import metrics
+from training.backtests.offer_backtest import JudgedOffers
+from training.learning import cross_sell
+from training.learning.cross_sell import Backtest, Lesson
 from training.models.offer_model import OfferModel
-from training.offer_backtest import JudgedOffers
+from workspace import settings, storage
+from workspace.settings import Workspace
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -128,7 +130,7 @@ def _tafeng(name: str, home: Path) -> dict[str, object]:
 def _end_to_end(workspace: Workspace) -> float:
     """Seconds from the lines to everybody's offers, as a shop's batch goes."""
     start = time.monotonic()
-    ingest.ingest(workspace, datetime.now(UTC))
+    intake.ingest(workspace, datetime.now(UTC))
     snapshot.snapshot(workspace, [*cross_sell.cutoffs(workspace, _AS_OF), _AS_OF])
     model = cross_sell.train(workspace, _AS_OF)
     rows = retrieval.rows_at(workspace, _AS_OF)
@@ -263,7 +265,7 @@ def _printed(rows: Mapping[str, Mapping[str, float]]) -> str:
 def _shop(name: str, home: Path) -> dict[str, object]:
     """One shop by category: ours and the rule at each cutoff, the difference with its 95 % interval over customers."""
     workspace = settings.read(Path(f"configs/{name}.yaml"), home=home)
-    ingest.ingest(workspace, datetime.now(UTC))
+    intake.ingest(workspace, datetime.now(UTC))
     tables = {}
     for as_of in map(date.fromisoformat, SHOPS[name]):
         learnt_from = cross_sell.cutoffs(workspace, as_of)
@@ -317,7 +319,7 @@ def _scale(name: str, home: Path) -> dict[str, float]:
     """Seconds and gigabytes of ranking a million customers x 50 categories, in a process of its own."""
     workspace = _large(home)
     as_of = date(2025, 1, 1)
-    ingest.ingest(workspace, datetime.now(UTC))
+    intake.ingest(workspace, datetime.now(UTC))
     snapshot.snapshot(workspace, [*cross_sell.cutoffs(workspace, as_of), as_of])
     cross_sell.train(workspace, as_of).save(home / "model")
     with multiprocessing.get_context("spawn").Pool(1) as pool:

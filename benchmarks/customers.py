@@ -19,10 +19,13 @@ import numpy as np
 import pandas as pd
 
 from features import retrieval, snapshot
-from perennial import ingest, settings
-from perennial.settings import Workspace
+from ingest import intake
 from simulation.world import simulate
-from training import backtest, datasets, kinds, pipelines
+from training import kinds, pipelines
+from training.backtests import backtest
+from training.learning import datasets
+from workspace import settings
+from workspace.settings import Workspace
 
 AS_OF = date(2025, 1, 1)
 EVERYBODY = 10**9
@@ -49,7 +52,7 @@ def _shop(folder: Path, customers: int) -> Workspace:
     tables = {table: {"path": str(folder / "world" / table)} for table in ("transactions", "interactions")}
     tables["customers"] = {"path": str(folder / "world/customers.parquet")}
     workspace = settings.parse({"name": "customers", "home": str(folder / "home"), "tables": tables}, "benchmark")
-    ingest.ingest(workspace, datetime(2025, 1, 2, tzinfo=UTC))
+    intake.ingest(workspace, datetime(2025, 1, 2, tzinfo=UTC))
     snapshot.snapshot(workspace, pipelines.cutoffs(workspace, AS_OF, tuple(KINDS)))
     return workspace
 

@@ -24,13 +24,14 @@ import pandas as pd
 import yaml
 
 from features import retrieval, snapshot
+from ingest import intake
 from monitoring import drift
 from monitoring.drift import Champion, Comparison, Drift
-from perennial import ingest, settings, storage
-from perennial.settings import Workspace
-from perennial.tables import TRANSACTIONS
 from simulation.world import simulate
-from training import churn, datasets, lifetime_value
+from training.learning import churn, datasets, lifetime_value
+from workspace import settings, storage
+from workspace.settings import Workspace
+from workspace.tables import TRANSACTIONS
 
 RESULTS = Path("benchmarks/results/drift.json")
 _FOLDER = Path("var/bench_drift").resolve()
@@ -92,14 +93,14 @@ class Made:
         self.folder = _FOLDER / shop.name
         raw = _raw(shop.name)
         every = settings.parse({**raw, "home": str(self.folder / "all")}, shop.name)
-        ingest.ingest(every, _NOW)
+        intake.ingest(every, _NOW)
         first = drift.sources.first_day(every)
         assert first is not None
         self.as_ofs = shop.as_ofs(first)
         blocks = _blocks(every, self.folder / "lines", self.as_ofs)
         self.raw, self.files = {**raw, "home": str(self.folder / "home")}, [*blocks.values()]
         self.workspace = self.of(self.files)
-        ingest.ingest(self.workspace, _NOW)
+        intake.ingest(self.workspace, _NOW)
         snapshot.snapshot(self.workspace, self.as_ofs)
         self.champion = None if chosen else _champion(self.workspace, min(self.judged))
 
@@ -273,7 +274,7 @@ def _planted(one: Made) -> Iterator[tuple[str, Drift]]:
         sound: Comparison | None = None
         for fault, plant in _FAULTS.items():
             plant(lines, np.random.default_rng(7)).to_parquet(file, index=False)
-            ingest.ingest(workspace, _NOW)
+            intake.ingest(workspace, _NOW)
             snapshot.snapshot(workspace, [as_of])
             comparison = one.comparison(workspace, as_of)
             if sound is not None:  # what was usual before the fault is what it was without it
@@ -295,7 +296,7 @@ def speed(made: Sequence[Made]) -> dict[str, object]:
     raw["tables"]["customers"]["path"] = str(_FOLDER / "speed_customers.parquet")
     raw |= {"home": str(home), "attributes": [*raw["attributes"], *extra]}
     workspace, as_of = settings.parse(raw, "speed"), date(2025, 1, 1)
-    ingest.ingest(workspace, _NOW)
+    intake.ingest(workspace, _NOW)
     champion = _champion(workspace, as_of)
     assert champion is not None
     reference = max(datasets.cutoffs(workspace, as_of))

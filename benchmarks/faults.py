@@ -32,7 +32,8 @@ import httpx
 import numpy as np
 
 from benchmarks import service
-from perennial import events, registry
+from ingest import events
+from workspace import registry
 
 _URL = "http://127.0.0.1:3917"
 _HEADERS = {"Authorization": "Bearer bench"}

@@ -28,9 +28,10 @@ import pandas as pd
 
 from benchmarks import pandas_features
 from features import snapshot
-from perennial import ingest, settings, storage
-from perennial.settings import Workspace
+from ingest import intake
 from simulation.world import simulate
+from workspace import settings, storage
+from workspace.settings import Workspace
 
 RESULTS = Path("benchmarks/results")
 ENDS = date(2025, 1, 1)
@@ -95,7 +96,7 @@ def _make(folder: Path, lines: int, customers: int) -> None:
         (world / f"{table}.parquet").rename(folder / f"{table}.parquet")
     shutil.rmtree(world)
     start = time.monotonic()
-    accounts = ingest.ingest(_workspace(folder), _AFTERWARDS)
+    accounts = intake.ingest(_workspace(folder), _AFTERWARDS)
     taken = sum(account.accepted for account in accounts)
     print(f"ingest: {taken:,} rows in {time.monotonic() - start:.0f} s", flush=True)
 
@@ -143,7 +144,7 @@ def _next_day(workspace: Workspace) -> dict[str, Any]:
     """A day of data more: only what is new is summed up; the result is that of starting over."""
     for later in workspace.home_path.parent.glob("exports/*/last.later"):
         later.rename(later.with_suffix(".parquet"))
-    ingest.ingest(workspace, _AFTERWARDS)
+    intake.ingest(workspace, _AFTERWARDS)
     following = _apart(_snapshots, workspace, [ENDS])
     parts = [storage.snapshot_part(workspace.home_path, family, ENDS) for family in snapshot.families(workspace)]
     before = [pd.read_parquet(part) for part in parts]

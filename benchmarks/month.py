@@ -29,8 +29,8 @@ from typing import Any
 import duckdb
 import yaml
 
-from perennial import storage
 from simulation.world import simulate
+from workspace import storage
 
 RESULTS = Path("benchmarks/results")
 BEFORE, AS_OF = date(2024, 12, 1), date(2025, 1, 1)

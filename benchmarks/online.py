@@ -28,8 +28,8 @@ import numpy as np
 import pandas as pd
 
 from features import online, publications, retrieval, snapshot
-from perennial import settings, storage
-from perennial.settings import Workspace
+from workspace import settings, storage
+from workspace.settings import Workspace
 
 if TYPE_CHECKING:
     from feast import FeatureStore

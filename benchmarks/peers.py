@@ -23,13 +23,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features import retrieval, snapshot
-from perennial import settings, storage
-from perennial.settings import Workspace
 from serving.predictor import NO_CONSENT
-from training import datasets, labels
+from training.learning import datasets, labels
 from training.models.bg_nbd import BGNBD
 from training.models.gamma_gamma import GammaGamma
 from training.models.pareto_nbd import ParetoNBD
+from workspace import settings, storage
+from workspace.settings import Workspace
 
 Floats = NDArray[np.floating]
 

@@ -20,13 +20,14 @@ import pandas as pd
 
 from benchmarks.erlang import CNBD
 from benchmarks.peers import RESULTS, Floats
-from perennial import ingest, settings, storage
-from training import metrics
+from ingest import intake
+from training.backtests import metrics
 from training.models.bg_nbd import BGNBD
 from training.models.gamma_gamma import GammaGamma
 from training.models.mbg_nbd import MBGNBD
 from training.models.pareto_nbd import ParetoNBD
 from training.models.spend_per_purchase import SpendPerPurchase
+from workspace import settings, storage
 
 APPAREL = {
     "name": "apparel",
@@ -96,7 +97,7 @@ def _windows(shop: str, dates: list[tuple[str, int]]) -> Iterator[tuple[str, Win
             if config.exists()
             else settings.parse(APPAREL | {"home": home}, "benchmark")
         )
-        ingest.ingest(workspace, _LATER)
+        intake.ingest(workspace, _LATER)
         with storage.connect(workspace.home_path, workspace.timezone) as connection:
             days = connection.execute(f"""
                 SELECT customer_id, day::TIMESTAMP AS day, sum(amount) AS amount

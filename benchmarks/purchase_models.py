@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.fits import PARAMETERS, Columns
-from perennial import settings
 from training.models.pareto_nbd import ParetoNBD
+from workspace import settings
 
 RESULTS = Path("benchmarks/results")
 ENVIRONMENTS = Path("var/environments")

@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from monitoring import outcomes
-from perennial import settings, storage
+from workspace import settings, storage
 
 CONFIG = Path("configs/online_retail.yaml")
 FIRST, LAST = "2010-12-01", "2011-08-01"

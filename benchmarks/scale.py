@@ -23,12 +23,14 @@ from pathlib import Path
 
 from benchmarks.fits import peak_gigabytes
 from features import retrieval, snapshot
-from perennial import ingest, registry, settings
-from perennial.settings import Workspace
+from ingest import intake
 from serving import scoring
 from serving.predictor import Predictor
 from simulation.world import simulate
-from training import pipelines, promotion
+from training import pipelines
+from training.gate import promotion
+from workspace import registry, settings
+from workspace.settings import Workspace
 
 RESULTS = Path("benchmarks/results")
 AS_OF = date(2025, 1, 1)
@@ -80,7 +82,7 @@ def make(folder: Path, customers: int, note: Notes) -> None:
         return
     simulate(folder / "world", round(customers / _KNOWN), 3, seed=3, ends=AS_OF)
     note("simulated")
-    ingest.ingest(_workspace(folder), datetime(2025, 1, 2, tzinfo=UTC))
+    intake.ingest(_workspace(folder), datetime(2025, 1, 2, tzinfo=UTC))
     (folder / "home/ready").touch()
 
 

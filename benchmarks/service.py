@@ -43,8 +43,8 @@ import httpx
 import numpy as np
 import pandas as pd
 
-from perennial import settings, storage
-from perennial.settings import Workspace
+from workspace import settings, storage
+from workspace.settings import Workspace
 
 RESULTS = Path("benchmarks/results")
 _SHOP = Path("var/bench_service")
@@ -205,8 +205,8 @@ def _plain_fastapi() -> Any:
     from fastapi import Body, FastAPI
 
     from features import online, publications, retrieval
-    from perennial import registry
     from serving.predictor import Predictor
+    from workspace import registry
 
     there = workspace()
     predictor, store = Predictor.load(there, registry.client()), retrieval.open_store(there)
@@ -369,13 +369,13 @@ def _with_feast(_: str, bodies: Sequence[bytes], connections: int, seconds: int)
 def _pages(customers: int) -> list[dict[str, Any]]:
     """Reading, explaining and encoding a page of 100 out of so many scores: the shop's own, repeated."""
     from features import online, publications, retrieval
-    from perennial import registry
-    from serving import lists
-    from serving.files import encoded
-    from serving.list_query import ListQuery
+    from serving.lists import churn_risk
+    from serving.lists.files import encoded
+    from serving.lists.list_query import ListQuery
     from serving.predictor import Predictor
     from serving.reasons import Explainer
     from serving.terms import norms_of
+    from workspace import registry
 
     there = workspace()
     store, publication = retrieval.open_store(there), publications.published(there.home_path)
@@ -397,7 +397,7 @@ def _pages(customers: int) -> list[dict[str, Any]]:
         }
 
         def page(asked: ListQuery) -> bytes:
-            found = lists.page(explainer, publication.as_of, asked, vectors)
+            found = churn_risk.page(explainer, publication.as_of, asked, vectors)
             return b"".join(encoded(found.blocks, "json"))
 
         return [{"page": what} | _milliseconds(partial(page, asked)) for what, asked in kinds.items()]
@@ -405,7 +405,7 @@ def _pages(customers: int) -> list[dict[str, Any]]:
 
 def _enlarged(there: Workspace, home: Path, as_of: date, customers: int) -> Workspace:
     """The same workspace in another home, whose list is so long."""
-    from serving import lists
+    from serving.lists import churn_risk
 
     for what in ("tables", "scores"):
         shutil.copytree(there.home_path / what, home / what)
@@ -413,7 +413,7 @@ def _enlarged(there: Workspace, home: Path, as_of: date, customers: int) -> Work
     own, random = scores[scores["not_scored_reason"].isna()], np.random.default_rng(7)
     many = pd.concat([own] * -(-customers // len(own)), ignore_index=True).head(customers)
     large = there.model_copy(update={"home": str(home)})
-    lists.write_risk(
+    churn_risk.write_risk(
         large, as_of, many.assign(value_at_risk=many["value_at_risk"] * random.uniform(0.5, 1.5, len(many)))
     )
     return large

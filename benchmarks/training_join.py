@@ -22,9 +22,10 @@ from pathlib import Path
 import pandas as pd
 
 from features import retrieval, snapshot
-from perennial import ingest, settings, storage
-from perennial.settings import Workspace
+from ingest import intake
 from simulation.world import simulate
+from workspace import settings, storage
+from workspace.settings import Workspace
 
 RESULTS = Path("benchmarks/results")
 ENDS = date(2025, 1, 1)
@@ -56,7 +57,7 @@ def _shop(folder: Path, customers: int) -> Workspace:
     tables = {table: {"path": str(world / table)} for table in ("transactions", "interactions")}
     tables |= {table: {"path": str(world / f"{table}.parquet")} for table in ("customers", "products", "campaigns")}
     workspace = settings.parse({"name": "bench", "home": str(folder / "home"), "tables": tables}, "benchmark")
-    ingest.ingest(workspace, datetime(2025, 1, 2, tzinfo=UTC))
+    intake.ingest(workspace, datetime(2025, 1, 2, tzinfo=UTC))
     return workspace
 
 

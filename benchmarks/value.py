@@ -6,8 +6,8 @@
     python -m benchmarks.value world --customers 20000           # the simulated shop alone, smaller
 
 A real run of Perennial in a folder of its own answers; the outcomes are read only to print the figures. dec_wape,
-ngini, bias and the rest are defined in `training/metrics.py`; count is the correlation of expected purchases with the
-number of days on which the customer then bought. A figure that misses what is to be reached is marked `!`.
+ngini, bias and the rest are defined in `training/backtests/metrics.py`; count is the correlation of expected purchases
+with the number of days on which the customer then bought. A figure that misses what is to be reached is marked `!`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ import yaml
 
 from benchmarks.peers import RESULTS, Answer, Finished, Floats, finished, peers
 from features import retrieval, snapshot
-from perennial import ingest, settings
+from ingest import intake
 from simulation.truth import truth
 from simulation.world import simulate
-from training import backtest, datasets, deciles, metrics
+from training.backtests import backtest, metrics
+from training.learning import datasets, deciles
+from workspace import settings
 
 METRICS: dict[str, Callable[[Floats, Floats], float]] = {
     "ngini": metrics.ngini,
@@ -96,7 +98,7 @@ def _rolling() -> dict[str, object]:
     """By how much totals are off at cutoffs a month apart, each trained on what was known then, and on the mean."""
     with TemporaryDirectory() as home:
         workspace = settings.read(Path(f"configs/{ROLLING}.yaml"), home=Path(home))
-        ingest.ingest(workspace, datetime.now(UTC))
+        intake.ingest(workspace, datetime.now(UTC))
         closed = backtest.cutoffs(workspace, ROLLING_AS_OF, ROLLING_CUTOFFS)
         snapshot.snapshot(workspace, [*closed, ROLLING_AS_OF])
         data = datasets.load(retrieval.apply(workspace), workspace, ROLLING_AS_OF, closed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ibis.expr.types as ir
 
-from features.known import money
+from features.families.known import money
 
 # What is counted per day. Of these more is asked than how many there were: they are kept one by one as well.
 OPINIONS = ("complaint", "review", "survey", "cancellation")

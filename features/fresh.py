@@ -19,18 +19,20 @@ import pyarrow as pa
 from ibis.expr.operations import InMemoryTable
 from numpy.typing import NDArray
 
-from features import days, on_duckdb, product_affinity, profile, segments
-from features.known import Tables
+from features import day_files, days, on_duckdb
+from features.families import product_affinity, profile
+from features.families.known import Tables
 from features.snapshot import CUSTOMER_FAMILIES, customer_family, customer_features, has_consent
-from perennial import events, storage, verdicts
-from perennial.events import Event, EventStore
-from perennial.settings import Workspace
-from perennial.storage import quoted
-from perennial.tables import CONTRACTS, Contract
+from ingest import checks, events
+from ingest.events import Event, EventStore
+from workspace import storage
+from workspace.settings import Workspace
+from workspace.storage import quoted
+from workspace.tables import CONTRACTS, Contract
 
 _MEMORY = 1.0  # gigabytes; the service answers beside it
 _SHOP = {
-    # What `features.purchases` asks of the shop, and `features.engagement`.
+    # What `features.families.purchases` asks of the shop, and `features.families.engagement`.
     "customer_days": "SELECT day, known_day, sum(spend) AS spend, sum(n_lines)::INT AS n_lines FROM {} GROUP BY ALL",
     "opinions": "SELECT DISTINCT kind, day, known_day, resolved_day FROM {}"
     " WHERE kind = 'complaint' AND resolved_day IS NOT NULL",
@@ -61,7 +63,7 @@ class FreshFeatures:
         Raises:
             CheckFailed: a batch is at work on the days, or the store of events does not answer.
         """
-        files, in_days = segments.days_files(self.workspace)
+        files, in_days = day_files.days_files(self.workspace)
         customers = storage.parts(storage.tables_folder(self.home, "customers"))
         if (files, in_days, customers) != (self.files, self.in_days, self.customers):
             for kind, query in _SHOP.items():
@@ -117,7 +119,7 @@ class FreshFeatures:
         for name in events.TABLES:
             contract = CONTRACTS[name]
             self.connection.register("arrived", events.as_table(contract, new))
-            query = f"SELECT *{verdicts.days(contract, contract.names)} FROM arrived"
+            query = f"SELECT *{checks.days(contract, contract.names)} FROM arrived"
             self.connection.execute(f"CREATE OR REPLACE TABLE arrived_{name} AS {query}")
             self.connection.unregister("arrived")
 
@@ -159,14 +161,14 @@ class FreshFeatures:
                for kind, rows in arrived.items()}  # fmt: skip
         shop = own | {kind: _both(self.backend.table(f"shop_{kind}"), self._willing(arrived[kind])) for kind in _SHOP}
         customers = self._canonical(CONTRACTS["customers"]).semi_join(wanted, "customer_id")
-        categories = segments.item_categories(products, segments.item_column(self.workspace))
+        categories = day_files.item_categories(products, day_files.item_column(self.workspace))
         shop_tables = Tables(**shop, customers=customers, categories=categories)
         return Tables(**own, customers=customers, categories=categories, shop=shop_tables)
 
     def _summed(self, which: str, products: ir.Table) -> dict[str, ir.Table]:
         """The days of the events in the tables `<which>_...`."""
         lines = self.backend.table(f"{which}_transactions")
-        lines = segments.priced(lines, products, segments.item_column(self.workspace))
+        lines = day_files.priced(lines, products, day_files.item_column(self.workspace))
         interactions = self.backend.table(f"{which}_interactions")
         return {
             "item_days": days.item_days(lines).mutate(late=True),
@@ -182,14 +184,14 @@ class FreshFeatures:
     def _canonical(self, contract: Contract) -> ir.Table:
         """A canonical table. What the workspace lacks is empty in SQL alone: a memtable would be gone with the
         expression that it was part of, and the SQL is kept."""
-        rows = segments.canonical(self._read, self.workspace, contract)
+        rows = day_files.canonical(self._read, self.workspace, contract)
         if not isinstance(rows.op(), InMemoryTable):
             return rows
         return self._none_of(contract)
 
     def _none_of(self, contract: Contract) -> ir.Table:
         nothing = self.backend.table("wanted").filter(ibis.literal(False))
-        schema = segments.schema_of(contract)
+        schema = day_files.schema_of(contract)
         return nothing.select(**{name: ibis.null(kind) for name, kind in schema.items()})
 
     def _read(self, files: Sequence[Path]) -> ir.Table:

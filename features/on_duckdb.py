@@ -11,17 +11,17 @@ import duckdb
 import ibis
 import ibis.expr.types as ir
 
-from features import segments
-from features.known import Tables
-from perennial import storage
-from perennial.settings import Workspace
+from features import day_files
+from features.families.known import Tables
+from workspace import storage
+from workspace.settings import Workspace
 
 
 @contextmanager
 def opened(workspace: Workspace, progress: Callable[[str], None]) -> Iterator[OnDuckDB]:
     """DuckDB over the workspace's days, which are brought up to date with its tables first."""
     with storage.connect(workspace.home_path, workspace.timezone, workspace.memory) as connection:
-        yield OnDuckDB(connection, segments.read(connection, workspace, progress))
+        yield OnDuckDB(connection, day_files.read(connection, workspace, progress))
 
 
 @ibis.udf.scalar.builtin(name="getvariable", signature=(("string",), "date"))

@@ -18,11 +18,11 @@ import ibis.expr.types as ir
 from ibis.backends import BaseBackend
 from ibis.util import gen_name
 
-from features import days, segments
-from features.known import Tables
-from perennial import storage
-from perennial.settings import SettingsError, Workspace
-from perennial.tables import CONTRACTS
+from features import day_files, days
+from features.families.known import Tables
+from workspace import storage
+from workspace.settings import SettingsError, Workspace
+from workspace.tables import CONTRACTS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -148,18 +148,18 @@ class OnSpark:
 
     def _tables(self, workspace: Workspace) -> Tables:
         lines, events, customers, products = (
-            segments.canonical(self._read, workspace, CONTRACTS[name])
+            day_files.canonical(self._read, workspace, CONTRACTS[name])
             for name in ("transactions", "interactions", "customers", "products")
         )
-        item = segments.item_column(workspace)
-        priced = segments.priced(lines, products, item)
+        item = day_files.item_column(workspace)
+        priced = day_files.priced(lines, products, item)
         return Tables(
             item_days=self._hold("item_days", _marked(days.item_days(priced))),
             customer_days=self._hold("customer_days", _marked(days.customer_days(priced))),
             interaction_days=self._hold("interaction_days", days.interaction_days(events)),
             opinions=self._hold("opinions", days.opinions(events)),
             customers=customers,
-            categories=segments.item_categories(products, item),
+            categories=day_files.item_categories(products, item),
         )
 
     def _read(self, files: Sequence[Path]) -> ir.Table:

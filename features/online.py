@@ -37,9 +37,10 @@ from features.publications import (
     without_a_table_gone,
 )
 from features.stores import entity_key
-from perennial import events, storage
-from perennial.settings import Workspace
-from perennial.windows import midnight
+from ingest import events
+from workspace import storage
+from workspace.settings import Workspace
+from workspace.windows import midnight
 
 if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView

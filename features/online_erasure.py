@@ -26,8 +26,9 @@ from features.publications import (
     stored,
 )
 from features.stores import entity_key
-from perennial import events, storage
-from perennial.settings import Workspace
+from ingest import events
+from workspace import storage
+from workspace.settings import Workspace
 
 if TYPE_CHECKING:
     from feast import FeatureStore

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from features import stores
 from features.publications import Publication, note_path, packed_path, read_note, scores_stamp
 from features.snapshot import CUSTOMER_FAMILIES, customer_features, features_hash, stamp_of
-from perennial import storage
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
+from workspace import storage
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 # Customers written at a time: SQLite keeps so many changes in memory, and readers out only for the instant of a commit.
 _BLOCK = 2_500

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from features import stores
 from features.snapshot import customer_features, features_hash
-from perennial import storage
-from perennial.settings import Workspace
+from workspace import storage
+from workspace.settings import Workspace
 
 
 class FeatureMismatch(RuntimeError):

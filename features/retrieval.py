@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from features import on_spark, stores
 from features.snapshot import CUSTOMER_FAMILIES, KEYS, families, features_of
-from perennial import storage
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
-from perennial.windows import midnight
+from workspace import storage
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
+from workspace.windows import midnight
 
 if TYPE_CHECKING:
     from feast import FeatureStore

@@ -16,27 +16,16 @@ import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import (
-    basket,
-    catalogue,
-    days,
-    engagement,
-    known,
-    on_duckdb,
-    on_spark,
-    product_affinity,
-    profile,
-    purchases,
-    segments,
-)
-from features.catalogue import Feature
-from features.known import Tables
+from features import day_files, days, on_duckdb, on_spark
+from features.families import basket, catalogue, engagement, known, product_affinity, profile, purchases
+from features.families.catalogue import Feature
+from features.families.known import Tables
 from features.on_duckdb import OnDuckDB
 from features.on_spark import OnSpark
-from perennial import source_code, storage, tables
-from perennial.settings import Workspace
-from perennial.tables import CONTRACTS
-from perennial.windows import midnight
+from workspace import source_code, storage, tables
+from workspace.settings import Workspace
+from workspace.tables import CONTRACTS
+from workspace.windows import midnight
 
 _MODULES: dict[str, ModuleType] = {
     "purchases": purchases,
@@ -230,7 +219,7 @@ def fingerprint(workspace: Workspace, as_of: date | None = None) -> str:
     """
     rows = contents(workspace, as_of)
     computed = (purchases, basket, engagement, profile, product_affinity)
-    modules = (tables, catalogue, known, days, segments, on_duckdb, on_spark, *computed)
+    modules = (tables, catalogue, known, days, day_files, on_duckdb, on_spark, *computed)
     shape = [workspace.timezone, list(workspace.attributes), workspace.cross_sell.level]
     code = source_code.hashed(str(module.__file__) for module in modules)
     return hashlib.sha256(json.dumps([rows, code, shape]).encode()).hexdigest()

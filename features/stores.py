@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from features import on_spark
-from perennial import settings, storage
-from perennial.settings import SettingsError, Workspace
-from perennial.storage import CheckFailed
+from workspace import settings, storage
+from workspace.settings import SettingsError, Workspace
+from workspace.storage import CheckFailed
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult

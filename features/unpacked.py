@@ -23,7 +23,7 @@ from feast.types import Array, Float32
 
 from features import publications, stores
 from features.snapshot import CUSTOMER_FAMILIES, ITEM_FAMILIES
-from perennial.storage import CheckFailed
+from workspace.storage import CheckFailed
 
 if TYPE_CHECKING:
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey

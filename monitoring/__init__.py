@@ -1,0 +1,1 @@
+"""Checking later: drift, outcomes, alerts."""

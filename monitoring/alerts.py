@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from perennial import events, settings, storage
-from perennial.settings import SettingsError, Workspace
+from ingest import events
+from workspace import settings, storage
+from workspace.settings import SettingsError, Workspace
 
 if TYPE_CHECKING:
     from monitoring.drift import Drift

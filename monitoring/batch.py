@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from perennial import storage
+from workspace import storage
 
 
 @dataclass(frozen=True)

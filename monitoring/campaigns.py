@@ -12,11 +12,11 @@ from datetime import date
 import duckdb
 import pandas as pd
 
-from features.catalogue import Feature
-from features.engagement import FEATURES, TREATMENT
-from perennial import storage
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
+from features.families.catalogue import Feature
+from features.families.engagement import FEATURES, TREATMENT
+from workspace import storage
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 # What customers do themselves, but only about what was sent to them.
 _ANSWERS = ("email_open", "email_click", "coupon_redeemed")

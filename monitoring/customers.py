@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from features.snapshot import CUSTOMER_FAMILIES, customer_features
-from perennial import registry, storage
-from perennial.settings import Workspace
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import read_model
 from training.models.value_model import ValueModel
+from workspace import registry, storage
+from workspace.settings import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 
 from features.snapshot import CUSTOMER_FAMILIES, NOT_FOR_MODELS
-from monitoring import customers, report, shifts, sources
+from monitoring import arrivals, customers, report, shifts
 from monitoring.customers import PREDICTIONS, Champion, reference_of
 from monitoring.shifts import Pair, Shift
-from perennial import storage
-from perennial.settings import Workspace
-from perennial.windows import days_after
+from workspace import storage
+from workspace.settings import Workspace
+from workspace.windows import days_after
 
 __all__ = ["Champion", "Drift", "Shift", "needed", "reference_of", "watch"]
 
@@ -111,7 +111,7 @@ def _listed(title: str, moved: Sequence[Shift]) -> list[str]:
 def needed(workspace: Workspace, as_of: date, reference: date) -> list[date]:
     """The dates whose snapshots `watch` compares: last year's too where the shop was already there."""
     last_year = days_after(as_of, -SEASON)
-    first = sources.first_day(workspace)
+    first = arrivals.first_day(workspace)
     is_there = first is not None and (last_year - first).days >= workspace.training.min_history
     return [*([last_year] if is_there else []), reference, as_of]
 
@@ -294,9 +294,9 @@ class Rows:
 
     def __init__(self, workspace: Workspace, as_of: date, reference: date) -> None:
         self.as_of, self.lag = as_of, (as_of - reference).days
-        self.first = sources.first_day(workspace)
-        self.recent = sources.Lately(workspace).at
-        self.room = -1 if self.first is None else ((as_of - self.first).days - self.lag - sources.DAYS) // STEP
+        self.first = arrivals.first_day(workspace)
+        self.recent = arrivals.Lately(workspace).at
+        self.room = -1 if self.first is None else ((as_of - self.first).days - self.lag - arrivals.DAYS) // STEP
         self.now = self._against(as_of) if self.room >= 0 else {}
 
     @functools.cached_property
@@ -306,11 +306,11 @@ class Rows:
 
     def _against(self, day: date) -> Pairs:
         assert self.first is not None
-        pairs = sources.pairs(self.recent(days_after(day, -self.lag)), self.recent(day))
+        pairs = arrivals.pairs(self.recent(days_after(day, -self.lag)), self.recent(day))
         last_year = days_after(day, -SEASON)
-        if (last_year - self.first).days < sources.DAYS:
+        if (last_year - self.first).days < arrivals.DAYS:
             return pairs
-        return shifts.seasonal(pairs, sources.pairs(self.recent(last_year), self.recent(day)))
+        return shifts.seasonal(pairs, arrivals.pairs(self.recent(last_year), self.recent(day)))
 
     def sides(self) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
         """By table, the sampled rows before the reference and before the as_of, as Evidently's pages name them."""

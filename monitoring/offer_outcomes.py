@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from features.snapshot import families
 from monitoring.hindsight import Seen, added_up, is_unseen
-from perennial import storage
-from perennial.settings import Workspace
-from training import labels
+from training.learning import labels
+from workspace import storage
+from workspace.settings import Workspace
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 
 from monitoring.hindsight import Seen, without_hindsight
 from monitoring.offer_outcomes import Offered, offered
-from perennial import predictions, storage
-from perennial.predictions import as_asked
-from perennial.settings import Workspace
-from perennial.windows import days_after
-from training import labels, metrics
+from training.backtests import metrics
+from training.learning import labels
 from training.models.customer_model import Inputs
 from training.models.histories import NotIdentified
 from training.models.leaving import Leaving
 from training.models.mbg_nbd import MBGNBD
+from workspace import predictions, storage
+from workspace.predictions import as_asked
+from workspace.settings import Workspace
+from workspace.windows import days_after
 
 By = Literal["all", "model", "value_model", "segment", "week", "contact", "shown", "band", "decile", "horizon"]
 

@@ -13,7 +13,7 @@ from monitoring.outcomes import By, Early, Group, Open, Outcomes, as_data
 from pages import picture
 from pages.page import Table, render
 from pages.picture import Picture
-from perennial import storage
+from workspace import storage
 
 _TITLES: dict[By, str] = {
     "all": "all", "model": "by model version", "value_model": "by model version", "week": "by week of the as_of",

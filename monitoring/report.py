@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 
 from monitoring import customers, shifts
-from monitoring.sources import TABLES
-from perennial import storage
-from perennial.settings import Workspace
+from monitoring.arrivals import TABLES
+from workspace import storage
+from workspace.settings import Workspace
 
 Sides = Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
 _KEPT = 24  # runs that the user interface shows

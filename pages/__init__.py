@@ -1,0 +1,1 @@
+"""Every page of HTML: its template, style, table and picture."""

@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perennial.settings import SettingsError as SettingsError
     from perennial.shop import Shop as Shop
     from perennial.shop import ShopAt as ShopAt
     from perennial.shop import encode as encode
     from perennial.shop import open as open
     from perennial.shop import to_arrow as to_arrow
-    from perennial.storage import CheckFailed as CheckFailed
+    from workspace.settings import SettingsError as SettingsError
+    from workspace.storage import CheckFailed as CheckFailed
 
 __version__ = "0.1.0"
 

@@ -11,18 +11,19 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from perennial import problems, registry, storage
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
+from perennial import problems
+from workspace import registry, storage
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 if TYPE_CHECKING:
     from feast import FeatureStore
     from mlflow import MlflowClient
 
+    from ingest.intake import Account
     from monitoring.drift import Drift
     from monitoring.outcomes import Outcomes
-    from monitoring.summary import Summary
-    from perennial.ingest import Account
+    from perennial.month_page import Summary
     from serving.predictor import Predictor
 
 Say = Callable[[str], None]
@@ -41,7 +42,7 @@ def run(workspace: Workspace, day: date, typed: str, now: Now, say: Say) -> bool
         SettingsError, CheckFailed: of the stage that it broke off in.
     """
     from monitoring import alerts
-    from monitoring.summary import Summary
+    from perennial.month_page import Summary
 
     summary = Summary(workspace.name, day, now(), workspace.home_path / "reports", say, len(STAGES))
     try:
@@ -89,12 +90,12 @@ def in_order(workspace: Workspace, day: date, summary: Summary, typed: str, now:
 def sum_up(predictor: Predictor, day: date, summary: Summary, typed: str) -> None:
     """What the scores of `day` come to, for the page."""
     from monitoring import batch
-    from serving import lists
+    from serving.lists import churn_risk
     from serving.terms import Terms
 
     home, terms = predictor.workspace.home_path, Terms.at(predictor, day)
     summary.batch, summary.change = batch.at(home, day), batch.change(home, day)
-    summary.grades, summary.about = terms.grades, lists.about(terms, day)
+    summary.grades, summary.about = terms.grades, churn_risk.about(terms, day)
     summary.list_command = f"perennial list churn-risk {typed} --as-of {day} --top 100 --out churn-risk-{day}.xlsx"
     summary.links["scores"] = storage.scores_path(home, day)
 
@@ -108,7 +109,7 @@ def ingest(workspace: Workspace, at: datetime, say: Say) -> list[Account]:
         SettingsError: a source is not as the workspace describes it.
         CheckFailed: too few rows of a table can be used; then nothing was changed.
     """
-    from perennial.ingest import ingest as take_in
+    from ingest.intake import ingest as take_in
     from serving.consent import Consents
 
     accounts = take_in(workspace, at, say)
@@ -207,7 +208,7 @@ def train(
 
 def retrain(workspace: Workspace, day: date, say: Say, matters: bool) -> tuple[dict[str, str], dict[str, str]]:
     """Trains what is due, which drift that `matters` makes of every kind: why, and the version that is there now."""
-    from training import retraining
+    from training.gate import retraining
 
     tracker = _tracker()
     reasons = {kind: retraining.due(tracker, workspace, kind, day, matters) for kind in registry.KINDS}
@@ -222,8 +223,8 @@ def decide(
 ) -> None:
     """Promotes a version where the gate, and the settings, let it; what is left for a person is alerted."""
     from monitoring.alerts import Alert
-    from monitoring.summary import Decision
-    from training import promotion
+    from perennial.month_page import Decision
+    from training.gate import promotion
 
     tracker = _tracker()
     reigning = registry.champion(tracker, workspace, kind)

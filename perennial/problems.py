@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from perennial import storage
-from perennial.settings import SettingsError
-from perennial.storage import CheckFailed
+from workspace import storage
+from workspace.settings import SettingsError
+from workspace.storage import CheckFailed
 
 
 def in_words(problem: Exception) -> tuple[str, int] | None:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
-from perennial.settings import Workspace
+from workspace.settings import Workspace
 
 Every = Literal["day", "week", "month"]
 

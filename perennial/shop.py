@@ -18,19 +18,20 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from perennial import month, registry, settings, storage
-from perennial.settings import SettingsError, Workspace
-from perennial.storage import CheckFailed
+from perennial import month
+from workspace import registry, settings, storage
+from workspace.settings import SettingsError, Workspace
+from workspace.storage import CheckFailed
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from ingest.intake import Account
     from monitoring.drift import Drift
     from monitoring.outcomes import Outcomes
-    from perennial.ingest import Account
     from serving.predictor import Predictor
-    from training.data_check import DataCheck
+    from training.check.data_check import DataCheck
 
 Say = Callable[[str], None]
 
@@ -115,9 +116,9 @@ class Shop:
             SettingsError: contact data are held, and the privacy key is not there to read them.
         """
         from features import retrieval
-        from perennial import ids, privacy
         from serving import erasure
-        from serving.audit import AuditLog
+        from serving.http.audit import AuditLog
+        from workspace import ids, privacy
 
         home, asked = self.workspace.home_path, ids.canonical(customer_id)
         name = privacy.naming(self.workspace)(asked)
@@ -169,7 +170,7 @@ class Shop:
             OSError: it cannot be written, though the home is not read-only.
             CheckFailed: it cannot be written, and contact data would be shown.
         """
-        from serving.audit import AuditLog, Read
+        from serving.http.audit import AuditLog, Read
 
         read = Read(_user(), self.role, what, self.now(), asked, rows, customers)
         log = AuditLog(self.workspace.home_path)
@@ -210,7 +211,7 @@ class ShopAt:
         """What is in the tables, which models they suffice for, what looks wrong. Writes nothing into the workspace."""
         import tempfile
 
-        from training import data_check
+        from training.check import data_check
 
         workspace, say = self.shop.workspace, self.shop.say
         with tempfile.TemporaryDirectory() as scratch:
@@ -219,8 +220,8 @@ class ShopAt:
 
     def _trial_intake(self, trial: Workspace) -> Sequence[Account]:
         """What `ingest` would take in, into a scratch folder that no message names, with what customers have said."""
-        from perennial import consents, privacy
-        from perennial.ingest import ingest as take_in
+        from ingest.intake import ingest as take_in
+        from workspace import consents, privacy
 
         home = self.shop.workspace.home_path
         consents.copy(home, trial.home_path)
@@ -252,7 +253,7 @@ class ShopAt:
 
         import pyarrow.parquet as pq
 
-        from serving import exports
+        from serving.lists import exports
         from serving.predictor import scored_by
 
         workspace = self.shop.workspace
@@ -295,9 +296,9 @@ class ShopAt:
             CheckFailed: the day is not scored, or contact data are asked for and the audit log cannot be written.
             SettingsError: contact data are asked for, and the privacy key is not there to read them.
         """
-        from perennial import predictions, privacy
-        from serving import lists
+        from serving.lists import churn_risk
         from serving.terms import Terms
+        from workspace import predictions, privacy
 
         asked: dict[str, Any] = {
             "top": _at_least_one(top), "min_value": min_value, "max_value": max_value,
@@ -308,11 +309,11 @@ class ShopAt:
         }  # fmt: skip
         workspace, predictor = self.shop.workspace, self.predictor()
         with privacy.keeping(workspace.home_path):
-            rows = lists.churn_risk(predictor, self.as_of, **asked)
+            rows = churn_risk.churn_risk(predictor, self.as_of, **asked)
             with self.shop.if_read_only("what is listed is not in the prediction log"):
-                predictions.log_served(workspace, lists.with_models(rows, predictor), "list", self.shop.now())
+                predictions.log_served(workspace, churn_risk.with_models(rows, predictor), "list", self.shop.now())
         self.shop.note("list churn-risk", asked | {"as_of": self._asked}, len(rows), secret=contacts)
-        rows.attrs["about"] = lists.about(Terms.at(predictor, self.as_of), self.as_of, unproven_offers)
+        rows.attrs["about"] = churn_risk.about(Terms.at(predictor, self.as_of), self.as_of, unproven_offers)
         return rows
 
     def bought_with(self, *, item: str | None = None, top: int = 5) -> pd.DataFrame:
@@ -322,7 +323,7 @@ class ShopAt:
             NoSuchFilter: nobody bought such an item in the year before.
             CheckFailed: the day is not scored, or nothing is known to go with the item.
         """
-        from serving.bought_with import bought_with
+        from serving.lists.bought_with import bought_with
 
         return bought_with(self.shop.workspace, self.as_of, item, _at_least_one(top))
 
@@ -331,7 +332,7 @@ class ShopAt:
 
         `attrs["about"]` of the frame has the sentences that a reader of the numbers needs.
         """
-        from serving import risk_groups
+        from serving.lists import risk_groups
         from serving.terms import Terms
 
         predictor = self.predictor()
@@ -367,7 +368,7 @@ class ShopAt:
             CheckFailed: no window has closed, or the kind cannot be learnt here.
         """
         from features import retrieval
-        from training import training_set
+        from training.learning import training_set
 
         kind, workspace = registry.as_kind(kind), self.shop.workspace
         with self.shop.alone():
@@ -380,7 +381,8 @@ class ShopAt:
         One kind, or all; at `cutoffs` dates, `training.backtest_cutoffs` if absent. These are the figures of
         `perennial backtest`, without its page and its MLflow run. `attrs["grades"]` has the letter of each kind.
         """
-        from training import backtest_report, kinds
+        from training import kinds
+        from training.backtests import backtest_report
 
         workspace = self.shop.workspace
         subjects = [kinds.ALL[registry.as_kind(kind)]] if kind else [*kinds.ALL.values()]
@@ -407,7 +409,7 @@ class ShopAt:
         """
         import pandas as pd
 
-        from monitoring.summary import Summary
+        from perennial.month_page import Summary
 
         shop = self.shop
         reports = shop.workspace.home_path / "reports"
@@ -452,7 +454,7 @@ class ShopAt:
 
 def encode(rows: pd.DataFrame, format: Literal["csv", "xlsx", "json"]) -> bytes:
     """A frame of this module as the file that the command writes, byte by byte; safe to open in a spreadsheet."""
-    from serving import files
+    from serving.lists import files
 
     return files.encode(rows, format, rows.attrs.get("about", ()))
 

@@ -1,0 +1,1 @@
+"""Answers: batch scores, lists, HTTP."""

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.windows import days_after
 from serving.consent import Kind
 from serving.predictor import NO_CONSENT, SCORE_COLUMNS
 from serving.reasons import Explainer
+from workspace.windows import days_after
 
 _HABITS = {
     "usual_gap_days": "gap_mean", "purchases_per_year": "repurchase_frequency", "spend_per_purchase": "spend_mean",

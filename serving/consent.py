@@ -20,10 +20,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.snapshot import has_consent
-from perennial import consents, storage
-from perennial.settings import Workspace
 from serving.erasure_queue import ErasureQueue
 from serving.predictor import NO_CONSENT, NUMBERS
+from workspace import consents, storage
+from workspace.settings import Workspace
 
 if TYPE_CHECKING:
     import duckdb

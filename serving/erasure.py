@@ -30,19 +30,20 @@ import pyarrow.parquet as pq
 
 from features import online, online_erasure, publications, retrieval
 from features.publications import FeatureMismatch
-from perennial import events, predictions, privacy, storage
-from perennial.events import Event, EventStore
-from perennial.ids import canonical
-from perennial.privacy import PrivacyKey
-from perennial.sources import fingerprint
-from perennial.storage import InUse
-from perennial.tables import CONTRACTS
+from ingest import events
+from ingest.events import Event, EventStore
+from ingest.sources import fingerprint
 from serving.erasure_queue import ErasureQueue
+from workspace import predictions, privacy, storage
+from workspace.ids import canonical
+from workspace.privacy import PrivacyKey
+from workspace.storage import InUse
+from workspace.tables import CONTRACTS
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-    from perennial.settings import Workspace
+    from workspace.settings import Workspace
 
 _log = logging.getLogger("bentoml.perennial")
 ONLINE, EVENTS = "online store", "store of events"

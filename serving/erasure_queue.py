@@ -17,8 +17,8 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from perennial import privacy, storage
-from perennial.privacy import PrivacyKey
+from workspace import privacy, storage
+from workspace.privacy import PrivacyKey
 
 SECONDS = 5.0
 """How often a service looks whether it may carry out what waits."""

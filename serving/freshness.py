@@ -22,11 +22,12 @@ from features import online, publications, retrieval
 from features.fresh import FreshFeatures
 from features.online import Row
 from features.publications import Publication
-from perennial import events, privacy, settings
-from perennial.events import Event, Trouble
-from perennial.storage import CheckFailed
-from perennial.windows import days_after
-from serving import metrics
+from ingest import events
+from ingest.events import Event, Trouble
+from serving import telemetry
+from workspace import privacy, settings
+from workspace.storage import CheckFailed
+from workspace.windows import days_after
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,17 +83,17 @@ class Freshness:
         self.fresh.keep_up()
         new = self._waiting(publication, applied, until)
         since = self.events.waiting_since(new[0].number - 1) if new else None
-        metrics.EVENT_LAG.set(self._seconds_since(since))
+        telemetry.EVENT_LAG.set(self._seconds_since(since))
         waiting = [*new, *self._tried_again()]
         failed = self._show(publication, {event.customer_id for event in waiting}) if waiting else {}
         self._note_set_aside(waiting, failed)
         if new or applied is None:
             self.events.note_applied(publication.view, until)
         if since is not None and applied is not None:  # else they were shown before, by the publication before
-            metrics.EVENT_DELAY.observe(self._seconds_since(since))
+            telemetry.EVENT_DELAY.observe(self._seconds_since(since))
         shown = sum(event.number not in self.trouble.set_aside for event in waiting)
-        metrics.EVENTS.labels("shown").inc(shown)
-        metrics.EVENT_LAG.set(0)
+        telemetry.EVENTS.labels("shown").inc(shown)
+        telemetry.EVENT_LAG.set(0)
         self._note(replace(self.trouble, problem=None, since=None))
         return shown
 
@@ -103,7 +104,7 @@ class Freshness:
         """Puts why nothing is shown where `/readyz`, the alerts and the metrics find it."""
         said, before = _in_a_line(problem), self.trouble
         self._note(replace(before, problem=said, since=before.since or self.clock()))
-        metrics.EVENT_LAG.set(self._seconds_since(self._waiting_since() or self.trouble.since))
+        telemetry.EVENT_LAG.set(self._seconds_since(self._waiting_since() or self.trouble.since))
         if said != before.problem or time.monotonic() >= self._log_again:
             self._log_again = time.monotonic() + _TRY_AGAIN
             _log.warning("events wait: %s", said)
@@ -124,7 +125,7 @@ class Freshness:
         for number in aside.keys() - before.keys():
             _log.error("event %d is set aside: %s", number, aside[number])
         aside |= {number: why for number, why in before.items() if number not in numbers}
-        metrics.SET_ASIDE.set(len(aside))
+        telemetry.SET_ASIDE.set(len(aside))
         self._note(replace(self.trouble, set_aside=aside))
 
     def _note(self, trouble: Trouble) -> None:

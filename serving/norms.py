@@ -11,8 +11,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from perennial import storage
-from perennial.settings import Workspace
+from workspace import storage
+from workspace.settings import Workspace
 
 _MEDIANS = (
     "gap_mean", "n_purchases_365d", "spend_365d", "days_since_last_purchase", "n_purchases_next_90d_last_year",

@@ -12,12 +12,12 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features import launches
-from features.assortment import Assortment, in_stock
-from features.candidates import Shelf
-from features.newcomers import Newcomers
-from perennial.settings import Workspace
+from features.items import launches
+from features.items.assortment import Assortment, in_stock
+from features.items.candidates import Shelf
+from features.items.newcomers import Newcomers
 from training.models.offer_model import OfferModel
+from workspace.settings import Workspace
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]

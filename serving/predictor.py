@@ -12,12 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features import candidates
+from features.items import candidates
 from features.publications import FeatureMismatch
 from features.snapshot import customer_features, families, features_hash
-from perennial import registry, storage
-from perennial.registry import KINDS, model_folder
-from perennial.settings import Workspace
 from training.models.buy_till_you_die import Outlook
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import read_model
@@ -25,6 +22,9 @@ from training.models.leaving import NO_PURCHASE
 from training.models.offer_model import OfferModel
 from training.models.rule import OURS
 from training.models.value_model import ValueModel
+from workspace import registry, storage
+from workspace.registry import KINDS, model_folder
+from workspace.settings import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,12 +14,12 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.catalogue import Feature
+from features.families.catalogue import Feature
 from features.snapshot import attribute_codes, customer_features
-from perennial.settings import Workspace
 from serving.norms import Norms
 from serving.predictor import Predictor
 from training.models.churn_model import ChurnModel
+from workspace.settings import Workspace
 
 MOST = 3
 # A theme's part in the log-odds counts in steps: what tiny changes of the input move is not what is told.

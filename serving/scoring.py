@@ -13,15 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features import retrieval
-from features.assortment import excluded, in_stock
+from features.items.assortment import excluded, in_stock
 from features.snapshot import customer_features, families, fingerprint
-from perennial import predictions, storage
-from serving import lists, offers
-from serving.bought_with import rules
+from serving import offers
 from serving.consent import Consents, apply_profiling
+from serving.lists import churn_risk
+from serving.lists.bought_with import rules
 from serving.norms import Norms
 from serving.predictor import Predictor
 from serving.terms import Terms
+from workspace import predictions, storage
 
 # Rows by which files sorted by customer can be read in parts: a few customers are looked up without the others.
 _ROW_GROUP = 50_000
@@ -63,7 +64,7 @@ def score(predictor: Predictor, as_of: date, progress: Callable[[str], None] = l
     noted = {"perennial": stamp, **Terms.of(predictor).noted(Norms.at(workspace, as_of, rows))}
     edges = ranked.percentile_edges
     storage.write_json(storage.percentiles_path(workspace.home_path, as_of), [] if edges is None else edges.tolist())
-    lists.write_risk(workspace, as_of, scores)
+    churn_risk.write_risk(workspace, as_of, scores)
     storage.write_json(storage.models_path(workspace.home_path, as_of), predictor.trained)
     predictions.log_batch(workspace, scores.assign(**predictor.trained))
     with storage.replacing(storage.scores_path(workspace.home_path, as_of)) as draft:

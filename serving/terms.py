@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import pyarrow.parquet as pq
 
-from perennial import storage
-from perennial.registry import KINDS
-from perennial.settings import Workspace
 from serving.norms import Norms
 from training.models.rule import BASE_RATE
+from workspace import storage
+from workspace.registry import KINDS
+from workspace.settings import Workspace
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor

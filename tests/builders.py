@@ -11,9 +11,9 @@ import duckdb
 import pandas as pd
 import yaml
 
-from perennial import settings, storage
-from perennial.ingest import Account, ingest
-from perennial.settings import Workspace
+from ingest.intake import Account, ingest
+from workspace import settings, storage
+from workspace.settings import Workspace
 
 # What the tests take for the present.
 NOW = datetime(2024, 7, 1, 12, tzinfo=UTC)

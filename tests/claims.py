@@ -15,8 +15,8 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from perennial import storage
-from perennial.settings import Workspace
+from workspace import storage
+from workspace.settings import Workspace
 
 DAYS, TIMES, MONEY = r"([\d,]+) days?", r"(once|[\d,]+ times)", r"(-?[\d,.]+) [A-Z]{3}"
 

@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features import retrieval
-from perennial import ingest, settings, storage
-from perennial.settings import Service, Workspace
-from serving.answers import Answers
-from serving.events import Inbox
+from ingest import intake
+from serving.http.answers import Answers
+from serving.http.event_inbox import Inbox
+from workspace import settings, storage
+from workspace.settings import Service, Workspace
 
 NOW = datetime(2023, 7, 1, 18, tzinfo=UTC)
 PII = ("email", "phone")
@@ -35,7 +36,7 @@ def private_shop(shop: Workspace, folder: Path) -> Workspace:
     paths = [f"tables.{path.stem}.path={path}" for path in folder.glob("*.csv")]
     paths.append(f"tables.transactions.path={folder / 'transactions.parquet'}")
     workspace = settings.read(folder / "workspace.yaml", [*paths, "pii=[email, phone]"], home=folder / "home")
-    ingest.ingest(workspace, NOW)
+    intake.ingest(workspace, NOW)
     retrieval.apply(workspace)
     return workspace
 

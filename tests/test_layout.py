@@ -6,82 +6,109 @@ import ast
 import graphlib
 import re
 import tomllib
+from importlib.metadata import packages_distributions
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = {"perennial", "simulation", "features", "training", "serving", "monitoring", "pages"}
-MAY_IMPORT = {  # and `pages`, which any of them may
-    "pages": set(),
-    "perennial": {"perennial"},
-    "simulation": {"simulation"},
-    "features": {"perennial", "features"},
-    "training": {"perennial", "features", "training"},
-    "serving": {"perennial", "features", "serving", "training.models"},
-    "monitoring": {"perennial", "features", "monitoring", "training.labels", "training.metrics", "training.models"},
+# In the order in which data flow; a folder imports only those before it.
+STAGES = ("workspace", "ingest", "simulation", "features", "training", "serving", "monitoring")
+OURS = (*STAGES, "pages", "perennial")
+# Rooms of a stage, each importing only those before it.
+ROOMS = {
+    "features": ("families", "items"),
+    "training": ("models", "learning", "backtests", "records", "gate"),
+    "serving": ("lists", "http"),
+    "perennial": ("commands",),
 }
-# The front door, which alone puts the stages together.
-FRONT = {ROOT / "perennial" / name for name in ("__init__.py", "cli.py", "models.py", "month.py", "shop.py")}
-FRONT |= {*(ROOT / "perennial" / "commands").glob("*.py")}
+CLOCK = "perennial.shop"
 ROLES = {"utils", "util", "helpers", "common", "base", "manager", "misc"}
 
 
-def _modules(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+def _modules(folder: str) -> dict[str, Path]:
+    """By dotted name."""
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    names = (".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths)
+    return dict(zip(names, paths, strict=True))
+
+
+MODULES = {name: path for folder in OURS for name, path in _modules(folder).items()}
 
 
 def _imported(path: Path) -> set[str]:
+    """The modules of ours that a module imports, wherever in it, for types too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] in OURS}
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & {*MODULES}) or {node.module}
+    return found & {*MODULES}
 
 
-@pytest.mark.parametrize("folder", sorted(OURS))
-def test_a_folder_imports_only_what_the_design_allows(folder: str) -> None:
-    """Stages depend on earlier stages alone; only the front door puts all of them together."""
-    for path in _modules(folder):
-        if path in FRONT:
+IMPORTS = {name: _imported(path) for name, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("folder", [*STAGES, "pages"])
+def test_a_folder_imports_only_those_before_it(folder: str) -> None:
+    """Stages depend on earlier stages alone; any may use `pages`, which needs none, and nothing needs `perennial`."""
+    allowed = {folder, "pages", *(STAGES[: STAGES.index(folder)] if folder in STAGES else ())}
+    for name in _modules(folder):
+        wrong = {other for other in IMPORTS[name] if other.split(".")[0] not in allowed}
+        assert not wrong, f"{name} imports {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize(("stage", "rooms"), ROOMS.items())
+def test_a_room_imports_only_those_before_it(stage: str, rooms: tuple[str, ...]) -> None:
+    """Within a stage, too, imports run one way."""
+    for earlier, later in pairwise(rooms):
+        for name, others in IMPORTS.items():
+            if name.startswith(f"{stage}.{earlier}."):
+                wrong = {other for other in others if other.startswith(f"{stage}.{later}.")}
+                assert not wrong, f"{name} imports {', '.join(sorted(wrong))}"
+
+
+def test_no_module_is_imported_by_what_it_imports() -> None:
+    """A circle would fail here with its modules named."""
+    graphlib.TopologicalSorter({name: others - {name} for name, others in IMPORTS.items()}).prepare()
+
+
+def test_only_the_front_door_reads_the_clock() -> None:
+    """No module but the command line's asks what time it is; waiting and measuring a duration are no clock."""
+    for name, path in MODULES.items():
+        if name == CLOCK:
             continue
-        for name in _imported(path):
-            allowed = any(name == may or name.startswith(f"{may}.") for may in {*MAY_IMPORT[folder], "pages"})
-            assert allowed, f"{path.relative_to(ROOT)} imports {name}"
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr in {"now", "today", "utcnow"}:
+                owner = ast.unparse(node.value).split(".")[-1]
+                assert owner not in {"datetime", "date", "Timestamp"}, f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
-# Two modules of `features` and two of `serving` still import each other.
-@pytest.mark.parametrize("folder", sorted(OURS - {"features", "serving"}))
-def test_no_module_is_imported_by_what_it_imports(folder: str) -> None:
-    """Within a folder imports run one way: a circle would fail here with its modules named."""
-    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in _modules(folder)}
-    imports = {
-        name: {other for other in names if any(f"{found}.".startswith(f"{other}.") for found in _imported(path))}
-        for name, path in names.items()
-    }
-    graphlib.TopologicalSorter(imports).prepare()
+def test_modules_are_named_after_things_and_each_name_means_one() -> None:
+    """No module is named after a role, and no two of the stages are called the same.
+
+    The made-up shop has parts, and the commands subjects, that are called as what they stand for.
+    """
+    assert not {path.stem for path in MODULES.values()} & ROLES
+    stages = [f"{stage}." for stage in STAGES if stage != "simulation"]
+    stems = [path.stem for name, path in MODULES.items() if path.stem != "__init__" and name.startswith((*stages,))]
+    assert {stem for stem in stems if stems.count(stem) > 1} == set()
 
 
-def test_one_module_reads_the_clock() -> None:
-    """One module asks what time it is, for commands and Python alike; waiting and measuring a duration are no clock."""
-    for folder in OURS:
-        for path in _modules(folder):
-            if path == ROOT / "perennial/shop.py":
-                continue
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Attribute) and node.attr in {"now", "today", "utcnow"}:
-                    owner = ast.unparse(node.value).split(".")[-1]
-                    assert owner not in {"datetime", "date", "Timestamp"}, f"{path.relative_to(ROOT)}:{node.lineno}"
+def test_every_room_says_what_it_is() -> None:
+    """A folder's first line is a sentence for who has never seen it."""
+    for path in MODULES.values():
+        if path.stem == "__init__":
+            assert ast.get_docstring(ast.parse(path.read_text())), f"{path.relative_to(ROOT)} has no docstring"
 
 
-def test_nothing_imports_the_front_door() -> None:
-    """Commands call the stages, and never the other way round."""
-    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FRONT}
-    behind = [path for folder in OURS for path in _modules(folder) if path not in FRONT and path.stem != "__main__"]
-    found = {path: name for path in behind for name in _imported(path) for door in names if f"{name}.".startswith(door)}
-    assert not found
+def test_no_folder_has_the_name_of_a_dependency() -> None:
+    """The folders are installed under their own names, so none may be a package of somebody else."""
+    installed = packages_distributions()
+    assert {folder: set(installed.get(folder, ())) - {"perennial-crm"} for folder in OURS} == {f: set() for f in OURS}
 
 
 def test_what_is_installed_ships_its_types() -> None:
@@ -89,12 +116,6 @@ def test_what_is_installed_ships_its_types() -> None:
     assert all((ROOT / folder / "py.typed").exists() for folder in OURS)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "py.typed" in project["tool"]["setuptools"]["package-data"]["*"]
-
-
-def test_modules_are_named_after_things() -> None:
-    """No module is named after a role."""
-    for folder in OURS:
-        assert not {path.stem for path in _modules(folder)} & ROLES
 
 
 def test_the_feast_folder_holds_definitions_and_nothing_else() -> None:

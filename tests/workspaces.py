@@ -10,11 +10,13 @@ import pandas as pd
 import yaml
 
 from features import online, retrieval, snapshot
-from perennial import ingest, registry, settings
-from perennial.settings import Workspace
+from ingest import intake
 from serving import scoring
 from serving.predictor import Predictor
-from training import pipelines, promotion
+from training import pipelines
+from training.gate import promotion
+from workspace import registry, settings
+from workspace.settings import Workspace
 
 AS_OF = date(2023, 7, 1)
 CUSTOMERS = 400
@@ -51,7 +53,7 @@ def small_workspace(folder: Path, *overrides: str) -> Workspace:
 
 def run_line(workspace: Workspace, as_of: date = AS_OF) -> pd.DataFrame:
     """Ingest to publish at `as_of`, every trained model promoted, in MLFLOW_TRACKING_URI; returns the scores."""
-    ingest.ingest(workspace, datetime(2030, 1, 1, tzinfo=UTC))
+    intake.ingest(workspace, datetime(2030, 1, 1, tzinfo=UTC))
     snapshot.snapshot(workspace, pipelines.cutoffs(workspace, as_of))
     store, tracker = retrieval.apply(workspace), registry.client()
     for kind, version in pipelines.train(store, workspace, tracker, as_of).items():

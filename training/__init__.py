@@ -1,0 +1,1 @@
+"""What happened next, and learning it."""

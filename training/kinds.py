@@ -1,7 +1,7 @@
 """The kinds of model: one object for each, which says how it is trained, judged, compared, tuned and told of.
 
 Everything else asks the kind. Another one is an object like these, made in its own module, and a name in
-`perennial.registry.KINDS`.
+`workspace.registry.KINDS`.
 """
 
 from __future__ import annotations
@@ -16,38 +16,31 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from features import candidates, publications, retrieval
-from features.candidates import Shelf
+from features import publications, retrieval
+from features.items import candidates
+from features.items.candidates import Shelf
 from features.snapshot import customer_features, features_hash
-from perennial.registry import as_kind
-from perennial.settings import Workspace
-from training import (
-    backtest,
-    churn,
-    cross_sell,
-    datasets,
-    evaluation,
-    lifetime_value,
-    model_card,
-    offer_backtest,
-    plots,
-    trials,
-)
-from training.backtest import Bounds, Judged
-from training.datasets import Cutoff, Dataset
-from training.evaluation import EVERYONE, Evaluation, Progress
-from training.grade import OF_CHURN, OF_OFFERS, OF_VALUE, Measures
+from training import trials
+from training.backtests import backtest, evaluation, offer_backtest, plots
+from training.backtests.backtest import Bounds, Judged
+from training.backtests.baselines import Answer, Histories
+from training.backtests.evaluation import EVERYONE, Evaluation, Progress
+from training.backtests.grade import OF_CHURN, OF_OFFERS, OF_VALUE, Measures
+from training.backtests.offer_backtest import JudgedOffers
+from training.backtests.scoreboard import JudgedCutoff
+from training.learning import churn, cross_sell, datasets, lifetime_value
+from training.learning.datasets import Cutoff, Dataset
 from training.models import churn_model, offer_model, value_model
 from training.models.churn_model import ChurnModel
 from training.models.offer_model import OfferModel
 from training.models.rule import HISTORIES, OURS
 from training.models.value_model import ValueModel
-from training.offer_backtest import JudgedOffers
-from training.peers import Answer, Histories
-from training.scoreboard import JudgedCutoff
-from training.tracking import Model
+from training.records import model_card
+from training.records.tracking import Model
+from training.records.versions import Version
 from training.trials import Judge, Plan
-from training.versions import Version
+from workspace.registry import as_kind
+from workspace.settings import Workspace
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -481,7 +474,7 @@ class CrossSell(Kind):
 
 CHURN, LIFETIME_VALUE, CROSS_SELL = Churn(), LifetimeValue(), CrossSell()
 ALL: dict[str, Kind] = {kind.name: kind for kind in (CHURN, LIFETIME_VALUE, CROSS_SELL)}
-"""By name, in the order of `perennial.registry.KINDS`."""
+"""By name, in the order of `workspace.registry.KINDS`."""
 
 
 def kind_of(name: str) -> Kind:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features import snapshot
-from perennial.registry import KINDS
-from perennial.settings import Workspace
-from training import datasets, labels, tracking, tuning
+from training import tuning
 from training.kinds import Kind, Trained, kind_of
-from training.model_card import card
+from training.learning import datasets, labels
 from training.models.rule import OURS
+from training.records import tracking
+from training.records.model_card import card
+from workspace.registry import KINDS
+from workspace.settings import Workspace
 
 if TYPE_CHECKING:
     from feast import FeatureStore

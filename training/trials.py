@@ -8,11 +8,12 @@ from datetime import date
 
 import numpy as np
 
-from perennial.settings import Workspace
-from training import backtest, cross_sell, datasets, offer_backtest
-from training.datasets import Cutoff, Dataset
-from training.offer_backtest import JudgedOffers
-from training.scoreboard import JudgedCutoff
+from training.backtests import backtest, offer_backtest
+from training.backtests.offer_backtest import JudgedOffers
+from training.backtests.scoreboard import JudgedCutoff
+from training.learning import cross_sell, datasets
+from training.learning.datasets import Cutoff, Dataset
+from workspace.settings import Workspace
 
 Judge = Callable[[Workspace], float]
 

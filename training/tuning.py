@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from perennial.settings import Boosting, Workspace
-from perennial.storage import CheckFailed
-from training import tracking
 from training.kinds import kind_of
+from training.records import tracking
 from training.trials import Judge, Plan
+from workspace.settings import Boosting, Workspace
+from workspace.storage import CheckFailed
 
 if TYPE_CHECKING:
     import optuna

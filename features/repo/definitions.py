@@ -17,8 +17,8 @@ from feast.types import Array, Float32
 
 from features.publications import Publication, packed_path, published, push_source, stored
 from features.snapshot import CUSTOMER_FAMILIES, ITEM_FAMILIES, NOT_FOR_MODELS, families, features_of
-from perennial import settings, storage
-from perennial.settings import Workspace
+from workspace import settings, storage
+from workspace.settings import Workspace
 
 # Who answers for a definition, as Feast's UI shows it.
 OWNER = "perennial"

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from perennial import month, storage
+from perennial import month
 from perennial.commands.app import (
     AsOf,
     BandOption,
@@ -30,9 +30,10 @@ from perennial.commands.app import (
     timed,
     today,
 )
-from perennial.registry import client as _tracker
-from perennial.settings import SettingsError, Workspace
 from perennial.shop import ShopAt, encode
+from workspace import storage
+from workspace.registry import client as _tracker
+from workspace.settings import SettingsError, Workspace
 
 
 def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
@@ -88,7 +89,7 @@ def list_churn_risk(
     value that no customer has is refused.
     Example: perennial list churn-risk -c configs/demo.yaml --top 500 --out risk.xlsx
     """
-    from serving import lists
+    from serving.lists import churn_risk
 
     workspace = opened(config, overrides, home)
     if format is None and out is not None:
@@ -98,7 +99,7 @@ def list_churn_risk(
         sort=sort.value, unproven_offers=unproven_offers, contacts=contacts,
     )  # fmt: skip
     if format is None:
-        typer.echo("\n".join([lists.as_text(rows), "", *rows.attrs["about"]]))
+        typer.echo("\n".join([churn_risk.as_text(rows), "", *rows.attrs["about"]]))
     elif out is None:
         sys.stdout.buffer.write(encode(rows, format.value))
     else:
@@ -133,7 +134,7 @@ def churn_segments(
 
     Of a scored as_of, the latest if absent. Example: perennial churn segments -c configs/demo.yaml
     """
-    from serving import risk_groups
+    from serving.lists import risk_groups
 
     groups = _scored(opened(config, overrides, home), as_of).segments(band)
     if out is None:
@@ -154,7 +155,7 @@ def export(
     Behind the scores and the offers stand the grades of their numbers.
     Example: perennial export scores -c configs/online_retail.yaml --out scores.csv
     """
-    from serving import exports
+    from serving.lists import exports
     from serving.predictor import scored_by
 
     workspace, day = opened(config, overrides, home), as_of and as_of.date()

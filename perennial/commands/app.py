@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from perennial import registry, settings
-from perennial.settings import Workspace
 from perennial.shop import Shop, now
+from workspace import registry, settings
+from workspace.settings import Workspace
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perennial import month, storage
+from perennial import month
 from perennial.commands.app import AsOf, Config, Home, Set, alone, day_of, opened, shop_of, timed
 from perennial.shop import now
+from workspace import storage
 
 if TYPE_CHECKING:
     pass
@@ -26,7 +27,7 @@ def check(
     Writes nothing into the workspace; exit 1 when no model can be trained.
     Example: perennial check -c configs/cdnow.yaml --as-of 1997-10-01 --html check.html
     """
-    from training import data_report
+    from training.check import data_report
 
     workspace = opened(config, overrides, home)
     day = day_of(workspace, as_of)

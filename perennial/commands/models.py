@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perennial import month, registry, settings, storage
+from perennial import month
 from perennial.commands.app import AnyModel, AsOf, Config, Home, OneModel, Set, alone, day_of, opened, timed
-from perennial.settings import SettingsError, Workspace
-from perennial.storage import CheckFailed
+from workspace import registry, settings, storage
+from workspace.settings import SettingsError, Workspace
+from workspace.storage import CheckFailed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from training.promotion import Verdict
+    from training.gate.promotion import Verdict
 
 
 def train(
@@ -48,7 +49,9 @@ def backtest(
     Naive rules and the field's models stand beside ours; a page and a JSON file go to the home's `reports` folder.
     Example: perennial backtest -c configs/online_retail.yaml --as-of 2011-03-01 --cutoffs 3
     """
-    from training import backtest_page, backtest_report, backtest_run, kinds
+    from training import kinds
+    from training.backtests import backtest_page, backtest_report
+    from training.records import backtest_run
 
     workspace = opened(config, overrides, home)
     with alone(workspace):
@@ -75,7 +78,7 @@ def promote(
     Says what speaks for and against it; exit 1 when it stays out.
     Example: perennial promote churn -c configs/online_retail.yaml --version 3
     """
-    from training import promotion
+    from training.gate import promotion
 
     workspace = opened(config, overrides, home)
     if force is not None and not force.strip():
@@ -95,7 +98,7 @@ def promote(
 
 def _promoted(tracker: MlflowClient, workspace: Workspace, kind: str, verdict: Verdict, forced: str) -> bool:
     """Lets the version in where the gate, or a reason, does; says as what, and why or why not."""
-    from training import promotion
+    from training.gate import promotion
 
     enters, ends = verdict.passed or bool(forced), "stays out"
     if enters:
@@ -121,7 +124,7 @@ def compare(
     Differences with 95 % intervals, by segment, and whose scores moved most.
     Example: perennial compare demo.churn/2 demo.churn/3
     """
-    from training import comparison
+    from training.gate import comparison
 
     typer.echo(comparison.as_text(comparison.compare(registry.client(), first, second)))
 
@@ -136,7 +139,7 @@ def reproduce(
     """
     import mlflow
 
-    from training import reproduction
+    from training.gate import reproduction
 
     tracker, say = registry.client(), timed()
     recorded = reproduction.Recorded.of(tracker, run)
@@ -161,7 +164,7 @@ def rollback(
 
     Example: perennial rollback churn -c configs/online_retail.yaml
     """
-    from training.promotion import rollback as take_back
+    from training.gate.promotion import rollback as take_back
 
     workspace = opened(config, overrides, home)
     with alone(workspace):
@@ -177,8 +180,8 @@ def churn_sensitivity(
 
     Needs the ingested tables, no model. Example: perennial churn sensitivity -c configs/demo.yaml --plot horizons.png
     """
-    from training import plots
-    from training.sensitivity import as_text, sensitivity
+    from training.backtests import plots
+    from training.check.sensitivity import as_text, sensitivity
 
     workspace = opened(config, overrides, home)
     found = sensitivity(workspace, day_of(workspace, as_of))

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from perennial import storage
 from perennial.commands.app import Config, For, Home, Out, Set, alone, note, opened, shop_of, timed
-from perennial.settings import Workspace
 from perennial.shop import now
-from perennial.storage import CheckFailed
+from workspace import storage
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 
 def serve(
@@ -29,13 +29,13 @@ def serve(
     if check:
         _check_readiness(workspace)
         return
-    from serving import processes
+    from serving.http import processes
 
     processes.serve(workspace.home_path, workspace.service, now)
 
 
 def _check_readiness(workspace: Workspace) -> None:
-    from serving import readiness
+    from serving.http import readiness
 
     missing = 0
     for name, is_there, told in readiness.check(workspace):
@@ -56,7 +56,7 @@ def add_key(
     crm: scores, cards and consents. marketing: lists. admin: everything.
     Example: perennial keys add --role marketing --contacts --name "spring campaign" -c configs/demo.yaml
     """
-    from serving.keys import Keys
+    from serving.http.keys import Keys
 
     workspace = opened(config, overrides, home)
     typer.echo(Keys(workspace.home_path).add(role.value, now(), contacts, name))
@@ -67,7 +67,7 @@ def list_keys(config: Config, overrides: Set = [], home: Home = None) -> None:
 
     Example: perennial keys list -c configs/demo.yaml
     """
-    from serving.keys import Keys
+    from serving.http.keys import Keys
 
     for key in Keys(opened(config, overrides, home).home_path).listed():
         role = f"{key.role}{', contacts' if key.contacts else ''}"
@@ -83,7 +83,7 @@ def revoke_key(
 
     Example: perennial keys revoke 1f0c93ab -c configs/demo.yaml
     """
-    from serving.keys import Keys
+    from serving.http.keys import Keys
 
     Keys(opened(config, overrides, home).home_path).revoke(key_id, now())
     typer.echo(f"{key_id} is revoked")
@@ -119,8 +119,8 @@ def erase(
     Example: perennial erase C00012645 -c configs/demo.yaml
     """
     from features import retrieval
-    from perennial import privacy
     from serving import erasure
+    from workspace import privacy
 
     workspace = opened(config, overrides, home)
     names = list(map(privacy.naming(workspace), customer_ids))
@@ -138,7 +138,7 @@ def erase(
 
 def _customers(given: str | list[str]) -> str | list[str]:
     """The ids that are meant, without the blanks that came with them."""
-    from perennial import ids
+    from workspace import ids
 
     try:
         return ids.canonical(given) if isinstance(given, str) else list(map(ids.canonical, given))

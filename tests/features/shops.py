@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from builders import write_workspace
 
-from features import segments, snapshot
-from features.basket import basket
-from features.product_affinity import product_affinity
-from perennial import ingest, settings, storage
-from perennial.settings import Workspace
+from features import day_files, snapshot
+from features.families.basket import basket
+from features.families.product_affinity import product_affinity
+from ingest import intake
+from workspace import settings, storage
+from workspace.settings import Workspace
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TRANSACTIONS = ("transaction_id", "customer_id", "occurred_at", "amount", "quantity", "product_id", "discount", "cost",
@@ -39,7 +40,7 @@ def open_shop(folder: Path, tables: Mapping[str, pd.DataFrame | dict[str, str]],
     """Takes the tables in, rows or settings of a table, below `folder`; `keys` are settings beside them."""
     others = {name: table for name, table in tables.items() if name != "transactions"}
     workspace = settings.read(write_workspace(folder, tables["transactions"], tables=others, **keys))
-    ingest.ingest(workspace, NOW)
+    intake.ingest(workspace, NOW)
     return workspace
 
 
@@ -54,7 +55,7 @@ def family_at(workspace: Workspace, family: Callable[..., ir.Table], as_of: date
     """One family alone, as its module gives it: in a fifth of a snapshot's time, and before its float32."""
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         backend = ibis.duckdb.from_connection(connection)
-        tables = segments.read(connection, workspace)
+        tables = day_files.read(connection, workspace)
         day = ibis.literal(as_of)
         if family is basket:
             arguments["affinity"] = product_affinity(tables, day)

@@ -25,9 +25,9 @@ from postgres_server import ADDRESS, schema_for
 from redis_server import redis_for
 
 from features import online, publications, retrieval, snapshot, stores
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
 from tests.features.shops import open_shop, random_tables
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 AS_OF = date(2022, 12, 21)

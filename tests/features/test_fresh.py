@@ -13,11 +13,12 @@ from workspaces import AS_OF, small_workspace
 
 from features import snapshot
 from features.fresh import FreshFeatures
-from perennial import events, ingest, storage
-from perennial.events import Event
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
-from serving.lists import vectors as filed_vectors
+from ingest import events, intake
+from ingest.events import Event
+from serving.lists.churn_risk import vectors as filed_vectors
+from workspace import storage
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TOMORROW = AS_OF + timedelta(days=1)
@@ -50,7 +51,7 @@ EVENTS = [
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     workspace = small_workspace(tmp_path_factory.mktemp("fresh"))
-    ingest.ingest(workspace, NOW)
+    intake.ingest(workspace, NOW)
     snapshot.snapshot(workspace, [AS_OF])
     store = events.open_store(workspace)
     fresh = FreshFeatures(workspace, store)
@@ -71,7 +72,7 @@ def test_with_events_they_are_the_next_snapshot(shop: Shop) -> None:
     shop.fresh.keep_up()
     asked = [*BUYERS, STRANGER]
     found = shop.fresh.vectors(asked, TOMORROW)
-    ingest.ingest(shop.workspace, NOW)
+    intake.ingest(shop.workspace, NOW)
     snapshot.snapshot(shop.workspace, [TOMORROW])
     expected = filed_vectors(shop.workspace, TOMORROW, asked)
     names = [feature.name for feature in snapshot.customer_features(shop.workspace)]

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from features import on_spark, retrieval, snapshot
-from perennial.settings import SettingsError, Workspace
 from tests.features.shops import EDGES_AT, open_shop, random_tables
+from workspace.settings import SettingsError, Workspace
 
 AS_OF = [*EDGES_AT[:2]]
 OF_ITEMS = ("basket", *snapshot.ITEM_FAMILIES)

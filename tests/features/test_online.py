@@ -24,14 +24,16 @@ from builders import make_transactions
 from feast.infra.online_stores.redis import RedisOnlineStore
 from redis_server import ADDRESS, free_port, redis_for, redis_of_its_own
 
-from features import online, online_erasure, packing, publications, purchases, retrieval, snapshot, stores
+from features import online, online_erasure, packing, publications, retrieval, snapshot, stores
+from features.families import purchases
 from features.online import Row
 from features.publications import FeatureMismatch, Publication, StaleFeatures
-from perennial import cli, settings, storage
-from perennial.settings import SettingsError, Workspace
-from perennial.storage import CheckFailed
-from perennial.windows import midnight
+from perennial import cli
 from tests.features.shops import open_shop, random_tables
+from workspace import settings, storage
+from workspace.settings import SettingsError, Workspace
+from workspace.storage import CheckFailed
+from workspace.windows import midnight
 
 if TYPE_CHECKING:
     from feast import FeatureStore

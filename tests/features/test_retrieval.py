@@ -14,11 +14,11 @@ import pytest
 from builders import make_transactions
 
 from features import retrieval, snapshot
-from features.engagement import TREATMENT
-from perennial import storage
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
+from features.families.engagement import TREATMENT
 from tests.features.shops import open_shop, random_tables
+from workspace import storage
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 if TYPE_CHECKING:
     from feast import FeatureStore

@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from builders import make_transactions
 
-from features import catalogue, days, purchases, snapshot
-from perennial import ingest, storage
-from perennial.settings import Workspace
+from features import days, snapshot
+from features.families import catalogue, purchases
+from ingest import intake
 from tests.features.shops import EDGES_AT, NOW, features_at, make_interactions, open_shop, random_tables
+from workspace import storage
+from workspace.settings import Workspace
 
 SPRING, SUMMER = date(2024, 4, 1), date(2024, 7, 1)
 LINES = make_transactions([("a", "2024-01-01", 1.0), ("a", "2024-05-01", 1.0)])
@@ -103,7 +105,7 @@ def test_new_rows_make_parts_stale(tmp_path: Path) -> None:
         }
     )
     workspace = workspace.model_copy(update={"tables": wider})
-    ingest.ingest(workspace, NOW)
+    intake.ingest(workspace, NOW)
     assert features_at(workspace, SUMMER)["purchases"].index.tolist() == ["a", "b"]
     assert {Path(name).parts[1] for name in written(workspace)} == {str(SUMMER)}
 

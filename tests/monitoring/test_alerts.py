@@ -29,8 +29,8 @@ from monitoring import alerts
 from monitoring.alerts import Alert
 from monitoring.drift import Drift
 from monitoring.outcomes import Early, Group, Outcomes
-from perennial import settings
-from perennial.settings import SettingsError, Workspace
+from workspace import settings
+from workspace.settings import SettingsError, Workspace
 
 DRIFT = Alert("drift since 2024-10-01", "12 of 40 features moved", "perennial monitor -c shop.yaml")
 REFUSED = Alert("churn version 3 was refused", "auc is lower", "perennial promote churn --version 3 -c shop.yaml")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from monitoring import batch
-from perennial import storage
+from workspace import storage
 
 THEN, NOW = date(2024, 7, 1), date(2025, 1, 1)
 TERMS = {"currency": "EUR", "measure": "revenue", "leaving": "the chance of no purchase within 90 days",

@@ -12,9 +12,9 @@ from builders import make_transactions
 
 from features.snapshot import NOT_FOR_MODELS
 from monitoring import campaigns
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
 from tests.features.shops import features_at, make_interactions, open_shop
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 AS_OF = date(2024, 7, 1)
 # Within 30 days of the spring campaign a came back for 20, b did not (its purchase is a day late), d was held back.

@@ -16,8 +16,8 @@ from scipy.stats import ks_2samp
 
 from features.snapshot import CUSTOMER_FAMILIES, features_of
 from monitoring import drift
-from perennial import registry, settings, storage
-from perennial.settings import Workspace
+from workspace import registry, settings, storage
+from workspace.settings import Workspace
 
 THEN, NOW = date(2023, 3, 1), date(2023, 6, 1)
 VARIED = ("n_purchases_30d", "spend_30d", "spend_90d", "spend_365d", "monetary_value", "gap_mean", "gap_cv",

@@ -16,11 +16,12 @@ from sklearn.metrics import roc_auc_score
 from workspaces import CUSTOMERS, small_workspace
 
 from features import snapshot
+from ingest import intake
 from monitoring import outcomes, outcomes_page
 from monitoring.offer_outcomes import Offered
 from monitoring.outcomes import Early, Group, Open, Outcomes
-from perennial import ingest, predictions, storage
-from perennial.settings import Workspace
+from workspace import predictions, storage
+from workspace.settings import Workspace
 
 DAY, HORIZON = date(2023, 3, 1), 60
 CLOSES = DAY + timedelta(days=HORIZON)
@@ -35,7 +36,7 @@ def taken_in(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     folder = tmp_path_factory.mktemp("outcomes")
     workspace = small_workspace(folder, f"tables.interactions.path={folder / 'interactions.csv'}")
     _interactions().to_csv(folder / "interactions.csv", index=False)
-    ingest.ingest(workspace, NOW)
+    intake.ingest(workspace, NOW)
     snapshot.snapshot(workspace, [*EARLIER, DAY])
     return workspace
 

@@ -22,8 +22,9 @@ from builders import make_transactions, write_workspace
 from markup import sound
 from workspaces import small_workspace
 
-from perennial import cli, registry
+from perennial import cli
 from perennial.shop import open as open_shop
+from workspace import registry
 
 COMMANDS = [
     "backtest", "campaigns", "check", "churn segments", "churn sensitivity", "compare", "customer", "demo", "erase",

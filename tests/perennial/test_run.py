@@ -28,7 +28,7 @@ import pytest
 import yaml
 from workspaces import AS_OF, small_workspace
 
-from perennial import storage
+from workspace import storage
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("churn", "cross_sell", "lifetime_value")
@@ -114,7 +114,7 @@ def _fork_on_request() -> None:
 
     from features import retrieval  # noqa: F401
     from perennial import cli
-    from serving import exports, scoring  # noqa: F401
+    from serving import scoring  # noqa: F401
     from training import pipelines  # noqa: F401
 
     gc.freeze()  # else the first collection of every fork copies all of it

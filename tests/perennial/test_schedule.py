@@ -9,9 +9,10 @@ from typing import get_args
 
 import pytest
 
-from perennial import schedule, settings
+from perennial import schedule
 from perennial.schedule import Every
-from perennial.settings import Workspace
+from workspace import settings
+from workspace.settings import Workspace
 
 _ODD = "a folder, 100% of $HOME"
 

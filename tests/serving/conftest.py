@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from workspaces import run_line, small_workspace
 
-from perennial.settings import Service, Workspace
+from workspace.settings import Service, Workspace
 
 KEY = "a-secret"
 PRIVACY_KEY = "a-privacy-key-of-tests"
@@ -51,6 +51,6 @@ def environment(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="session")
 def app() -> Any:
     """The service's ASGI app. One for all: BentoML registers its metrics once in a process."""
-    from serving import service
+    from serving.http import service
 
     return service.application(lambda: NOW, Service())

@@ -16,18 +16,21 @@ from typer.testing import CliRunner
 from workspaces import AS_OF, run_line
 
 from features import retrieval, snapshot
-from monitoring.summary import Summary
-from perennial import cli, ingest, month, registry, settings, storage
-from perennial.settings import Workspace
-from serving import lists, scoring
-from serving.filters import NoSuchFilter
+from ingest import intake
+from perennial import cli, month
+from perennial.month_page import Summary
+from serving import scoring
+from serving.lists import churn_risk
+from serving.lists.filters import NoSuchFilter
+from serving.lists.risk_groups import risk_groups
 from serving.predictor import Predictor
-from serving.risk_groups import risk_groups
 from serving.terms import Terms
-from training import pipelines, reproduction
-from training.reproduction import Recorded
-
-from .conftest import Shop
+from tests.serving.conftest import Shop
+from training import pipelines
+from training.gate import reproduction
+from training.gate.reproduction import Recorded
+from workspace import registry, settings, storage
+from workspace.settings import Workspace
 
 CUSTOMERS, CAME_BACK = 300, 4
 
@@ -76,7 +79,7 @@ def test_a_base_rate_gives_no_reasons_and_claims_no_order(
     """A number that is the same for all says nothing of one customer: list and terms say so, and nobody gets a why."""
     workspace = once[0]
     predictor = Predictor.load(workspace, registry.client())
-    listed = lists.churn_risk(predictor, AS_OF, top=1000)
+    listed = churn_risk.churn_risk(predictor, AS_OF, top=1000)
     assert len(listed) > 100
     assert set(listed["reasons"]) == set(listed["value_reasons"]) == {""}
     alike = "base rate: the same number for everybody, so no order is claimed"
@@ -119,7 +122,7 @@ def test_where_no_window_has_closed_nobody_is_scored(tmp_path: Path, monkeypatch
     """Without anything that followed there is no rate either; the reason is that of before."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     workspace = bought_once(tmp_path, 100)
-    ingest.ingest(workspace, datetime(2030, 1, 1, tzinfo=UTC))
+    intake.ingest(workspace, datetime(2030, 1, 1, tzinfo=UTC))
     snapshot.snapshot(workspace, pipelines.cutoffs(workspace, AS_OF))
     with pytest.raises(storage.CheckFailed, match="no window has closed that 10 customers could leave in"):
         pipelines.train(retrieval.apply(workspace), workspace, registry.client(), AS_OF)
@@ -171,13 +174,13 @@ def test_withheld_amounts_are_null_and_the_order_stays(kind: str, shop: Shop, wi
     assert after[AMOUNTS[kind]].isna().all(axis=None)
     untouched = [name for name in before.columns if name not in AMOUNTS[kind]]
     pd.testing.assert_frame_equal(after[untouched], before[untouched], check_dtype=False)
-    single = predictor.score(["c0050"], AS_OF, lists.vectors(shop.workspace, AS_OF, ["c0050"]), 30)
+    single = predictor.score(["c0050"], AS_OF, churn_risk.vectors(shop.workspace, AS_OF, ["c0050"]), 30)
     assert all(single[name][0] is None or np.isnan(single[name][0]) for name in AMOUNTS[kind])
-    listed = lists.churn_risk(predictor, AS_OF, top=5)
-    risk = after[after["customer_id"].isin(lists.churn_risk(predictor, AS_OF, top=1000)["customer_id"])]
+    listed = churn_risk.churn_risk(predictor, AS_OF, top=5)
+    risk = after[after["customer_id"].isin(churn_risk.churn_risk(predictor, AS_OF, top=1000)["customer_id"])]
     assert listed["churn_percentile"].tolist() == risk["churn_percentile"].nlargest(5).tolist()
-    assert "  -  " in lists.as_text(listed).splitlines()[2]
-    assert any("no amount is shown: a test" in note for note in lists.about(Terms.at(predictor, AS_OF), AS_OF))
+    assert "  -  " in churn_risk.as_text(listed).splitlines()[2]
+    assert any("no amount is shown: a test" in note for note in churn_risk.about(Terms.at(predictor, AS_OF), AS_OF))
 
 
 def test_offers_keep_their_ranks_without_probabilities(shop: Shop, withheld: Any) -> None:
@@ -194,8 +197,8 @@ def test_nobody_is_chosen_by_what_is_withheld(shop: Shop, withheld: Any) -> None
     predictor = withheld("churn", "lifetime_value")
     scoring.score(predictor, AS_OF)
     with pytest.raises(NoSuchFilter, match="min_value, max_value: nobody's is shown: no amount is shown"):
-        lists.churn_risk(predictor, AS_OF, min_value=10)
+        churn_risk.churn_risk(predictor, AS_OF, min_value=10)
     with pytest.raises(NoSuchFilter, match="band: nobody's is shown: no amount is shown"):
-        lists.churn_risk(predictor, AS_OF, band="high")
+        churn_risk.churn_risk(predictor, AS_OF, band="high")
     with pytest.raises(storage.CheckFailed, match="which is not shown: no amount is shown"):
         risk_groups(predictor, AS_OF)

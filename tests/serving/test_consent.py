@@ -17,11 +17,13 @@ from starlette.testclient import TestClient
 from workspaces import AS_OF, NO_MARKETING, NO_PROFILING
 
 from features import online, retrieval
-from perennial import ingest, registry, storage
-from perennial.settings import Workspace
-from serving import exports, lists, scoring
+from ingest import intake
+from serving import scoring
 from serving.consent import Consents
+from serving.lists import churn_risk, exports
 from serving.predictor import NO_CONSENT, Predictor
+from workspace import registry, storage
+from workspace.settings import Workspace
 
 BEARER = {"Authorization": "Bearer a-secret"}
 
@@ -153,7 +155,7 @@ def test_the_later_word_counts(recorded_at: str | None, granted: bool, workspace
     path = Path((workspace.tables.customers.path or ("",))[0])  # type: ignore[union-attr]
     customers = pd.read_csv(path, dtype=str).assign(consent_recorded_at=recorded_at)
     customers.to_csv(path, index=False)
-    ingest.ingest(workspace, NOW)
+    intake.ingest(workspace, NOW)
     assert consents.catch_up(workspace) == int(granted)
     assert consents.of("marketing", ["c0100"]) == {"c0100": granted}
 
@@ -164,7 +166,7 @@ def test_it_outlives_the_service(client: TestClient, workspace: Workspace) -> No
     say(client, customer_id, profiling=False)
     with answering_from(workspace.home_path):
         assert score(client, customer_id)["not_scored_reason"] == NO_CONSENT
-    rows = lists.churn_risk(Predictor.load(workspace, registry.client()), AS_OF, top=1000)
+    rows = churn_risk.churn_risk(Predictor.load(workspace, registry.client()), AS_OF, top=1000)
     assert customer_id not in set(rows["customer_id"])
 
 

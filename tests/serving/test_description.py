@@ -18,10 +18,9 @@ from private_shop import answering_from
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
-from serving.bodies import LONGEST_ID
-from serving.routes import described
-
-from .conftest import KEY
+from serving.http.bodies import LONGEST_ID
+from serving.http.routes import described
+from tests.serving.conftest import KEY
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
 ODD = [

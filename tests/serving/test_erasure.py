@@ -26,17 +26,19 @@ from workspaces import AS_OF, CUSTOMERS
 
 from features import online, publications, retrieval, snapshot
 from features.fresh import FreshFeatures
-from perennial import events, ingest, privacy, registry, storage
+from ingest import events, intake
 from perennial.commands.app import alone
-from perennial.settings import Workspace
-from serving import erasure, erasure_queue, exports, scoring
-from serving.bodies import EventsRequest, Purchase
+from serving import erasure, erasure_queue, scoring
 from serving.erasure import UnknownCustomer
 from serving.erasure_queue import ErasureQueue
-from serving.events import Inbox
 from serving.freshness import Freshness
+from serving.http.bodies import EventsRequest, Purchase
+from serving.http.event_inbox import Inbox
+from serving.lists import exports
 from serving.predictor import Predictor
-from training import datasets
+from training.learning import datasets
+from workspace import privacy, registry, storage
+from workspace.settings import Workspace
 
 BEARER = {"Authorization": "Bearer a-secret"}
 # One whose id a URL must escape, an ordinary one, one to be shown.
@@ -55,7 +57,7 @@ def workspace(shop: Any, environment: pytest.MonkeyPatch, tmp_path_factory: pyte
     lines = pd.read_parquet(folder / "transactions.parquet")
     bad = lines.drop_duplicates("customer_id").assign(customer_id=lambda rows: " " + rows["customer_id"], amount=1e12)
     pd.concat([lines, bad]).to_parquet(folder / "transactions.parquet", index=False)
-    ingest.ingest(workspace, NOW)
+    intake.ingest(workspace, NOW)
     snapshot.snapshot(workspace, [*datasets.cutoffs(workspace, AS_OF), AS_OF])
     store = retrieval.apply(workspace)
     scoring.score(Predictor.load(workspace, registry.client()), AS_OF)
@@ -74,7 +76,7 @@ def freshness(client: TestClient, workspace: Workspace) -> Freshness:
         assert client.post("/v1/events", json={"purchases": sent}).status_code == 202
         found.catch_up()
         if number == 1:
-            ingest.ingest(workspace, NOW)
+            intake.ingest(workspace, NOW)
     for customer_id in (ODD, ERASED, SHOWN):
         client.put(f"/v1/customers/{quote(customer_id, safe='')}/consent", json={"marketing": True})
     return found
@@ -441,13 +443,13 @@ def test_who_was_erased_is_not_taken_in_again(client: TestClient, workspace: Wor
     customer_id = "c0221"
     events.hand_over(workspace)
     client.post("/v1/events", json={"purchases": [purchase("z1", customer_id)]})
-    ingest.ingest(workspace, NOW)  # from a file of its own, with nobody else in it
+    intake.ingest(workspace, NOW)  # from a file of its own, with nobody else in it
     client.delete(f"/v1/customers/{customer_id}")
-    at_once = {account.table: account for account in ingest.ingest(workspace, NOW)}
+    at_once = {account.table: account for account in intake.ingest(workspace, NOW)}
     for file in workspace.home_path.parent.glob("transactions.parquet"):
         lines = pd.read_parquet(file)
         pd.concat([lines, lines.tail(1).assign(amount=3.0)]).to_parquet(file, index=False)
-    again = {account.table: account for account in ingest.ingest(workspace, NOW)}
+    again = {account.table: account for account in intake.ingest(workspace, NOW)}
     for accounts in (at_once, again):
         for account in accounts.values():
             assert account.read == account.accepted + sum(account.quarantined.values())
@@ -459,5 +461,5 @@ def test_who_was_erased_is_not_taken_in_again(client: TestClient, workspace: Wor
     snapshot.snapshot(workspace, [day])
     assert customer_id not in set(retrieval.customers_at(workspace, day))
     # Read anew by other rules, the files of events are, in which nobody may be left.
-    ingest.ingest(workspace.model_copy(update={"timezone": "Asia/Tokyo"}), NOW)
+    intake.ingest(workspace.model_copy(update={"timezone": "Asia/Tokyo"}), NOW)
     assert files_with(workspace.home_path, customer_id) == set()

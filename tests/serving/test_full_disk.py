@@ -19,14 +19,13 @@ import httpx
 import pytest
 from redis_server import free_port
 
-from perennial import settings, storage
-from perennial.settings import Workspace
-from serving import processes
-from serving.audit import AuditLog, Read, Reserve
-from serving.keys import Keys
-
-from .conftest import KEY, NOW
-from .test_service import _wait_until_ready
+from serving.http import processes
+from serving.http.audit import AuditLog, Read, Reserve
+from serving.http.keys import Keys
+from tests.serving.conftest import KEY, NOW
+from tests.serving.http.test_service import _wait_until_ready
+from workspace import settings, storage
+from workspace.settings import Workspace
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
 BUYER = "c0200"
@@ -78,7 +77,7 @@ def test_lines_of_a_full_disk_are_in_the_audit_log_when_there_is_room(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None is lost, those of a process that ended neither; without room in the reserve nothing may be answered."""
-    monkeypatch.setattr("serving.audit._RESERVED", 10_000)
+    monkeypatch.setattr("serving.http.audit._RESERVED", 10_000)
     Reserve(disk).take_room()
     AuditLog(disk).add(a_read(0))
     filler = fill(disk)
@@ -208,15 +207,15 @@ def test_the_service_outlives_a_full_disk(shop_on_a_disk: Workspace) -> None:
 _SERVE = """
 import pathlib, sys
 from datetime import UTC, datetime
-from perennial.settings import Service
-from serving.processes import serve
+from workspace.settings import Service
+from serving.http.processes import serve
 serve(pathlib.Path(sys.argv[1]), Service(port=int(sys.argv[2])), lambda: datetime(2023, 7, 1, 18, tzinfo=UTC))
 """
 
 
 @contextmanager
 def _served(home: Path, port: int) -> Iterator[subprocess.Popen[str]]:
-    root = Path(processes.__file__).resolve().parents[1]
+    root = Path(processes.__file__).resolve().parents[2]
     command = [sys.executable, "-W", "ignore", "-c", _SERVE, str(home), str(port)]
     own = {**os.environ, "PYTHONPATH": str(root)}
     process = subprocess.Popen(command, env=own, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 from workspaces import AS_OF
 
-from monitoring.summary import Summary
-from perennial import cli, month, predictions, registry, settings, storage
-from perennial.settings import Workspace
-from serving.answers import Published
+from perennial import cli, month
+from perennial.month_page import Summary
+from serving.http.answers import Published
 from serving.predictor import Predictor
-
-from .conftest import NOW, Shop
+from tests.serving.conftest import NOW, Shop
+from workspace import predictions, registry, settings, storage
+from workspace.settings import Workspace
 
 EARLIER, LATER = AS_OF - timedelta(days=30), AS_OF + timedelta(days=30)
 Command = Callable[..., tuple[int, str]]

@@ -14,20 +14,23 @@ import pytest
 from starlette.testclient import TestClient
 
 from features import online, publications, retrieval, snapshot
+from ingest import intake
 from monitoring import drift
 from monitoring.campaigns import response
 from monitoring.outcomes import outcomes
-from perennial import ingest, registry, settings
-from perennial.settings import Service, Workspace
-from perennial.storage import CheckFailed
-from serving import lists, scoring
-from serving.answers import Answers
-from serving.events import Inbox
+from serving import scoring
 from serving.freshness import Freshness
+from serving.http.answers import Answers
+from serving.http.event_inbox import Inbox
+from serving.lists import churn_risk
 from serving.predictor import Predictor
-from training import data_check, pipelines, promotion
-
-from .conftest import KEY, NOW
+from tests.serving.conftest import KEY, NOW
+from training import pipelines
+from training.check import data_check
+from training.gate import promotion
+from workspace import registry, settings
+from workspace.settings import Service, Workspace
+from workspace.storage import CheckFailed
 
 AS_OF = NOW.date()
 TOMORROW = AS_OF + timedelta(days=1)
@@ -99,7 +102,7 @@ def champions(tables: Tables, environment: pytest.MonkeyPatch, tmp_path_factory:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         workspace, tracker = opened(folder, tables, frozenset(OPTIONAL)), registry.client()
-        ingest.ingest(workspace, NOW)
+        intake.ingest(workspace, NOW)
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, AS_OF))
         trained = pipelines.train(retrieval.apply(workspace), workspace, tracker, AS_OF)
         for kind, version in trained.items():
@@ -128,7 +131,7 @@ def test_tables_in_any_combination_go_the_whole_line(
     """Check, snapshot, scores, lists, card, offers, monitor; and an event of each kind that there is a table for moves
     the score to what the next batch computes."""
     workspace, tracker = opened(tmp_path / "shop", tables, given, bare), registry.client()
-    accounts = ingest.ingest(workspace, NOW)
+    accounts = intake.ingest(workspace, NOW)
     assert {account.table for account in accounts} == {"transactions", *given}
     assert data_check.check(workspace, accounts, AS_OF).suffices
     snapshot.snapshot(workspace, [AS_OF])
@@ -177,11 +180,11 @@ def test_tables_in_any_combination_go_the_whole_line(
 
 def _assert_the_next_batch_says_the_same(workspace: Workspace, buyer: str) -> None:
     """The vector that is online is the one of tomorrow's snapshot, with which monitoring compares today's."""
-    ingest.ingest(workspace, NOW)
+    intake.ingest(workspace, NOW)
     snapshot.snapshot(workspace, [TOMORROW])
     published = publications.published(workspace.home_path)
     assert published is not None
     shown = online.online_rows(retrieval.open_store(workspace), workspace, published, [buyer])[buyer].vector
-    np.testing.assert_allclose(shown, lists.vectors(workspace, TOMORROW, [buyer])[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(shown, churn_risk.vectors(workspace, TOMORROW, [buyer])[0], rtol=1e-5, atol=1e-6)
     champion = drift.Champion.load(registry.client(), workspace)
     assert drift.Comparison(workspace, TOMORROW, AS_OF, champion).drift().features == ()

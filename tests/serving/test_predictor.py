@@ -14,11 +14,10 @@ from workspaces import AS_OF, ODD_IDS
 
 from features import retrieval, snapshot
 from features.publications import FeatureMismatch
-from perennial import registry
-from perennial.settings import Workspace
 from serving.predictor import SCORE_COLUMNS, NoChampion, Predictor
-
-from .conftest import Shop
+from tests.serving.conftest import Shop
+from workspace import registry
+from workspace.settings import Workspace
 
 
 @pytest.fixture(scope="module")

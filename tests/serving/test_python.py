@@ -22,14 +22,14 @@ from workspaces import AS_OF, NO_MARKETING, NO_PROFILING
 
 import perennial
 from features.snapshot import customer_features
-from perennial import models, registry, settings, storage
+from perennial import models
 from perennial.cli import app as commands
 from perennial.shop import Shop, ShopAt
-from perennial.storage import CheckFailed
 from serving.consent import Consents
-from training import labels
-
-from . import conftest
+from tests.serving import conftest
+from training.learning import labels
+from workspace import registry, settings, storage
+from workspace.storage import CheckFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,10 +16,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from perennial import storage
 from perennial.cli import app
 from serving.consent import Consents
-from serving.keys import Keys
+from serving.http.keys import Keys
+from workspace import storage
 
 NOW = datetime(2023, 7, 1, 18, tzinfo=UTC)
 

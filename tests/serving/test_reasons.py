@@ -14,17 +14,16 @@ from workspaces import AS_OF
 
 from features import retrieval
 from features.snapshot import customer_features
-from perennial import registry
-from serving import lists
+from serving.lists import churn_risk
 from serving.norms import Norms
 from serving.predictor import Predictor
 from serving.reasons import MOST, Explainer
 from serving.terms import norms_of
+from tests.serving.conftest import Shop
 from training.models.churn_model import ChurnModel
 from training.models.rule import Rule
 from training.models.value_model import ValueModel
-
-from .conftest import Shop
+from workspace import registry
 
 Vectors = NDArray[np.float32]
 
@@ -76,7 +75,7 @@ def telling(explainer: Explainer, parts: NDArray[np.floating]) -> Explainer:
 
 def test_the_reasons_of_the_list_hold_against_the_customers_rows(predictor: Predictor, own: claims.Shop) -> None:
     """As the list shows them: true, their own numbers, and only what speaks for a risk; most rows have some."""
-    listed = lists.churn_risk(predictor, AS_OF, top=100).set_index("customer_id")["reasons"]
+    listed = churn_risk.churn_risk(predictor, AS_OF, top=100).set_index("customer_id")["reasons"]
     assert len(listed) == 100
     for customer_id, text in listed[listed != ""].items():
         assert [claims.held(own, str(customer_id), sentence) for sentence in text.split(". ")]
@@ -206,7 +205,7 @@ class Counting(ChurnModel):
 def test_only_the_listed_are_explained(predictor: Predictor) -> None:
     """Reasons cost most of a list's time: those of seven rows are computed for seven rows."""
     counting = Counting(**predictor.churn.__dict__, asked=([],))
-    listed = lists.churn_risk(replace(predictor, churn=counting), AS_OF, top=7)
+    listed = churn_risk.churn_risk(replace(predictor, churn=counting), AS_OF, top=7)
     assert counting.asked == ([7],)
     assert listed["reasons"].str.len().max() > 10
 
@@ -214,7 +213,7 @@ def test_only_the_listed_are_explained(predictor: Predictor) -> None:
 def test_the_list_explains_each_customer_by_their_own_vector(explainer: Explainer) -> None:
     """The reasons on the list are those of the customer's features out of Feast, row by row."""
     predictor = explainer.predictor
-    listed = lists.churn_risk(predictor, AS_OF, top=25)
+    listed = churn_risk.churn_risk(predictor, AS_OF, top=25)
     store = retrieval.open_store(predictor.workspace)
     rows = retrieval.customer_rows(store, predictor.workspace, [AS_OF]).set_index("customer_id")
     own = retrieval.matrix(rows.loc[listed["customer_id"]], predictor.churn.inputs.packed)

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from features import snapshot
 from features.retrieval import matrix, rows_at
 from features.snapshot import NOT_FOR_MODELS, customer_features
-from perennial import ingest, settings
-from perennial.settings import Workspace
+from ingest import intake
 from serving.card import card
 from serving.norms import Norms
 from serving.predictor import SCORE_COLUMNS, Predictor
@@ -31,6 +30,8 @@ from training.models.churn_model import ChurnModel
 from training.models.customer_model import Inputs
 from training.models.leaving import Leaving
 from training.models.value_model import ValueModel
+from workspace import settings
+from workspace.settings import Workspace
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -84,7 +85,7 @@ class Case:
 
     @classmethod
     def of(cls, workspace: Workspace, as_of: date) -> Case:
-        ingest.ingest(workspace, datetime(2030, 1, 1, tzinfo=UTC))
+        intake.ingest(workspace, datetime(2030, 1, 1, tzinfo=UTC))
         snapshot.snapshot(workspace, [as_of])
         return cls(workspace, as_of, rows_at(workspace, as_of), claims.shop(workspace, as_of))
 

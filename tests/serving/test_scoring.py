@@ -15,13 +15,13 @@ import pytest
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING
 
 from features import snapshot
-from perennial import month, predictions, registry, storage
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
+from perennial import month
 from serving import offers, scoring
 from serving.predictor import Predictor
-
-from .conftest import Shop
+from tests.serving.conftest import Shop
+from workspace import predictions, registry, storage
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 
 class Copy(NamedTuple):

@@ -6,8 +6,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from perennial.tables import ABSURD_AMOUNT
 from simulation.world import simulate
+from workspace.tables import ABSURD_AMOUNT
 
 CUSTOMERS = 10_000
 ENDS = date(2025, 1, 1)

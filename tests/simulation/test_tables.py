@@ -6,9 +6,8 @@ import duckdb
 import pandas as pd
 import pytest
 
-from perennial.tables import CONTRACTS
-
-from .conftest import CUSTOMERS
+from tests.simulation.conftest import CUSTOMERS
+from workspace.tables import CONTRACTS
 
 
 @pytest.mark.parametrize("table", CONTRACTS)

@@ -12,8 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from simulation.parameters import CATEGORIES
 from simulation.truth import truth
-
-from .conftest import CUSTOMERS, ENDS
+from tests.simulation.conftest import CUSTOMERS, ENDS
 
 AS_OF, HORIZON = date(2024, 5, 1), 120  # spans five campaigns and months in which the season moves
 STANDARD_ERRORS = 4.2  # some 200 means are compared below; chance alone exceeds this in one run of 200

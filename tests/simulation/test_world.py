@@ -10,8 +10,7 @@ import pytest
 from simulation import world
 from simulation.truth import truth
 from simulation.world import simulate
-
-from .conftest import ENDS
+from tests.simulation.conftest import ENDS
 
 
 def files(folder: Path) -> list[Path]:

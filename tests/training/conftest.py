@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from features import retrieval, snapshot
-from perennial import ingest, registry, settings
-from perennial.settings import Workspace
+from ingest import intake
 from simulation.world import simulate
-from training import datasets, pipelines, promotion
+from training import pipelines
+from training.gate import promotion
+from training.learning import datasets
+from workspace import registry, settings
+from workspace.settings import Workspace
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -46,7 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     workspace = settings.parse(wanted, "the tests")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        ingest.ingest(workspace, datetime(2026, 1, 1, tzinfo=UTC))
+        intake.ingest(workspace, datetime(2026, 1, 1, tzinfo=UTC))
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, TRAINED_AT))
         store, tracker = retrieval.apply(workspace), registry.client()
         versions = pipelines.train(store, workspace, tracker, TRAINED_AT)

@@ -13,12 +13,13 @@ from builders import make_transactions, take_in, write_workspace
 
 from features import retrieval, snapshot
 from features.fresh import FreshFeatures
-from perennial import events, settings, storage
-from perennial.events import Event
-from perennial.settings import Workspace
-from training import labels
+from ingest import events
+from ingest.events import Event
+from training.learning import labels
 from training.models.customer_model import Inputs
 from training.models.leaving import Leaving
+from workspace import settings, storage
+from workspace.settings import Workspace
 
 AS_OF = date(2024, 3, 1)
 LATER = date(2024, 4, 1)

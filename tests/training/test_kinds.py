@@ -10,19 +10,21 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from perennial import registry
-from perennial.settings import Workspace
-from training import backtest, churn, comparison, kinds, pipelines, plots, promotion
-from training.backtest import Judged
-from training.datasets import Cutoff, Dataset, NotLearnt
-from training.evaluation import Evaluation
-from training.grade import OF_CHURN
+from tests.training.conftest import TRAINED_AT, World
+from training import kinds, pipelines
+from training.backtests import backtest, plots
+from training.backtests.backtest import Judged
+from training.backtests.baselines import Answer, Histories, silence
+from training.backtests.evaluation import Evaluation
+from training.backtests.grade import OF_CHURN
+from training.backtests.scoreboard import JudgedCutoff
+from training.gate import comparison, promotion
+from training.learning import churn
+from training.learning.datasets import Cutoff, Dataset, NotLearnt
 from training.models.churn_model import ChurnModel
 from training.models.rule import BASE_RATE, OURS
-from training.peers import Answer, Histories, silence
-from training.scoreboard import JudgedCutoff
-
-from .conftest import TRAINED_AT, World
+from workspace import registry
+from workspace.settings import Workspace
 
 
 def by_rule(name: str, data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> ChurnModel:

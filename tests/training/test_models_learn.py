@@ -14,12 +14,16 @@ import pytest
 import yaml
 
 from features import retrieval, snapshot
-from perennial import ingest, registry, settings
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
+from ingest import intake
 from simulation.world import simulate
-from training import churn, datasets, labels, lifetime_value, metrics, pipelines, promotion
+from training import pipelines
+from training.backtests import metrics
+from training.gate import promotion
+from training.learning import churn, datasets, labels, lifetime_value
 from training.models.churn_model import ChurnModel
+from workspace import registry, settings
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 AS_OF = date(2024, 7, 1)
 LATER = date(2100, 1, 1)
@@ -45,7 +49,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     workspace = settings.read(folder / "workspace.yaml", home=folder / "home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        ingest.ingest(workspace, datetime(2026, 1, 1, tzinfo=UTC))
+        intake.ingest(workspace, datetime(2026, 1, 1, tzinfo=UTC))
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, AS_OF))
         store, tracker = retrieval.apply(workspace), registry.client()
         versions = pipelines.train(store, workspace, tracker, AS_OF)

@@ -11,10 +11,13 @@ import pytest
 from workspaces import AS_OF, NO_PROFILING, ODD_IDS, small_workspace
 
 from features import retrieval, snapshot
-from perennial import ingest, registry, storage
-from perennial.settings import Workspace
+from ingest import intake
 from serving.consent import Consents
-from training import cross_sell, datasets, labels, pipelines, tracking
+from training import pipelines
+from training.learning import cross_sell, datasets, labels
+from training.records import tracking
+from workspace import registry, storage
+from workspace.settings import Workspace
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 REFUSERS = [f"c{number:04}" for number in NO_PROFILING]
@@ -31,7 +34,7 @@ def made(folder: Path, others: bool) -> Workspace:
         line = line.assign(transaction_id=[f"x{number}" for number in range(len(line))])
         lines = [line.assign(product_id=product) for product in ("p0", "p1", "p2", "p3")]
         pd.concat([bought[~theirs], *lines], ignore_index=True).to_parquet(path, index=False)
-    ingest.ingest(workspace, NOW)
+    intake.ingest(workspace, NOW)
     snapshot.snapshot(workspace, pipelines.cutoffs(workspace, AS_OF))
     retrieval.apply(workspace)
     return workspace

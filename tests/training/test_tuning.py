@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import yaml
 
-from perennial import registry, settings
-from perennial.settings import Workspace
-from perennial.storage import CheckFailed
-from training import datasets, offer_backtest, tuning
-
-from .conftest import TRAINED_AT, World
+from tests.training.conftest import TRAINED_AT, World
+from training import tuning
+from training.backtests import offer_backtest
+from training.learning import datasets
+from workspace import registry, settings
+from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 SHOP = settings.parse({"name": "tuned", "tables": {"transactions": {"path": "none.csv"}}}, "the tests")
 

@@ -1,0 +1,1 @@
+"""The models' mathematics: no shop and no settings of one."""

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from perennial.settings import Boosting
 from training.models.buy_till_you_die import BuyTillYouDie, History, Outlook
 from training.models.customer_model import Inputs, PyFunc, Stored, binned, boosted, logit, predicted, sigmoid
 from training.models.leaving import Leaving
 from training.models.rule import HISTORIES, OURS, Rule
+from workspace.settings import Boosting
 
 Floats = NDArray[np.floating]
 Vectors = NDArray[np.float32]

@@ -13,10 +13,10 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial import digests
-from perennial.settings import Boosting
-from perennial.storage import CheckFailed
 from training.models.buy_till_you_die import History, Outlook
+from workspace import digests
+from workspace.settings import Boosting
+from workspace.storage import CheckFailed
 
 Floats = NDArray[np.floating]
 _OUTLOOK_NAMES = (

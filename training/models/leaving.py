@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.settings import Churn
 from training.models.customer_model import Inputs
+from workspace.settings import Churn
 
 Floats = NDArray[np.floating]
 Vectors = NDArray[np.float32]

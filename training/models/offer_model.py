@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
-from perennial.settings import CrossSell
 from training.models.customer_model import PyFunc, Stored, binned, boosted, predicted, sigmoid
 from training.models.rule import BASE_RATE, OURS
+from workspace.settings import CrossSell
 
 Floats = NDArray[np.floating]
 Rows = NDArray[np.float32]

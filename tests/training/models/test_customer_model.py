@@ -9,12 +9,12 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 
-from perennial.digests import ChangedModel
-from perennial.storage import CheckFailed
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import Stored, read_model
 from training.models.offer_model import OfferModel
 from training.models.value_model import ValueModel
+from workspace.digests import ChangedModel
+from workspace.storage import CheckFailed
 
 
 @pytest.mark.parametrize("model", [ChurnModel, ValueModel, OfferModel])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from perennial.settings import Churn
 from training.models.customer_model import Inputs
 from training.models.leaving import SHORTEST, Leaving
+from workspace.settings import Churn
 
 NAMES = ("n_purchases", "days_since_last_purchase", "gap_mean", "days_since_cancellation", "days_since_contract_end",
          "days_until_contract_end")  # fmt: skip

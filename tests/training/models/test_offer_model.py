@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perennial.settings import CrossSell
 from training.models import offer_model
 from training.models.offer_model import OfferModel
+from workspace.settings import CrossSell
 
 NAMES = ("item_n_purchases", *offer_model.PLAIN)
 

@@ -1,0 +1,1 @@
+"""The families of customers' features, one module each."""

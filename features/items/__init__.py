@@ -1,0 +1,1 @@
+"""Features of a customer and an item, and of items."""

@@ -1,0 +1,69 @@
+"""Who signed up and has not bought yet, and what the buyers of their segment buy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from features.items.candidates import Shelf
+from workspace import storage
+
+Floats = NDArray[np.floating]
+
+# A segment's shares are drawn to the shop's, as by so many buyers more.
+_PRIOR_BUYERS = 50
+
+
+@dataclass(frozen=True)
+class Newcomers:
+    """The row of `shares` that holds for each of `customer_ids`: what part of a year's buyers bought each item.
+
+    A row of `shares` is a segment, the value of `cross_sell.segment`. Without one, or where it is not recorded,
+    everybody is the segment, and the row the first.
+    """
+
+    customer_ids: pd.Index
+    segment: NDArray[np.int64]
+    shares: Floats
+
+    @classmethod
+    def at(cls, shelf: Shelf, customers: pd.DataFrame) -> Self:
+        """Of the rows of customer features who never bought; who refuses profiling is none."""
+        rows = customers[customers["T"].isna() & (customers["profiling_consent"] != 0)]
+        everybodys = shelf.popularity["item_buyers_365d"].to_numpy(dtype=float)
+        segment = shelf.workspace.cross_sell.segment
+        if segment is None or rows.empty:
+            return cls(pd.Index(rows["customer_id"]), np.zeros(len(rows), dtype=np.int64), everybodys[None, :])
+        bought = _by_segment(shelf, f"attribute_{segment}")
+        values = pd.Index(bought["segment"].unique())
+        own = [_drawn(shelf, group, everybodys) for _, group in bought.groupby("segment", sort=False)]
+        of = values.get_indexer(pd.Index(rows[f"attribute_{segment}"].to_numpy(dtype=float, na_value=np.nan))) + 1
+        return cls(pd.Index(rows["customer_id"]), of, np.vstack([everybodys, *own]))
+
+
+def _drawn(shelf: Shelf, bought: pd.DataFrame, everybodys: Floats) -> Floats:
+    n = np.zeros(len(shelf.items))
+    n[shelf.items.get_indexer(pd.Index(bought["item"]))] = bought["n"]
+    return (n + _PRIOR_BUYERS * everybodys) / (bought["buyers"].iloc[0] + _PRIOR_BUYERS)
+
+
+def _by_segment(shelf: Shelf, attribute: str) -> pd.DataFrame:
+    """Per segment and item: `n` buyers of it in 365 days, and `buyers` of anything; without who refuses profiling."""
+    home = shelf.workspace.home_path
+    own, profile = (
+        storage.rows_of_part(storage.snapshot_part(home, family, shelf.as_of))
+        for family in ("product_affinity", "profile")
+    )
+    with storage.connect(home) as connection:
+        return connection.execute(f"""
+            WITH bought AS (
+                SELECT customer_id, item, {attribute} AS segment
+                FROM {own} AS own JOIN {profile} AS profile USING (customer_id)
+                WHERE item_days_since_last <= 365 AND {attribute} IS NOT NULL AND coalesce(profiling_consent, 1) <> 0),
+            buyers AS (SELECT segment, count(DISTINCT customer_id) AS buyers FROM bought GROUP BY segment)
+            SELECT segment, item, count(*) AS n, any_value(buyers) AS buyers FROM bought JOIN buyers USING (segment)
+            GROUP BY segment, item ORDER BY segment, item""").df()

@@ -1,0 +1,1 @@
+"""Rows come in: sources, what they say, what is wrong with them, corrections, events."""

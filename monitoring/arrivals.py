@@ -1,0 +1,191 @@
+"""The rows that came in lately: how many, how fresh, with what in them, table by table, before customers are looked at.
+
+A fault of a source shows here at once, in every row that it touches, where in the features of customers it drowns among
+those who did not buy lately.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+
+from monitoring import shifts
+from monitoring.shifts import Pair
+from workspace import storage
+from workspace.settings import Workspace
+from workspace.tables import CONTRACTS, TREATMENT_KINDS
+from workspace.windows import days_after
+
+DAYS = 30
+"""Before an as_of, whose rows are compared."""
+TABLES = ("transactions", "interactions")
+_NUMBERS = {"transactions": ("amount", "quantity", "discount", "cost"), "interactions": ("value",)}
+_MONEY = ("amount", "cost")  # quantities may be pieces and grams at once
+_TEXTS = {"transactions": ("channel", "location", "category"), "interactions": ("kind", "channel")}
+_NEW = {"transactions": (*_TEXTS["transactions"], "product_id"), "interactions": _TEXTS["interactions"]}
+_FEWEST_ROWS, _FEWEST_OF_A_TAIL = 30, 300  # of a side, to compare what is in them, and its largest hundredth
+
+
+@dataclass(frozen=True)
+class Recent:
+    """The rows of one table in the `DAYS` before an as_of: a sample of them, and figures of all.
+
+    `missing` and `new` are shares by column, `repeated` a share; `pause` days since the last row, `DAYS` without any.
+    """
+
+    rows: pd.DataFrame
+    count: int
+    pause: int
+    repeated: float
+    missing: Mapping[str, float]
+    new: Mapping[str, float]
+
+
+def first_day(workspace: Workspace) -> date | None:
+    """Of the first purchase; none before any was ingested."""
+    if not _has(workspace, "transactions"):
+        return None
+    query = f"SELECT min(day) FROM {storage.rows_of(workspace.home_path, 'transactions')}"
+    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+        found: date | None = connection.execute(query).fetchall()[0][0]
+    return found
+
+
+class Lately:
+    """The rows that came in before one as_of or another; it keeps what it has looked at."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.tables = [table for table in TABLES if _has(workspace, table)]
+        self._connection = storage.connect(workspace.home_path, workspace.timezone)
+        self._held = {table: self._columns(table) for table in self.tables}
+        self._found: dict[date, dict[str, Recent]] = {}
+        for table in self.tables:
+            self._sort(table)
+            self._note_first(table)
+
+    def at(self, as_of: date) -> dict[str, Recent]:
+        """What each table of events holds of the `DAYS` before `as_of`, as known then."""
+        if as_of not in self._found:
+            self._found[as_of] = {table: self._recent(table, as_of) for table in self.tables}
+        return self._found[as_of]
+
+    def _columns(self, table: str) -> set[str]:
+        described = self._connection.execute(f"DESCRIBE SELECT * FROM {_rows(self.workspace, table)}").fetchall()
+        return {row[0] for row in described}
+
+    def _sort(self, table: str) -> None:
+        """The rows by day, so that a month is read without the others; `line` stands for all that a row says."""
+        line, seed = ", ".join(self._given(table)), self.workspace.training.seed
+        shown = ["day", "known_day", "hour", *self._among(table, _NUMBERS), *self._among(table, _NEW)]
+        empty = [f'{name} IS NULL AS "{name} empty"' for name in self._given(table)]
+        self._connection.execute(f"""
+            CREATE TEMP TABLE {table} AS
+            SELECT {", ".join([*shown, *empty])}, hash({line}) AS line, hash({line}, {seed}) AS chance
+            FROM {_rows(self.workspace, table)} ORDER BY day""")
+
+    def _given(self, table: str) -> list[str]:
+        return [name for name in CONTRACTS[table].names if name in self._held[table] and name != "campaign_id"]
+
+    def _note_first(self, table: str) -> None:
+        """The first day of every value, once for all as_ofs."""
+        for name in self._among(table, _NEW):
+            self._connection.execute(f"""
+                CREATE TEMP TABLE first_{table}_{name} AS SELECT {name} AS seen, min(day) AS first
+                FROM {table} WHERE {name} IS NOT NULL GROUP BY ALL""")
+
+    def _among(self, table: str, of: Mapping[str, Sequence[str]]) -> list[str]:
+        return [name for name in of[table] if name in self._held[table]]
+
+    def _recent(self, table: str, as_of: date) -> Recent:
+        start = days_after(as_of, -DAYS)
+        self._connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE recent AS SELECT * FROM {table}
+            WHERE day >= DATE '{start}' AND day < DATE '{as_of}' AND known_day < DATE '{as_of}'""")
+        given = self._given(table)
+        empty = ", ".join(f'avg("{name} empty"::INT)' for name in given)
+        count, last, distinct, *missing = self._connection.execute(
+            f"SELECT count(*), max(day), count(DISTINCT line), {empty} FROM recent"
+        ).fetchall()[0]
+        shown = ", ".join([*self._among(table, _NUMBERS), *self._among(table, _TEXTS), "hour"])
+        chosen = f"ORDER BY chance LIMIT {self.workspace.monitoring.sample}"
+        return Recent(
+            rows=self._connection.execute(f"SELECT {shown} FROM recent {chosen}").df(),
+            count=count,
+            pause=(as_of - timedelta(days=1) - last).days if last else DAYS,
+            repeated=1 - distinct / count if count else 0.0,
+            missing={name: float(share or 0.0) for name, share in zip(given, missing, strict=True)},
+            new={name: self._new(table, name, start) for name in self._among(table, _NEW)},
+        )
+
+    def _new(self, table: str, name: str, start: date) -> float:
+        query = f"""SELECT coalesce(avg((first IS NOT NULL AND first >= DATE '{start}')::INT), 0)
+            FROM recent LEFT JOIN first_{table}_{name} ON {name} = seen"""
+        return float(self._connection.execute(query).fetchall()[0][0])
+
+
+def _has(workspace: Workspace, table: str) -> bool:
+    given = table in workspace.tables.given()
+    return given and bool(storage.parts(storage.tables_folder(workspace.home_path, table)))
+
+
+def _rows(workspace: Workspace, table: str) -> str:
+    """SQL: the rows of a table; transactions with the product's category, interactions without the marketer's own.
+
+    Campaigns come when the marketer wants: their days are no news of the world.
+    """
+    rows = storage.rows_of(workspace.home_path, table)
+    if table == "interactions":
+        treatment = ", ".join(map(storage.quoted, TREATMENT_KINDS))
+        return f"(SELECT * FROM {rows} WHERE kind NOT IN ({treatment}))"
+    if not _has(workspace, "products"):
+        return rows
+    products = storage.rows_of(workspace.home_path, "products")
+    return (
+        f"(SELECT lines.*, category FROM {rows} AS lines"
+        f" LEFT JOIN (SELECT product_id, category FROM {products}) USING (product_id))"
+    )
+
+
+def pairs(before: Mapping[str, Recent], after: Mapping[str, Recent]) -> dict[str, Pair]:
+    """Each table's volume, freshness and repeated lines, each column's values, empty cells and new values, by name."""
+    found: dict[str, Pair] = {}
+    for table in before.keys() & after.keys():
+        then, now = before[table], after[table]
+        found[table] = _volume(then, now)
+        found[f"{table} since"] = Pair("pause", (now.pause - then.pause) / DAYS, 0.0, then.pause, now.pause)
+        if min(then.count, now.count) < _FEWEST_ROWS:
+            continue
+        grown = now.repeated - then.repeated
+        found[f"{table} lines"] = Pair("repeated", grown, 0.0, then.repeated, now.repeated)
+        for name, share in now.missing.items():
+            other = then.missing.get(name, 1.0)
+            found[f"{table}.{name} empty"] = Pair("missing", abs(share - other), 0.0, other, share)
+        for name, share in now.new.items():
+            other = then.new.get(name, 0.0)
+            found[f"{table}.{name} new"] = Pair("new", share - other, 0.0, other, share)
+        for name in then.rows.columns.intersection(now.rows.columns):
+            columns = then.rows[name].dropna(), now.rows[name].dropna()
+            if min(map(len, columns)) >= _FEWEST_ROWS:
+                found[f"{table}.{name}"] = _column(*columns)
+            if name in _MONEY and min(map(len, columns)) >= _FEWEST_OF_A_TAIL:
+                extremes = shifts.tail(*(column.to_numpy(dtype=np.float64) for column in columns))
+                found |= {f"{table}.{name} tail": extremes} if extremes else {}
+    return found
+
+
+def _volume(then: Recent, now: Recent) -> Pair:
+    score = abs(math.log((now.count + 1) / (then.count + 1)))
+    chance = 3 * math.sqrt(1 / (then.count + 1) + 1 / (now.count + 1))
+    return Pair("volume", score, chance, then.count / DAYS, now.count / DAYS)
+
+
+def _column(before: pd.Series, after: pd.Series) -> Pair:
+    if pd.api.types.is_numeric_dtype(before) and pd.api.types.is_numeric_dtype(after):
+        return shifts.numbers(before.to_numpy(dtype=np.float64), after.to_numpy(dtype=np.float64))
+    return shifts.categories(before.astype(str), after.astype(str))

@@ -1,0 +1,1 @@
+"""The service: paths, who may ask, limits, probes, processes."""

@@ -1,0 +1,500 @@
+"""The answers of the service, from what was published last: scores, cards, offers, lists, which models they are of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from features import online, packing, publications, retrieval
+from features.online import Row
+from features.publications import FeatureMismatch, LostFeatures, Publication
+from serving import card, telemetry
+from serving.batch_files import Filed
+from serving.consent import Consents, Kind, apply_profiling, withheld
+from serving.erasure_queue import ErasureQueue
+from serving.http.access import Gate, Refusal, Refused
+from serving.http.batching import Together
+from serving.http.health import Health
+from serving.lists import churn_risk
+from serving.prediction_buffer import Served
+from serving.predictor import NoChampion, Predictor, versions_answering
+from serving.reasons import Explainer
+from serving.terms import Terms, norms_of
+from workspace import privacy, registry, settings, storage
+from workspace.digests import ChangedModel
+from workspace.settings import Service, SettingsError, Workspace
+from workspace.storage import CheckFailed
+from workspace.windows import midnight
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from feast import FeatureStore
+    from numpy.typing import NDArray
+
+    from serving.http.bodies import ScoresRequest
+    from serving.lists.list_query import ListQuery
+
+_log = logging.getLogger("bentoml.perennial")
+_Found = TypeVar("_Found")
+
+# How often a service looks for what it lacks or whether an online store is back, and what it tells callers to wait.
+RETRY_SECONDS = 3
+_LOOK_SECONDS = 0.5
+_MISSED = 1_000  # customers whom the online store had not, looked up until it has them
+_STORE_PATIENCE = 1.0  # seconds that Redis may take; the event loop waits with the caller
+
+
+class NotPublished(RuntimeError):
+    """There are champions, but no as_of has been published for them to answer about."""
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """What the service answers with: the versions that scored the published as_of, ranking customers as they did."""
+
+    predictor: Predictor
+    publication: Publication
+    store: FeatureStore
+
+    @property
+    def as_of(self) -> date:
+        return self.publication.as_of
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.predictor.workspace
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        return Explainer(self.predictor, norms_of(self.workspace.home_path, self.as_of))
+
+    @cached_property
+    def filed_terms(self) -> Terms:
+        """What the numbers of the last batch mean, whichever models answer by now."""
+        return Terms.at(self.predictor, self.as_of)
+
+    def terms(self, horizon: int | None = None, stale: bool = False) -> Terms:
+        """What scores mean that are answered over `horizon` days, or read from the last batch's files; of offers, which
+        always are, as those say."""
+        if stale:
+            return self.filed_terms
+        own, offers = Terms.of(self.predictor, horizon), self.filed_terms.standings.get("cross_sell")
+        return replace(own, standings={**own.standings, "cross_sell": offers}) if offers else own
+
+    @cached_property
+    def filed(self) -> Filed:
+        return Filed(self.workspace, self.as_of)
+
+    @classmethod
+    def of(cls, workspace: Workspace, when_down: str) -> Published:
+        """What was published last; where stale answers will do, the online store may be out of reach.
+
+        Raises:
+            NoChampion, NotPublished: there is none yet.
+            Unfit: no version may answer about the published as_of.
+            FeatureMismatch: the online store holds other features than the champions', or older ones than the scores.
+            LostFeatures, CheckFailed: the online store does not hold it any more, or does not answer.
+        """
+        publication = publications.published(workspace.home_path)
+        tracker = registry.client()
+        versions_answering(workspace, tracker, publication.as_of if publication else None)
+        if publication is None:
+            raise NotPublished(f"{workspace.name} has published nothing yet; run `perennial publish`")
+        predictor = Predictor.that_scored(workspace, tracker, publication.as_of)
+        store = retrieval.open_store(workspace, _STORE_PATIENCE)
+        try:
+            online.check(store, workspace, publication, publications.expected_hash(workspace))
+        except (CheckFailed, LostFeatures):
+            if when_down == "refuse":
+                raise
+        edges = storage.read_json(storage.percentiles_path(workspace.home_path, publication.as_of))
+        return cls(replace(predictor, percentile_edges=np.array(edges) if edges else None), publication, store)
+
+
+class _Question(NamedTuple):
+    """What requests must have in common to be answered together."""
+
+    published: Published
+    explain: bool
+    horizon: int | None
+
+
+class Answers:
+    """Answers about the customers of one workspace, from what was published last.
+
+    A newly promoted champion answers from the next publication on: until then the online features, the percentiles and
+    the scores file are still its predecessor's, and its answers would equal none of them.
+    """
+
+    def __init__(self, home: Path, clock: Callable[[], datetime], service: Service) -> None:
+        self.home, self.clock, self.service = home, clock, service
+        self.workspace = settings.of_home(home)
+        self.served = Served(clock)
+        self.gate, self.consents = Gate(home, service.rate_limit, clock), Consents(home)
+        self.erasures = ErasureQueue(home)
+        self._together = Together(self._rows)
+        self.searching = asyncio.Lock()  # one search for a customer at a time: it reads every file of the home
+        self._looking = threading.Lock()
+        self._store_down_until = 0.0
+        self._why_stale: str | None = None
+        self._missed: frozenset[str] = frozenset()
+        self.stale_since: datetime | None = None
+        self.health = Health(home, clock)
+        self._found: Published | Refusal | None = None
+        self._look()
+
+    def current(self) -> Published:
+        """The last publication that was looked at.
+
+        Raises:
+            Refused: there is nothing to answer with, or its features are not the model's.
+        """
+        if isinstance(self._found, Published):
+            return self._found
+        assert self._found is not None
+        raise Refused(self._found)
+
+    async def watch(self) -> None:
+        """Waits a moment and looks for a newer publication, or for one at all; requests do not wait for it."""
+        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.to_thread(self.keep_up)
+
+    def keep_up(self) -> None:
+        """Loads what was published since, if anything."""
+        with self._looking:
+            if self._outdated():
+                self._look()
+        if isinstance(self._found, Published):
+            start = midnight(self._found.as_of, self.workspace.timezone)
+            telemetry.FEATURE_AGE.set((self.clock() - start).total_seconds())
+
+    def _outdated(self) -> bool:
+        if publications.changed_at(self.home) != self._seen:
+            return True
+        return isinstance(self._found, Refusal) and time.monotonic() >= self._look_again
+
+    def _look(self) -> None:
+        self._seen = publications.changed_at(self.home)
+        before, self._found = self._found, self._find()
+        self._look_again = time.monotonic() + RETRY_SECONDS
+        versions = (of.predictor.versions if isinstance(of, Published) else {} for of in (before, self._found))
+        telemetry.tell_models(*versions)
+
+    def _find(self) -> Published | Refusal:
+        try:
+            self.workspace = settings.of_home(self.home)
+            return Published.of(self.workspace, self.service.when_down)
+        except ChangedModel as problem:
+            _log.error("%s", problem)
+            return _unavailable("not_loaded", "a champion is not what was registered; the service's log says more")
+        except (NoChampion, registry.Unfit) as problem:
+            return _unavailable("no_champion", str(problem))
+        except (FeatureMismatch, CheckFailed) as problem:
+            return _not_online(problem)
+        except NotPublished as problem:
+            return _unavailable("not_published", str(problem))
+        except Exception:  # MLflow or Feast may be back in a moment; a service that ended would not be
+            _log.exception("what %s published cannot be loaded", self.home)
+            return _unavailable("not_loaded", "the published models cannot be loaded; the service's log says why")
+
+    def names(self, customer_ids: Iterable[str]) -> list[str]:
+        """What the workspace calls these customers."""
+        return list(map(privacy.naming(self.workspace), customer_ids))
+
+    async def scores(
+        self, customer_ids: Sequence[str], asked: ScoresRequest
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+        """The columns of `scores` of each customer who is known, by id, beside them what was asked for; and what all of
+        these numbers mean, as `bodies.Terms` says.
+
+        Raises:
+            Refused: there is nothing to answer with, or the online store does not hold it or does not answer; or the
+                horizon is longer than what the model knows of.
+        """
+        published = self.current()
+        horizon = None if published.predictor.is_own(asked.horizon) else asked.horizon
+        _refuse_too_long(published, horizon)
+        rows = await self._scored(published, customer_ids, asked.explain, horizon)
+        self.served.add(published.workspace, _logged(published, rows), "scores", horizon)
+        if asked.offers and rows:
+            offers = await self._offers(published, list(rows))
+            rows = {customer_id: row | {"offers": offers.get(customer_id, [])} for customer_id, row in rows.items()}
+        stale = any(row["stale"] for row in rows.values())
+        return rows, published.terms(asked.horizon, stale).to_json()
+
+    async def card(self, customer_id: str) -> dict[str, Any] | None:
+        """All that is known of a customer, as `bodies.Card` says; none of who is unknown.
+
+        Raises:
+            Refused: as for `scores`.
+        """
+        published = self.current()
+        online_rows = self._online(published, [customer_id])
+        if not online_rows:
+            rows = await self._stale(published, [customer_id])
+        else:
+            rows = _rows(published, online_rows, explain=True)
+        if customer_id not in rows:
+            return None
+        self.served.add(published.workspace, _logged(published, rows), "card")
+        offers = await self._offers(published, [customer_id])
+        marketing = await self._filed(published.filed.marketing_consent, customer_id)
+        vector = online_rows[customer_id].vector if online_rows else None
+        said: dict[Kind, bool | None] = {"marketing": marketing, **self.consents.by(customer_id)}
+        found = card.card(published.explainer, rows[customer_id], vector, offers.get(customer_id, []), said)
+        return found | published.terms(stale=rows[customer_id]["stale"]).to_json()
+
+    async def offers(self, customer_id: str) -> dict[str, Any] | None:
+        """The offers that the last batch ranked for a customer; none of who is unknown to it.
+
+        Raises:
+            Refused: the published as_of has no offers.
+        """
+        published = self.current()
+        if customer_id in self.erasures.waiting():
+            return None
+        found = await self._offers(published, [customer_id])
+        if not found and customer_id not in await self._filed(published.filed.scores, [customer_id]):
+            return None
+        return {
+            "customer_id": customer_id, "as_of": published.as_of.isoformat(), "offers": found.get(customer_id, []),
+            **published.filed_terms.to_json(),
+        }  # fmt: skip
+
+    async def bought_with(self, item: str, top: int) -> dict[str, Any]:
+        """The first `top` companions of an item, as the last batch found them.
+
+        Raises:
+            NoSuchFilter: it knows no rule of such an item.
+            Refused: the published as_of has no rules.
+        """
+        published = self.current()
+        rules = (await self._filed(published.filed.bought_with, item))[:top]
+        return {"item": item, "as_of": published.as_of.isoformat(), "bought_with": rules}
+
+    def churn_risk(self, asked: ListQuery, contacts: bool) -> churn_risk.Page:
+        """A page of the list of the published as_of, with contact data for who may see them.
+
+        Raises:
+            Refused: the published as_of has no scores, the cursor is of another list, no customer can pass a filter.
+        """
+        published = self.current()
+        try:
+            page = churn_risk.page(published.explainer, published.as_of, asked, self._vectors, contacts)
+        except churn_risk.NoSuchFilter as problem:
+            details = {"problems": [], "nearest": problem.nearest}
+            raise Refused(Refusal(400, "malformed", str(problem), details)) from problem
+        except CheckFailed as problem:
+            raise Refused(_unavailable("not_scored", str(problem))) from problem
+        return replace(page, blocks=self._noted(published, page.blocks))
+
+    def _noted(self, published: Published, blocks: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """The blocks as they are sent, noted as listed."""
+        for block in blocks:
+            listed: list[dict[str, Any]] = churn_risk.with_models(block, published.predictor).to_dict("records")  # type: ignore[assignment]
+            self.served.add(published.workspace, listed, "list")
+            yield block
+
+    def _vectors(self, as_of: date, customer_ids: Sequence[str]) -> NDArray[np.float32]:
+        """The packed vectors that a listed as_of was scored on: online, or else out of its snapshot."""
+        published = self.current()
+        found = self._online(published, customer_ids) or {}
+        if all(customer_id in found and found[customer_id].as_of == as_of for customer_id in customer_ids):
+            return np.stack([found[customer_id].vector for customer_id in customer_ids])
+        return churn_risk.vectors(published.workspace, as_of, customer_ids)
+
+    def model(self) -> dict[str, Any]:
+        """Which versions answer, as of when, and what their numbers mean."""
+        published = self.current()
+        workspace = published.workspace
+        models = {
+            kind: version._asdict() | {"trained_at": datetime.fromtimestamp(version.trained_at, UTC).isoformat()}
+            for kind, version in published.predictor.registered.items()
+        }
+        return {
+            "workspace": workspace.name,
+            "as_of": published.as_of.isoformat(),
+            "currency": workspace.currency,
+            "features_hash": published.publication.features_hash,
+            "models": models,
+            "settings": workspace.model_dump(mode="json", include={"churn", "lifetime_value", "cross_sell", "bands"}),
+        }
+
+    def known(self, customer_ids: Sequence[str]) -> set[str]:
+        """Who of these is online; everybody while that cannot be asked."""
+        found = self._online(self.current(), list(customer_ids))
+        return set(customer_ids) if found is None else set(found)
+
+    async def _scored(
+        self, published: Published, customer_ids: Sequence[str], explain: bool, horizon: int | None
+    ) -> dict[str, dict[str, Any]]:
+        """Fresh rows, and those of the files for whom the online store, or a part of it, does not have."""
+        found = dict(await self._together.rows(_Question(published, explain, horizon), customer_ids) or {})
+        absent = [customer_id for customer_id in customer_ids if customer_id not in found]
+        rows = await self._stale(published, absent) if absent else {}
+        if rows and horizon is not None:
+            why = self._why_stale or _some_lost(published.publication)
+            message = f"the last batch wrote nothing about {horizon} days, and the online store cannot say: {why}"
+            raise Refused(_unavailable("no_online_store", message))
+        return found | ({one: row | {"reasons": []} for one, row in rows.items()} if explain else rows)
+
+    def _rows(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]] | None:
+        """What the online store's rows come to; None while it is out of reach and the files shall answer."""
+        found = self._online(asked.published, customer_ids)
+        return None if found is None else _rows(asked.published, found, asked.explain, asked.horizon)
+
+    def _online(self, published: Published, customer_ids: Sequence[str]) -> dict[str, Row] | None:
+        """What the online store says; None while it is out of reach, or has lost it, and the files shall answer.
+
+        A store that could not answer is not asked again for a while: every request would wait for it in vain.
+        """
+        stale_instead = self.service.when_down == "stale"
+        if stale_instead and time.monotonic() < self._store_down_until:
+            return None
+        try:
+            found = online.online_rows(published.store, published.workspace, published.publication, customer_ids)
+        except (LostFeatures, CheckFailed) as problem:
+            self._store_down_until = time.monotonic() + RETRY_SECONDS
+            if stale_instead:
+                self._note_stale(str(problem))
+                return None
+            raise Refused(_not_online(problem)) from problem
+        except FeatureMismatch as problem:
+            raise Refused(_not_online(problem)) from problem
+        self._note_stale(None)
+        found = self._staying(found)
+        said = self.consents.of("profiling", list(found))
+        return _agreed(found, said, published.publication.features) if said else found
+
+    def _staying(self, found: dict[str, _Found]) -> dict[str, _Found]:
+        """Without those whose erasure waits."""
+        leaving = self.erasures.waiting()
+        return {one: row for one, row in found.items() if one not in leaving} if leaving else found
+
+    def _note_stale(self, why: str | None) -> None:
+        if why is None:
+            self._why_stale = self.stale_since = None
+        elif self._why_stale != why:
+            self._why_stale, self.stale_since = why, self.stale_since or self.clock()
+            _log.warning("answering from the last batch's files: %s", why)
+
+    def why_stale(self) -> str | None:
+        """Why answers, or some, come from the files; none while the online store has them. The store is asked."""
+        published = self.current()
+        publication = published.publication
+        with suppress(Refused):
+            self._online(published, [publication.last_customer, ""])
+        if self._why_stale:
+            return self._why_stale
+        asked = {*packing.sample(published.workspace, publication), *self._missed}
+        with suppress(FeatureMismatch, CheckFailed, SettingsError):  # gone since: the next look tells
+            found = online.online_rows(published.store, published.workspace, publication, list(asked))
+            missing = self._staying(dict.fromkeys(asked - found.keys()))
+            self._missed = frozenset(missing) - privacy.erased_among(self.home, missing)
+            if self._missed:
+                return _some_lost(publication, f" of {len(self._missed)} of {len(asked)} customers looked up")
+        return None
+
+    async def _stale(self, published: Published, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What the last batch said of these customers, marked so; nothing of who withdrew the consent or was erased."""
+        rows = self._staying(await self._filed(published.filed.scores, customer_ids))
+        gone = privacy.erased_among(self.home, rows)
+        rows = {one: row for one, row in rows.items() if one not in gone}
+        telemetry.STALE.inc(len(rows))
+        if self._why_stale is None and len(self._missed) < _MISSED:
+            self._missed |= rows.keys()
+        said = self.consents.of("profiling", list(rows))
+        beside = {"stale": True, **_horizons(published, None)}
+        return {one: (row if said.get(one, True) else withheld(row)) | beside for one, row in rows.items()}
+
+    async def _offers(self, published: Published, customer_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        said = self.consents.of("profiling", customer_ids)
+        agreed = [customer_id for customer_id in customer_ids if said.get(customer_id, True)]
+        return await self._filed(published.filed.offers, agreed) if agreed else {}
+
+    async def _filed(self, read: Callable[[Any], Any], of: Any) -> Any:
+        """What the files say, read beside the event loop."""
+        try:
+            return await asyncio.to_thread(read, of)
+        except CheckFailed as problem:
+            raise Refused(_unavailable("not_scored", str(problem))) from problem
+
+
+def _some_lost(publication: Publication, whose: str = " of some customers") -> str:
+    return f"the online store has lost the features{whose}: {publications.again(publication)}"
+
+
+def _not_online(problem: FeatureMismatch | CheckFailed) -> Refusal:
+    if isinstance(problem, FeatureMismatch):
+        return Refusal(409, problem.code, str(problem))
+    return _unavailable("no_online_store", str(problem))
+
+
+def _unavailable(code: str, message: str) -> Refusal:
+    return Refusal(503, code, message, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def _agreed(found: dict[str, Row], said: Mapping[str, bool], packed: Sequence[str]) -> dict[str, Row]:
+    """The rows with the consents to profiling that were said over HTTP."""
+    vectors = apply_profiling(said, found, packed, np.stack([row.vector for row in found.values()]))
+    return {one: row._replace(vector=vector) for (one, row), vector in zip(found.items(), vectors, strict=True)}
+
+
+def _rows(
+    published: Published, found: dict[str, Row], explain: bool = False, horizon: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """Who has no churn probability gets no reasons: there is nothing to explain, or no consent to look."""
+    if not found:
+        return {}
+    predictor, vectors = published.predictor, np.stack([row.vector for row in found.values()])
+    as_of = np.array([row.as_of for row in found.values()], dtype=object)
+    columns = predictor.score(list(found), as_of, vectors, horizon)
+    values = zip(*(_json_values(column, len(vectors)) for column in columns.values()), strict=True)
+    beside = {"stale": False, **_horizons(published, horizon)}
+    rows = [dict(zip(columns, row, strict=True)) | beside for row in values]
+    telemetry.count_not_scored(rows)
+    if explain:
+        scored = ~np.isnan(columns["churn_probability"])
+        told = iter(published.explainer(vectors[scored]))
+        rows = [row | {"reasons": next(told) if is_scored else []} for row, is_scored in zip(rows, scored, strict=True)]
+    return {row["customer_id"]: row for row in rows}
+
+
+def _refuse_too_long(published: Published, horizon: int | None) -> None:
+    longest = published.predictor.churn.longest
+    if horizon is not None and horizon > longest:
+        problem = f"the model knows {longest} days of history; ask for 1 to {longest} days, not {horizon}"
+        details = {"problems": [{"where": "body.horizon", "problem": problem}]}
+        raise Refused(Refusal(400, "malformed", f"body.horizon: {problem}", details))
+
+
+def _horizons(published: Published, asked: int | None) -> dict[str, int]:
+    """The days that the numbers of an answer are about."""
+    churn, value = published.predictor.horizons if asked is None else (asked, asked)
+    return {"horizon": churn, "lifetime_value_horizon": value}
+
+
+def _logged(published: Published, rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as the log of predictions wants them; who is answered from files may be so by models of before."""
+    trained = published.predictor.trained
+    return [{**row} if row["stale"] else {**row, **trained} for row in rows.values()]
+
+
+def _json_values(column: Any, count: int) -> list[Any]:
+    """A column of `Predictor.score`, an array or a constant, as values that JSON knows; nan is null."""
+    if not isinstance(column, np.ndarray):
+        return [column] * count
+    if len(column) and isinstance(column[0], date):
+        return [day.isoformat() for day in column]
+    return [None if value != value else value for value in column.tolist()]

@@ -1,0 +1,1 @@
+"""Lists to act on, and files of scores and offers."""

@@ -1,0 +1,394 @@
+"""The churn-risk list: who is about to leave, why, what they are worth and what to offer; never who objected."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat, TypeAdapter
+
+from features.retrieval import matrix
+from features.snapshot import CUSTOMER_FAMILIES, customer_features, families
+from ingest.rows import identifier
+from serving.consent import Consents, may_be_listed
+from serving.lists import filters
+from serving.lists.filters import NoSuchFilter as NoSuchFilter
+from serving.lists.list_query import ListQuery
+from serving.predictor import Predictor
+from serving.reasons import Explainer
+from serving.terms import UNPROVEN, Terms, norms_of
+from workspace import storage
+from workspace.privacy import PrivacyKey
+from workspace.settings import Workspace
+from workspace.storage import quoted
+
+Vectors = Callable[[date, Sequence[str]], NDArray[np.float32]]
+
+COLUMNS = (
+    "customer_id", "churn_probability", "churn_percentile", "churn_band", "churn_grade", "lifetime_value",
+    "lifetime_value_low", "lifetime_value_high", "lifetime_value_grade", "value_at_risk", "value_at_risk_grade",
+    "reasons", "value_reasons", "offer", "offer_kind", "offer_probability", "offer_grade", "as_of", "churn_period_days",
+    "lifetime_value_period_days", "lifetime_value_measure", "currency", "withheld",
+)  # fmt: skip
+# What the files hold of each customer; the rest is told of the listed alone, or is the same for all of them.
+_SCORED = (
+    "customer_id", "churn_probability", "churn_percentile", "churn_band", "lifetime_value", "lifetime_value_low",
+    "lifetime_value_high", "value_at_risk", "as_of",
+)  # fmt: skip
+_OFFER = ("offer", "offer_kind", "offer_probability")
+_BLOCK = 500  # rows told reasons of, and sent, at a time
+_ROW_GROUP = 32_768  # rows of which a page reads all
+_MEMORY = 1.0  # gigabytes of reading pages; what needs more goes to disk
+# Highest first, and then in a fixed order, so that a page goes on where the last one ended. An amount that is withheld
+# from everybody leaves the order to the next.
+_TIES = {
+    "value_at_risk": ("value_at_risk", "churn_probability", "churn_percentile", "lifetime_value"),
+    "churn_probability": ("churn_probability", "churn_percentile", "value_at_risk", "lifetime_value"),
+    "lifetime_value": ("lifetime_value", "churn_probability", "churn_percentile"),
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """`rows` rows of a list in blocks, in order; `cursor` is where the next page begins, none after the last.
+
+    `about` are the sentences that a reader of the numbers needs.
+    """
+
+    as_of: date
+    rows: int
+    blocks: Iterator[pd.DataFrame]
+    cursor: str | None
+    about: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Where:
+    """SQL conditions over the risk file, and the values in them."""
+
+    conditions: list[str]
+    values: dict[str, Any]
+
+    def add(self, condition: str, **values: Any) -> None:
+        self.conditions.append(condition)
+        self.values.update(values)
+
+
+def churn_risk(
+    predictor: Predictor, as_of: date | None = None, *, top: int = 100, min_value: float = 0.0,
+    max_value: float | None = None, band: str | None = None, attribute: Sequence[str] = (), category: str | None = None,
+    sort: str = "value_at_risk", unproven_offers: bool = False, contacts: bool = False,
+) -> pd.DataFrame:  # fmt: skip
+    """The listed customers of a scored as_of (the latest unless named), highest `sort` first.
+
+    Left out: who was not scored or withdrew a consent, and, where the shop keeps marketing consents, who gave none.
+    `reasons` (of the risk) and `value_reasons` are those of the listed rows only, joined by ". "; `offer` is the
+    customer's best item, unless offers are not proven and not asked for all the same. With `contacts` the columns that
+    the setting `pii` names follow.
+
+    Raises:
+        NoSuchFilter: a filter that no customer can pass.
+        CheckFailed: nothing is scored yet.
+        SettingsError: contact data are asked for, and the privacy key is not there to read them.
+    """
+    workspace = predictor.workspace
+    as_of = as_of or storage.latest_scored(workspace.home_path)
+    asked = ListQuery.model_construct(
+        top=top, min_value=min_value, max_value=max_value, band=band, attribute=list(attribute), category=category,
+        sort=sort, unproven_offers=unproven_offers,
+    )  # fmt: skip
+    terms = Terms.at(predictor, as_of)
+    listed = _listed(workspace, as_of, _where(workspace, as_of, asked, terms), sort, top)
+    explainer = Explainer(predictor, norms_of(workspace.home_path, as_of))
+    told = _told(explainer, listed, lambda day, ids: vectors(workspace, day, ids))
+    shown = _shown(told, terms, unproven_offers)
+    return _with_contacts(workspace, shown) if contacts else shown
+
+
+def page(
+    explainer: Explainer, as_of: date, asked: ListQuery, vectors_of: Vectors, contacts: bool = False
+) -> Page:  # fmt: skip
+    """The page of the list that `asked` describes, with `contacts` as in `churn_risk`.
+
+    Raises:
+        NoSuchFilter: the cursor is of another list, or a filter is one that no customer can pass.
+        CheckFailed: `as_of` is not scored.
+        SettingsError: contact data are asked for, and the privacy key is not there to read them.
+    """
+    workspace = explainer.predictor.workspace
+    terms = Terms.at(explainer.predictor, as_of)
+    where = _where(workspace, as_of, asked, terms)
+    if asked.cursor is not None:
+        _go_on(where, asked.sort, _decoded(asked.cursor, as_of, asked.sort))
+    rows = _listed(workspace, as_of, where, asked.sort, asked.top + 1)
+    listed, more = rows.head(asked.top), len(rows) > asked.top
+    blocks = (listed.iloc[start : start + _BLOCK] for start in range(0, max(len(listed), 1), _BLOCK))
+    told = (_told(explainer, block, vectors_of) if asked.reasons else block for block in blocks)
+    shown = (_shown(block, terms, asked.unproven_offers) for block in told)
+    if contacts:
+        shown = (_with_contacts(workspace, block) for block in shown)
+    cursor = _encoded(as_of, asked.sort, listed.iloc[-1]) if more else None
+    return Page(as_of, len(listed), shown, cursor, about(terms, as_of, asked.unproven_offers))
+
+
+def about(terms: Terms, as_of: date, unproven_offers: bool = False) -> tuple[str, ...]:
+    """What a reader of the list has to know of its numbers, a sentence each."""
+    left_out = "offers are not proven, and so not listed; `--unproven-offers` (`unproven_offers=true`) lists them"
+    return (*terms.sentences(as_of), *([left_out] if terms.leaves_offers_out(unproven_offers) else []))
+
+
+def _withheld(predictor: Predictor, by_value: bool, by_band: bool) -> str | None:
+    """Why customers cannot be chosen by what is shown of nobody; none where they can."""
+    for kind, is_asked in (("lifetime_value", by_value), ("churn", by_band)):
+        if is_asked and (why := predictor.withheld(kind)):
+            return f"nobody can be chosen by {'value' if kind == 'lifetime_value' else 'band'}: {why}"
+    return None
+
+
+def with_models(rows: pd.DataFrame, predictor: Predictor) -> pd.DataFrame:
+    """Rows of a list beside the versions that they are of, as the prediction log wants them."""
+    models = {f"{kind}_model": predictor.versions[kind] for kind in ("churn", "lifetime_value")}
+    return rows.assign(**models, **predictor.trained)
+
+
+def _told(explainer: Explainer, listed: pd.DataFrame, vectors_of: Vectors) -> pd.DataFrame:
+    if listed.empty:
+        return listed.assign(reasons="", value_reasons="")
+    packed = vectors_of(listed["as_of"].iloc[0].date(), listed["customer_id"].tolist())
+    told = {"reasons": explainer(packed), "value_reasons": explainer.value(packed)}
+    return listed.assign(**{name: [". ".join(own) for own in each] for name, each in told.items()})
+
+
+def _shown(listed: pd.DataFrame, terms: Terms, unproven_offers: bool) -> pd.DataFrame:
+    """By `COLUMNS`, without reasons where none were asked for: beside each number how far it is proven."""
+    if terms.leaves_offers_out(unproven_offers):
+        listed = listed.assign(**dict.fromkeys(_OFFER))
+    listed = listed.assign(**terms.columns())
+    return listed[[name for name in COLUMNS if name in listed]]
+
+
+def _where(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) -> _Where:
+    _refuse_no_range(asked.min_value, asked.max_value)
+    where = _Where(["coalesce(lifetime_value, 0) >= $min_value"], {"min_value": asked.min_value})
+    if asked.min_value or asked.max_value is not None:
+        _refuse_withheld("min_value, max_value", "lifetime_value", terms)
+    if asked.max_value is not None:
+        where.add("lifetime_value <= $max_value", max_value=asked.max_value)
+    if asked.band is not None:
+        _refuse_withheld("band", "churn", terms)
+        where.add("churn_band = $band", band=asked.band)
+    for attribute in asked.attribute:
+        _filter_by_attribute(where, workspace, attribute)
+    if asked.category is not None:
+        _filter_by_category(where, workspace, as_of, asked.category)
+    where.add(may_be_listed(workspace))
+    return where
+
+
+def _refuse_no_range(low: float, high: float | None) -> None:
+    """Bounds between which nobody's value can be; an HTTP request is refused before for what is no number."""
+    for name, value in (("min_value", low), ("max_value", high)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise NoSuchFilter(f"{name} {value:g}: an amount is a number from 0 on")
+    if high is not None and low > high:
+        raise NoSuchFilter(f"min_value {low:g} is above max_value {high:g}: nobody's value is between them")
+
+
+def _refuse_withheld(what: str, kind: str, terms: Terms) -> None:
+    if why := terms.standing(kind).withheld:
+        raise NoSuchFilter(f"{what}: nobody's is shown: {why}")
+
+
+def _filter_by_attribute(where: _Where, workspace: Workspace, attribute: str) -> None:
+    asked, separator, value = attribute.partition(":")
+    if not separator or not workspace.attributes:
+        kept = ", ".join(workspace.attributes) or "none"
+        raise NoSuchFilter(f"attribute {attribute!r} is not `name:value` of an attribute; there are: {kept}")
+    name = filters.name("attribute", asked, workspace.attributes)
+    customers, key = storage.rows_of(workspace.home_path, "customers"), f"attribute_{len(where.values)}"
+    column = identifier(name)
+    stored = _distinct(workspace, f"SELECT DISTINCT {column} FROM {customers} WHERE {column} IS NOT NULL")
+    meant = filters.chosen(f"attribute {name}:", value, stored)
+    where.add(f"customer_id IN (SELECT customer_id FROM {customers} WHERE {column} IN (SELECT unnest(${key})))")
+    where.values[key] = meant
+
+
+def _filter_by_category(where: _Where, workspace: Workspace, as_of: date, category: str) -> None:
+    if "product_affinity" not in families(workspace):
+        raise NoSuchFilter("category: the workspace has no products, so nothing is known of categories")
+    part = storage.rows_of_part(storage.snapshot_part(workspace.home_path, "product_affinity", as_of))
+    bought = f"FROM {part} WHERE item_days_since_last <= 365"
+    meant = filters.chosen(
+        "category", category, _distinct(workspace, f"SELECT DISTINCT item {bought}"), "nobody bought of it in 365 days"
+    )
+    where.add(f"customer_id IN (SELECT customer_id {bought} AND item IN (SELECT unnest($items)))", items=meant)
+
+
+def _distinct(workspace: Workspace, query: str) -> list[filters.Stored]:
+    with _reader(workspace.home_path).cursor() as connection:
+        return [row[0] for row in connection.execute(query).fetchall()]
+
+
+# Of a page: the values of its last row in the order of `_TIES`, and whose it is.
+_End = tuple[list[float | None], str]
+_Place = tuple[date, str, list[FiniteFloat | None], Annotated[str, Field(max_length=1_000)]]
+_PLACE: TypeAdapter[_Place] = TypeAdapter(_Place)
+
+
+def _go_on(where: _Where, sort: str, last: _End) -> None:
+    """Behind the last row of a page, in the order of `_listed`."""
+    values, customer_id = last
+    behind = "customer_id > $last_id"
+    for place, (name, value) in reversed(list(enumerate(zip(_TIES[sort], values, strict=True)))):
+        if value is None:
+            behind = f"({name} IS NULL AND {behind})"
+            continue
+        behind = f"({name} < $last_{place} OR {name} IS NULL OR ({name} = $last_{place} AND {behind}))"
+        where.values[f"last_{place}"] = value
+    where.add(behind, last_id=customer_id)
+
+
+def _encoded(as_of: date, sort: str, last: pd.Series) -> str:
+    values = [None if pd.isna(last[name]) else float(last[name]) for name in _TIES[sort]]
+    place = [str(as_of), sort, values, str(last["customer_id"])]
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
+def _decoded(cursor: str, as_of: date, sort: str) -> _End:
+    """Where a page ended. A cursor is a caller's: whatever it says is checked, as a body is."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        found = _PLACE.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True), strict=True)
+    except ValueError as problem:
+        raise NoSuchFilter("query.cursor: take it as it stands in the header `Link` of the last page") from problem
+    day, by, values, customer_id = found
+    if (day, by, len(values)) != (as_of, sort, len(_TIES[sort])):
+        raise NoSuchFilter(f"query.cursor: it is of the list of {day} by {by}; begin anew without one"[:200])
+    return values, customer_id
+
+
+def _listed(workspace: Workspace, as_of: date, where: _Where, sort: str, top: int) -> pd.DataFrame:
+    path = storage.risk_path(workspace.home_path, as_of, sort)
+    if not path.exists():
+        raise storage.CheckFailed(f"{workspace.name} has no scores of {as_of}; run `perennial score --as-of {as_of}`")
+    query = f"""
+        SELECT * FROM read_parquet({quoted(path)}) WHERE {" AND ".join(where.conditions)}
+        ORDER BY {_order(sort)} LIMIT {top}"""
+    with _reader(workspace.home_path).cursor() as connection:
+        Consents(workspace.home_path).tell(connection)
+        return connection.execute(query, where.values).df()
+
+
+@lru_cache(maxsize=4)
+def _reader(home: Path) -> duckdb.DuckDBPyConnection:
+    """Kept: to open one takes longer than to read a page. Its cursors may be used by any thread."""
+    connection = storage.connect(home, memory=_MEMORY)
+    connection.execute("SET parquet_metadata_cache = true")
+    return connection
+
+
+def _with_contacts(workspace: Workspace, listed: pd.DataFrame) -> pd.DataFrame:
+    """The rows with their contact data, decrypted, behind them; null where none is kept."""
+    if not workspace.pii:
+        return listed
+    key, customers = PrivacyKey.of_environment(), storage.rows_of(workspace.home_path, "customers")
+    names = ", ".join(map(identifier, workspace.pii))
+    query = f"SELECT {names} FROM wanted LEFT JOIN {customers} USING (customer_id) ORDER BY place"
+    with storage.connect(workspace.home_path) as connection:
+        connection.register("wanted", _placed(listed["customer_id"]))
+        hidden = connection.execute(query).df()
+    readable = hidden.map(lambda text: key.decrypted(text) if isinstance(text, str) else None)
+    return listed.assign(**{name: readable[name].tolist() for name in workspace.pii})
+
+
+def _placed(customer_ids: Sequence[str] | pd.Series) -> pd.DataFrame:
+    return pd.DataFrame({"customer_id": pd.Series(list(customer_ids), dtype=str), "place": range(len(customer_ids))})
+
+
+def write_risk(workspace: Workspace, as_of: date, scores: pd.DataFrame) -> None:
+    """The files that lists are read from: who was scored, with the best offer, highest first, one for each order.
+
+    So a page is at the head of a file, or where a cursor says, however many customers there are.
+    """
+    home = workspace.home_path
+    columns = ", ".join(f"scores.{name}" for name in _SCORED)
+    with storage.connect(home, workspace.timezone) as connection:
+        connection.execute("SET preserve_insertion_order = true")
+        connection.register("scores", scores[scores["not_scored_reason"].isna()])
+        connection.execute(f"""
+            CREATE TEMP TABLE risk AS
+            SELECT {columns.replace("scores.as_of", "CAST(scores.as_of AS DATE) AS as_of")},
+                   item AS offer, kind AS offer_kind, probability AS offer_probability
+            FROM scores LEFT JOIN (
+                SELECT * FROM {storage.reader([storage.offers_path(home, as_of)])} WHERE rank = 1) AS offers
+              ON scores.customer_id = offers.customer_id""")
+        for sort in _TIES:
+            query = f"FROM risk ORDER BY {_order(sort)}"
+            storage.copy_to(connection, query, storage.risk_path(home, as_of, sort), row_group=_ROW_GROUP)
+
+
+def _order(sort: str) -> str:
+    return ", ".join([*(f"{name} DESC NULLS LAST" for name in _TIES[sort]), "customer_id"])
+
+
+def _first_known(names: Sequence[str]) -> str:
+    return f"coalesce({', '.join(names)}, 0)"
+
+
+def vectors(workspace: Workspace, as_of: date, customer_ids: Sequence[str]) -> NDArray[np.float32]:
+    """The packed vectors of the listed customers, straight from the snapshot that they were scored on."""
+    names = [feature.name for feature in customer_features(workspace)]
+    joins = " ".join(
+        f"LEFT JOIN {storage.rows_of_part(storage.snapshot_part(workspace.home_path, family, as_of))} AS {family}"
+        f" USING (customer_id)"
+        for family in CUSTOMER_FAMILIES
+    )
+    columns = ", ".join(f'"{name}"' for name in names)
+    with storage.connect(workspace.home_path) as connection:
+        connection.register("wanted", _placed(customer_ids))
+        return matrix(connection.execute(f"SELECT {columns} FROM wanted {joins} ORDER BY place").df(), names)
+
+
+def as_text(rows: pd.DataFrame) -> str:
+    """The list for a terminal: a line a customer, what matters most first; beside each weak number its grade."""
+    if rows.empty:
+        return "no customer to list: nobody who was scored, and may be listed, is what was asked for"
+    row: Any = rows.iloc[0]
+    of = (
+        f"({row.churn_period_days} days)",
+        f"({row.lifetime_value_measure}, {row.lifetime_value_period_days} days, {row.currency})",
+        f"({row.currency})",
+    )
+    lines = [f"{'customer':<14}{'risk':>12}{'value':>26}{'at risk':>16}  why; offer"]
+    lines.append(f"{'':<14}{of[0]:>12}{of[1]:>26}{of[2]:>16}")
+    for row in rows.itertuples():
+        numbers = (
+            graded(row.churn_probability, ".0%", row.churn_grade, 12),
+            graded(row.lifetime_value, ",.0f", row.lifetime_value_grade, 26),
+            graded(row.value_at_risk, ",.0f", row.value_at_risk_grade, 16),
+        )
+        mark = f", grade {row.offer_grade}" if row.offer_grade in _WEAK else ""
+        offer = f"offer {row.offer} ({row.offer_kind}{mark})" if isinstance(row.offer, str) else ""
+        why = "; ".join(filter(None, [row.reasons, offer])) or "nothing stands out"
+        lines.append(f"{row.customer_id:<14}{''.join(numbers)}  {why}")
+    return "\n".join(lines)
+
+
+_WEAK = ("C", UNPROVEN)
+
+
+def graded(value: float, form: str, grade: str, width: int) -> str:
+    """A number with its grade where that is weak; a dash where there is none to show."""
+    shown = "-" if pd.isna(value) else f"{value:{form}} {grade}" if grade in _WEAK else f"{value:{form}}"
+    return f"{shown:>{width}}"

@@ -1,0 +1,107 @@
+"""The privacy key, and what ingest does with it: pseudonyms, encrypted contact data, nothing of the originals kept."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+from builders import NOW, make_transactions, write, write_workspace
+from private_shop import files_with
+
+from ingest import intake
+from workspace import privacy, settings, storage
+from workspace.privacy import PrivacyKey
+from workspace.settings import SettingsError, Workspace
+
+KEY = "a-privacy-key-of-tests"
+CUSTOMERS = pd.DataFrame(
+    {"customer_id": ["anna 17", "ben 23"], "email": ["anna@example.com", None], "phone": ["+49 30 1", "+49 30 2"]}
+)
+LINES = make_transactions([("anna 17", "2024-01-05", 10.0), (" ben 23", "2024-02-05", 12.0), ("ben 23", "never", 1.0)])
+
+
+@pytest.fixture
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERENNIAL_PRIVACY_KEY", KEY)
+
+
+def private(folder: Path, **keys: object) -> Workspace:
+    """A shop of two customers with contact data, one line of which is bad."""
+    customers = {"path": str(write(folder / "customers.csv", CUSTOMERS))}
+    path = write_workspace(folder, LINES, tables={"customers": customers}, max_quarantined=0.5, pii=["email", "phone"])
+    changes = [f"{name}={value}" for name, value in keys.items()]
+    return settings.read(path, changes, home=folder / "home")
+
+
+def rows_of(workspace: Workspace, table: str) -> pd.DataFrame:
+    return duckdb.execute(f"SELECT * FROM {storage.rows_of(workspace.home_path, table)}").df()
+
+
+def test_duckdb_and_python_make_the_same_names_and_marks() -> None:
+    """Both are HMAC-SHA256 under keys of their own, of an id and of its pseudonym alike."""
+    key = PrivacyKey(KEY)
+    pseudonym = key.pseudonym("Zoë/7")
+    derived = hmac.digest(KEY.encode(), b"pseudonym", "sha256")
+    assert pseudonym == f"pseudonym-{hmac.new(derived, 'Zoë/7'.encode(), hashlib.sha256).hexdigest()[:32]}"
+    with duckdb.connect() as connection:
+        key.teach(connection)
+        query = "SELECT pseudonym('Zoë/7'), mark('Zoë/7'), pseudonym($name), mark($name)"
+        found = connection.execute(query, {"name": pseudonym}).fetchall()[0]
+    assert found == (pseudonym, key.mark("Zoë/7"), pseudonym, key.mark(pseudonym))
+    assert found[1] == found[3] != PrivacyKey(f"{KEY}!").mark("Zoë/7")
+
+
+@pytest.mark.usefixtures("_key")
+def test_contact_data_are_kept_encrypted(tmp_path: Path) -> None:
+    """No file below the home has an address; with the key each is read again, and nothing stays nothing."""
+    workspace = private(tmp_path)
+    intake.ingest(workspace, NOW)
+    for _, row in CUSTOMERS.iterrows():
+        for text in filter(None, (row["email"], row["phone"])):
+            assert files_with(workspace.home_path, text) == set()
+    kept, key = rows_of(workspace, "customers").sort_values("customer_id"), PrivacyKey(KEY)
+    assert [key.decrypted(text) for text in kept["phone"]] == CUSTOMERS["phone"].tolist()
+    assert kept["email"].isna().tolist() == [False, True]
+    with pytest.raises(SettingsError, match="not the key that this was encrypted with"):
+        PrivacyKey("another-privacy-key").decrypted(kept["phone"].iloc[0])
+
+
+@pytest.mark.usefixtures("_key")
+def test_pseudonyms_replace_every_id(tmp_path: Path) -> None:
+    """In both tables and in quarantine the same customer has the same name, and no file has the id."""
+    workspace = private(tmp_path, pseudonyms="true")
+    accounts = {account.table: account for account in intake.ingest(workspace, NOW)}
+    assert accounts["transactions"].accepted == 2
+    named = [privacy.naming(workspace)(one) for one in CUSTOMERS["customer_id"]]
+    assert rows_of(workspace, "customers")["customer_id"].tolist() == named
+    assert rows_of(workspace, "transactions")["customer_id"].tolist() == named
+    assert (
+        pd.read_parquet(workspace.home_path / "quarantine" / "transactions.parquet")["customer_id"].tolist()
+        == named[1:]
+    )
+    assert files_with(workspace.home_path, "anna") | files_with(workspace.home_path, "ben 23") == set()
+
+
+@pytest.mark.parametrize(("key", "problem"), [("", "is not set"), ("short", "has 5 characters, at least 16")])
+def test_without_a_good_key_nothing_is_taken_in(
+    key: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An absent key and one that can be guessed stop ingest before it writes a row."""
+    monkeypatch.setenv("PERENNIAL_PRIVACY_KEY", key)
+    workspace = private(tmp_path)
+    with pytest.raises(SettingsError, match=f"PERENNIAL_PRIVACY_KEY {problem}"):
+        intake.ingest(workspace, NOW)
+    assert list(workspace.home_path.rglob("*.parquet")) == []
+
+
+def test_contact_data_are_no_features(tmp_path: Path) -> None:
+    """A column cannot be an attribute, which models see, and contact data too."""
+    path = write_workspace(
+        tmp_path, LINES, tables={"customers": {"path": "x.csv"}}, pii=["email"], attributes=["email"]
+    )
+    with pytest.raises(SettingsError, match="`email` is under `pii` and would be used as a feature"):
+        settings.read(path)

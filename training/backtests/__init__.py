@@ -1,0 +1,1 @@
+"""Judging at earlier dates: metrics, baselines, grades, who answers, reports."""

@@ -1,0 +1,250 @@
+"""The data check as text for the terminal, as plain data for JSON, and as one page of HTML that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ingest.intake import Account
+from pages.page import Table as Shown
+from pages.page import render
+from training.check.data_check import Bar, DataCheck, Purchases
+from training.check.remarks import Remark
+from training.check.sufficiency import Count, Verdict
+from training.check.table_figures import Column, Table
+from training.learning.leaks import LEAK_AUC, Attribute, Leaks
+
+_MODELS = {"churn": "churn", "lifetime_value": "lifetime value", "cross_sell": "cross-sell"}
+_MARKS = {"sufficient": "✓", "history only": "◐", "base rate only": "○", "insufficient": "✗"}
+
+
+def as_data(found: DataCheck) -> dict[str, Any]:
+    """What JSON holds: the fields of `DataCheck` by name, `suffices`, and by model the remarks that put it in doubt."""
+    doubts = {verdict.model: found.doubts(verdict.model) for verdict in found.models}
+    return asdict(found) | {"suffices": found.suffices, "doubts": doubts}
+
+
+def as_text(found: DataCheck) -> str:
+    """The verdicts first, then what to look at, what puts numbers in doubt first, then the tables."""
+    blocks = [[f"Data check of {found.name}, as known before {found.as_of}{_sampled(found)}", *_doubtful(found)]]
+    blocks += [_verdict_lines(verdict, found.doubts(verdict.model)) for verdict in found.models]
+    if found.remarks:
+        blocks.append(["look at", *(f"  {_mark(remark)} {remark}" for remark in found.remarks)])
+    if found.leaks is not None and found.leaks.attributes:
+        blocks.append(_attribute_lines(found.leaks))
+    if found.purchases is not None:
+        blocks.append(_purchase_lines(found.purchases))
+    blocks += [_table_lines(table, _money(found, table)) for table in found.tables]
+    return "\n\n".join("\n".join(lines) for lines in blocks)
+
+
+def _sampled(found: DataCheck) -> str:
+    return "" if found.one_in == 1 else f" (customers are counted from one in {found.one_in} of them)"
+
+
+def _doubtful(found: DataCheck) -> list[str]:
+    """One line that says that there are remarks which put the numbers in doubt; none without any."""
+    doubtful = [remark for remark in found.remarks if remark.doubts]
+    if not doubtful:
+        return []
+    many = "1 remark puts" if len(doubtful) == 1 else f"{len(doubtful)} remarks put"
+    return [f"{many} the numbers in doubt: look at what is marked ! before you train"]
+
+
+def _mark(remark: Remark) -> str:
+    return "!" if remark.doubts else "-"
+
+
+def _answer(verdict: Verdict, doubts: Sequence[str]) -> str:
+    """The verdict, which never stands alone where something puts its numbers in doubt."""
+    return f"{verdict.answer}, but in doubt" if doubts and verdict.answer != "insufficient" else verdict.answer
+
+
+def _verdict_lines(verdict: Verdict, doubts: Sequence[str]) -> list[str]:
+    why = f" ({'; '.join(doubts)})" if doubts and verdict.answer != "insufficient" else ""
+    lines = [f"{_MODELS[verdict.model]}: {_answer(verdict, doubts)}{why}: {verdict.reason}"]
+    lines += [f"  {_count(count)}" for count in verdict.counts]
+    return lines + ([f"  needed: {'; '.join(verdict.needed)}"] if verdict.needed else [])
+
+
+def _count(count: Count) -> str:
+    least = "" if count.minimum is None else f" (at least {count.minimum:,} needed)"
+    return f"{count.what}: {count.found:,}{least}"
+
+
+def _attribute_lines(leaks: Leaks) -> list[str]:
+    rows = [["attribute", "kind", "filled", "distinct", "AUC alone", "equally silent", ""]]
+    rows += [
+        [a.name, a.kind, f"{a.filled:.0%}", f"{a.distinct:,}", _auc(a.auc), _auc(a.like_auc), a.suspicion or ""]
+        for a in leaks.attributes
+    ]
+    return [_judged_at(leaks), *_aligned(rows)]
+
+
+def _judged_at(leaks: Leaks) -> str:
+    return (
+        f"attributes, held against the {leaks.left:,} customers who left and the {leaks.stayed:,} who stayed after"
+        f" {leaks.cutoff} (days since the last purchase alone: AUC {_auc(leaks.silence_auc)})"
+    )
+
+
+def _auc(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _purchase_lines(bought: Purchases) -> list[str]:
+    without = f"; {bought.without:,} rows of customers have no purchase" if bought.without else ""
+    return [
+        f"purchases: {bought.purchases:,} by {bought.customers:,} customers, of whom {bought.repeat_buyers:,}"
+        f" ({bought.repeat_share:.1%}) bought on two days or more{without}",
+        "  customers by number of purchases: "
+        + ", ".join(f"{bar.label}: {bar.count:,}" for bar in bought.by_count if bar.count),
+    ]
+
+
+def _table_lines(table: Table, money: Sequence[str]) -> list[str]:
+    rows = [["column", "type", "missing", "distinct", "lowest", "median", "highest", "most frequent"]]
+    rows += [_cells(table, column) for column in _given(table)]
+    lines = [_account(table), *(f"  {line}" for line in (*money, *_about(table))), *_aligned(rows)]
+    return lines + ([f"  not given: {', '.join(_absent(table))}"] if _absent(table) else [])
+
+
+def _account(table: Table) -> str:
+    return str(Account(table.name, table.read, table.filtered, table.accepted, table.quarantined))
+
+
+def _money(found: DataCheck, table: Table) -> list[str]:
+    """What became of the amounts, as of the rows; of a table that has none, nothing."""
+    if table.name != "transactions" or found.money is None:
+        return []
+    return [f"in {found.currency}: {found.money}"]
+
+
+def _about(table: Table) -> list[str]:
+    """What the account and the columns do not say, a line each."""
+    lines = []
+    if (seen := table.coverage) is not None:
+        empty = f", nothing in {', '.join(seen.empty_months)}" if seen.empty_months else ", something in every month"
+        lines.append(f"from {seen.first} to {seen.last}: {len(seen.months)} months{empty}")
+        if seen.silent_after is not None:
+            lines.append(f"longest stretch of days without a row: {seen.longest_silence}, after {seen.silent_after}")
+        if seen.not_known_yet:
+            lines.append(f"not known yet at the as_of: {seen.not_known_yet:,} rows; no model learns from them")
+    lines.append(f"duplicates in quarantine: {table.duplicates:,}; equal lines kept: {table.equal_lines:,}")
+    for orphans in table.orphans:
+        lines.append(f"{orphans.column} not in {orphans.table}: {orphans.ids:,} ids in {orphans.rows:,} rows")
+    return lines
+
+
+def _given(table: Table) -> list[Column]:
+    return [column for column in table.columns if column.missing < table.accepted]
+
+
+def _absent(table: Table) -> list[str]:
+    return [column.name for column in table.columns if column.missing == table.accepted]
+
+
+def _cells(table: Table, column: Column) -> list[str]:
+    distinct = f"{column.distinct:,}" if column.distinct < 100 else f"~{column.distinct:,}"
+    missing = f"{column.missing / table.accepted:.1%}" if column.missing else "0"
+    shown = (_value(value) for value in (column.low, column.median, column.high, column.common))
+    return [column.name, column.type, missing, distinct, *shown]
+
+
+def _value(value: float | str | None) -> str:
+    if value is None:
+        return "-"
+    text = value if isinstance(value, str) else f"{value + 0.0:,.2f}".removesuffix(".00")  # no -0
+    text = " ".join(text.split())
+    return text if len(text) <= 24 else f"{text[:21]}..."
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return [f"  {line}".rstrip() for line in lines]
+
+
+def as_html(found: DataCheck) -> str:
+    """One page: the verdicts, what to look at, the pictures, the tables."""
+    bought, leaks = found.purchases, found.leaks
+    return render(
+        "check.html",
+        title=f"Data check of {found.name}, {found.as_of}",
+        check=found,
+        lead=_lead(found),
+        cards=[_card(verdict, found.doubts(verdict.model)) for verdict in found.models],
+        remarks=[(remark, ", ".join(_MODELS[model] for model in remark.doubts)) for remark in found.remarks],
+        attributes=_attributes(leaks) if leaks and leaks.attributes else None,
+        judged_at=_judged_at(leaks) if leaks else "",
+        leak_auc=LEAK_AUC,
+        pictures=_pictures(bought, found.currency) if bought else [],
+        tables=[_table(table, _money(found, table)) for table in found.tables],
+    )
+
+
+def _lead(found: DataCheck) -> str:
+    answers = [f"{_MODELS[v.model]}: {_answer(v, found.doubts(v.model))}" for v in found.models]
+    said = [f"as known before {found.as_of}{_sampled(found)}", "; ".join(answers), *_doubtful(found)]
+    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in said)
+
+
+def _card(verdict: Verdict, doubts: Sequence[str]) -> dict[str, Any]:
+    """Doubts say nothing where the data do not suffice anyway."""
+    answer = _answer(verdict, doubts)
+    is_doubtful = answer != verdict.answer
+    rows = [[c.what, f"{c.found:,}", "" if c.minimum is None else f"{c.minimum:,}"] for c in verdict.counts]
+    return {
+        "model": _MODELS[verdict.model], "verdict": verdict, "answer": answer, "doubts": doubts if is_doubtful else (),
+        "look": {"sufficient": "good", "insufficient": "bad"}.get(answer, "fair"),
+        "mark": "!" if is_doubtful else _MARKS[verdict.answer],
+        "counts": Shown(("Counted", "Found", "Least"), rows) if rows else None,
+    }  # fmt: skip
+
+
+def _attributes(leaks: Leaks) -> Shown:
+    heads = ("attribute", "kind", "filled", "distinct", "AUC alone", "AUC, equally silent", "verdict")
+    rows = [
+        [a.name, a.kind, f"{a.filled:.0%}", f"{a.distinct:,}", _auc(a.auc), _auc(a.like_auc), _accusation(a)]
+        for a in leaks.attributes
+    ]
+    return Shown(heads, rows)
+
+
+def _accusation(attribute: Attribute) -> str:
+    if attribute.suspicion is None:
+        return "nothing suspicious"
+    return f"{attribute.suspicion}: {attribute.figure}; {attribute.remedy}"
+
+
+def _pictures(bought: Purchases, currency: str) -> list[dict[str, Any]]:
+    return [
+        _counted("Purchases per month", bought.by_month),
+        _counted("Customers by number of purchases", bought.by_count),
+        _counted(f"Purchases by net spend, {currency}", bought.by_spend),
+    ]
+
+
+def _counted(title: str, bars: Sequence[Bar]) -> dict[str, Any]:
+    """The picture, what it says in a sentence for who cannot see it, and its numbers."""
+    from pages import picture  # half of the time that a check takes to start, and only the page needs it
+
+    most = max(bars, key=lambda bar: bar.count)
+    says = f"{title}: from {bars[0].label} to {bars[-1].label}; most, {most.count:,}, at {most.label}."
+    figure = picture.bars([bar.label for bar in bars], [bar.count for bar in bars])
+    return {
+        "picture": picture.picture(figure, f"{title} (most: {most.count:,})", says),
+        "numbers": Shown(("", "count"), [[bar.label, f"{bar.count:,}"] for bar in bars]),
+    }
+
+
+def _table(table: Table, money: Sequence[str]) -> dict[str, Any]:
+    heads = ("column", "type", "missing", "distinct", "lowest", "median", "highest", "most frequent")
+    months = [Bar(month.month, month.rows) for month in table.coverage.months] if table.coverage else []
+    return {
+        "name": table.name, "account": _account(table), "about": [*money, *_about(table)],
+        "months": _counted(f"Rows of {table.name} per month", months) if months else None,
+        "columns": Shown(heads, [_cells(table, column) for column in _given(table)]),
+        "absent": ", ".join(_absent(table)),
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Which version answers: promotion, comparison, reproduction, when to train again."""

@@ -1,0 +1,261 @@
+"""Learning what customers will spend: boosters over what histories expect, in the order and at the level of what came.
+
+Every cutoff's window is taught as if it had gone as the histories of its customers expect: outcomes are divided by the
+window's level (`season.ClosedWindow.level`). So a winter peak teaches nothing about single customers, and what the
+coming window brings in total is a question of its own, answered from the shop's calendar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import Self
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+from training.learning import datasets
+from training.learning.datasets import Cutoff, Dataset, TooFewReturned
+from training.learning.season import YEAR, ClosedWindow, ShopDays, recent_level, seasonal_level
+from training.models.customer_model import Inputs, predicted
+from training.models.histories import MINIMUM_REPEAT_BUYERS
+from training.models.rule import BASE_RATE, HISTORIES, Rule
+from training.models.value_model import MONTH, OBJECTIVES, Curve, Shown, Spread, ValueModel, fit_boosters
+from workspace.settings import Workspace
+
+Floats = NDArray[np.floating]
+
+MIN_BUYERS = 100
+"""Who spent something in the labelled windows; with fewer there is nothing for a booster to learn."""
+_DRAWN_CUSTOMERS = 20_000
+
+PACE = "last year's rate"
+
+
+@dataclass(frozen=True)
+class _Taught:
+    """The customers of one cutoff who ever bought, a row each.
+
+    value, purchases: what the window brought; nan where it is open. expected, happened: their totals, by `value` and
+    `purchases`; of a sample of customers too, as only ratios of them count.
+    """
+
+    as_of: date
+    shown: Shown
+    value: Floats
+    purchases: Floats
+    expected: dict[str, float]
+    happened: dict[str, float]
+
+    @classmethod
+    def of(cls, inputs: Inputs, cutoff: Cutoff, horizon: int) -> Self:
+        assert cutoff.history_model is not None
+        bought = ~np.isnan(inputs.column(cutoff.vectors, "T"))
+        vectors, value, purchases = cutoff.vectors[bought], cutoff.value[bought], cutoff.n_purchases[bought]
+        outlook = cutoff.history_model.outlook(inputs.history(vectors), horizon)
+        expected = {"value": float(outlook.value.sum()), "purchases": float(outlook.expected_purchases.sum())}
+        happened = {"value": float(value.sum()), "purchases": float(purchases.sum())}
+        return cls(cutoff.as_of, Shown.of(inputs, vectors, outlook, horizon), value, purchases, expected, happened)
+
+    def target(self, kind: str) -> Floats:
+        """What a booster learns: amounts as if the window had gone as histories expect, or whether somebody bought."""
+        match kind:
+            case "buys":
+                return (self.purchases > 0).astype(float)
+            case "purchases":
+                return self.purchases * self.expected["purchases"] / self.happened["purchases"]
+            case _:
+                return self.value * self.expected["value"] / self.happened["value"]
+
+    def window(self, name: str, shop: ShopDays, horizon: int) -> ClosedWindow:
+        return ClosedWindow(self.as_of, self.expected[name], self.happened[name], shop.total(self.as_of, horizon))
+
+
+def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> ValueModel:
+    """The model for `current`, from `closed` cutoffs alone.
+
+    The earlier ones teach boosters that are judged on the later ones, for the curve from score to spend and for the
+    bounds; then all of them teach. With fewer than `MIN_BUYERS` the history stands alone.
+
+    Raises:
+        CheckFailed: too few customers came back to learn from.
+    """
+    used = datasets.chosen(workspace, data.inputs.used, workspace.lifetime_value.features)
+    data = replace(data, inputs=replace(data.inputs, used=used))
+    alone = _history_only(data, workspace, current)
+    usable = [c for c in closed if c.history_model is not None and c.value.sum() > 0 and c.n_purchases.sum() > 0]
+    rng = np.random.default_rng(workspace.training.seed)
+    if sum(int((cutoff.value > 0).sum()) for cutoff in usable) < MIN_BUYERS:
+        return replace(alone, spread=_drawn_spread(alone, current, workspace, rng))
+    horizon = data.taught.lifetime_value.horizon
+    taught = [_Taught.of(data.inputs, cutoff, horizon) for cutoff in usable]
+    # Whether somebody buys at all is asked only where a later cutoff can say what the answer means for the spend.
+    kinds = tuple(OBJECTIVES) if len(taught) > 1 else ("spend", "purchases")
+    boosters = _boosters(data.inputs, taught, kinds, workspace)
+    model = replace(alone, taught_horizon=horizon, boosters=boosters)
+    if len(taught) > 1:
+        model = _judged(model, taught, workspace)
+    model = _leveled(model, taught, _Taught.of(data.inputs, current, horizon), current)
+    if model.curve is None or horizon != model.horizon:
+        return replace(model, spread=_drawn_spread(model, current, workspace, rng))
+    return model
+
+
+def too_few(closed: Sequence[Cutoff]) -> str:
+    """What closed windows hold, where that teaches no booster."""
+    buyers = sum(int((cutoff.value > 0).sum()) for cutoff in closed)
+    return f"{buyers:,} customers spent something in closed windows; at least {MIN_BUYERS} are needed"
+
+
+def _history_only(data: Dataset, workspace: Workspace, current: Cutoff) -> ValueModel:
+    if current.history_model is None:
+        raise TooFewReturned(
+            f"lifetime value cannot be learnt at {current.as_of}: too few customers came back for a second purchase"
+            f" (at least {MINIMUM_REPEAT_BUYERS} are needed), and for a base rate no window has closed after a first"
+            " purchase; collect a longer history"
+        )
+    return _plain(data, workspace, current)
+
+
+def _plain(data: Dataset, workspace: Workspace, current: Cutoff) -> ValueModel:
+    value = workspace.lifetime_value
+    return ValueModel(
+        data.inputs, current.history_model, value.horizon, value.discount_rate, value.horizon, {},
+        worth=_worth(data, workspace, current),
+    )  # fmt: skip
+
+
+def _worth(data: Dataset, workspace: Workspace, cutoff: Cutoff) -> float:
+    """Of a unit of spend, by what the shop sold until then."""
+    spent = float(np.nansum(data.inputs.column(cutoff.vectors, "spend")))
+    by_margin = workspace.lifetime_value.measure == "margin" and spent > 0
+    return float(cutoff.shop_value.sold.sum()) / spent if by_margin else 1.0
+
+
+def simpler(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> dict[str, ValueModel]:
+    """The simpler models for `current`, by name: purchase histories alone, and rules; each with bounds by what
+    followed the closed cutoffs. The rules need one."""
+    found = {}
+    whole = data.taught.lifetime_value.horizon == workspace.lifetime_value.horizon
+    if closed:
+        for name, rules in _rules(data, workspace, closed[-1], current).items():
+            then = [(cutoff, _ruled(data, workspace, cutoff, rules)) for cutoff in closed]
+            found[name] = _bounded(_ruled(data, workspace, current, rules), then, current, workspace)
+    if current.history_model is not None:
+        then = [(cutoff, _plain(data, workspace, cutoff)) for cutoff in closed if cutoff.history_model is not None]
+        found[HISTORIES] = _bounded(_plain(data, workspace, current), then if whole else [], current, workspace)
+    return found
+
+
+def _ruled(data: Dataset, workspace: Workspace, cutoff: Cutoff, rules: dict[str, Rule]) -> ValueModel:
+    return replace(_plain(data, workspace, cutoff), taught_horizon=data.taught.lifetime_value.horizon, rules=rules)
+
+
+def pace(data: Dataset, workspace: Workspace, current: Cutoff) -> dict[str, Rule]:
+    """Everyone goes on at the daily rate of the last 365 days; known without any closed window."""
+    days, worth = data.taught.lifetime_value.horizon, _worth(data, workspace, current)
+    return {
+        "value": Rule(PACE, "spend_365d", (float(YEAR),), (days * worth,)),
+        "purchases": Rule(PACE, "n_purchases_365d", (float(YEAR),), (float(days),)),
+    }
+
+
+def _rules(data: Dataset, workspace: Workspace, latest: Cutoff, current: Cutoff) -> dict[str, dict[str, Rule]]:
+    """Last year's pace, and the means of who had bought by the latest closed cutoff, over the window after it."""
+    bought = ~np.isnan(data.inputs.column(latest.vectors, "T"))
+    means = {
+        name: Rule.for_everybody(float(column[bought].mean()))
+        for name, column in (("value", latest.value), ("purchases", latest.n_purchases))
+    } if bought.any() else {}  # fmt: skip
+    return {PACE: pace(data, workspace, current)} | ({BASE_RATE: means} if means else {})
+
+
+def _bounded(
+    model: ValueModel, then: Sequence[tuple[Cutoff, ValueModel]], current: Cutoff, workspace: Workspace
+) -> ValueModel:
+    """With the spread of what followed earlier cutoffs about what the same kind of model said there; without any, the
+    scatter that the history model implies."""
+    if not then:
+        return replace(
+            model, spread=_drawn_spread(model, current, workspace, np.random.default_rng(workspace.training.seed))
+        )
+    bought = [~np.isnan(one.inputs.column(cutoff.vectors, "T")) for cutoff, one in then]
+    said = [
+        one.value(cutoff.vectors[rows], one.taught_horizon) for (cutoff, one), rows in zip(then, bought, strict=True)
+    ]
+    actual = [cutoff.value[rows] for (cutoff, _), rows in zip(then, bought, strict=True)]
+    interval = workspace.lifetime_value.interval
+    return replace(model, spread=Spread.of(np.concatenate(said), np.concatenate(actual), interval))
+
+
+def _boosters(
+    inputs: Inputs, taught: Sequence[_Taught], kinds: Sequence[str], workspace: Workspace
+) -> dict[str, lgb.Booster]:
+    seed, boosting = workspace.training.seed, workspace.lifetime_value.boosting
+    design = np.concatenate([one.shown.design for one in taught])
+    targets = {kind: np.concatenate([one.target(kind) for one in taught]) for kind in kinds}
+    return fit_boosters(inputs, design, targets, seed, boosting)
+
+
+def _judged(model: ValueModel, taught: Sequence[_Taught], workspace: Workspace) -> ValueModel:
+    """With the curve and the spread of what boosters of earlier cutoffs say of the later ones.
+
+    The earlier ones are those whose windows had closed by the latest cutoff; where none had, all before the latest.
+    """
+    ages = [(taught[-1].as_of - one.as_of).days for one in taught]
+    early = sum(age >= model.taught_horizon for age in ages) or len(taught) - 1
+    boosters = _boosters(model.inputs, taught[:early], ("spend", "buys"), workspace)
+    judged = replace(model, boosters=boosters)
+    score = np.concatenate([judged.score(one.shown) for one in taught[early:]])
+    actual = np.concatenate([one.target("spend") for one in taught[early:]])
+    curve = Curve.of(score, actual)
+    return replace(model, curve=curve, spread=Spread.of(curve(score), actual, workspace.lifetime_value.interval))
+
+
+def _leveled(model: ValueModel, taught: Sequence[_Taught], now: _Taught, current: Cutoff) -> ValueModel:
+    """With the coming window's totals over those that the boosters say of one that goes as histories expect."""
+    said = {
+        "value": model.relative(now.shown).mean(),
+        "purchases": predicted(model.boosters["purchases"], now.shown.design).mean(),
+    }
+    outlook = now.shown.outlook
+    by_history = {"value": outlook.value.mean(), "purchases": outlook.expected_purchases.mean()}
+
+    def level(name: str, shop: ShopDays) -> float:
+        windows = [one.window(name, shop, model.taught_horizon) for one in taught]
+        seasonal = seasonal_level(windows, shop, model.taught_horizon, now.expected[name])
+        found = recent_level(windows, model.taught_horizon) if seasonal is None else seasonal
+        return float(found * by_history[name] / said[name])
+
+    return replace(
+        model,
+        level=level("value", current.shop_value),
+        purchases_level=level("purchases", current.shop_purchases),
+        seasons=_seasons(current.shop_value),
+    )
+
+
+def _seasons(shop: ShopDays) -> tuple[float, ...]:
+    """What the shop sold a year ago in the first 1, 2, ... months from here, over an even share of that year."""
+    start, year = shop.as_of - timedelta(days=YEAR), shop.total(shop.as_of - timedelta(days=YEAR), YEAR)
+    if len(shop.sold) < YEAR or year <= 0:
+        return ()
+    months = range(MONTH, YEAR + 1, MONTH)
+    return tuple(shop.total(start, days) / days * YEAR / year for days in months)
+
+
+def _drawn_spread(model: ValueModel, cutoff: Cutoff, workspace: Workspace, rng: np.random.Generator) -> Spread:
+    """The scatter that the history model itself implies, where nothing has happened to measure it on.
+
+    Its draws are moved, customer by customer, from the value that it expects to the model's.
+    """
+    assert model.history_model is not None
+    bought = np.flatnonzero(~np.isnan(model.inputs.column(cutoff.vectors, "T")))
+    drawn = rng.choice(bought, min(len(bought), _DRAWN_CUSTOMERS), replace=False)
+    vectors = cutoff.vectors[drawn]
+    history = model.inputs.history(vectors)
+    value, expected = model.value(vectors), model.history_model.outlook(history, model.horizon).value
+    outcome = model.history_model.draw_value(history, model.horizon, rng) * value / np.maximum(expected, 1e-9)
+    return Spread.of(value / model.level, outcome / model.level, workspace.lifetime_value.interval)

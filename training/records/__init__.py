@@ -1,0 +1,1 @@
+"""What is kept of a training: MLflow's runs and versions, cards, judged windows."""
