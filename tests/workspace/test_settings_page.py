@@ -43,7 +43,7 @@ def test_every_setting_is_read_somewhere() -> None:
     """A key that no code asks for would promise what nothing does."""
     code = "".join(
         file.read_text()
-        for folder in ("perennial", "features", "training", "serving", "monitoring")
+        for folder in ("workspace", "ingest", "features", "training", "serving", "monitoring", "perennial")
         for file in (ROOT / folder).rglob("*.py")
     )
     for key, info in _fields(Workspace):
