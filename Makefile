@@ -1,6 +1,7 @@
 # make setup   .venv from the lock, nothing else
 # make demo    set-up, then the whole line on a made-up shop
 # make test    set-up and Spark, then style, types and tests
+# make check   style, types and the quick tests
 # make fix     formats, and mends what can be mended
 # make docs    the pages as a site in build/site; a broken link fails
 PYTHON ?= python3
@@ -11,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Where the real data sets are that tests, benchmarks and the shipped configurations read.
 export PERENNIAL_DATASETS ?= $(abspath ../shared/data)
 
-.PHONY: setup demo test fix docs lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
+.PHONY: setup demo test check fix docs lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
 
 setup: .venv/.ready
 
@@ -47,6 +48,16 @@ test: setup .venv/.spark .venv/.prefect
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist loadfile $(QUICK)
+
+# Folders and files that need no shop, and take seconds.
+QUICK := tests/test_layout.py tests/test_docs.py tests/test_suite.py tests/workspace tests/pages tests/training/models \
+  tests/training/backtests/test_metrics.py tests/training/backtests/test_choice.py tests/training/backtests/test_grade.py
 
 fix: setup
 	$(BIN)/ruff check --fix .

@@ -10,14 +10,29 @@ import pytest
 import typer
 
 from perennial.cli import app
+from perennial.commands import reference
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+FOLDERS = ("workspace", "ingest", "simulation", "features", "training", "serving", "monitoring", "pages", "perennial")
+# Everyday words, which no glossary explains.
+PLAIN = """
+access after age allow amounts answers app block bodies buffer buy by campaigns certificate child cli code columns
+commands complete currency data database databases datasets definitions demo dictionary die discount down duplicates
+email evaluation exclude exports figures files filters fraction health high home host http identities ids ingest
+interactions items json keep key keys leaves left level limit limits lines list lists lives loss matters max measure
+medium memory min name num offer offers on operate out pages password path per perennial picture plots port privacy
+problems processes products query queue read reasons repeat repo report reports requests routes run rounds sample
+samples schedule security seed sender serving set settings share shop size skip source sources space spend storage
+strict table tables till timeout timezone to top training transactions user when where you
+"""
 
 
 def _commands() -> list[str]:
     found = []
     for page in PAGES:
+        if page.name == "commands.md":  # which has them as the program says
+            continue
         for block in re.findall(r"```[a-z]*\n(.*?)```", page.read_text(), flags=re.DOTALL):
             found += re.findall(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*perennial (.+?)(?:\s{2,}#.*)?$", block, flags=re.MULTILINE)
     return sorted(set(found))
@@ -41,7 +56,27 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("target", ["setup", "demo", "test"])
+def _is_known(word: str, known: set[str]) -> bool:
+    """In the singular or the plural."""
+    return bool({word, f"{word}s", word.removesuffix("s"), word.removesuffix("es"), f"{word[:-3]}y"} & known)
+
+
+def test_the_glossary_has_what_modules_and_settings_are_named_after() -> None:
+    """Every word in a module's or a setting's name is an everyday one, or is explained."""
+    rows = re.findall(r"^\| (.+?) \|", (ROOT / "docs" / "glossary.md").read_text(), re.M)
+    explained = {word for row in rows for word in re.findall(r"[a-z]+", row.lower())}
+    paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if path.stem.strip("_") == path.stem]
+    keys = re.findall(r"^\| `([a-z_.<>]+)`", (ROOT / "docs" / "settings.md").read_text(), re.M)
+    words = {word for name in (*FOLDERS, *(path.stem for path in paths), *keys) for word in re.findall(r"[a-z]+", name)}
+    assert {word for word in words if not _is_known(word, explained) and not _is_known(word, {*PLAIN.split()})} == set()
+
+
+def test_the_page_of_commands_is_what_they_say() -> None:
+    """`docs/commands.md` is written from the commands themselves."""
+    assert (ROOT / "docs" / "commands.md").read_text() == reference.describe()
+
+
+@pytest.mark.parametrize("target", ["setup", "demo", "test", "check", "fix", "docs"])
 def test_the_makefile_has_what_the_readme_promises(target: str) -> None:
     """The two commands of the quickstart, and the set-up they share, are there."""
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
