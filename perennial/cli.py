@@ -12,6 +12,8 @@ from perennial import problems
 from perennial.commands import answers, data, models, operate, service
 from perennial.commands.app import app, churn_app, keys_app, list_app
 
+__all__ = ["app", "main"]
+
 for command in (
     data.check, data.ingest, data.snapshot, models.train, models.backtest, models.promote, models.compare,
     models.reproduce, models.rollback, answers.score, answers.publish, operate.monitor, data.campaigns, operate.run,

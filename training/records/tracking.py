@@ -93,16 +93,11 @@ class Training:
 
 
 _LEARNING = (
-    "churn.py",
-    "lifetime_value.py",
-    "cross_sell.py",
-    "datasets.py",
-    "deciles.py",
-    "labels.py",
-    "season.py",
-    "choice.py",
-    "models/*.py",
-)
+    *(f"learning/{name}.py" for name in (
+        "churn", "lifetime_value", "cross_sell", "datasets", "deciles", "labels", "season",
+    )),
+    "backtests/choice.py", "models/*.py",
+)  # fmt: skip
 """The code that a model comes from; the rest of it judges, records and shows."""
 _LIBRARIES = ("python", "duckdb", "ibis-framework", "lightgbm", "numpy", "pandas", "scikit-learn", "scipy")
 

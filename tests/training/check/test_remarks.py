@@ -570,7 +570,7 @@ def test_sufficient_never_stands_alone_where_numbers_are_in_doubt(tmp_path: Path
 def test_the_page_of_remarks_lists_every_one() -> None:
     """docs/data_check.md has a line for each remark that the code can make."""
     told = (CONFIGS.parent / "docs" / "data_check.md").read_text()
-    code = "".join(path.read_text() for path in (CONFIGS.parent / "training").glob("*.py"))
+    code = "".join(path.read_text() for path in (CONFIGS.parent / "training").rglob("*.py"))
     names = set(re.findall(r'Remark\(\s*"([^"]+)"', code))
     assert len(names) > 25
     assert {name for name in names if f"| {name} |" not in told} == set()

@@ -117,7 +117,7 @@ def test_a_commit_is_checked_out_beside_the_present_code() -> None:
     if head == "unknown":
         pytest.skip("git, or a checkout of Perennial")
     with reproduction._checkout(head) as folder:
-        assert (folder / "training" / "tracking.py").exists()
+        assert (folder / "training" / "records" / "tracking.py").exists()
     left = subprocess.run(
         ["git", "-C", str(tracking.ROOT), "worktree", "list"], capture_output=True, text=True, check=True
     )

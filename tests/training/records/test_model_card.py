@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import mlflow
 import pytest
 from markup import HOSTILE, section, sound, tables
 
@@ -33,7 +32,7 @@ def test_a_card_tells_data_windows_figures_limits_drivers_and_consent(kind: str,
     page = (folder / "card.html").read_text()
     html = sound(page)
     assert tables(section(html, "What drives it"))[0][1][0] == told["drivers"][0]["feature"]
-    kept = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="card.json"))
+    kept = Path(world.tracker.download_artifacts(run.info.run_id, "card.json"))
     assert json.loads(kept.read_text()) == told
     assert told["tables"]["transactions"] > 10_000
     assert " ".join(told["learnt_from"]) == run.data.params["cutoffs"]

@@ -319,6 +319,20 @@ def test_a_remark_in_the_code_calls_for_no_other_training(
     assert codes[0] == codes[1] != codes[2]
 
 
+@pytest.mark.parametrize(
+    "file", ["models/value_model.py", "learning/churn.py", "learning/labels.py", "backtests/choice.py"]
+)
+def test_what_a_model_comes_from_is_its_recipe(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a module lies that learns or chooses: another one makes another model."""
+    shutil.copytree(tracking.ROOT / "training", tmp_path / "training", ignore=shutil.ignore_patterns("__pycache__"))
+    before = tracking.code()
+    monkeypatch.setattr(tracking, "ROOT", tmp_path)
+    assert tracking.code() == before
+    path = tmp_path / "training" / file
+    path.write_text(path.read_text() + "\n\n_MORE = 1\n")
+    assert tracking.code() != before
+
+
 def test_what_no_model_depends_on_calls_for_no_other_training(world: World) -> None:
     """Bands, the service's port, the home folder and the drift limit leave the key as it is."""
     same = world.workspace.model_copy(
