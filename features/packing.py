@@ -78,11 +78,11 @@ def blocks(path: Path, skipped: int) -> Iterator[pa.RecordBatch]:
 def sample(workspace: Workspace, publication: Publication) -> list[str]:
     """Customers whom the store must hold of a publication, to look up; nobody where its packed file is gone."""
     path = packed_path(workspace.home_path, publication.view)
-    return _sample_of(path, path.stat().st_mtime_ns) if path.exists() else []
+    return _sample_of(path, storage.edition(path)) if path.exists() else []
 
 
 @lru_cache(maxsize=4)
-def _sample_of(path: Path, _: int) -> list[str]:
+def _sample_of(path: Path, _: tuple[int, ...]) -> list[str]:
     """Kept until the file is another: one from which erased customers are gone."""
     return spread(path, pq.read_metadata(path).num_rows)
 

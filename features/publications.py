@@ -76,11 +76,10 @@ def published_path(home: Path) -> Path:
     return home / "published.json"
 
 
-def changed_at(home: Path) -> tuple[int | None, int | None]:
+def changed_at(home: Path) -> tuple[tuple[int, ...] | None, int | None]:
     """Other than before where what answers must be opened anew: another publication, or another SQLite file."""
-    found = [path.stat() if path.exists() else None for path in (published_path(home), stores.embedded_path(home))]
-    note, database = found
-    return note and note.st_mtime_ns, database and database.st_ino
+    note, database = published_path(home), stores.embedded_path(home)
+    return storage.edition(note) if note.exists() else None, database.stat().st_ino if database.exists() else None
 
 
 def packed_path(home: Path, view: str) -> Path:

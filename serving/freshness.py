@@ -40,7 +40,7 @@ _PAUSE_AFTER_TROUBLE = 2.0
 _TRY_AGAIN = 60.0  # seconds until what was set aside is tried again, and what is still wrong is logged again
 _AT_ONCE = 500  # customers recomputed together
 _STORE_PATIENCE = 5.0
-_State = tuple[Publication, tuple[int | None, int | None], int]
+_State = tuple[Publication, tuple[tuple[int, ...] | None, int | None], int]
 
 
 class Freshness:

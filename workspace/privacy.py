@@ -152,12 +152,12 @@ def erased_path(home: Path) -> Path:
 def erased(home: Path) -> dict[str, Any]:
     """What was erased, by the customers' marks: in which places how many rows were found, and whether all are gone."""
     path = erased_path(home)
-    return dict(_noted(path, path.stat().st_mtime_ns)) if path.exists() else {}
+    return dict(_noted(path, storage.edition(path))) if path.exists() else {}
 
 
 @lru_cache(maxsize=2)
-def _noted(path: Path, _: int) -> dict[str, Any]:
-    """The note as it was at a time; every event that comes in asks for it."""
+def _noted(path: Path, _: tuple[int, ...]) -> dict[str, Any]:
+    """The note as it was; every event that comes in asks for it."""
     return dict(storage.read_json(path))
 
 
@@ -180,10 +180,11 @@ def note_erased(home: Path, found: Mapping[str, Mapping[str, int]], done: bool =
     Whoever is `keeping` something is waited for; from then on nothing is kept of them. Returns all that is noted.
     """
     with marking(home):
-        noted = erased(home)
+        path = erased_path(home)
+        noted = storage.read_json(path) if path.exists() else {}
         for mark, places in found.items():
             noted[mark] = {"found": {**noted.get(mark, {}).get("found", {}), **places}, "done": done}
-        storage.write_json(erased_path(home), noted)
+        storage.write_json(path, noted)
     return noted
 
 

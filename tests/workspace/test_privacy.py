@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -105,3 +107,20 @@ def test_contact_data_are_no_features(tmp_path: Path) -> None:
     )
     with pytest.raises(SettingsError, match="`email` is under `pii` and would be used as a feature"):
         settings.read(path)
+
+
+def test_who_is_erased_within_one_tick_of_the_clock_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notes that follow each other at once have one time of writing; a later one holds the marks of all before it."""
+    written = os.replace
+
+    def at_one_time(source: Any, target: Any, **more: Any) -> None:
+        os.utime(source, ns=(1, 1))
+        written(source, target, **more)
+
+    monkeypatch.setattr(os, "replace", at_one_time)
+    for number in range(3):
+        privacy.note_erased(tmp_path, {f"mark {number}": {}})
+        assert f"mark {number}" in privacy.erased(tmp_path)
+    assert privacy.erased(tmp_path).keys() == {"mark 0", "mark 1", "mark 2"}
