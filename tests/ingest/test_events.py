@@ -115,8 +115,8 @@ def test_a_store_that_is_down_is_said_so(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from datetime import UTC, date, datetime
-from perennial import events
-from tests.perennial.test_events import bought, workspace_at
+from ingest import events
+from tests.ingest.test_events import bought, workspace_at
 from pathlib import Path
 store = events.open_store(workspace_at(Path(sys.argv[1])))
 for number in range(100_000):

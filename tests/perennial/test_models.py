@@ -10,7 +10,7 @@ import pytest
 from datasets import cdnow_sample
 
 from perennial import models
-from training.models.bg_nbd import NotIdentified
+from training.models.histories import NotIdentified
 
 MODELS = [models.BGNBD, models.MBGNBD, models.ParetoNBD]
 

@@ -538,10 +538,13 @@ def test_a_list_in_a_file_of_unknown_kind_is_refused(shop: Shop, undisturbed: Fi
 
 
 def test_exports_end_with_0_or_2(shop: Shop, undisturbed: Finished, tmp_path: Path) -> None:
-    """The number of rows and the file are said; another ending than the two is a mistake in usage."""
+    """The number of rows and the file are said, and what is left out; another ending than the two is a mistake."""
     command = ("export", "offers", "-c", shop.config, "--home", undisturbed.home, "--out")
     done = shop.launcher.run(*command, tmp_path / "offers.parquet", uri=undisturbed.uri)
-    assert (done.code, done.stdout) == (0, f"618 rows in {tmp_path}/offers.parquet\n")
+    assert (done.code, done.stdout) == (0, f"0 rows in {tmp_path}/offers.parquet\n")
+    assert "618 offers are not proven (grade none), and so not exported; `--unproven-offers` exports" in done.stderr
+    whole = shop.launcher.run(*command, tmp_path / "all.parquet", "--unproven-offers", uri=undisturbed.uri)
+    assert (whole.code, whole.stdout) == (0, f"618 rows in {tmp_path}/all.parquet\n")
     refused = shop.launcher.run(*command, tmp_path / "offers.doc", uri=undisturbed.uri)
     assert refused.code == 2
     assert "offers.doc: the name must end in .parquet or .csv" in refused.stderr

@@ -105,7 +105,7 @@ def test_keys_are_known_on_a_full_disk_by_whoever_opens_them_anew(disk: Path) ->
 
 _COUNT = """
 import os, sys
-from serving import metric_files
+from serving.http import metric_files
 metric_files.take_room_first()
 from prometheus_client import CollectorRegistry, Counter, generate_latest, multiprocess
 counts = Counter("asked", "how often", ["route"])

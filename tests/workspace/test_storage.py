@@ -128,7 +128,7 @@ def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
 _WRITES = """
 import os, signal, sys
 from pathlib import Path
-from perennial import storage
+from workspace import storage
 with storage.locked(Path(sys.argv[1]), "a test"), storage.replacing(Path(sys.argv[1]) / "part.parquet") as draft:
     draft.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

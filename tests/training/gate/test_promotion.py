@@ -27,7 +27,7 @@ from training.backtests.offer_backtest import JudgedOffers
 from training.gate import paired_difference, promotion, retraining
 from training.gate.conditions import Contest
 from training.gate.promotion import Verdict
-from training.kinds import LIFETIME_VALUE
+from training.kinds import LIFETIME_VALUE, kind_of
 from training.records import judged_windows, tracking
 from training.records.versions import Version, version_of
 from workspace import registry
@@ -301,9 +301,9 @@ def test_a_champions_bounds_are_held_to_its_own_interval(world: World) -> None:
 
 def contest(world: World, kind: str, rival: Any = None, **tags: str) -> Contest:
     """Version 1 against itself, with these tags, and another model if one is given."""
-    made = Version.of(world.tracker, world.workspace, kind, world.versions[kind])
+    made = Version.of(world.tracker, world.workspace, kind_of(kind), world.versions[kind])
     against = replace(made, model=rival or made.model, tags=made.tags | tags)
-    return Contest(world.workspace, kind, made, against, lambda _: None)
+    return Contest(world.workspace, kind_of(kind), made, against, lambda _: None)
 
 
 def test_a_champion_is_asked_about_who_is_still_there(world: World) -> None:
