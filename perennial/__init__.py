@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 
 # The front door, by the module that has it: loaded when it is asked for, so that `import perennial` takes no time.
 _WHERE = {
-    "open": "shop", "Shop": "shop", "ShopAt": "shop", "encode": "shop", "to_arrow": "shop",
-    "CheckFailed": "storage", "SettingsError": "settings",
+    **dict.fromkeys(("open", "Shop", "ShopAt", "encode", "to_arrow"), "perennial.shop"),
+    "CheckFailed": "workspace.storage", "SettingsError": "workspace.settings",
 }  # fmt: skip
 __all__ = ["CheckFailed", "SettingsError", "Shop", "ShopAt", "encode", "open", "to_arrow"]
 
@@ -25,4 +25,4 @@ __all__ = ["CheckFailed", "SettingsError", "Shop", "ShopAt", "encode", "open", "
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'perennial' has no attribute {name!r}")
-    return getattr(import_module(f"perennial.{_WHERE[name]}"), name)
+    return getattr(import_module(_WHERE[name]), name)

@@ -215,6 +215,13 @@ def test_to_import_it_takes_no_time_and_no_library() -> None:
     assert not loaded & {"pandas", "pyarrow", "mlflow", "feast", "lightgbm", "typer"}
 
 
+def test_what_the_front_door_names_is_there() -> None:
+    """Wherever it lives: each name of `perennial`, its errors among them, and nothing else."""
+    assert {name: getattr(perennial, name).__name__ for name in perennial.__all__} == {n: n for n in perennial.__all__}
+    with pytest.raises(AttributeError, match="no attribute 'close'"):
+        perennial.close  # noqa: B018
+
+
 def test_the_page_about_python_works_as_it_stands(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of it in order, on another shop and day; the purchase models on CDNOW, 27 years on."""
     shutil.copy(config, config.with_name("shop.yaml"))
