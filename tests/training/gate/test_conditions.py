@@ -148,6 +148,7 @@ def test_one_hurt_segment_is_enough(segment: str) -> None:
     """Better on the whole and worse for some: the sentence names them, whichever they are."""
     found = judged_by("churn", blind_to(segment), NOISY, {"calibration_loss": 1.0})
     assert [told[:30] for told in against(found)] == [f"the segment `{segment}` loses more"[:30]]
+    assert not any("no segment loses" in told.sentence for told in found)
     assert not against(judged_by("churn", blind_to(segment), NOISY, {"calibration_loss": 1.0, "segment_loss": 1.0}))
 
 
