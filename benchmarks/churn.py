@@ -96,7 +96,7 @@ def _loaded(workspace: Workspace, as_of: date) -> Dataset:
     snapshot.snapshot(workspace, [*datasets.cutoffs(workspace, as_of), as_of])
     data = datasets.load(retrieval.apply(workspace), workspace, as_of)
     happened = labels.outcomes(workspace, [as_of], _LONG_AFTER)
-    return replace(data, current=datasets._labelled(data.inputs, workspace, data.current, happened))
+    return replace(data, current=datasets._labelled(data.inputs, workspace.churn, data.current, happened))
 
 
 def _judged(workspace: Workspace, data: Dataset) -> Judged:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -64,13 +65,13 @@ def publish(
     wanted = packed(workspace, as_of)
     folder = packed_path(home, wanted.view).parent
     store.apply([CUSTOMER, packed_view(workspace, wanted)])
-    written = _written(store, workspace, wanted)
+    written = _written(store, workspace.home_path, wanted)
     if written < wanted.customers:
         remove_all_but({wanted.view, getattr(published(home), "view", "")}, store, workspace)
         if written:
             progress(f"{written:,} of {wanted.customers:,} customers are online already")
         told = written
-        for count in _write(store, workspace, wanted, written):
+        for count in _write(store, workspace.home_path, workspace.timezone, wanted, written):
             storage.write_json(folder / "written.json", count)
             if count - told >= _TOLD_EVERY:
                 progress(f"{count:,} of {wanted.customers:,} customers are online")
@@ -156,7 +157,7 @@ def online_rows(
     asked = list(dict.fromkeys(customer_ids))
     with stores.reached(store):
         found = _read(store, publication, asked)
-        if len(found) < len(asked) and not _is_there(store, workspace, publication):
+        if len(found) < len(asked) and not _is_there(store, workspace.home_path, publication):
             raise gone(publication)
     zone = workspace.timezone
     return {customer_id: Row(vector, _day(instant, zone)) for customer_id, (vector, instant) in found.items()}
@@ -171,11 +172,11 @@ def refuse_if_gone(store: FeatureStore, workspace: Workspace, publication: Publi
     online_rows(store, workspace, publication, [publication.last_customer, ""])
 
 
-def _is_there(store: FeatureStore, workspace: Workspace, publication: Publication) -> bool:
+def _is_there(store: FeatureStore, home: Path, publication: Publication) -> bool:
     """Told by its last customer; where that one was erased since, its note on the disk names another."""
     if _read(store, publication, [publication.last_customer]):
         return True
-    note = note_path(workspace.home_path, publication.view)
+    note = note_path(home, publication.view)
     return note.exists() and bool(_read(store, publication, [read_note(note).last_customer]))
 
 
@@ -214,13 +215,13 @@ def _view(store: FeatureStore, name: str) -> FeatureView:
         raise LostFeatures(f"Feast's registry has no view {name}: run `perennial publish`") from problem
 
 
-def _write(store: FeatureStore, workspace: Workspace, publication: Publication, written: int) -> Iterator[int]:
+def _write(store: FeatureStore, home: Path, timezone: str, publication: Publication, written: int) -> Iterator[int]:
     """Writes block after block from customer number `written` on; yields how many are written by then."""
     from feast.protos.feast.types.Value_pb2 import FloatList, Value
 
     view, provider = _view(store, publication.view), store._get_provider()
-    at, width = midnight(publication.as_of, workspace.timezone), len(publication.features)
-    for block in blocks(packed_path(workspace.home_path, publication.view), written):
+    at, width = midnight(publication.as_of, timezone), len(publication.features)
+    for block in blocks(packed_path(home, publication.view), written):
         vectors = block.column("vector").flatten().to_numpy().reshape(-1, width).tolist()
         rows: list[Any] = [
             (entity_key(customer_id), {"vector": Value(float_list_val=FloatList(val=vector))}, at, None)
@@ -232,12 +233,12 @@ def _write(store: FeatureStore, workspace: Workspace, publication: Publication, 
         yield written
 
 
-def _written(store: FeatureStore, workspace: Workspace, publication: Publication) -> int:
+def _written(store: FeatureStore, home: Path, publication: Publication) -> int:
     """How many customers a former attempt has written; none if the store has lost any of them.
 
     Of what was cut off a sample is looked up; of what is taken for whole, everybody.
     """
-    path = packed_path(workspace.home_path, publication.view)
+    path = packed_path(home, publication.view)
     note = path.with_name("written.json")
     count = int(storage.read_json(note)) if note.exists() else 0
     if not count:

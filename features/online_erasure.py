@@ -45,7 +45,7 @@ def held(store: FeatureStore, workspace: Workspace, customer_ids: Sequence[str])
     if stores.in_redis(store):
         with stores.reached(store):
             counts |= {one: int(_redis(store).exists(redis_name(store, one))) for one in customer_ids}
-    with _embedded(workspace) as connection:
+    with _embedded(workspace.home_path) as connection:
         for table in _tables_of_vectors(connection):
             query = f'SELECT count(*) FROM "{table}" WHERE entity_key = ?'
             for one in customer_ids:
@@ -64,7 +64,7 @@ def forget(store: FeatureStore, workspace: Workspace, customer_ids: Sequence[str
     if stores.in_redis(store):
         with stores.reached(store):
             _redis(store).delete(*(redis_name(store, customer_id) for customer_id in customer_ids))
-    with _embedded(workspace) as connection:
+    with _embedded(workspace.home_path) as connection:
         with connection:
             for table in _tables_of_vectors(connection):
                 names = [(sqlite_name(store, customer_id),) for customer_id in customer_ids]
@@ -129,9 +129,9 @@ def _redis(store: FeatureStore) -> Any:
 
 
 @contextmanager
-def _embedded(workspace: Workspace) -> Iterator[sqlite3.Connection]:
+def _embedded(home: Path) -> Iterator[sqlite3.Connection]:
     """The home's own online store; one without a table where there is none."""
-    path = stores.embedded_path(workspace.home_path)
+    path = stores.embedded_path(home)
     with closing(sqlite3.connect(path if path.exists() else ":memory:", timeout=_PATIENCE)) as connection:
         yield connection
 

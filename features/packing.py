@@ -40,7 +40,7 @@ def packed(workspace: Workspace, as_of: date) -> Publication:
     view = f"customer_vector_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     note, scores = note_path(home, view), scores_stamp(home, as_of)
     if not note.exists():
-        count, last = _pack(workspace, parts, names, packed_path(home, view))
+        count, last = _pack(workspace.home_path, parts, names, packed_path(home, view))
         if not count:
             raise CheckFailed(f"nobody is known at {as_of}; choose a later --as-of, or ingest earlier purchases")
         found = Publication(view, as_of, names, features_hash(names), data, store, count, last)
@@ -48,7 +48,7 @@ def packed(workspace: Workspace, as_of: date) -> Publication:
     return replace(read_note(note), scores=scores)
 
 
-def _pack(workspace: Workspace, parts: dict[str, Path], names: Sequence[str], path: Path) -> tuple[int, str]:
+def _pack(home: Path, parts: dict[str, Path], names: Sequence[str], path: Path) -> tuple[int, str]:
     """Writes customer_id, as_of and vector, sorted by id, to `path`; returns how many and the last id."""
     vector = ", ".join(f"coalesce(\"{name}\", 'nan'::FLOAT)" for name in names)
     tables = " ".join(
@@ -60,7 +60,7 @@ def _pack(workspace: Workspace, parts: dict[str, Path], names: Sequence[str], pa
         f"SELECT profile.customer_id, profile.as_of, [{vector}] AS vector"
         f" FROM {storage.rows_of_part(parts['profile'])} AS profile {tables} ORDER BY customer_id"
     )
-    with storage.connect(workspace.home_path, memory=_PACKING_MEMORY) as connection:
+    with storage.connect(home, memory=_PACKING_MEMORY) as connection:
         count = storage.copy_to(connection, query, path)
         last = connection.execute(f"SELECT max(customer_id) FROM {storage.reader([path])}").fetchall()[0][0]
     return count, last

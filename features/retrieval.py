@@ -56,7 +56,7 @@ def customers_at(workspace: Workspace, as_of: date) -> pd.Series:
     Raises:
         CheckFailed: there is no snapshot at `as_of`.
     """
-    part = _part(workspace, "profile", as_of)
+    part = _part(workspace.home_path, "profile", as_of)
     return pd.read_parquet(part, columns=["customer_id"])["customer_id"].sort_values(ignore_index=True)
 
 
@@ -104,7 +104,7 @@ def rows_at(workspace: Workspace, as_of: date) -> pd.DataFrame:
 
 def _by_customer(workspace: Workspace, family: str, as_of: date) -> pa.Table:
     """A family's part, sorted by customer: on Spark it is several files, of which each is."""
-    part = _part(workspace, family, as_of)
+    part = _part(workspace.home_path, family, as_of)
     table = pq.read_table(part, columns=["customer_id", *(feature.name for feature in features_of(family, workspace))])
     return table if len(list(part.glob("*.parquet"))) == 1 else table.sort_by("customer_id")
 
@@ -136,7 +136,7 @@ def _historical(
     store: FeatureStore, workspace: Workspace, asked: pd.DataFrame, names: list[str], keys: list[str]
 ) -> pd.DataFrame:
     for family, as_of in product(dict.fromkeys(name.split(":")[0] for name in names), asked["as_of"].unique()):
-        _part(workspace, family, as_of.date())
+        _part(workspace.home_path, family, as_of.date())
     instants = {a: pd.Timestamp(midnight(a.date(), workspace.timezone)) for a in asked["as_of"].unique()}
     entities = asked[keys].assign(event_timestamp=asked["as_of"].map(instants).astype("datetime64[us, UTC]"))
     if workspace.engine == "spark":
@@ -155,8 +155,8 @@ def _historical(
     return pd.concat([order[[*keys, "as_of"]], found.drop(columns=[*keys, "event_timestamp"])], axis=1)
 
 
-def _part(workspace: Workspace, family: str, as_of: date) -> Path:
-    part = storage.snapshot_part(workspace.home_path, family, as_of)
+def _part(home: Path, family: str, as_of: date) -> Path:
+    part = storage.snapshot_part(home, family, as_of)
     if not part.exists():
         raise CheckFailed(f"{family} has no snapshot at {as_of}; run `perennial snapshot -c FILE --as-of {as_of}`")
     return part

@@ -73,7 +73,7 @@ def snapshot(
     differs, or that cannot be read to its end, is written anew, or removed where it is not asked for, since Feast reads
     all parts of a family together.
     """
-    stamps = {as_of: fingerprint(workspace, as_of) for as_of in {*as_of_dates, *_written(workspace)}}
+    stamps = {as_of: fingerprint(workspace, as_of) for as_of in {*as_of_dates, *_written(workspace.home_path)}}
     for as_of in stamps:
         for family in KEYS:
             part = storage.snapshot_part(workspace.home_path, family, as_of)
@@ -98,8 +98,8 @@ def _is_whole(part: Path) -> bool:
         return False
 
 
-def _written(workspace: Workspace) -> set[date]:
-    parts = [part for family in KEYS for part in (workspace.home_path / "snapshots" / family).glob("[0-9]*")]
+def _written(home: Path) -> set[date]:
+    parts = [part for family in KEYS for part in (home / "snapshots" / family).glob("[0-9]*")]
     return {date.fromisoformat(part.name) for part in parts}
 
 
@@ -227,15 +227,19 @@ def fingerprint(workspace: Workspace, as_of: date | None = None) -> str:
 
 def contents(workspace: Workspace, as_of: date | None = None) -> dict[str, list[str]]:
     """The parts of every table, as far as they can hold rows known at `as_of`."""
-    return {name: _content(workspace, name, as_of) for name in CONTRACTS if name in workspace.tables.given()}
+    return {
+        name: _content(workspace.home_path, workspace.timezone, name, as_of)
+        for name in CONTRACTS
+        if name in workspace.tables.given()
+    }
 
 
-def _content(workspace: Workspace, table: str, as_of: date | None) -> list[str]:
+def _content(home: Path, timezone: str, table: str, as_of: date | None) -> list[str]:
     """The parts of a table that can hold rows known at `as_of`."""
-    entries = storage.sources_of(storage.tables_folder(workspace.home_path, table))
+    entries = storage.sources_of(storage.tables_folder(home, table))
     if as_of is None or not CONTRACTS[table].is_event:
         return [entry["part"] for entry in entries]
-    until = midnight(as_of, workspace.timezone).timestamp() * 1_000_000
+    until = midnight(as_of, timezone).timestamp() * 1_000_000
     return [entry["part"] for entry in entries if entry["first"] is not None and entry["first"] < until]
 
 

@@ -132,7 +132,7 @@ def ingest(workspace: Workspace, now: datetime, progress: Callable[[str], None] 
     accounts = []
     events.hand_over(workspace)
     for name in workspace.tables.given():
-        with _disk_explained(name, workspace):
+        with _disk_explained(name, workspace.home_path):
             accounts.append(_Intake(workspace, CONTRACTS[name], now, progress).run())
         progress(str(accounts[-1]))
         if (money := accounts[-1].money) is not None:
@@ -143,14 +143,13 @@ def ingest(workspace: Workspace, now: datetime, progress: Callable[[str], None] 
 
 
 @contextmanager
-def _disk_explained(name: str, workspace: Workspace) -> Iterator[None]:
+def _disk_explained(name: str, home: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as problem:
         reason = str(problem).splitlines()[0]
         raise CheckFailed(
-            f"{name}: {workspace.home_path} cannot be written: {reason}; free some space there and run again,"
-            f" {name} were not changed"
+            f"{name}: {home} cannot be written: {reason}; free some space there and run again, {name} were not changed"
         ) from problem
 
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from ingest import events
 from workspace import settings, storage
-from workspace.settings import SettingsError, Workspace
+from workspace.settings import Alerts, SettingsError, Workspace
 
 if TYPE_CHECKING:
     from monitoring.drift import Drift
@@ -110,7 +110,7 @@ def tell(
     told_path = workspace.home_path / "alerts_told.json"
     told = storage.read_json(told_path) if told_path.exists() else {}
     sentences = []
-    for name, send in _targets(workspace).items():
+    for name, send in _targets(workspace.alerts).items():
         known: dict[str, str] = told.setdefault(name, {})
         if complete:
             current = {alert.about for alert in alerts}
@@ -119,7 +119,7 @@ def tell(
         if not fresh:
             continue
         try:
-            where = send(workspace, _Letter(workspace.name, as_of, at, _address(workspace, page), fresh))
+            where = send(workspace, _Letter(workspace.name, as_of, at, _address(workspace.alerts, page), fresh))
         except (OSError, HTTPException, ValueError) as problem:
             sentences.append(f"alerts.{name} could not be told: {_reason(problem)}; the next run tries again")
             continue
@@ -133,8 +133,8 @@ def _is_new(told: str | None, as_of: date, repeat_after: int) -> bool:
     return told is None or (as_of - date.fromisoformat(told)).days >= repeat_after
 
 
-def _address(workspace: Workspace, page: Path) -> str:
-    reports = workspace.alerts.reports
+def _address(alerts: Alerts, page: Path) -> str:
+    reports = alerts.reports
     return f"{reports.rstrip('/')}/{page.name}" if reports else page.as_uri()
 
 
@@ -154,11 +154,11 @@ def _reason(problem: Exception) -> str:
 _Send = Callable[[Workspace, _Letter], str]
 
 
-def _targets(workspace: Workspace) -> dict[str, _Send]:
+def _targets(alerts: Alerts) -> dict[str, _Send]:
     given: dict[str, _Send] = {"file": _to_file}
-    if workspace.alerts.webhook is not None:
+    if alerts.webhook is not None:
         given["webhook"] = _to_webhook
-    if workspace.alerts.email is not None:
+    if alerts.email is not None:
         given["email"] = _by_email
     return given
 

@@ -156,17 +156,17 @@ def _joined(parts: Mapping[str, Path]) -> str:
     return " ".join([everyone, *(f"LEFT JOIN {table} USING (customer_id, as_of)" for table in tables.values())])
 
 
-def days_of_history(workspace: Workspace, as_of: date) -> int:
+def days_of_history(home: Path, as_of: date) -> int:
     """From the first purchase of all to `as_of`."""
-    part = storage.snapshot_part(workspace.home_path, "purchases", as_of)
-    with storage.connect(workspace.home_path) as connection:
+    part = storage.snapshot_part(home, "purchases", as_of)
+    with storage.connect(home) as connection:
         days = connection.execute(f'SELECT max("T") FROM {storage.rows_of_part(part)}').fetchall()[0][0]
     return int(days or 0)
 
 
-def attribute_values(workspace: Workspace, feature: str) -> dict[int, str] | None:
+def attribute_values(home: Path, feature: str) -> dict[int, str] | None:
     """What the codes of a text attribute stand for; none for any other feature."""
-    path = workspace.home_path / "tables" / "attribute_codes.json"
+    path = home / "tables" / "attribute_codes.json"
     if not feature.startswith("attribute_") or not path.exists():
         return None
     codes = storage.read_json(path).get(feature.removeprefix("attribute_"))

@@ -210,7 +210,7 @@ class _Seen:
             rows = customers.read(self.workspace, as_of)
             said = [self.champion.predictions(rows)] if self.champion else []
             rows = pd.concat([rows, *said], axis=1)
-            history = customers.days_of_history(self.workspace, as_of)
+            history = customers.days_of_history(self.workspace.home_path, as_of)
             growing = tuple(name for name in _shown(rows) if _follows_the_calendar(name, history))
             self._sides[as_of] = _Side(rows, rows.min(), rows.max(), growing)
         return self._sides[as_of]
@@ -228,7 +228,7 @@ class _Seen:
         left_out = {*self.growing(before), *self.constant(before, after)}
         then, now = self.at(before), self.at(after)
         return {
-            name: shifts.compared(then[name], now[name], customers.attribute_values(self.workspace, name))
+            name: shifts.compared(then[name], now[name], customers.attribute_values(self.workspace.home_path, name))
             for name in _shown(then)
             if name not in left_out
         }

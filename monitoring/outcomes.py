@@ -226,7 +226,7 @@ def _open(rows: pd.DataFrame, closes: date, why: str) -> Iterator[Open]:
 def _joined(workspace: Workspace, day: date, rows: pd.DataFrame, known_by: date) -> pd.DataFrame:
     """Predictions of one as_of with `churned` and `spent`, null where nothing was predicted, and what to group by."""
     happened = labels.outcomes(workspace, [day], known_by).set_index("customer_id").reindex(rows["customer_id"])
-    known = _known(workspace, day).reindex(rows["customer_id"])
+    known = _known(workspace.home_path, day).reindex(rows["customer_id"])
     asked = rows["churn_probability"].notna().to_numpy()
     if workspace.churn.kind == "event":
         left = happened["cancelled"].eq(True).to_numpy()
@@ -243,14 +243,14 @@ def _joined(workspace: Workspace, day: date, rows: pd.DataFrame, known_by: date)
     )
 
 
-def _known(workspace: Workspace, day: date) -> pd.DataFrame:
+def _known(home: Path, day: date) -> pd.DataFrame:
     """What the snapshot knew of the customers, by id; empty where it is gone."""
-    part = storage.snapshot_part(workspace.home_path, "purchases", day)
+    part = storage.snapshot_part(home, "purchases", day)
     names = ["frequency", "recency", "T", "gap_mean"]
     if not any(part.glob("*.parquet")):
         return pd.DataFrame(columns=names, index=pd.Index([], name="customer_id"), dtype="float64")
     query = f"""SELECT customer_id, {", ".join(f'"{name}"' for name in names)} FROM {storage.rows_of_part(part)}"""
-    with storage.connect(workspace.home_path) as connection:
+    with storage.connect(home) as connection:
         return connection.execute(query).df().set_index("customer_id")
 
 
@@ -345,7 +345,7 @@ def _counts(
 
     None where the snapshot is gone, or too few customers had come back to fit anything.
     """
-    known = _known(workspace, day)
+    known = _known(workspace.home_path, day)
     known = known[known.index.isin(customers) & known["T"].notna()].astype("float64")
     if known.empty:
         return None

@@ -80,7 +80,7 @@ def _run(
 
     kinds = [ColumnType.Numerical, ColumnType.Categorical]
     register_stattest(StatTest("moved", "share of rows that moved", kinds, shifts.MOVED), moved)
-    then, now = _columns(workspace, before, after)
+    then, now = _columns(workspace.home_path, before, after)
     texts = [name for name in then if then[name].dtype == object]
     definition = DataDefinition(
         numerical_columns=[name for name in then if name not in texts], categorical_columns=texts
@@ -94,18 +94,18 @@ def _run(
     )
 
 
-def _columns(workspace: Workspace, before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _columns(home: Path, before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Numbers as such, texts of codes as what they stand for; where most holders are gone or new, who holds any."""
     then, now = {}, {}
     for name in map(str, before.columns.intersection(after.columns)):
-        left, right = _column(workspace, name, before[name], after[name])
+        left, right = _column(home, name, before[name], after[name])
         if len(pd.concat([left, right]).dropna().unique()) > 1:
             then[name], now[name] = left, right
     return pd.DataFrame(then), pd.DataFrame(now)
 
 
-def _column(workspace: Workspace, name: str, before: pd.Series, after: pd.Series) -> tuple[pd.Series, pd.Series]:
-    values = customers.attribute_values(workspace, name)
+def _column(home: Path, name: str, before: pd.Series, after: pd.Series) -> tuple[pd.Series, pd.Series]:
+    values = customers.attribute_values(home, name)
     if shifts.changed_hands(before, after):
         known = {True: "known", False: "unknown"}
         return before.notna().map(known), after.notna().map(known)
@@ -116,15 +116,15 @@ def _column(workspace: Workspace, name: str, before: pd.Series, after: pd.Series
     return shifts.lumped(before.dropna().astype(str), after.dropna().astype(str))
 
 
-def _folder(workspace: Workspace) -> Path:
-    return workspace.home_path / "evidently"
+def _folder(home: Path) -> Path:
+    return home / "evidently"
 
 
 def _keep(workspace: Workspace, run: Any, name: str) -> None:
     """Adds a run to Evidently's own workspace; the oldest go."""
     from evidently.ui.workspace import Workspace as Runs
 
-    runs = Runs.create(str(_folder(workspace)))
+    runs = Runs.create(str(_folder(workspace.home_path)))
     project = next(iter(runs.search_project(workspace.name)), None) or runs.create_project(workspace.name)
     runs.add_run(project.id, run, name=name)
     for old in sorted(runs.list_runs(project.id), key=str)[:-_KEPT]:
@@ -137,8 +137,17 @@ def serve(workspace: Workspace, port: int) -> None:
     Raises:
         CheckFailed: nothing was compared yet.
     """
-    if not _folder(workspace).exists():
+    if not _folder(workspace.home_path).exists():
         raise storage.CheckFailed(f"nothing was compared in {workspace.home_path} yet; run `perennial monitor -c FILE`")
-    command = [sys.executable, "-W", "ignore", "-m", "evidently.cli", "ui", "--workspace", str(_folder(workspace))]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "evidently.cli",
+        "ui",
+        "--workspace",
+        str(_folder(workspace.home_path)),
+    ]
     with contextlib.suppress(KeyboardInterrupt):
         subprocess.run([*command, "--port", str(port)], env=os.environ | {"DO_NOT_TRACK": "1"}, check=False)

@@ -23,18 +23,18 @@ def crontab(workspace: Workspace, command: list[str], folder: Path, every: Every
     return f"CRON_TZ={workspace.timezone}\n{int(minute)} {int(hour)} {_CRON[every]} {escaped}\n"
 
 
-def service(workspace: Workspace, command: list[str], folder: Path) -> str:
+def service(name: str, command: list[str], folder: Path) -> str:
     """The systemd unit of one run; secrets are in a file that it reads, if there is one."""
     program, *words = map(_quoted, command)
     return f"""[Unit]
-Description=Perennial's run of {workspace.name}
+Description=Perennial's run of {name}
 After=network-online.target
 Wants=network-online.target
 
 [Service]
 Type=oneshot
 WorkingDirectory={_escaped(str(folder))}
-EnvironmentFile=-/etc/perennial/{workspace.name}.env
+EnvironmentFile=-/etc/perennial/{name}.env
 ExecStart={" ".join([program, *(word.replace("$", "$$") for word in words)])}
 Nice=10
 """

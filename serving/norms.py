@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any, Self
 
 import duckdb
@@ -51,7 +52,7 @@ class Norms:
         medians = {name: float(asked[name].median()) for name in _MEDIANS if asked[name].notna().any()}
         visits, coupons = (_counts(rows, f"n_{kind}", *days) for kind, days in _WATCHED.items())
         with storage.connect(workspace.home_path, workspace.timezone) as connection:
-            _purchases(connection, workspace, as_of, len(rows))
+            _purchases(connection, workspace.home_path, as_of, len(rows))
             return cls(
                 medians, _fell(*_counted(connection)), _prices(connection), _prices_of_year(connection), visits, coupons
             )
@@ -73,9 +74,9 @@ def _fell(now: float, before: float) -> float:
     return min(now / before, 1.0) if before > 0 else 0.0
 
 
-def _purchases(connection: duckdb.DuckDBPyConnection, workspace: Workspace, as_of: date, customers: int) -> None:
+def _purchases(connection: duckdb.DuckDBPyConnection, home: Path, as_of: date, customers: int) -> None:
     """A table `purchases` of a year: `age` in days and net `spend`; of many customers those whose hashes come first."""
-    lines = storage.rows_of(workspace.home_path, "transactions")
+    lines = storage.rows_of(home, "transactions")
     connection.execute(
         f"""CREATE TEMP TABLE purchases AS
             SELECT $as_of - day AS age, sum(amount) AS spend FROM {lines}

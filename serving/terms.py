@@ -15,7 +15,7 @@ from serving.norms import Norms
 from training.models.rule import BASE_RATE
 from workspace import storage
 from workspace.registry import KINDS
-from workspace.settings import Workspace
+from workspace.settings import Churn, Workspace
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor
@@ -73,7 +73,7 @@ class Terms:
     @classmethod
     def _over(cls, churn_days: int, value_days: int, workspace: Workspace, standings: Mapping[str, Standing]) -> Self:
         measure: Literal["revenue", "margin"] = "margin" if workspace.lifetime_value.measure == "margin" else "revenue"
-        return cls(workspace.currency, measure, _leaving(workspace), churn_days, value_days, standings)
+        return cls(workspace.currency, measure, _leaving(workspace.churn), churn_days, value_days, standings)
 
     @classmethod
     def filed(cls, path: Path) -> Self | None:
@@ -165,8 +165,7 @@ class Terms:
         return (f"{_NAMES[kind]} is not shown: {why}" for kind, why in self.withheld.items())
 
 
-def _leaving(workspace: Workspace) -> str:
-    churn = workspace.churn
+def _leaving(churn: Churn) -> str:
     if churn.kind == "event":
         return f"the chance of a cancellation within {churn.horizon} days"
     if churn.inactivity == "personal":

@@ -71,6 +71,34 @@ def test_a_room_imports_only_those_before_it(stage: str, rooms: tuple[str, ...])
                 assert not wrong, f"{name} imports {', '.join(sorted(wrong))}"
 
 
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_below_the_door_of_a_stage_goes_what_is_needed(stage: str) -> None:
+    """A stage's own functions get a home or one group of settings, not a whole workspace to read one thing of it.
+
+    Those that stand in a table beside others take what the others take.
+    """
+    for path in _modules(stage).values():
+        tree = ast.parse(path.read_text())
+        calls = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+        as_values = {node.id for node in names if id(node) not in calls}
+        for function in tree.body:
+            if isinstance(function, ast.FunctionDef) and function.name.startswith("_"):
+                read = _read_of_workspace(function)
+                assert len(read) != 1 or "" in read or function.name in as_values, (
+                    f"{path.relative_to(ROOT)}: {function.name} reads only `{read.pop()}` of its workspace"
+                )
+
+
+def _read_of_workspace(function: ast.FunctionDef) -> set[str]:
+    """What a function reads of the workspace that it is given; "" where it hands the whole of it on."""
+    given = [arg.arg for arg in function.args.args if arg.annotation and ast.unparse(arg.annotation) == "Workspace"]
+    nodes = [*ast.walk(function)]
+    read = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in given]
+    used = [n for n in nodes if isinstance(n, ast.Name) and n.id in given]
+    return {node.attr for node in read} | ({""} if len(used) > len(read) else set())
+
+
 def test_no_module_is_imported_by_what_it_imports() -> None:
     """A circle would fail here with its modules named."""
     graphlib.TopologicalSorter({name: others - {name} for name, others in IMPORTS.items()}).prepare()

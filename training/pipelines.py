@@ -72,7 +72,7 @@ def train(
             continue
         training = _training(of, settings, as_of, trained)
         versions[kind] = tracking.record(tracker, settings, training, trained.model, key)
-        training.card(card_folder(workspace, kind, str(versions[kind].version)))
+        training.card(card_folder(workspace.home_path, kind, str(versions[kind].version)))
         progress(f"{kind}: version {versions[kind].version}, grade {training.grade.letter}: {training.grade.reason}")
         for remark in training.remarks:
             progress(f"{kind}: {remark}")
@@ -88,9 +88,9 @@ def fit(store: FeatureStore, workspace: Workspace, kind: str, as_of: date, conte
     return kind_of(kind).fit(store, workspace, as_of, contender)
 
 
-def card_folder(workspace: Workspace, kind: str, version: str) -> Path:
+def card_folder(home: Path, kind: str, version: str) -> Path:
     """Where a version's card lies beside MLflow's copy: `card.html` and `card.json`."""
-    return workspace.home_path / "reports" / "models" / f"{kind}-{version}"
+    return home / "reports" / "models" / f"{kind}-{version}"
 
 
 def _training(kind: Kind, workspace: Workspace, as_of: date, trained: Trained) -> tracking.Training:

@@ -98,7 +98,7 @@ def search(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(tracker, workspace, name)
+    study = _study(tracker, workspace.name, name)
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     done = len(study.get_trials(deepcopy=False, states=finished))
     if done:
@@ -130,14 +130,14 @@ def _name(workspace: Workspace, kind: str, as_of: date, data: str, chosen: Plan)
     return f"tuning {kind} {as_of} {hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]}"
 
 
-def _study(tracker: MlflowClient, workspace: Workspace, name: str) -> optuna.Study:
-    """The study of this name, gone on with or new."""
+def _study(tracker: MlflowClient, shop: str, name: str) -> optuna.Study:
+    """The study of this name among the shop's, gone on with or new."""
     import optuna
     from mlflow.optuna.storage import MlflowStorage
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow calls its storage experimental
-        experiment_id = tracking.experiment(tracker, workspace.name)
+        experiment_id = tracking.experiment(tracker, shop)
         storage = MlflowStorage(experiment_id=experiment_id, batch_flush_interval=60.0)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP)
     if storage.get_study_id_by_name_if_exists(name) is None:  # MLflow's storage would make a second one

@@ -155,7 +155,7 @@ def bound(workspace: Workspace) -> None:
     with _alone(workspace.home_path) as folder:
         days = sorted(folder.glob("[0-9]*"))
         for day in days:
-            _put_together(workspace, day)
+            _put_together(workspace.home_path, day)
         space = sum(map(_size, days)) - workspace.monitoring.prediction_space * 1_000_000
         for day in days[:-1]:
             age = date.fromisoformat(days[-1].name) - date.fromisoformat(day.name)
@@ -167,13 +167,13 @@ def bound(workspace: Workspace) -> None:
                     day.rmdir()
 
 
-def _put_together(workspace: Workspace, day: Path) -> None:
+def _put_together(home: Path, day: Path) -> None:
     parts = _served(day)
     if len(parts) < 2:
         return
     same = ", ".join(name for name in SCHEMA.names if name not in ("served_at", "times"))
     together = pa.concat_tables([_whole(pq.read_table(part, partitioning=None)) for part in parts])
-    with storage.connect(workspace.home_path) as connection:
+    with storage.connect(home) as connection:
         connection.register("parts", together)
         rows: pa.Table = connection.sql(f"""
             SELECT {same}, max(served_at) AS served_at, sum(times)::BIGINT AS times

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -97,9 +98,9 @@ class Shelf:
         Raises:
             CheckFailed: there is no snapshot at `as_of`.
         """
-        popularity = _read(workspace, "popularity", as_of).set_index("item").sort_index()
+        popularity = _read(workspace.home_path, workspace.timezone, "popularity", as_of).set_index("item").sort_index()
         items = popularity.index
-        together = _read(workspace, "co_purchase", as_of)
+        together = _read(workspace.home_path, workspace.timezone, "co_purchase", as_of)
         of, to = (items.get_indexer(pd.Index(together[name])) for name in ("other", "item"))
         shape = (len(items), len(items))
         cosines, shares = (
@@ -210,7 +211,8 @@ class _Own:
 
     @classmethod
     def of(cls, shelf: Shelf, customer_ids: pd.Index) -> Self:
-        bought = _read(shelf.workspace, "product_affinity", shelf.as_of, customer_ids)
+        home, timezone = shelf.workspace.home_path, shelf.workspace.timezone
+        bought = _read(home, timezone, "product_affinity", shelf.as_of, customer_ids)
         customer = customer_ids.get_indexer(pd.Index(bought["customer_id"]))
         item = shelf.items.get_indexer(pd.Index(bought["item"]))
         there = (customer >= 0) & (item >= 0)
@@ -238,15 +240,15 @@ class _Own:
         return csr_array((values, np.divmod(self.keys, n)), (len(self.customer_ids), n))
 
 
-def _read(workspace: Workspace, family: str, as_of: date, customer_ids: pd.Index | None = None) -> pd.DataFrame:
+def _read(home: Path, timezone: str, family: str, as_of: date, customer_ids: pd.Index | None = None) -> pd.DataFrame:
     """A part's rows; of `customer_ids`, which are sorted, where they are given."""
-    part = storage.snapshot_part(workspace.home_path, family, as_of)
+    part = storage.snapshot_part(home, family, as_of)
     if not part.exists():
         raise storage.CheckFailed(
             f"{family} has no snapshot at {as_of}; run `perennial snapshot -c FILE --as-of {as_of}`"
         )
     query, bounds = f"SELECT * FROM {storage.rows_of_part(part)}", []
-    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+    with storage.connect(home, timezone) as connection:
         if customer_ids is not None:
             connection.register("asked", pd.DataFrame({"customer_id": customer_ids}))
             # The bounds spare most row groups, which are sorted by customer.

@@ -62,7 +62,7 @@ def family_view(workspace: Workspace, family: str) -> FeatureView:
     ]  # fmt: skip
     of_items = {"product_affinity": [CUSTOMER, ITEM], "popularity": [ITEM], "co_purchase": [ITEM, OTHER]}
     path = storage.snapshot_part(workspace.home_path, family, "*") / "*.parquet"
-    source = _source(workspace, f"{family}_snapshots", path)
+    source = _source(workspace.engine, f"{family}_snapshots", path)
     return FeatureView(
         name=family, entities=of_items.get(family, [CUSTOMER]), schema=schema, source=source, online=False,
         owner=OWNER, ttl=timedelta(days=max(workspace.training.spacing - 1, 1)),
@@ -70,12 +70,12 @@ def family_view(workspace: Workspace, family: str) -> FeatureView:
     )  # fmt: skip
 
 
-def _source(workspace: Workspace, name: str, path: Path) -> DataSource:
+def _source(engine: str, name: str, path: Path) -> DataSource:
     """Parquet files, as the engine's offline store reads them.
 
     Feast 0.67 cannot exchange a source for one of another kind, hence a name for each.
     """
-    if workspace.engine == "duckdb":
+    if engine == "duckdb":
         return FileSource(name=name, path=path.as_posix(), timestamp_field="as_of", owner=OWNER)
     from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 
@@ -89,7 +89,7 @@ def packed_view(workspace: Workspace, publication: Publication) -> FeatureView:
 
     What events change is pushed: a row of its own as_of over the published one.
     """
-    packed = _source(workspace, publication.view, packed_path(workspace.home_path, publication.view))
+    packed = _source(workspace.engine, publication.view, packed_path(workspace.home_path, publication.view))
     return FeatureView(
         name=publication.view,
         entities=[CUSTOMER],

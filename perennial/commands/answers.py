@@ -43,7 +43,7 @@ def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = 
     """
     workspace = opened(config, overrides, home)
     with alone(workspace):
-        month.score(workspace, day_of(workspace, as_of), timed())
+        month.score(workspace, day_of(workspace.timezone, as_of), timed())
 
 
 def publish(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
@@ -58,9 +58,9 @@ def publish(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf 
 
 
 def day_to_publish(workspace: Workspace, as_of: datetime | None) -> date:
-    home, day = workspace.home_path, today(workspace)
+    home, day = workspace.home_path, today(workspace.timezone)
     if as_of is not None or storage.scores_path(home, day).exists() or not storage.scored(home):
-        return day_of(workspace, as_of)
+        return day_of(workspace.timezone, as_of)
     latest = storage.latest_scored(home)
     typer.echo(f"today, {day}, has no scores: as_of is the latest day that has, {latest}")
     return latest

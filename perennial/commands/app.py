@@ -106,17 +106,17 @@ def opened(config: Path, overrides: list[str], home: Path | None) -> Workspace:
     return settings.read(config, overrides, home)
 
 
-def day_of(workspace: Workspace, as_of: datetime | None) -> date:
+def day_of(timezone: str, as_of: datetime | None) -> date:
     if as_of is not None:
         return as_of.date()
-    day = today(workspace)
+    day = today(timezone)
     typer.echo(f"as_of is today, {day}")
     return day
 
 
-def today(workspace: Workspace) -> date:
+def today(timezone: str) -> date:
     """Where the shop is."""
-    return now().astimezone(ZoneInfo(workspace.timezone)).date()
+    return now().astimezone(ZoneInfo(timezone)).date()
 
 
 def shop_of(workspace: Workspace, say: Callable[[str], None] | None = None, command: str = "") -> Shop:

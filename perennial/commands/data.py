@@ -30,7 +30,7 @@ def check(
     from training.check import data_report
 
     workspace = opened(config, overrides, home)
-    day = day_of(workspace, as_of)
+    day = day_of(workspace.timezone, as_of)
     found = shop_of(workspace, timed()).at(day).check()
     typer.echo(data_report.as_text(found))
     if json is not None:
@@ -61,7 +61,7 @@ def snapshot(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf
     """
     workspace = opened(config, overrides, home)
     with alone(workspace):
-        month.snapshot(workspace, day_of(workspace, as_of), timed())
+        month.snapshot(workspace, day_of(workspace.timezone, as_of), timed())
 
 
 def campaigns(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
@@ -72,7 +72,7 @@ def campaigns(config: Config, overrides: Set = [], home: Home = None, as_of: AsO
     from monitoring.campaigns import as_text, response
 
     workspace = opened(config, overrides, home)
-    typer.echo(as_text(response(workspace, day_of(workspace, as_of))))
+    typer.echo(as_text(response(workspace, day_of(workspace.timezone, as_of))))
 
 
 def simulate(

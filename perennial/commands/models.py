@@ -36,7 +36,7 @@ def train(
     workspace = opened(config, overrides, home)
     kinds = [kind] if kind else [*registry.KINDS]
     with alone(workspace):
-        month.train(workspace, day_of(workspace, as_of), timed(), kinds, tune)
+        month.train(workspace, day_of(workspace.timezone, as_of), timed(), kinds, tune)
 
 
 def backtest(
@@ -55,7 +55,7 @@ def backtest(
 
     workspace = opened(config, overrides, home)
     with alone(workspace):
-        day, say = day_of(workspace, as_of), timed()
+        day, say = day_of(workspace.timezone, as_of), timed()
         count = cutoffs or workspace.training.backtest_cutoffs
         report = backtest_report.run(workspace, day, count, [*kinds.ALL.values()], say)
         typer.echo(backtest_report.as_text(report))
@@ -184,7 +184,7 @@ def churn_sensitivity(
     from training.check.sensitivity import as_text, sensitivity
 
     workspace = opened(config, overrides, home)
-    found = sensitivity(workspace, day_of(workspace, as_of))
+    found = sensitivity(workspace, day_of(workspace.timezone, as_of))
     typer.echo(as_text(found))
     if plot is not None:
         with storage.replacing(plot) as draft:

@@ -25,7 +25,7 @@ def run(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = No
     """
     workspace = opened(config, overrides, home)
     with alone(workspace):
-        if month.run(workspace, day_of(workspace, as_of), options(config, overrides, home), now, timed()):
+        if month.run(workspace, day_of(workspace.timezone, as_of), options(config, overrides, home), now, timed()):
             raise typer.Exit(1)
 
 
@@ -47,7 +47,7 @@ def monitor(
         report.serve(workspace, port)
         return
     with alone(workspace):
-        drift, _ = month.monitor(workspace, day_of(workspace, as_of), timed())
+        drift, _ = month.monitor(workspace, day_of(workspace.timezone, as_of), timed())
     if drift.drifted:
         raise typer.Exit(1)
 
@@ -71,7 +71,7 @@ def schedule(
     time_of_day = f"{at:%H:%M}"
     texts = {
         Schedule.cron: schedules.crontab(workspace, command, folder, every.value, time_of_day),
-        Schedule.service: schedules.service(workspace, command, folder),
+        Schedule.service: schedules.service(workspace.name, command, folder),
         Schedule.timer: schedules.timer(workspace, every.value, time_of_day),
     }
     if only is not None:

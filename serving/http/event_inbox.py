@@ -16,7 +16,7 @@ from serving import telemetry
 from serving.http.access import Refusal, Refused
 from serving.http.bodies import MOST_EVENTS, EventsRequest, Interaction, Purchase
 from workspace import privacy, storage
-from workspace.settings import SettingsError, Workspace
+from workspace.settings import SettingsError, Tables, Workspace
 from workspace.storage import CheckFailed
 
 _SHOWN = 5  # examples in a refusal
@@ -41,7 +41,7 @@ class Inbox:
         told: list[Purchase | Interaction] = [*asked.purchases, *asked.interactions]
         _refuse_count(len(told))
         _refuse_future(told, now)
-        _refuse_interactions(self.workspace, asked.interactions)
+        _refuse_interactions(self.workspace.tables, asked.interactions)
         self._refuse_customers(told)
         _refuse_products(self.workspace, told)
         zone, named = ZoneInfo(self.workspace.timezone), privacy.naming(self.workspace)
@@ -99,8 +99,8 @@ def _refuse_future(told: Iterable[Purchase | Interaction], now: datetime) -> Non
         raise _refused("future_event", "of a time that has not come yet", late)
 
 
-def _refuse_interactions(workspace: Workspace, interactions: Sequence[Interaction]) -> None:
-    if interactions and workspace.tables.interactions is None:
+def _refuse_interactions(tables: Tables, interactions: Sequence[Interaction]) -> None:
+    if interactions and tables.interactions is None:
         raise _refused("no_interactions", "the workspace keeps no interactions", map(_id, interactions))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ def rules(workspace: Workspace, as_of: date) -> pa.Table:
     shelf = Shelf.at(workspace, as_of)
     offered = shelf.items[Assortment.of(workspace, shelf.popularity).offered]
     enough = (found["n_bought_both_365d"] >= _LEAST_BUYERS) & (found["co_purchase_lift_365d"] > 1)
-    found = found[enough & _beyond_chance(workspace, as_of, found) & found["item"].isin(offered)]
+    found = found[enough & _beyond_chance(workspace.home_path, as_of, found) & found["item"].isin(offered)]
     found = found.sort_values(["other", "co_purchase_cosine_365d", "item"], ascending=[True, False, True])
     found = found.assign(rank=found.groupby("other").cumcount() + 1).query(f"rank <= {_MOST_RULES}")
     columns = {
@@ -52,14 +53,14 @@ def rules(workspace: Workspace, as_of: date) -> pa.Table:
     return pa.Table.from_pandas(pd.DataFrame(columns), schema=RULES, preserve_index=False)
 
 
-def _beyond_chance(workspace: Workspace, as_of: date, pairs: pd.DataFrame) -> pd.Series:
+def _beyond_chance(home: Path, as_of: date, pairs: pd.DataFrame) -> pd.Series:
     """Which rows of `co_purchase` are pairs that share more buyers than chance brings, among all pairs there could be.
 
     Those that are no neighbours, and have no row, count as asked about and answered no.
     """
     if pairs.empty:
         return pd.Series(index=pairs.index, dtype=bool)
-    items_each, buyers_of = _counts(workspace, as_of)
+    items_each, buyers_of = _counts(home, as_of)
     names = np.sort(pairs[["item", "other"]].to_numpy(dtype=str), axis=1)
     once = pairs.assign(first=names[:, 0], second=names[:, 1]).drop_duplicates(["first", "second"])
     first, second = (buyers_of.loc[once[name]].to_numpy() for name in ("item", "other"))
@@ -71,11 +72,11 @@ def _beyond_chance(workspace: Workspace, as_of: date, pairs: pd.DataFrame) -> pd
     return pd.Series([(a, b) in together for a, b in names], index=pairs.index, dtype=bool)
 
 
-def _counts(workspace: Workspace, as_of: date) -> tuple[np.ndarray, pd.Series]:
+def _counts(home: Path, as_of: date) -> tuple[np.ndarray, pd.Series]:
     """Of 365 days: how many items each buyer bought, and by item how many buyers it had."""
-    part = storage.snapshot_part(workspace.home_path, "product_affinity", as_of)
+    part = storage.snapshot_part(home, "product_affinity", as_of)
     bought = f"FROM {storage.rows_of_part(part)} WHERE item_days_since_last <= 365"
-    with storage.connect(workspace.home_path) as connection:
+    with storage.connect(home) as connection:
         each = connection.execute(f"SELECT count(*) AS n {bought} GROUP BY customer_id").df()["n"].to_numpy()
         of = connection.execute(f"SELECT item, count(*) AS n {bought} GROUP BY item").df().set_index("item")["n"]
     return each, of

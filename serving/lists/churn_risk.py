@@ -218,7 +218,7 @@ def _filter_by_attribute(where: _Where, workspace: Workspace, attribute: str) ->
     name = filters.name("attribute", asked, workspace.attributes)
     customers, key = storage.rows_of(workspace.home_path, "customers"), f"attribute_{len(where.values)}"
     column = identifier(name)
-    stored = _distinct(workspace, f"SELECT DISTINCT {column} FROM {customers} WHERE {column} IS NOT NULL")
+    stored = _distinct(workspace.home_path, f"SELECT DISTINCT {column} FROM {customers} WHERE {column} IS NOT NULL")
     meant = filters.chosen(f"attribute {name}:", value, stored)
     where.add(f"customer_id IN (SELECT customer_id FROM {customers} WHERE {column} IN (SELECT unnest(${key})))")
     where.values[key] = meant
@@ -230,13 +230,16 @@ def _filter_by_category(where: _Where, workspace: Workspace, as_of: date, catego
     part = storage.rows_of_part(storage.snapshot_part(workspace.home_path, "product_affinity", as_of))
     bought = f"FROM {part} WHERE item_days_since_last <= 365"
     meant = filters.chosen(
-        "category", category, _distinct(workspace, f"SELECT DISTINCT item {bought}"), "nobody bought of it in 365 days"
+        "category",
+        category,
+        _distinct(workspace.home_path, f"SELECT DISTINCT item {bought}"),
+        "nobody bought of it in 365 days",
     )
     where.add(f"customer_id IN (SELECT customer_id {bought} AND item IN (SELECT unnest($items)))", items=meant)
 
 
-def _distinct(workspace: Workspace, query: str) -> list[filters.Stored]:
-    with _reader(workspace.home_path).cursor() as connection:
+def _distinct(home: Path, query: str) -> list[filters.Stored]:
+    with _reader(home).cursor() as connection:
         return [row[0] for row in connection.execute(query).fetchall()]
 
 

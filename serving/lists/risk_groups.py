@@ -75,7 +75,7 @@ def risk_groups(predictor: Predictor, as_of: date | None = None, band: str | Non
         customers=("customer_id", "count"), churn_probability=("churn_probability", "mean"),
         lifetime_value=("lifetime_value", "mean"), value_at_risk=("value_at_risk", lambda own: own.sum(min_count=1)),
     )  # fmt: skip
-    who = {leaf: _in_words(steps, workspace) for leaf, steps in _paths(tree, list(seen.columns)).items()}
+    who = {leaf: _in_words(steps, workspace.currency) for leaf, steps in _paths(tree, list(seen.columns)).items()}
     groups = groups.assign(who=groups.index.map(who), share=groups["customers"] / len(scores), **terms.columns())
     order = ["value_at_risk", "churn_probability"]
     return groups.sort_values(order, ascending=False, ignore_index=True)[list(COLUMNS)]
@@ -127,17 +127,17 @@ def _paths(tree: DecisionTreeRegressor, names: list[str]) -> dict[int, dict[tupl
     return found
 
 
-def _in_words(bounds: dict[tuple[str, bool], float], workspace: Workspace) -> str:
-    return ", ".join(_bound(name, above, bound, workspace) for (name, above), bound in bounds.items()) or "everybody"
+def _in_words(bounds: dict[tuple[str, bool], float], currency: str) -> str:
+    return ", ".join(_bound(name, above, bound, currency) for (name, above), bound in bounds.items()) or "everybody"
 
 
-def _bound(name: str, above: bool, bound: float, workspace: Workspace) -> str:
+def _bound(name: str, above: bool, bound: float, currency: str) -> str:
     if " is " in name:
         return name if above else name.replace(" is ", " is not ", 1)
     if name not in _WORDS:
         return f"{name} {'over' if above else 'up to'} {as_written(bound)}"
     if name == "spend_365d":
-        shown = f"{bound:,.0f} {workspace.currency}"
+        shown = f"{bound:,.0f} {currency}"
     elif name == "return_share_365d":
         shown = f"{bound:.0%}"
     else:

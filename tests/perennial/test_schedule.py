@@ -64,7 +64,7 @@ def test_systemd_takes_the_units(shop: Workspace, program: Path, tmp_path: Path)
     units = tmp_path / "units"
     units.mkdir()
     words = [str(program), "run", "-c", str(program.parent / 'a "50%" $x.yaml')]
-    (units / "perennial-shop.service").write_text(schedule.service(shop, words, program.parent))
+    (units / "perennial-shop.service").write_text(schedule.service(shop.name, words, program.parent))
     (units / "perennial-shop.timer").write_text(schedule.timer(shop, "month", "04:05"))
     done = _systemd("verify", *(str(unit) for unit in units.iterdir()))
     complaints = [line for line in done.stderr.splitlines() if "perennial-shop" in line]

@@ -92,7 +92,7 @@ def test_a_base_rate_is_on_its_card_and_can_be_built_again(once: tuple[Workspace
     """The run, the version and the card say the same; rebuilt it says the very same of everybody."""
     workspace, tracker = once[0], registry.client()
     for kind in ("churn", "lifetime_value"):
-        card = json.loads((pipelines.card_folder(workspace, kind, "1") / "card.json").read_text())
+        card = json.loads((pipelines.card_folder(workspace.home_path, kind, "1") / "card.json").read_text())
         assert card["answers_by"] == "base rate"
         recorded = Recorded.of(tracker, f"{registry.model_name(workspace, kind)}/1")
         assert tracker.get_run(recorded.run_id).data.params["answers_by"] == "base rate"

@@ -100,7 +100,7 @@ def test_the_naive_rule_becomes_a_kind_without_a_word_elsewhere(naive: Naive, wo
     assert run.data.params["feature_service"] == "naive_v1"
     assert (first.tags["answers_by"], run.data.params["horizon"]) == (churn.SILENCE, "60")
     assert run.data.metrics["auc"] > 0.55
-    page = (pipelines.card_folder(workspace, "naive", "1") / "card.html").read_text()
+    page = (pipelines.card_folder(workspace.home_path, "naive", "1") / "card.html").read_text()
     for text in ("Who has been silent", "Silence says who leaves.", "It looks at nothing but silence."):
         assert text in page
     verdict = promotion.judge(tracker, workspace, "naive")

@@ -317,7 +317,8 @@ def value_at(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: His
         for place, (name, forecast) in enumerate(forecasts.items())
     ]
     if lifetime_value.PACE not in forecasts:
-        answers.insert(1, pace(then.inputs, vectors, lifetime_value.pace(then, workspace, then.current)["value"]))
+        rule = lifetime_value.pace(then, workspace.lifetime_value, then.current)["value"]
+        answers.insert(1, pace(then.inputs, vectors, rule))
     answers[2:2] = histories.value(vectors, workspace.lifetime_value.horizon) if histories else []
     first = next(iter(forecasts.values()))
     return Judged(

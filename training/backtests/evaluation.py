@@ -16,7 +16,7 @@ from training.backtests.scoreboard import JudgedCutoff, Scoreboard, scoreboard
 from training.learning import datasets, labels
 from training.learning.datasets import Cutoff, Dataset
 from training.models.rule import BASE_RATE, OURS
-from workspace.settings import Workspace
+from workspace.settings import Training, Workspace
 from workspace.storage import CheckFailed
 
 EVERYONE = "all"
@@ -91,7 +91,8 @@ def evaluated(
 
     is_learnt: whether our full model could be; simpler: why that is the history alone, "" where it is not.
     """
-    choice, horizon = _chosen(subject.measures, judged, workspace, is_learnt), subject.settings(workspace).horizon
+    choice = _chosen(subject.measures, judged, workspace.training, is_learnt)
+    horizon = subject.settings(workspace).horizon
     judged = [cutoff.answered_by(choice.name) for cutoff in judged]
     board = scoreboard(judged, seed) if judged else None
     because = simpler if choice.name == OURS else ""
@@ -101,10 +102,10 @@ def evaluated(
     return Evaluation(subject, horizon, tuple(judged), board, found, choice)
 
 
-def _chosen(measures: Measures, judged: Sequence[JudgedCutoff], workspace: Workspace, is_learnt: bool) -> Choice:
+def _chosen(measures: Measures, judged: Sequence[JudgedCutoff], settings: Training, is_learnt: bool) -> Choice:
     """Without a judged cutoff ours, where it could be learnt."""
     if judged:
-        return chosen(measures, judged, workspace.training.seed)
+        return chosen(measures, judged, settings.seed)
     return OURS_ANSWERS if is_learnt else Choice(BASE_RATE, f"the {BASE_RATE} answers: too few customers came back")
 
 

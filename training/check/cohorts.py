@@ -24,7 +24,7 @@ from features.on_duckdb import OnDuckDB
 from training.learning import datasets, labels
 from training.models.customer_model import Inputs
 from training.models.histories import MINIMUM_REPEAT_BUYERS
-from workspace.settings import Workspace
+from workspace.settings import Churn, Workspace
 from workspace.tables import CONTRACTS
 
 # What `Leaving` and the counts here ask for; of a profile everything, as it costs nothing.
@@ -82,7 +82,7 @@ def cohorts(
     found, latest = [], None
     for day in closed:
         customers = rows.at(day)
-        latest = _outcomes(taught, customers, happened[days_of == pd.Timestamp(day)])
+        latest = _outcomes(taught.churn, customers, happened[days_of == pd.Timestamp(day)])
         left, stayed = (int((latest["churned"] == outcome).sum()) for outcome in (1, 0))
         found.append(Cohort(*_known(day, customers), left, stayed, int((latest["value"] > 0).sum())))
     return Cohorts((*found, Cohort(*_known(as_of, rows.at(as_of)))), rows.known, rows.share, latest)
@@ -92,14 +92,14 @@ def _known(day: date, customers: pd.DataFrame) -> tuple[date, int, int]:
     return day, len(customers), int((customers["frequency"] > 0).sum())
 
 
-def _outcomes(workspace: Workspace, customers: pd.DataFrame, happened: pd.DataFrame) -> pd.DataFrame:
+def _outcomes(churn: Churn, customers: pd.DataFrame, happened: pd.DataFrame) -> pd.DataFrame:
     """customer_id, silence, churned and value: what a training sees of its rows."""
     inputs, vectors = Inputs(_PACKED, ()), retrieval.matrix(customers, _PACKED)
     happened = happened.set_index("customer_id").reindex(customers["customer_id"])
     return pd.DataFrame({
         "customer_id": customers["customer_id"].to_numpy(),
         "silence": inputs.column(vectors, "days_since_last_purchase"),
-        "churned": datasets.churned(inputs, workspace, vectors, happened),
+        "churned": datasets.churned(inputs, churn, vectors, happened),
         "value": happened["value"].fillna(0.0).to_numpy(dtype=float),
     })  # fmt: skip
 
@@ -131,7 +131,7 @@ class _Rows:
         day = self.engine.set_as_of(as_of)
         self.engine.keep("needed", lambda: self._needed(day))
         rows = self.engine.connection.execute("FROM needed ORDER BY customer_id").df()
-        return datasets.teaching(self.workspace, rows)
+        return datasets.teaching(self.workspace.home_path, rows)
 
     def _tables(self) -> Tables:
         def canonical(name: str) -> ir.Table:

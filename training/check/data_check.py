@@ -101,7 +101,7 @@ def check(
         for each in accounts:
             tables.append(describe(connection, workspace, each, as_of))
             progress(f"looked at {each.accepted:,} rows of {each.table}")
-        create_purchase_days(connection, workspace, as_of, one_in)
+        create_purchase_days(connection, workspace.home_path, as_of, one_in)
         closed, refused, found = _cohorts(workspace, as_of)
         progress(f"counted who left and who stayed at {len(closed)} closed cutoffs")
         bought = purchases(connection, workspace, one_in)

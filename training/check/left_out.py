@@ -19,7 +19,7 @@ from training.check import conversions
 from training.check.remarks import Remark, listed, percent, source_of, written_as
 from workspace import storage
 from workspace.money import Money
-from workspace.settings import SettingsError, Table, Workspace
+from workspace.settings import SettingsError, Table, Tables, Workspace
 from workspace.storage import quoted
 from workspace.tables import TRANSACTIONS
 
@@ -175,7 +175,7 @@ def _unreadable(
     lines = dict(blank)
     if not lines:
         return
-    with _opened(connection, workspace, set(lines)) as found:
+    with _opened(connection, workspace.tables, set(lines)) as found:
         for origin, source in found:
             columns = [name for name in source.types if _uses(expression, name) and name != rows.LINE]
             if not columns:
@@ -209,10 +209,10 @@ def _uses(expression: str, column: str) -> bool:
 
 @contextmanager
 def _opened(
-    connection: duckdb.DuckDBPyConnection, workspace: Workspace, origins: set[str] | None = None
+    connection: duckdb.DuckDBPyConnection, tables: Tables, origins: set[str] | None = None
 ) -> Iterator[Iterator[tuple[str, Rows]]]:
     """The sources of transactions by their names, all or some, open for as long as the block lasts."""
-    table = workspace.tables.transactions
+    table = tables.transactions
     with TemporaryDirectory() as scratch:
         found = sources.find("transactions", table, Path(scratch))
         yield (
@@ -229,7 +229,7 @@ def unmapped(connection: duckdb.DuckDBPyConnection, workspace: Workspace, money:
         return []
     told: dict[str, float] = {}
     try:
-        with _opened(connection, workspace) as found:
+        with _opened(connection, workspace.tables) as found:
             for _, source in found:
                 for column in filter(lambda name: _is_unread(name, table), source.types):
                     told[column] = told.get(column, 0.0) + _given_back(connection, table, source, column)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Literal
 
 import duckdb
@@ -44,7 +45,7 @@ class Verdict:
     needed: tuple[str, ...]
 
 
-def create_purchase_days(connection: duckdb.DuckDBPyConnection, workspace: Workspace, as_of: date, one_in: int) -> None:
+def create_purchase_days(connection: duckdb.DuckDBPyConnection, home: Path, as_of: date, one_in: int) -> None:
     """A table `purchase_days` of what was known before `as_of`, one row per (customer_id, day, known_day).
 
     Columns: `spend` net of returns, `bought` (false where there are only returns). Of the customers one in `one_in` is
@@ -54,7 +55,7 @@ def create_purchase_days(connection: duckdb.DuckDBPyConnection, workspace: Works
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE purchase_days AS
         SELECT customer_id, day, known_day, sum(amount) AS spend, bool_or(amount >= 0) AS bought
-        FROM {storage.rows_of(workspace.home_path, "transactions")}
+        FROM {storage.rows_of(home, "transactions")}
         WHERE known_day < DATE '{as_of}' AND is_sampled(customer_id) GROUP BY ALL""")
 
 

@@ -21,7 +21,7 @@ from training.models.rule import OURS
 from training.records.tracking import Model
 from training.records.versions import LETTERS, Version
 from workspace.registry import NOT_THE_QUESTION
-from workspace.settings import Workspace
+from workspace.settings import Promotion, Workspace
 
 Say = Callable[[str], None]
 
@@ -45,9 +45,9 @@ def as_the_first(challenger: Version, alone: str = "there is no champion") -> Co
     return Condition(True, f"{alone}, and it has grade {challenger.grade}")
 
 
-def costs(workspace: Workspace, kind: Kind, challenger: Version) -> list[Condition]:
+def costs(settings: Promotion, kind: Kind, challenger: Version) -> list[Condition]:
     """What it takes to hold the model and to ask it."""
-    promotion, found = workspace.promotion, challenger.model
+    promotion, found = settings, challenger.model
     size = sum(path.stat().st_size for path in challenger.folder.iterdir()) / 1e6
     latency = _milliseconds(found, kind.rows_asked)
     return [

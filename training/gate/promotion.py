@@ -81,7 +81,7 @@ def _judged(
     tracker: MlflowClient, workspace: Workspace, kind: Kind, asked: Version, reigning: ModelVersion | None,
     say: Say,
 ) -> Verdict:  # fmt: skip
-    conditions = costs(workspace, kind, asked)
+    conditions = costs(workspace.promotion, kind, asked)
     if "rolled_back" in asked.tags:
         conditions.append(Condition(False, f"version {asked.number} was rolled back before"))
     stays = ""

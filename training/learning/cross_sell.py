@@ -232,7 +232,7 @@ def lesson(
         ValueError: the window had not closed by `known_by`.
     """
     shelf = Shelf.at(workspace, cutoff)
-    customers = datasets.teaching(workspace, retrieval.rows_at(workspace, cutoff))
+    customers = datasets.teaching(workspace.home_path, retrieval.rows_at(workspace, cutoff))
     active = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window]
     most = min(most_customers or len(active), most_pairs // max(shelf.pairs_each, 1))
     pairs = shelf.pairs(_sampled(active, most))

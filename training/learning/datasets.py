@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -20,7 +21,7 @@ from training.models.customer_model import Inputs
 from training.models.histories import NotIdentified
 from training.models.leaving import Leaving
 from workspace.consents import said_of_profiling
-from workspace.settings import Workspace
+from workspace.settings import Churn, Workspace
 from workspace.storage import CheckFailed
 from workspace.windows import closed_cutoffs
 
@@ -190,7 +191,7 @@ def load(
     """
     closed = cutoffs(workspace, as_of) if closed is None else closed
     share = share_of(workspace, as_of, most or workspace.training.customers)
-    rows = teaching(workspace, retrieval.customer_rows(store, workspace, [*closed, as_of], share))
+    rows = teaching(workspace.home_path, retrieval.customer_rows(store, workspace, [*closed, as_of], share))
     features = snapshot.customer_features(workspace)
     packed = tuple(feature.name for feature in features)
     used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
@@ -207,13 +208,15 @@ def load(
     closed = [day for day in closed if pd.Timestamp(day) in groups]
     histories = share_of(workspace, as_of, HISTORIES)
     *found, current = (_cutoff(inputs, day, groups[pd.Timestamp(day)], sold, histories) for day in [*closed, as_of])
-    labelled = (_labelled(inputs, short, one, happened[happened["as_of"] == pd.Timestamp(one.as_of)]) for one in found)
+    labelled = (
+        _labelled(inputs, short.churn, one, happened[happened["as_of"] == pd.Timestamp(one.as_of)]) for one in found
+    )
     return Dataset(inputs, tuple(labelled), current, short)
 
 
-def teaching(workspace: Workspace, customers: pd.DataFrame) -> pd.DataFrame:
+def teaching(home: Path, customers: pd.DataFrame) -> pd.DataFrame:
     """Those rows of customer features whose customer does not refuse profiling, by all that is known today."""
-    said = customers["customer_id"].map(said_of_profiling(workspace.home_path))
+    said = customers["customer_id"].map(said_of_profiling(home))
     return customers[said.eq(True) | (said.isna() & customers["profiling_consent"].ne(0))].reset_index(drop=True)
 
 
@@ -277,24 +280,25 @@ def seen_at(data: Dataset, workspace: Workspace, as_of: date) -> tuple[Cutoff, .
     happened = labels.outcomes(data.taught, [cutoff.as_of for cutoff in closed], known_by=as_of)
     days = pd.to_datetime(happened["as_of"])
     return tuple(
-        _labelled(data.inputs, workspace, cutoff, happened[days == pd.Timestamp(cutoff.as_of)]) for cutoff in closed
+        _labelled(data.inputs, workspace.churn, cutoff, happened[days == pd.Timestamp(cutoff.as_of)])
+        for cutoff in closed
     )
 
 
-def _labelled(inputs: Inputs, workspace: Workspace, cutoff: Cutoff, happened: pd.DataFrame) -> Cutoff:
+def _labelled(inputs: Inputs, churn: Churn, cutoff: Cutoff, happened: pd.DataFrame) -> Cutoff:
     """A window that has closed without a row is one in which the customer did nothing."""
     happened = happened.set_index("customer_id").reindex(cutoff.customer_ids)
     return replace(
         cutoff,
-        churned=churned(inputs, workspace, cutoff.vectors, happened),
+        churned=churned(inputs, churn, cutoff.vectors, happened),
         value=happened["value"].fillna(0.0).to_numpy(dtype=float),
         n_purchases=happened["n_purchases"].fillna(0.0).to_numpy(dtype=float),
     )
 
 
-def churned(inputs: Inputs, workspace: Workspace, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:
+def churned(inputs: Inputs, churn: Churn, vectors: NDArray[np.float32], happened: pd.DataFrame) -> Floats:
     """1 who left, 0 who stayed, nan for who could not leave any more."""
-    leaving = Leaving.of(workspace.churn)
+    leaving = Leaving.of(churn)
     if leaving.is_event:
         left = happened["cancelled"].eq(True).to_numpy()
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from pathlib import Path
 
 import duckdb
 import pandas as pd
@@ -101,7 +102,7 @@ def _worth(workspace: Workspace, known_by: date) -> str:
     Raises:
         CheckFailed: the margin is wanted, and no line's cost is known.
     """
-    lines = _known("transactions", workspace, known_by)
+    lines = _known("transactions", workspace.home_path, known_by)
     if workspace.lifetime_value.measure == "spend":
         return f"(SELECT *, amount AS worth FROM {lines})"
     priced = f"(SELECT *, cost AS known_cost FROM {lines})"
@@ -144,11 +145,11 @@ def cancellations(workspace: Workspace, known_by: date) -> str:
     cancellation ends; null where there is none. Several of one customer (a cancellation before the contract ends) stay
     apart: see `has_left`.
     """
-    bought = f"{_known('transactions', workspace, known_by)} WHERE amount >= 0"
+    bought = f"{_known('transactions', workspace.home_path, known_by)} WHERE amount >= 0"
     back = [f"SELECT customer_id, occurred_at AS at, day, known_day FROM {bought}"]
     ends = [f"SELECT customer_id, occurred_at AS at, day, known_day FROM {bought} AND false"]
     if workspace.tables.interactions is not None:
-        rows = _known("interactions", workspace, known_by)
+        rows = _known("interactions", workspace.home_path, known_by)
         ends.append(f"SELECT customer_id, occurred_at, day, known_day FROM {rows} WHERE kind = 'cancellation'")
     contracts = "(SELECT NULL::VARCHAR AS customer_id, NULL::DATE AS contract_ends_day LIMIT 0)"
     if workspace.tables.customers is not None:
@@ -182,7 +183,7 @@ def items_bought(workspace: Workspace, as_of_dates: Sequence[date], known_by: da
     _refuse_open(as_of_dates, known_by, horizon)
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         _register(connection, as_of_dates)
-        lines = _known("transactions", workspace, known_by)
+        lines = _known("transactions", workspace.home_path, known_by)
         if workspace.cross_sell.level == "category":
             products = f"(SELECT product_id, category AS item FROM {storage.rows_of(workspace.home_path, 'products')})"
         else:
@@ -192,13 +193,14 @@ def items_bought(workspace: Workspace, as_of_dates: Sequence[date], known_by: da
             JOIN cutoffs ON day >= as_of AND day < as_of + {horizon} WHERE amount >= 0""").df()
 
 
-def _known(table: str, workspace: Workspace, known_by: date) -> str:
-    return f"(SELECT * FROM {storage.rows_of(workspace.home_path, table)} WHERE known_day < DATE '{known_by}')"
+def _known(table: str, home: Path, known_by: date) -> str:
+    return f"(SELECT * FROM {storage.rows_of(home, table)} WHERE known_day < DATE '{known_by}')"
 
 
 def _teaching(workspace: Workspace, known_by: date) -> str:
     """SQL: the transactions known by then, but none of who refuses profiling."""
-    return f"(SELECT * FROM {_known('transactions', workspace, known_by)} WHERE {consents.may_teach(workspace)})"
+    known = _known("transactions", workspace.home_path, known_by)
+    return f"(SELECT * FROM {known} WHERE {consents.may_teach(workspace)})"
 
 
 def _register(connection: duckdb.DuckDBPyConnection, as_of_dates: Sequence[date]) -> None:

@@ -23,7 +23,7 @@ from training.models.customer_model import Inputs, predicted
 from training.models.histories import MINIMUM_REPEAT_BUYERS
 from training.models.rule import BASE_RATE, HISTORIES, Rule
 from training.models.value_model import MONTH, OBJECTIVES, Curve, Shown, Spread, ValueModel, fit_boosters
-from workspace.settings import Workspace
+from workspace.settings import LifetimeValue, Workspace
 
 Floats = NDArray[np.floating]
 
@@ -84,11 +84,11 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
     """
     used = datasets.chosen(workspace, data.inputs.used, workspace.lifetime_value.features)
     data = replace(data, inputs=replace(data.inputs, used=used))
-    alone = _history_only(data, workspace, current)
+    alone = _history_only(data, workspace.lifetime_value, current)
     usable = [c for c in closed if c.history_model is not None and c.value.sum() > 0 and c.n_purchases.sum() > 0]
     rng = np.random.default_rng(workspace.training.seed)
     if sum(int((cutoff.value > 0).sum()) for cutoff in usable) < MIN_BUYERS:
-        return replace(alone, spread=_drawn_spread(alone, current, workspace, rng))
+        return replace(alone, spread=_drawn_spread(alone, current, workspace.lifetime_value, rng))
     horizon = data.taught.lifetime_value.horizon
     taught = [_Taught.of(data.inputs, cutoff, horizon) for cutoff in usable]
     # Whether somebody buys at all is asked only where a later cutoff can say what the answer means for the spend.
@@ -99,7 +99,7 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
         model = _judged(model, taught, workspace)
     model = _leveled(model, taught, _Taught.of(data.inputs, current, horizon), current)
     if model.curve is None or horizon != model.horizon:
-        return replace(model, spread=_drawn_spread(model, current, workspace, rng))
+        return replace(model, spread=_drawn_spread(model, current, workspace.lifetime_value, rng))
     return model
 
 
@@ -109,28 +109,28 @@ def too_few(closed: Sequence[Cutoff]) -> str:
     return f"{buyers:,} customers spent something in closed windows; at least {MIN_BUYERS} are needed"
 
 
-def _history_only(data: Dataset, workspace: Workspace, current: Cutoff) -> ValueModel:
+def _history_only(data: Dataset, lifetime_value: LifetimeValue, current: Cutoff) -> ValueModel:
     if current.history_model is None:
         raise TooFewReturned(
             f"lifetime value cannot be learnt at {current.as_of}: too few customers came back for a second purchase"
             f" (at least {MINIMUM_REPEAT_BUYERS} are needed), and for a base rate no window has closed after a first"
             " purchase; collect a longer history"
         )
-    return _plain(data, workspace, current)
+    return _plain(data, lifetime_value, current)
 
 
-def _plain(data: Dataset, workspace: Workspace, current: Cutoff) -> ValueModel:
-    value = workspace.lifetime_value
+def _plain(data: Dataset, lifetime_value: LifetimeValue, current: Cutoff) -> ValueModel:
+    value = lifetime_value
     return ValueModel(
         data.inputs, current.history_model, value.horizon, value.discount_rate, value.horizon, {},
-        worth=_worth(data, workspace, current),
+        worth=_worth(data, lifetime_value, current),
     )  # fmt: skip
 
 
-def _worth(data: Dataset, workspace: Workspace, cutoff: Cutoff) -> float:
+def _worth(data: Dataset, lifetime_value: LifetimeValue, cutoff: Cutoff) -> float:
     """Of a unit of spend, by what the shop sold until then."""
     spent = float(np.nansum(data.inputs.column(cutoff.vectors, "spend")))
-    by_margin = workspace.lifetime_value.measure == "margin" and spent > 0
+    by_margin = lifetime_value.measure == "margin" and spent > 0
     return float(cutoff.shop_value.sold.sum()) / spent if by_margin else 1.0
 
 
@@ -140,36 +140,41 @@ def simpler(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], curre
     found = {}
     whole = data.taught.lifetime_value.horizon == workspace.lifetime_value.horizon
     if closed:
-        for name, rules in _rules(data, workspace, closed[-1], current).items():
-            then = [(cutoff, _ruled(data, workspace, cutoff, rules)) for cutoff in closed]
-            found[name] = _bounded(_ruled(data, workspace, current, rules), then, current, workspace)
+        for name, rules in _rules(data, workspace.lifetime_value, closed[-1], current).items():
+            then = [(cutoff, _ruled(data, workspace.lifetime_value, cutoff, rules)) for cutoff in closed]
+            found[name] = _bounded(_ruled(data, workspace.lifetime_value, current, rules), then, current, workspace)
     if current.history_model is not None:
-        then = [(cutoff, _plain(data, workspace, cutoff)) for cutoff in closed if cutoff.history_model is not None]
-        found[HISTORIES] = _bounded(_plain(data, workspace, current), then if whole else [], current, workspace)
+        then = [
+            (cutoff, _plain(data, workspace.lifetime_value, cutoff))
+            for cutoff in closed
+            if cutoff.history_model is not None
+        ]
+        alone = _plain(data, workspace.lifetime_value, current)
+        found[HISTORIES] = _bounded(alone, then if whole else [], current, workspace)
     return found
 
 
-def _ruled(data: Dataset, workspace: Workspace, cutoff: Cutoff, rules: dict[str, Rule]) -> ValueModel:
-    return replace(_plain(data, workspace, cutoff), taught_horizon=data.taught.lifetime_value.horizon, rules=rules)
+def _ruled(data: Dataset, lifetime_value: LifetimeValue, cutoff: Cutoff, rules: dict[str, Rule]) -> ValueModel:
+    return replace(_plain(data, lifetime_value, cutoff), taught_horizon=data.taught.lifetime_value.horizon, rules=rules)
 
 
-def pace(data: Dataset, workspace: Workspace, current: Cutoff) -> dict[str, Rule]:
+def pace(data: Dataset, lifetime_value: LifetimeValue, current: Cutoff) -> dict[str, Rule]:
     """Everyone goes on at the daily rate of the last 365 days; known without any closed window."""
-    days, worth = data.taught.lifetime_value.horizon, _worth(data, workspace, current)
+    days, worth = data.taught.lifetime_value.horizon, _worth(data, lifetime_value, current)
     return {
         "value": Rule(PACE, "spend_365d", (float(YEAR),), (days * worth,)),
         "purchases": Rule(PACE, "n_purchases_365d", (float(YEAR),), (float(days),)),
     }
 
 
-def _rules(data: Dataset, workspace: Workspace, latest: Cutoff, current: Cutoff) -> dict[str, dict[str, Rule]]:
+def _rules(data: Dataset, lifetime_value: LifetimeValue, latest: Cutoff, current: Cutoff) -> dict[str, dict[str, Rule]]:
     """Last year's pace, and the means of who had bought by the latest closed cutoff, over the window after it."""
     bought = ~np.isnan(data.inputs.column(latest.vectors, "T"))
     means = {
         name: Rule.for_everybody(float(column[bought].mean()))
         for name, column in (("value", latest.value), ("purchases", latest.n_purchases))
     } if bought.any() else {}  # fmt: skip
-    return {PACE: pace(data, workspace, current)} | ({BASE_RATE: means} if means else {})
+    return {PACE: pace(data, lifetime_value, current)} | ({BASE_RATE: means} if means else {})
 
 
 def _bounded(
@@ -178,9 +183,8 @@ def _bounded(
     """With the spread of what followed earlier cutoffs about what the same kind of model said there; without any, the
     scatter that the history model implies."""
     if not then:
-        return replace(
-            model, spread=_drawn_spread(model, current, workspace, np.random.default_rng(workspace.training.seed))
-        )
+        rng = np.random.default_rng(workspace.training.seed)
+        return replace(model, spread=_drawn_spread(model, current, workspace.lifetime_value, rng))
     bought = [~np.isnan(one.inputs.column(cutoff.vectors, "T")) for cutoff, one in then]
     said = [
         one.value(cutoff.vectors[rows], one.taught_horizon) for (cutoff, one), rows in zip(then, bought, strict=True)
@@ -246,7 +250,7 @@ def _seasons(shop: ShopDays) -> tuple[float, ...]:
     return tuple(shop.total(start, days) / days * YEAR / year for days in months)
 
 
-def _drawn_spread(model: ValueModel, cutoff: Cutoff, workspace: Workspace, rng: np.random.Generator) -> Spread:
+def _drawn_spread(model: ValueModel, cutoff: Cutoff, lifetime_value: LifetimeValue, rng: np.random.Generator) -> Spread:
     """The scatter that the history model itself implies, where nothing has happened to measure it on.
 
     Its draws are moved, customer by customer, from the value that it expects to the model's.
@@ -258,4 +262,4 @@ def _drawn_spread(model: ValueModel, cutoff: Cutoff, workspace: Workspace, rng: 
     history = model.inputs.history(vectors)
     value, expected = model.value(vectors), model.history_model.outlook(history, model.horizon).value
     outcome = model.history_model.draw_value(history, model.horizon, rng) * value / np.maximum(expected, 1e-9)
-    return Spread.of(value / model.level, outcome / model.level, workspace.lifetime_value.interval)
+    return Spread.of(value / model.level, outcome / model.level, lifetime_value.interval)

@@ -96,7 +96,7 @@ def card(
     return Card(
         model_name(workspace, found.kind), as_of, workspace.currency, found, _rows(workspace), data, settings, made_by,
         learnt_from, figures, segments, (f"Grade {found.grade.letter}: {found.grade.reason}.", *_told(remarks),
-        *found.subject.limits), _drivers(workspace, *weights), _consent(workspace, as_of), answers_by,
+        *found.subject.limits), _drivers(workspace, *weights), _consent(workspace.home_path, as_of), answers_by,
     )  # fmt: skip
 
 
@@ -142,8 +142,8 @@ def _drivers(workspace: Workspace, names: Sequence[str], weights: NDArray[np.flo
     return [Driver(names[i], meanings.get(names[i], ""), float(weights[i]) / total) for i in order if weights[i]]
 
 
-def _consent(workspace: Workspace, as_of: date) -> str:
-    part = storage.snapshot_part(workspace.home_path, "profile", as_of)
+def _consent(home: Path, as_of: date) -> str:
+    part = storage.snapshot_part(home, "profile", as_of)
     granted = pd.read_parquet(part, columns=["profiling_consent"])["profiling_consent"]
     if granted.isna().all():
         return (

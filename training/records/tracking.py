@@ -221,7 +221,7 @@ def record_backtest(
     return str(run.info.run_id)
 
 
-def belongs(tracker: MlflowClient, workspace: Workspace, run_id: str, title: str) -> Run:
+def belongs(tracker: MlflowClient, name: str, run_id: str, title: str) -> Run:
     """The run, once it is sure that it is one of this workspace; `title` names whose run it is.
 
     Raises:
@@ -236,8 +236,8 @@ def belongs(tracker: MlflowClient, workspace: Workspace, run_id: str, title: str
             raise CheckFailed(f"{title}: MLflow has no run {run_id or 'of it'} (any more)") from problem
         raise
     owner = tracker.get_experiment(run.info.experiment_id).name
-    if owner != workspace.name:
-        raise CheckFailed(f"{title}: run {run_id} is of the workspace {owner}, not of {workspace.name}")
+    if owner != name:
+        raise CheckFailed(f"{title}: run {run_id} is of the workspace {owner}, not of {name}")
     return run
 
 

@@ -85,7 +85,7 @@ def usable(
             features than this code makes.
     """
     title = f"{version.name} version {version.version}"
-    tracking.belongs(tracker, workspace, str(version.run_id or ""), title)
+    tracking.belongs(tracker, workspace.name, str(version.run_id or ""), title)
     try:
         folder = model_folder(tracker, version)
     except FileNotFoundError as problem:

@@ -345,7 +345,7 @@ def test_a_version_costs_its_files_and_the_quickest_of_its_answers(
     for size, latency, met in ((3.0, 1.953125, [True, True]), (2.999998, 1.953, [False, False])):
         ticks = clock()
         monkeypatch.setattr(time, "thread_time", lambda ticks=ticks: next(ticks))
-        found = conditions.costs(workspace({"size": size, "latency": latency}), CHURN, asked)
+        found = conditions.costs(workspace({"size": size, "latency": latency}).promotion, CHURN, asked)
         assert [condition.met for condition in found] == met
         assert next(ticks, None) is None
     assert [condition.sentence for condition in found] == [

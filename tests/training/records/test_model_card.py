@@ -27,7 +27,7 @@ SHOP = settings.parse({"name": "shop", "tables": {"transactions": {"path": "none
 def test_a_card_tells_data_windows_figures_limits_drivers_and_consent(kind: str, world: World) -> None:
     """In MLflow and in the home, as a page and as data, with the figures that the run recorded."""
     run = world.tracker.get_run(world.versions[kind].run_id)
-    folder = pipelines.card_folder(world.workspace, kind, "1")
+    folder = pipelines.card_folder(world.workspace.home_path, kind, "1")
     told = json.loads((folder / "card.json").read_text())
     page = (folder / "card.html").read_text()
     html = sound(page)
@@ -56,7 +56,9 @@ def test_a_card_tells_data_windows_figures_limits_drivers_and_consent(kind: str,
 
 def test_a_card_counts_who_consented(world: World) -> None:
     """By the profile at the as_of; who did not is said to teach nothing."""
-    consent = json.loads((pipelines.card_folder(world.workspace, "churn", "1") / "card.json").read_text())["consent"]
+    consent = json.loads((pipelines.card_folder(world.workspace.home_path, "churn", "1") / "card.json").read_text())[
+        "consent"
+    ]
     given = retrieval.rows_at(world.workspace, TRAINED_AT)["profiling_consent"]
     assert f"{int((given == 1).sum()):,} of {len(given):,} customers known consented to profiling" in consent
     assert f"The {int((given == 0).sum()):,} who did not" in consent
