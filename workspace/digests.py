@@ -25,9 +25,9 @@ def of(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def changed(noted: Mapping[str, str], found: Mapping[str, str]) -> str:
+def changed(noted: Mapping[str, str], now: Mapping[str, str]) -> str:
     """The files, at most five, that are missing, others than noted, or were not there then; "" where there are none."""
-    return ", ".join(sorted(name for name in {*noted, *found} if noted.get(name) != found.get(name))[:5])
+    return ", ".join(sorted(name for name in {*noted, *now} if noted.get(name) != now.get(name))[:5])
 
 
 def write(folder: Path) -> None:
@@ -51,9 +51,9 @@ def check(folder: Path) -> None:
 
 
 def _changed_beside(folder: Path) -> str:
-    found = of(folder)
-    del found[_BESIDE]
+    now = of(folder)
+    del now[_BESIDE]
     try:
-        return changed(json.loads((folder / _BESIDE).read_text(encoding="utf-8")), found)
+        return changed(json.loads((folder / _BESIDE).read_text(encoding="utf-8")), now)
     except (ValueError, TypeError, AttributeError):
         return _BESIDE

@@ -41,14 +41,14 @@ def canonical(text: str) -> str:
     Raises:
         ValueError: it means none.
     """
-    found = re.sub(_GUARDED, r"\1", unicodedata.normalize("NFC", text.strip(BLANKS)))
-    if not found:
+    meant = re.sub(_GUARDED, r"\1", unicodedata.normalize("NFC", text.strip(BLANKS)))
+    if not meant:
         raise ValueError("an id has at least one character that is no blank")
-    if len(found) > LONGEST:
-        raise ValueError(f"an id has at most {LONGEST} characters; this one has {len(found)}")
-    if re.search(_CONTROLS, found):
+    if len(meant) > LONGEST:
+        raise ValueError(f"an id has at most {LONGEST} characters; this one has {len(meant)}")
+    if re.search(_CONTROLS, meant):
         raise ValueError("an id has neither control characters nor halves of characters in it")
-    return found
+    return meant
 
 
 def trimmed(text: str) -> str:
@@ -64,9 +64,9 @@ def normalized(text: str) -> str:
 
 def usable(text: str) -> str:
     """SQL for the id that a text means; null where it means none."""
-    found = _meant(text)
-    allowed = f"length({found}) <= {LONGEST} AND NOT regexp_matches({_trimmed(text)}, {quoted(_CONTROLS_IN_SQL)})"
-    return f"CASE WHEN {_is_plain(text)} THEN nfc_normalize({text}) WHEN {allowed} THEN {found} END"
+    meant = _meant(text)
+    allowed = f"length({meant}) <= {LONGEST} AND NOT regexp_matches({_trimmed(text)}, {quoted(_CONTROLS_IN_SQL)})"
+    return f"CASE WHEN {_is_plain(text)} THEN nfc_normalize({text}) WHEN {allowed} THEN {meant} END"
 
 
 def why_not(name: str, text: str) -> str:

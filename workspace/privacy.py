@@ -174,7 +174,7 @@ def erased_among(home: Path, customer_ids: Iterable[str]) -> set[str]:
     return {customer_id for customer_id in customer_ids if key.mark(customer_id) in marks}
 
 
-def note_erased(home: Path, found: Mapping[str, Mapping[str, int]], done: bool = False) -> dict[str, Any]:
+def note_erased(home: Path, places_of: Mapping[str, Mapping[str, int]], done: bool = False) -> dict[str, Any]:
     """Notes customers, by their marks, as erased, with what was found of them beside what was found before.
 
     Whoever is `keeping` something is waited for; from then on nothing is kept of them. Returns all that is noted.
@@ -182,7 +182,7 @@ def note_erased(home: Path, found: Mapping[str, Mapping[str, int]], done: bool =
     with marking(home):
         path = erased_path(home)
         noted = storage.read_json(path) if path.exists() else {}
-        for mark, places in found.items():
+        for mark, places in places_of.items():
             noted[mark] = {"found": {**noted.get(mark, {}).get("found", {}), **places}, "done": done}
         storage.write_json(path, noted)
     return noted

@@ -43,10 +43,10 @@ def as_kind(name: str) -> str:
     Raises:
         ValueError: there is no such kind.
     """
-    found = name.replace("-", "_")
-    if found not in KINDS:
+    kind = name.replace("-", "_")
+    if kind not in KINDS:
         raise ValueError(f"{name!r} is no kind of model; there are {', '.join(KINDS)}")
-    return found
+    return kind
 
 
 def client() -> MlflowClient:
@@ -120,9 +120,9 @@ def answering(tracker: MlflowClient, workspace: Workspace, kind: str, as_of: dat
         return reigning
     others = [v for v in _newest_first(tracker, workspace, kind) if v.version != reigning.version]
     promoted, alike = _ever_promoted(others, reigning), [v for v in others if _alike(v, reigning)]
-    found = asked.first_that_fits(v for v in alike if str(v.version) in promoted)
-    if found is not None:
-        return found
+    version = asked.first_that_fits(v for v in alike if str(v.version) in promoted)
+    if version is not None:
+        return version
     waiting = asked.first_that_fits(v for v in alike if str(v.version) not in promoted)
     title = f"{reigning.name}/{reigning.version}"
     message = f"{title} {why}, and no version that was promoted before it fits: {asked.advice(waiting)}"
@@ -258,8 +258,8 @@ class _Asked:
 
 def _newest_first(tracker: MlflowClient, workspace: Workspace, kind: str) -> list[ModelVersion]:
     """By what each learnt last, then by number; without those that were rolled back."""
-    found = tracker.search_model_versions(f"name = '{model_name(workspace, kind)}'")
-    stay = [version for version in found if "rolled_back" not in version.tags]
+    versions = tracker.search_model_versions(f"name = '{model_name(workspace, kind)}'")
+    stay = [version for version in versions if "rolled_back" not in version.tags]
     return sorted(stay, key=lambda version: (version.tags.get("as_of", ""), int(version.version)), reverse=True)
 
 
@@ -336,11 +336,11 @@ def model_folder(tracker: MlflowClient, version: ModelVersion) -> Path:
         folder = Path(mlflow.artifacts.download_artifacts(place, tracking_uri=tracker.tracking_uri))
     except (MlflowException, OSError) as problem:
         raise FileNotFoundError(f"the files of {uri} cannot be read: {problem}") from problem
-    found = next(folder.rglob("model.json"), None)
-    if found is None:
+    model_file = next(folder.rglob("model.json"), None)
+    if model_file is None:
         raise FileNotFoundError(f"{uri} has no model.json below {folder}; train it again")
-    _refuse_changed(version, found.parent)
-    return found.parent
+    _refuse_changed(version, model_file.parent)
+    return model_file.parent
 
 
 def _refuse_changed(version: ModelVersion, folder: Path) -> None:

@@ -163,8 +163,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def edition(path: Path) -> tuple[int, ...]:
     """Another one where a file was replaced, also within one tick of the file system's clock."""
-    found = path.stat()
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def read_json(path: Path) -> Any:
@@ -258,10 +258,10 @@ def rows_of(home: Path, table: str) -> str:
     Raises:
         CheckFailed: no row of it was ingested yet.
     """
-    found = parts(tables_folder(home, table))
-    if not found:
+    files = parts(tables_folder(home, table))
+    if not files:
         raise CheckFailed(f"no rows of {table} are in {home} yet; run `perennial ingest -c FILE`")
-    return reader(found)
+    return reader(files)
 
 
 def reader(files: Sequence[Path]) -> str:
@@ -319,10 +319,10 @@ def latest_scored(home: Path) -> date:
     Raises:
         CheckFailed: nothing was scored yet.
     """
-    found = scored(home)
-    if not found:
+    dates = scored(home)
+    if not dates:
         raise CheckFailed(f"nothing is scored in {home} yet; run `perennial run -c FILE --as-of DATE`")
-    return found[-1]
+    return dates[-1]
 
 
 def scored(home: Path) -> list[date]:
