@@ -62,28 +62,28 @@ def create(connection: duckdb.DuckDBPyConnection, columns: Mapping[str, str]) ->
 
 
 def add(
-    connection: duckdb.DuckDBPyConnection, number: int, table: Table, rows: Rows, found: Mapping[str, Mapped],
+    connection: duckdb.DuckDBPyConnection, number: int, table: Table, rows: Rows, expressions: Mapping[str, Mapped],
     columns: Mapping[str, str], rules: Rules,
 ) -> None:  # fmt: skip
     """Puts the rows of one source into `checked`, in the order of their lines, each with the first thing wrong."""
     raw = mapped(
         table,
         rows,
-        {_raw(name): source.expression for name, source in found.items()}
-        | {_written(name): source.written for name, source in found.items() if source.written},
+        {_raw(name): source.expression for name, source in expressions.items()}
+        | {_written(name): source.written for name, source in expressions.items() if source.written},
     )
     typed = ", ".join(
-        f"{_typed(name, kind, found.get(name), name in rules.contract.ids)} AS {identifier(name)}"
+        f"{_typed(name, kind, expressions.get(name), name in rules.contract.ids)} AS {identifier(name)}"
         for name, kind in columns.items()
     )
-    texts = [_as_written(name, found[name]) if name in found else "NULL" for name in columns]
+    texts = [_as_written(name, expressions[name]) if name in expressions else "NULL" for name in columns]
     if table.group_by:  # sums and ties of parallel aggregates differ from run to run
         connection.execute("SET threads = 1")
     connection.execute(f"""
         INSERT INTO checked
         WITH given AS ({raw}),
              typed AS (SELECT *, {typed} FROM given),
-             judged AS (SELECT *, {_reason(rules, found, columns)} AS reason FROM typed)
+             judged AS (SELECT *, {_reason(rules, expressions, columns)} AS reason FROM typed)
         SELECT {number}, line, {", ".join(map(identifier, columns))}, reason,
                CASE WHEN reason IS NOT NULL THEN [{", ".join(texts)}] END
         FROM judged {"ORDER BY line" if table.group_by else ""}""")
@@ -157,9 +157,9 @@ def _is_blank(name: str, kind: str, source: Mapped) -> str:
     return f"{raw} IS NULL"
 
 
-def _reason(rules: Rules, found: Mapping[str, Mapped], columns: Mapping[str, str]) -> str:
+def _reason(rules: Rules, expressions: Mapping[str, Mapped], columns: Mapping[str, str]) -> str:
     """The first thing wrong with a row, as a SQL expression over its raw and typed columns; null when nothing."""
-    wrong = [_unusable(name, columns[name], source, rules.contract) for name, source in found.items()]
+    wrong = [_unusable(name, columns[name], source, rules.contract) for name, source in expressions.items()]
     if rules.contract.is_event:
         wrong.append(_when(f"occurred_at > TIMESTAMPTZ {quoted(rules.now.isoformat())}", FUTURE))
         wrong.append(_when(f"occurred_at < TIMESTAMPTZ '{EARLIEST}-01-01'", f"occurred_at is before {EARLIEST}"))
@@ -241,7 +241,7 @@ def mark_elsewhere(connection: duckdb.DuckDBPyConnection, key: Sequence[str], ea
                 SELECT rowid AS repeated, {names}, row_number() OVER (PARTITION BY {names} ORDER BY line) AS copy
                 FROM checked WHERE reason IS NULL AND hash({names}) IN (SELECT hash({names}) FROM shared)
             ) AS mine JOIN shared ON {same} AND mine.copy <= shared.copies
-        ) AS found WHERE checked.rowid = found.repeated""")
+        ) AS twice WHERE checked.rowid = twice.repeated""")
     connection.execute("DROP TABLE shared")
 
 
@@ -279,14 +279,14 @@ def counts(connection: duckdb.DuckDBPyConnection, number: int) -> dict[str | Non
 def money(connection: duckdb.DuckDBPyConnection, number: int) -> Money:
     """What became of the amounts of one source's rows."""
     query = f"SELECT reason, {summed('amount')} FROM checked WHERE source = {number} GROUP BY 1 ORDER BY 1"
-    found = {reason: (amount, unknown) for reason, amount, unknown in connection.execute(query).fetchall()}
-    accepted, _ = found.pop(None, (NOTHING, 0))
-    unknown = {reason: rows for reason, (_, rows) in found.items() if rows}
-    return Money(accepted, quarantined={reason: amount for reason, (amount, _) in found.items()}, unknown=unknown)
+    sums = {reason: (amount, unknown) for reason, amount, unknown in connection.execute(query).fetchall()}
+    accepted, _ = sums.pop(None, (NOTHING, 0))
+    unknown = {reason: rows for reason, (_, rows) in sums.items() if rows}
+    return Money(accepted, quarantined={reason: amount for reason, (amount, _) in sums.items()}, unknown=unknown)
 
 
 def filtered(
-    connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows, found: Mapping[str, Mapped], has_money: bool
+    connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows, expressions: Mapping[str, Mapped], has_money: bool
 ) -> Filtered:
     """What the table's filter drops of a source; of rows with money also a table `dropped` of their orders.
 
@@ -300,10 +300,10 @@ def filtered(
     for names in (("transaction_id", "amount"), ("transaction_id",)):
         with suppress(duckdb.Error):  # the column map need not work for rows that are not meant to be read
             largest = "max(coalesce(amount, 0))" if "amount" in names else "0"
-            lines = f"{_of_dropped(table, rows, found, names)} WHERE transaction_id IS NOT NULL"
+            lines = f"{_of_dropped(table, rows, expressions, names)} WHERE transaction_id IS NOT NULL"
             connection.execute(f"INSERT INTO dropped SELECT {ORDER}, {largest} FROM ({lines}) GROUP BY 1")
             break
-    return Filtered(_dropped(connection, table, rows), _dropped_money(connection, table, rows, found))
+    return Filtered(_dropped(connection, table, rows), _dropped_money(connection, table, rows, expressions))
 
 
 def _dropped(connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows) -> int:
@@ -314,24 +314,25 @@ def _dropped(connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows) ->
 
 
 def _dropped_money(
-    connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows, found: Mapping[str, Mapped]
+    connection: duckdb.DuckDBPyConnection, table: Table, rows: Rows, expressions: Mapping[str, Mapped]
 ) -> Money:  # fmt: skip
     """Where no amount can be computed it is unknown."""
     try:
-        query = f"SELECT {summed('amount')} FROM ({_of_dropped(table, rows, found, ['amount'])})"
+        query = f"SELECT {summed('amount')} FROM ({_of_dropped(table, rows, expressions, ['amount'])})"
         amount, unknown = connection.execute(query).fetchall()[0]
     except duckdb.Error:
         amount, unknown = NOTHING, _dropped(connection, table, rows)
     return Money(filtered=amount, unknown={FILTERED: unknown} if unknown else {})
 
 
-def _of_dropped(table: Table, rows: Rows, found: Mapping[str, Mapped], names: Sequence[str]) -> str:
+def _of_dropped(table: Table, rows: Rows, expressions: Mapping[str, Mapped], names: Sequence[str]) -> str:
     """SQL for canonical columns of the rows that the table's filter drops; null where one cannot be computed."""
     dropped = table.model_copy(update={"where": f"({table.where}\n) IS NOT TRUE"})
-    safe = {name: found[name].expression if table.group_by else f"TRY({found[name].expression}\n)" for name in names}
+    plain = {name: expressions[name].expression for name in names}
+    safe = plain if table.group_by else {name: f"TRY({expression}\n)" for name, expression in plain.items()}
     given = mapped(dropped, rows, {_raw(name): expression for name, expression in safe.items()})
     kinds = {name: "DOUBLE" if name == "amount" else "VARCHAR" for name in names}
-    typed = ", ".join(f"{_typed(n, kind, found[n], kind == 'VARCHAR')} AS {n}" for n, kind in kinds.items())
+    typed = ", ".join(f"{_typed(n, kind, expressions[n], kind == 'VARCHAR')} AS {n}" for n, kind in kinds.items())
     return f"SELECT * FROM (SELECT {typed} FROM ({given}))"
 
 
@@ -353,15 +354,15 @@ def accepted(contract: Contract, columns: Sequence[str]) -> str:
 
 def days(contract: Contract, columns: Sequence[str]) -> str:
     """SQL for the columns that features read beside the canonical ones: days and an hour, in the session's timezone."""
-    found = ""
+    sql = ""
     if contract.is_event:
         day, recorded = "CAST(occurred_at AS DATE)", "CAST(recorded_at AS DATE)"
-        found = f", {day} AS day, greatest({day}, coalesce({recorded}, {day})) AS known_day"
-        found += ", CAST(hour(occurred_at) AS UTINYINT) AS hour"
+        sql = f", {day} AS day, greatest({day}, coalesce({recorded}, {day})) AS known_day"
+        sql += ", CAST(hour(occurred_at) AS UTINYINT) AS hour"
     for name in DATED:
         if name in columns:
-            found += f", CAST({name} AS DATE) AS {name.removesuffix('_at')}_day"
-    return found
+            sql += f", CAST({name} AS DATE) AS {name.removesuffix('_at')}_day"
+    return sql
 
 
 def quarantined(origins: Sequence[str], part: str, columns: Sequence[str]) -> str:

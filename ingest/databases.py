@@ -98,15 +98,15 @@ def _reflected(engine: sqlalchemy.Engine, wanted: str) -> tuple[Sequence[sqlalch
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)  # of column types it does not know: texts to us
         try:
-            found = sqlalchemy.Table(bare, sqlalchemy.MetaData(), autoload_with=engine, schema=schema or None)
+            reflected = sqlalchemy.Table(bare, sqlalchemy.MetaData(), autoload_with=engine, schema=schema or None)
         except sqlalchemy.exc.NoSuchTableError as problem:
             present = sqlalchemy.inspect(engine).get_table_names(schema or None)
             shown = ", ".join(sorted(present)[:20]) or "no table"
             raise sqlalchemy.exc.InvalidRequestError(f"there is no table {wanted}; there is {shown}") from problem
-    raw: dict[str, Any] = {column.name: sqlalchemy.column(column.name) for column in found.columns}
+    raw: dict[str, Any] = {column.name: sqlalchemy.column(column.name) for column in reflected.columns}
     rows = sqlalchemy.table(bare, schema=schema or None)
-    keys = [raw[key.name] for key in found.primary_key.columns]
-    return list(found.columns), sqlalchemy.select(*raw.values()).select_from(rows).order_by(*keys)
+    keys = [raw[key.name] for key in reflected.primary_key.columns]
+    return list(reflected.columns), sqlalchemy.select(*raw.values()).select_from(rows).order_by(*keys)
 
 
 def _arrow_type(kind: Any) -> pa.DataType:

@@ -169,7 +169,7 @@ class EventStore:
         }  # fmt: skip
 
     def _bodies(self, connection: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        found: dict[tuple[str, str], str] = {}
+        bodies: dict[tuple[str, str], str] = {}
         for table in TABLES:
             names = {f"e{place}": event_id for place, (name, event_id) in enumerate(wanted) if name == table}
             if names:
@@ -178,8 +178,8 @@ class EventStore:
                     f" AND event_id IN ({', '.join(f':{name}' for name in names)})"
                 )
                 values = {"workspace": self.workspace, "table": table, **names}
-                found |= {(table, row[0]): row[1] for row in connection.execute(_text(query), values)}
-        return found
+                bodies |= {(table, row[0]): row[1] for row in connection.execute(_text(query), values)}
+        return bodies
 
     def _rows(self, query: str, **values: Any) -> list[Any]:
         with self._begun() as connection:
@@ -298,11 +298,11 @@ def trouble(home: Path) -> Trouble:
     return Trouble(noted["problem"], since, {int(number): why for number, why in noted["set_aside"].items()})
 
 
-def note_trouble(home: Path, found: Trouble) -> None:
-    if found == Trouble():
+def note_trouble(home: Path, state: Trouble) -> None:
+    if state == Trouble():
         _trouble_path(home).unlink(missing_ok=True)
     else:
-        storage.write_json(_trouble_path(home), asdict(found) | {"since": found.since and found.since.isoformat()})
+        storage.write_json(_trouble_path(home), asdict(state) | {"since": state.since and state.since.isoformat()})
 
 
 def _trouble_path(home: Path) -> Path:

@@ -190,9 +190,12 @@ class _Intake:
     def run(self) -> Account:
         storage.make_folder(self.home)
         try:
-            found = [*sources.find(self.name, self.table, self.scratch), *map(sources.handed_over, self._event_files())]
-            here = {source.origin for source in found}
-            plan = self._plan(self._by_content(found), here)
+            delivered = [
+                *sources.find(self.name, self.table, self.scratch),
+                *map(sources.handed_over, self._event_files()),
+            ]
+            here = {source.origin for source in delivered}
+            plan = self._plan(self._by_content(delivered), here)
             if plan.batches or list(plan.kept) != self.entries:
                 self._carry_out(plan)
         finally:
@@ -224,43 +227,43 @@ class _Intake:
             return []
         return storage.parts(storage.tables_folder(self.home, "customers"))
 
-    def _by_content(self, found: Iterable[Source]) -> dict[str, Source]:
+    def _by_content(self, delivered: Iterable[Source]) -> dict[str, Source]:
         """One source per content, in order; of several names that which it was taken in under, or the first.
 
         Where later sources replace earlier ones, it is the last.
         """
         known = {(entry.content, entry.origin) for entry in self.entries}
         by_content: dict[str, Source] = {}
-        for source in found:
+        for source in delivered:
             with rows.explained(self.name, source):
                 content = source.fingerprint()
             if content not in by_content or (content, source.origin) in known or self.replaces:
                 by_content[content] = source
         return by_content
 
-    def _plan(self, found: Mapping[str, Source], here: Collection[str]) -> _Plan:
-        return self._plan_events(found, here) if self.contract.is_event else self._plan_descriptions(found)
+    def _plan(self, by_content: Mapping[str, Source], here: Collection[str]) -> _Plan:
+        return self._plan_events(by_content, here) if self.contract.is_event else self._plan_descriptions(by_content)
 
-    def _plan_descriptions(self, found: Mapping[str, Source]) -> _Plan:
-        if [entry.content for entry in self.entries] == list(found) and all(map(self._is_current, self.entries)):
+    def _plan_descriptions(self, by_content: Mapping[str, Source]) -> _Plan:
+        if [entry.content for entry in self.entries] == list(by_content) and all(map(self._is_current, self.entries)):
             return _Plan(self.entries, [])
-        return _Plan([], [[(source, content) for content, source in found.items()]])
+        return _Plan([], [[(source, content) for content, source in by_content.items()]])
 
-    def _plan_events(self, found: Mapping[str, Source], here: Collection[str]) -> _Plan:
-        """`here` are all sources that are there, `found` one for each different content."""
-        gone = [entry for entry in self.entries if entry.content not in found and entry.origin not in here]
+    def _plan_events(self, by_content: Mapping[str, Source], here: Collection[str]) -> _Plan:
+        """`here` are all sources that are there, `by_content` one for each different content."""
+        gone = [entry for entry in self.entries if entry.content not in by_content and entry.origin not in here]
         forgotten = [entry for entry in gone if not sources.covers(self.table, entry.origin)]
         kept = [entry for entry in gone if entry not in forgotten]
         present = [
-            replace(entry, origin=found[entry.content].origin)
+            replace(entry, origin=by_content[entry.content].origin)
             for entry in self.entries
-            if entry.content in found and self._is_current(entry)
+            if entry.content in by_content and self._is_current(entry)
         ]
         if len(kept) + len(present) < len(self.entries):  # what duplicated a row that may now vanish is read again
             present = [entry for entry in present if checks.ELSEWHERE not in entry.quarantined]
         kept += present
         taken = {entry.content for entry in kept}
-        fresh = [[(source, content)] for content, source in found.items() if content not in taken]
+        fresh = [[(source, content)] for content, source in by_content.items() if content not in taken]
         return _Plan(sorted(kept, key=self._rank if self.replaces else self._place), fresh, forgotten)
 
     def _is_current(self, entry: _Entry) -> bool:
@@ -351,28 +354,28 @@ class _Intake:
         for source in batch:
             table = self._table_of(source)
             opened = rows.opened(connection, source, table, self.contract, self.attributes, self.scratch)
-            found = rows.expressions(connection, table, self.contract, opened, (*self.attributes, *self.pii))
-            given.append((source, opened, self._protected(found)))
+            expressions = rows.expressions(connection, table, self.contract, opened, (*self.attributes, *self.pii))
+            given.append((source, opened, self._protected(expressions)))
         columns = {column.name: column.type for column in self.contract.columns} | dict.fromkeys(self.pii, "VARCHAR")
         for name in self.attributes:
-            columns.setdefault(name, _common_type([found[name].wanted for _, _, found in given]))
+            columns.setdefault(name, _common_type([expressions[name].wanted for _, _, expressions in given]))
         checks.create(connection, columns)
         filtered = []
-        for number, (source, opened, found) in enumerate(given):
+        for number, (source, opened, expressions) in enumerate(given):
             with rows.explained(self.name, source):
                 table = self._table_of(source)
-                checks.add(connection, number, table, opened, found, columns, self._judged_by())
-                filtered.append(checks.filtered(connection, table, opened, found, self.has_money))
+                checks.add(connection, number, table, opened, expressions, columns, self._judged_by())
+                filtered.append(checks.filtered(connection, table, opened, expressions, self.has_money))
         if self.has_money:
             checks.mark_further_lines(connection)
         if self.erased:
             checks.mark_erased(connection, self.erased)
         return list(columns), filtered
 
-    def _protected(self, found: Mapping[str, Mapped]) -> dict[str, Mapped]:
+    def _protected(self, expressions: Mapping[str, Mapped]) -> dict[str, Mapped]:
         """Pseudonyms for ids and ciphers for contact data: nothing that is written sees the originals."""
         hidden = dict.fromkeys(self.pii, "encrypted") | ({"customer_id": "pseudonym"} if self.pseudonyms else {})
-        return {name: _hidden(one, hidden[name]) if name in hidden else one for name, one in found.items()}
+        return {name: _hidden(one, hidden[name]) if name in hidden else one for name, one in expressions.items()}
 
     def _judged_by(self) -> checks.Rules:
         customers = self._known_customers()
@@ -476,8 +479,8 @@ class _Intake:
         return [self._divided(connection, entry, source) for entry, source in zip(ranked, told, strict=True)]
 
     def _divided(self, connection: duckdb.DuckDBPyConnection, entry: _Entry, source: Told) -> _Entry:
-        found = revisions.share(connection, source)
-        part = entry.taken + (f"-{found.mark:016x}" if found.replaced else "")
+        share = revisions.share(connection, source)
+        part = entry.taken + (f"-{share.mark:016x}" if share.replaced else "")
         if part not in {known.part for known in self.entries}:
             counting = f"SELECT * EXCLUDE (line, replaced) FROM {revisions.split(source)} WHERE NOT replaced"
             storage.copy_to(connection, counting, self._file(part))
@@ -486,7 +489,7 @@ class _Intake:
             INSERT INTO bad BY NAME
             SELECT {quoted(entry.origin)} AS source, line, {quoted(checks.REPLACED)} AS reason, {texts},
                    {quoted(entry.taken)} AS part FROM {revisions.split(source)} WHERE replaced ORDER BY line""")
-        return _counted_again(entry, part, found)
+        return _counted_again(entry, part, share)
 
     def _start_quarantine(self, connection: duckdb.DuckDBPyConnection, kept: Sequence[str]) -> None:
         """A table `bad` with the rows in quarantine that came with parts that stay."""
@@ -534,8 +537,8 @@ class _Intake:
     def _advice(self, reasons: Iterable[str]) -> str:
         mapped = (self.table.columns.get(name, name) for name in ("customer_id", "occurred_at"))
         once = ", ".join(text for text in mapped if re.fullmatch(r"[\w .-]+", text))
-        found = [advice for part, advice in _ADVICE.items() if any(part in reason for reason in reasons)]
-        return f" ({'; '.join(found).replace('{once}', once)})" if found else ""
+        hints = [advice for part, advice in _ADVICE.items() if any(part in reason for reason in reasons)]
+        return f" ({'; '.join(hints).replace('{once}', once)})" if hints else ""
 
     def _refuse_if_empty(self, entries: Sequence[_Entry]) -> None:
         if any(entry.accepted or checks.REPLACED in entry.quarantined for entry in entries):
@@ -620,28 +623,28 @@ class _Intake:
             return Decimal(connection.execute(query).fetchall()[0][0])
 
 
-def _counted_again(entry: _Entry, part: str, found: revisions.Share) -> _Entry:
+def _counted_again(entry: _Entry, part: str, share: revisions.Share) -> _Entry:
     """The entry with what counts of it now; what is gone altogether was erased."""
     before = entry.accepted + entry.quarantined.get(checks.REPLACED, 0)
-    gone = before - found.rows - found.replaced
+    gone = before - share.rows - share.replaced
     quarantined = {why: count for why, count in entry.quarantined.items() if why != checks.REPLACED}
-    for why, count in ((checks.REPLACED, found.replaced), (checks.ERASED, gone)):
+    for why, count in ((checks.REPLACED, share.replaced), (checks.ERASED, gone)):
         if count:
             quarantined[why] = quarantined.get(why, 0) + count
     return replace(
-        entry, part=part, accepted=found.rows, quarantined=quarantined, first=found.first, last=found.last,
-        money=_money_again(entry.money or Money(), found, gone),
+        entry, part=part, accepted=share.rows, quarantined=quarantined, first=share.first, last=share.last,
+        money=_money_again(entry.money or Money(), share, gone),
     )  # fmt: skip
 
 
-def _money_again(money: Money, found: revisions.Share, gone: int) -> Money:
+def _money_again(money: Money, share: revisions.Share, gone: int) -> Money:
     before = money.accepted + money.quarantined.get(checks.REPLACED, NOTHING)
     others = {why: amount for why, amount in money.quarantined.items() if why != checks.REPLACED}
-    again = replace(money, accepted=found.money, quarantined=others)
-    if found.replaced:
-        again += Money(quarantined={checks.REPLACED: found.replaced_money})
+    again = replace(money, accepted=share.money, quarantined=others)
+    if share.replaced:
+        again += Money(quarantined={checks.REPLACED: share.replaced_money})
     if gone:
-        again += Money(quarantined={checks.ERASED: before - found.money - found.replaced_money})
+        again += Money(quarantined={checks.ERASED: before - share.money - share.replaced_money})
     return again
 
 

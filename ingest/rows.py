@@ -213,12 +213,12 @@ def _copy_numbered(given: _Csv, delimiter: str, columns: int, copy: Path) -> Non
         _plain(given.file, given.encoding) as lines,
         draft.open("w", encoding="utf-8", newline="") as out,
     ):
-        number, found = given.before + 1, csv.reader(noted(lines), delimiter=delimiter)
-        for cells in found:
+        number, records = given.before + 1, csv.reader(noted(lines), delimiter=delimiter)
+        for cells in records:
             if cells or columns == 1:  # DuckDB passes over an empty line, but where it is the only column's
                 out.write(f"{number}{delimiter}{''.join(taken)}")
             taken.clear()
-            number = given.before + found.line_num + 1
+            number = given.before + records.line_num + 1
 
 
 def _copy_from(file: Path, before: int, copy: Path) -> None:
@@ -273,8 +273,8 @@ def _header(given: _Csv) -> tuple[str, list[str], int]:
     with _plain(given.file, given.encoding) as lines:
         first = lines.readline()
         delimiter = given.told or _most_frequent(first)
-        found = csv.reader(itertools.chain([first], lines), delimiter=delimiter)
-        cells = next(found, [])
+        records = csv.reader(itertools.chain([first], lines), delimiter=delimiter)
+        cells = next(records, [])
     names: list[str] = []
     for number, cell in enumerate(cells, 1):
         name = base = cell.strip() or f"column{number}"
@@ -283,7 +283,7 @@ def _header(given: _Csv) -> tuple[str, list[str], int]:
                 break
             name = f"{base}_{again}"
         names.append(name)
-    return delimiter, names, found.line_num
+    return delimiter, names, records.line_num
 
 
 def _most_frequent(line: str) -> str:
@@ -300,8 +300,8 @@ def _refuse_lines_before(
         return
     with _plain(given.file, given.encoding) as lines:
         for number, line in enumerate(itertools.islice(lines, _LINES_BEFORE)):
-            found = {cell.strip().lower() for cell in next(csv.reader([line], delimiter=_most_frequent(line)), [])}
-            if len(wanted & found) >= min(2, len(wanted)):
+            names = {cell.strip().lower() for cell in next(csv.reader([line], delimiter=_most_frequent(line)), [])}
+            if len(wanted & names) >= min(2, len(wanted)):
                 before = number + table.skip_lines
                 raise SettingsError(
                     f"{contract.name}: the header of {origin} seems to be line {before + 1}: set"
@@ -363,9 +363,9 @@ def _numbers(connection: duckdb.DuckDBPyConnection, reader: str, columns: Sequen
         f"count({text}), " + ", ".join(f"bool_and(regexp_full_match({text}, '{form}'))" for form in (_WHOLE, _DECIMAL))
         for text in texts.values()
     )
-    found = iter(connection.execute(f"SELECT {tests} FROM {reader}").fetchall()[0])
+    figures = iter(connection.execute(f"SELECT {tests} FROM {reader}").fetchall()[0])
     casts = {}
-    for column, (filled, whole, decimal) in zip(columns, zip(found, found, found, strict=True), strict=True):
+    for column, (filled, whole, decimal) in zip(columns, zip(figures, figures, figures, strict=True), strict=True):
         if not filled:
             casts[column] = f"NULL AS {identifier(column)}"
         elif whole or decimal:
@@ -404,7 +404,7 @@ def expressions(
             connection, f"SELECT 1 FROM {rows.sql} GROUP BY {table.group_by}", f"{key}.group_by", table.group_by, rows
         )
     wanted = {column.name: column.type for column in contract.columns}
-    found = {}
+    columns = {}
     for name in known:
         text = table.columns.get(name, name)
         column = rows.column(text)
@@ -416,10 +416,10 @@ def expressions(
         query = mapped(table, rows, {"x": expression})
         given = _bind(connection, query, f"{key}.columns.{name}", text, rows)
         kind = wanted.get(name) or ("DOUBLE" if given in _NUMERIC else "VARCHAR")
-        found[name] = Mapped(expression, given, kind)
+        columns[name] = Mapped(expression, given, kind)
         if column is None and name in contract.required and kind != "VARCHAR" and not table.group_by:
-            found[name] = _conversion(connection, found[name], rows)
-    return found
+            columns[name] = _conversion(connection, columns[name], rows)
+    return columns
 
 
 def _conversion(connection: duckdb.DuckDBPyConnection, given: Mapped, rows: Rows) -> Mapped:

@@ -105,19 +105,19 @@ def _matches(name: str, pattern: str) -> list[Path]:
     path = _absolute(pattern)
     if path.is_dir():
         readable = (file for file in path.iterdir() if _is_readable(file) and not file.name.startswith("."))
-        found = sorted(readable, key=in_order)
+        files = sorted(readable, key=in_order)
         problem = f"the folder {path} holds no Parquet or CSV file; for folders in it write {pattern.rstrip('/')}/**/*"
     elif path.is_file() or not has_magic(pattern):
-        found = [path] if path.is_file() else []
+        files = [path] if path.is_file() else []
         problem = f"there is no file {path}"
     else:
         there = (Path(file) for file in glob(str(path), recursive=True) if Path(file).is_file())
-        found = sorted(there, key=in_order)
+        files = sorted(there, key=in_order)
         problem = f"no file matches {path}"
-    if not found:
+    if not files:
         raise SettingsError(f"tables.{name}.path: {problem}")
-    _refuse_other_formats(name, found)
-    return found
+    _refuse_other_formats(name, files)
+    return files
 
 
 def _is_csv(file: Path) -> bool:
