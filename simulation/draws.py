@@ -15,8 +15,8 @@ def choose(rng: np.random.Generator, cumulative: Floats, rows: Ints) -> Ints:
     """One column per entry of `rows`, drawn from that row's cumulative probabilities."""
     height, width = cumulative.shape
     ladder = (cumulative + np.arange(height)[:, None]).ravel()  # ascending: one search serves all rows
-    found = np.searchsorted(ladder, rows + rng.random(len(rows)), side="right") - width * rows
-    return np.minimum(found, width - 1)
+    columns = np.searchsorted(ladder, rows + rng.random(len(rows)), side="right") - width * rows
+    return np.minimum(columns, width - 1)
 
 
 def some_of(rng: np.random.Generator, share: Floats | float, n: int) -> Ints:

@@ -92,8 +92,8 @@ def _replacing(out: Path) -> Iterator[Path]:
     present = {path.name for path in out.iterdir()} if out.exists() else set()
     ours = present <= {*TABLES} and (out / "truth/simulation.json").exists()
     if present and not ours:
-        found = ", ".join(sorted(present - {*TABLES} or present)[:5])
-        raise ValueError(f"{out} holds what no simulation wrote ({found}); give a new or empty folder, or clear it")
+        others = ", ".join(sorted(present - {*TABLES} or present)[:5])
+        raise ValueError(f"{out} holds what no simulation wrote ({others}); give a new or empty folder, or clear it")
     partial, former = (out.with_name(f".{out.name}.{word}-{os.getpid()}") for word in ("partial", "former"))
     try:
         partial.mkdir(parents=True)
