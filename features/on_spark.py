@@ -137,9 +137,9 @@ class OnSpark:
 
         instant = f.timestamp_micros(f.lit(round(as_of.timestamp() * 1_000_000))).alias("as_of")
         floats = [f.col(name).cast("float").alias(name) for name in features]
-        found = self._frame(rows()).select(*keys, instant, *floats).sortWithinPartitions(*keys)
+        frame = self._frame(rows()).select(*keys, instant, *floats).sortWithinPartitions(*keys)
         # Readers of the folder look for no such file.
-        found.write.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false").parquet(str(folder), "append")
+        frame.write.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false").parquet(str(folder), "append")
 
     def close(self) -> None:
         """Lets go of what is held."""

@@ -156,11 +156,11 @@ def online_rows(
     """
     asked = list(dict.fromkeys(customer_ids))
     with stores.reached(store):
-        found = _read(store, publication, asked)
-        if len(found) < len(asked) and not _is_there(store, workspace.home_path, publication):
+        vectors = _read(store, publication, asked)
+        if len(vectors) < len(asked) and not _is_there(store, workspace.home_path, publication):
             raise gone(publication)
     zone = workspace.timezone
-    return {customer_id: Row(vector, _day(instant, zone)) for customer_id, (vector, instant) in found.items()}
+    return {customer_id: Row(vector, _day(instant, zone)) for customer_id, (vector, instant) in vectors.items()}
 
 
 def refuse_if_gone(store: FeatureStore, workspace: Workspace, publication: Publication) -> None:
@@ -192,17 +192,17 @@ def _read(
     view, keys = _view(store, publication.view), [entity_key(customer_id) for customer_id in customer_ids]
     with without_a_table_gone(publication):
         rows = store._get_provider().online_read(store.config, view, keys, ["vector"])
-    found = {
+    vectors = {
         customer_id: (np.array(row["vector"].float_list_val.val, dtype=np.float32), instant)
         for customer_id, (instant, row) in zip(customer_ids, rows, strict=True)
         # SQLite says None, Redis an empty value
         if row is not None and instant is not None and row["vector"].HasField("float_list_val")
     }
-    if any(len(vector) != len(publication.features) for vector, _ in found.values()):
+    if any(len(vector) != len(publication.features) for vector, _ in vectors.values()):
         raise FeatureMismatch(
             f"a vector in {publication.view} has not {len(publication.features)} features: {again(publication)}"
         )
-    return found
+    return vectors
 
 
 @lru_cache(maxsize=8)

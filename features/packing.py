@@ -43,8 +43,8 @@ def packed(workspace: Workspace, as_of: date) -> Publication:
         count, last = _pack(workspace.home_path, parts, names, packed_path(home, view))
         if not count:
             raise CheckFailed(f"nobody is known at {as_of}; choose a later --as-of, or ingest earlier purchases")
-        found = Publication(view, as_of, names, features_hash(names), data, store, count, last)
-        storage.write_json(note, asdict(found))
+        publication = Publication(view, as_of, names, features_hash(names), data, store, count, last)
+        storage.write_json(note, asdict(publication))
     return replace(read_note(note), scores=scores)
 
 

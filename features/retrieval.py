@@ -141,18 +141,18 @@ def _historical(
     entities = asked[keys].assign(event_timestamp=asked["as_of"].map(instants).astype("datetime64[us, UTC]"))
     if workspace.engine == "spark":
         on_spark.session(workspace)  # which Feast then joins on
-    found = store.get_historical_features(entity_df=entities, features=names).to_df()
-    if len(found) != len(asked):
+    joined = store.get_historical_features(entity_df=entities, features=names).to_df()
+    if len(joined) != len(asked):
         raise CheckFailed(
-            f"the feature join returned {len(found):,} rows for {len(asked):,} asked; nothing was trained"
+            f"the feature join returned {len(joined):,} rows for {len(asked):,} asked; nothing was trained"
         )
     # Spark leaves the zone out.
-    found["event_timestamp"] = pd.to_datetime(found["event_timestamp"], utc=True).astype("datetime64[us, UTC]")
-    found = found.sort_values(["event_timestamp", *keys], ignore_index=True)
+    joined["event_timestamp"] = pd.to_datetime(joined["event_timestamp"], utc=True).astype("datetime64[us, UTC]")
+    joined = joined.sort_values(["event_timestamp", *keys], ignore_index=True)
     order = asked.sort_values(["as_of", *keys], ignore_index=True)
-    if not (found[keys].to_numpy() == order[keys].to_numpy()).all():
+    if not (joined[keys].to_numpy() == order[keys].to_numpy()).all():
         raise CheckFailed("the feature join returned other customers than it was asked for; nothing was trained")
-    return pd.concat([order[[*keys, "as_of"]], found.drop(columns=[*keys, "event_timestamp"])], axis=1)
+    return pd.concat([order[[*keys, "as_of"]], joined.drop(columns=[*keys, "event_timestamp"])], axis=1)
 
 
 def _part(home: Path, family: str, as_of: date) -> Path:

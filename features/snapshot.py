@@ -143,8 +143,8 @@ class _Snapshot:
             case "co_purchase":
                 return product_affinity.co_purchase(product_affinity.allowed(affinity, everybody))
             case _:
-                found = self._of_customers(family, day, affinity)
-                return everybody.select("customer_id").left_join(found, "customer_id")
+                values = self._of_customers(family, day, affinity)
+                return everybody.select("customer_id").left_join(values, "customer_id")
 
     def _of_customers(self, family: str, day: ir.DateScalar, affinity: ir.Table) -> ir.Table:
         return customer_family(family, self.workspace, self.tables, day, affinity)

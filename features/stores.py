@@ -50,19 +50,19 @@ def feast_settings(workspace: Workspace, passwords: bool = True, patience: float
     text = Template(_EMBEDDED.read_text()).substitute(
         PERENNIAL_HOME=workspace.home_path, PERENNIAL_WORKSPACE=workspace.name
     )
-    found: dict[str, Any] = yaml.safe_load(text)
+    config: dict[str, Any] = yaml.safe_load(text)
     if workspace.engine == "spark":
         on_spark.check_installed()
         # ibis, too, has its session in UTC, and both may share one.
-        found["offline_store"] = {"type": "spark", "spark_conf": {"spark.sql.session.timeZone": "UTC"}}
+        config["offline_store"] = {"type": "spark", "spark_conf": {"spark.sql.session.timeZone": "UTC"}}
     if online := _address("online", workspace.online, ("redis", "rediss")):
         _need("redis", "online")
-        found["online_store"] = _redis(online, passwords, patience) | {"home": str(workspace.home_path)}
+        config["online_store"] = _redis(online, passwords, patience) | {"home": str(workspace.home_path)}
     if registry := _address("registry", workspace.registry, ("postgresql", "postgres")):
         _need("psycopg", "registry")
         password = registry.password if passwords else "${PERENNIAL_REGISTRY_PASSWORD}"
-        found["registry"]["path"] = _with_password(registry, password)
-    return found
+        config["registry"]["path"] = _with_password(registry, password)
+    return config
 
 
 def write_for_feast(workspace: Workspace) -> None:

@@ -56,10 +56,10 @@ def basket(tables: Tables, affinity: ir.Table, as_of: ir.DateScalar) -> ir.Table
     days = at(tables.customer_days, as_of)
     days = days.filter(days.age <= _YEAR)
     sums = days.group_by("customer_id").agg(**_sums(days))
-    found = sums.mutate(**_shares(sums))
+    rows = sums.mutate(**_shares(sums))
     for more in (_channels(days), _diversity(affinity, tables.categories)):
-        found = found.left_join(more, "customer_id").drop("customer_id_right")
-    return found
+        rows = rows.left_join(more, "customer_id").drop("customer_id_right")
+    return rows
 
 
 def _sums(days: ir.Table) -> dict[str, ir.Value]:

@@ -37,5 +37,5 @@ class Feature:
         """The days before as_of that it looks at, as its name says; `ever` where that names none."""
         if self.name.endswith("_last_year"):
             return "365 days"
-        found = re.search(r"_(\d+)d(_|$)", self.name)
-        return f"{found[1]} days" if found and "_decayed_" not in self.name else "ever"
+        days = re.search(r"_(\d+)d(_|$)", self.name)
+        return f"{days[1]} days" if days and "_decayed_" not in self.name else "ever"

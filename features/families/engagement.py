@@ -65,15 +65,13 @@ def engagement(tables: Tables, as_of: ir.DateScalar) -> ir.Table:
     """One row per customer with any interaction known before `as_of`."""
     counts = _counts(at(tables.interaction_days, as_of))
     more = _opinions(at(tables.opinions, as_of), as_of)
-    found = counts.left_join(more, "customer_id").drop("customer_id_right")
-    found = found.left_join(_cancellations(tables, as_of), "customer_id").drop("customer_id_right")
-    found = found.cross_join(_shop(at(tables.whole.opinions, as_of), as_of))
-    return found.mutate(
+    rows = counts.left_join(more, "customer_id").drop("customer_id_right")
+    rows = rows.left_join(_cancellations(tables, as_of), "customer_id").drop("customer_id_right")
+    rows = rows.cross_join(_shop(at(tables.whole.opinions, as_of), as_of))
+    return rows.mutate(
         # A shop that has resolved no complaint does not keep track of it; its complaints are not all open.
-        n_open_complaints=ibis.ifelse(
-            found.tracks_complaints, found.n_open_complaints.fill_null(0), ibis.null("int64")
-        ),
-        satisfaction_change=found.satisfaction_last - found.satisfaction_365d,
+        n_open_complaints=ibis.ifelse(rows.tracks_complaints, rows.n_open_complaints.fill_null(0), ibis.null("int64")),
+        satisfaction_change=rows.satisfaction_last - rows.satisfaction_365d,
     )
 
 

@@ -128,12 +128,12 @@ def co_purchase(affinity: ir.Table) -> ir.Table:
     pairs = baskets.join(others, [baskets.customer_id == others.customer_id, baskets.item != others.other])
     common = pairs.group_by("item", "other").agg(n_both=pairs.count())
     of_other = sizes.view().rename(other="item", n_other="n_item")
-    found = common.join(sizes, "item").join(of_other, "other").cross_join(n_all)
-    share = found.n_both / found.n_other
-    measured = found.select(
-        "item", "other", n_bought_both_365d=found.n_both, co_buyers_365d=share,
-        co_purchase_lift_365d=share * found.n_all / found.n_item,
-        co_purchase_cosine_365d=found.n_both / ((found.n_item + 10) * (found.n_other + 10)).cast("float64").sqrt(),
+    sized = common.join(sizes, "item").join(of_other, "other").cross_join(n_all)
+    share = sized.n_both / sized.n_other
+    measured = sized.select(
+        "item", "other", n_bought_both_365d=sized.n_both, co_buyers_365d=share,
+        co_purchase_lift_365d=share * sized.n_all / sized.n_item,
+        co_purchase_cosine_365d=sized.n_both / ((sized.n_item + 10) * (sized.n_other + 10)).cast("float64").sqrt(),
     )  # fmt: skip
     nearest = [measured.co_purchase_cosine_365d.desc(), measured.item]
     place = ibis.row_number().over(ibis.window(group_by="other", order_by=nearest))

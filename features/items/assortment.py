@@ -105,10 +105,10 @@ def _margins(workspace: Workspace) -> pd.Series:
     if workspace.tables.products is None:
         raise CheckFailed("cross_sell.margin_floor needs `tables.products` with unit_cost and list_price")
     with storage.connect(workspace.home_path) as connection:
-        found = connection.execute(f"""
+        margins = connection.execute(f"""
             SELECT {item_column(workspace)} AS item, 1 - sum(unit_cost) / sum(list_price) AS margin
             FROM {storage.rows_of(workspace.home_path, "products")}
             WHERE unit_cost IS NOT NULL AND list_price > 0 AND item IS NOT NULL GROUP BY ALL""").df()
-    if found.empty:
+    if margins.empty:
         raise CheckFailed("cross_sell.margin_floor is set, and no product has both unit_cost and list_price; map them")
-    return found.set_index("item")["margin"]
+    return margins.set_index("item")["margin"]

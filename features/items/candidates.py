@@ -264,11 +264,11 @@ def _keys_of(matrix: csr_array) -> Ints:
 
 def _placed(values: Floats, at: Ints, keys: Ints) -> Floats:
     """The rows of `values` at those of `keys` that they are of; null elsewhere."""
-    found = np.full((len(keys), values.shape[1]), np.nan, dtype=np.float32)
+    placed = np.full((len(keys), values.shape[1]), np.nan, dtype=np.float32)
     position = np.searchsorted(keys, at)
     hit = keys[np.minimum(position, len(keys) - 1)] == at
-    found[position[hit]] = values[hit]
-    return found
+    placed[position[hit]] = values[hit]
+    return placed
 
 
 def _best(matrix: csr_array, k: int) -> Ints:
