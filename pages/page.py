@@ -70,12 +70,12 @@ def render(template: str, **shown: Any) -> str:
 
 @cache
 def _templates() -> Environment:
-    found = Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    found.filters |= {"capital": _capital, "sentence": lambda text: f"{_capital(text)}."}
-    return found
+    environment.filters |= {"capital": _capital, "sentence": lambda text: f"{_capital(text)}."}
+    return environment
 
 
 def _capital(text: str) -> str:
