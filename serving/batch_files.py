@@ -32,11 +32,11 @@ class Filed:
 
     def offers(self, customer_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         """The offers of each customer who has some, best first, by id."""
-        found: dict[str, list[dict[str, Any]]] = {}
+        offers: dict[str, list[dict[str, Any]]] = {}
         for row in self._of(storage.offers_path(self.home, self.as_of), customer_ids, "customer_id, rank"):
             offer = {name: row[name] for name in ("rank", "item", "probability", "kind")}
-            found.setdefault(row["customer_id"], []).append(offer)
-        return found
+            offers.setdefault(row["customer_id"], []).append(offer)
+        return offers
 
     def bought_with(self, item: str) -> list[dict[str, Any]]:
         """What goes with an item, in whatever case it is written, best first.
@@ -55,8 +55,8 @@ class Filed:
         if not parts:
             return None
         query = f"SELECT marketing_consent FROM {storage.reader(parts)} WHERE customer_id = ?"
-        found = self.connection.cursor().execute(query, [customer_id]).fetchone()
-        return found[0] if found else None
+        consent = self.connection.cursor().execute(query, [customer_id]).fetchone()
+        return consent[0] if consent else None
 
     def _of(self, path: Path, wanted: Sequence[str], order: str, key: str = "customer_id") -> list[dict[str, Any]]:
         among = ", ".join(map(storage.quoted, dict.fromkeys(wanted)))

@@ -58,13 +58,13 @@ class Consents:
         """Whether those of these customers who said something of this kind gave their consent."""
         if not storage.is_written(self.path):
             return {}
-        found: dict[str, bool] = {}
+        agreed: dict[str, bool] = {}
         for start in range(0, len(customer_ids), _AT_ONCE):
             block = customer_ids[start : start + _AT_ONCE]
             among = ", ".join("?" * len(block))
             query = f"SELECT customer_id, granted FROM consents WHERE kind = ? AND customer_id IN ({among})"
-            found |= {one: bool(granted) for one, granted in self._reader.execute(query, (kind, *block))}
-        return found
+            agreed |= {one: bool(granted) for one, granted in self._reader.execute(query, (kind, *block))}
+        return agreed
 
     def by(self, customer_id: str) -> dict[Kind, bool]:
         """What one customer said, by kind."""

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("bentoml.perennial")
 ONLINE, EVENTS = "online store", "store of events"
-Found = dict[str, int]
+Places = dict[str, int]
 _PATIENCE = 60  # seconds that a database may be busy
 
 
@@ -65,16 +65,16 @@ def held(workspace: Workspace, store: FeatureStore, customer_id: str) -> dict[st
         SettingsError: contact data are held, and the privacy key is not there to read them.
     """
     home = workspace.home_path
-    found = {_place(home, path): rows for path, rows in _rows_of_files(home, customer_id).items()}
+    held_in = {_place(home, path): rows for path, rows in _rows_of_files(home, customer_id).items()}
     for path, table in _databases(home):
-        found[f"{_place(home, path)}:{table}"] = _rows_of_database(path, table, customer_id)
-    found[ONLINE] = list(_vectors(workspace, store, customer_id))
+        held_in[f"{_place(home, path)}:{table}"] = _rows_of_database(path, table, customer_id)
+    held_in[ONLINE] = list(_vectors(workspace, store, customer_id))
     with _events_elsewhere(workspace) as kept:
-        found[EVENTS] = [asdict(event) for event in _of_store(kept, customer_id)]
-    found = {place: [_readable(row, workspace.pii) for row in rows] for place, rows in found.items() if rows}
-    if not found:
+        held_in[EVENTS] = [asdict(event) for event in _of_store(kept, customer_id)]
+    held_in = {place: [_readable(row, workspace.pii) for row in rows] for place, rows in held_in.items() if rows}
+    if not held_in:
         raise UnknownCustomer(customer_id)
-    return found
+    return held_in
 
 
 def _rows_of_files(home: Path, customer_id: str) -> dict[Path, list[dict[str, Any]]]:
@@ -84,15 +84,15 @@ def _rows_of_files(home: Path, customer_id: str) -> dict[Path, list[dict[str, An
         with suppress(FileNotFoundError):  # a command, or the prediction log, has replaced it just now
             columns = f"quarantine {path}" if _is_as_written(path) else str(pq.read_schema(path).remove_metadata())
             alike.setdefault(columns, []).append(path)
-    found: dict[Path, list[dict[str, Any]]] = {}
+    rows_of_file: dict[Path, list[dict[str, Any]]] = {}
     for paths in alike.values():
         try:
-            found |= _rows_together(paths, customer_id)
+            rows_of_file |= _rows_together(paths, customer_id)
         except FileNotFoundError:
             for path in paths:
                 with suppress(FileNotFoundError):
-                    found |= _rows_together([path], customer_id)
-    return found
+                    rows_of_file |= _rows_together([path], customer_id)
+    return rows_of_file
 
 
 def _rows_together(paths: Sequence[Path], customer_id: str) -> dict[Path, list[dict[str, Any]]]:
@@ -100,10 +100,10 @@ def _rows_together(paths: Sequence[Path], customer_id: str) -> dict[Path, list[d
         return {paths[0]: _rows_in(paths[0], [customer_id]).to_pylist()}
     files = ds.dataset([str(path) for path in paths], format="parquet")
     columns = [*files.schema.names, "__filename"]
-    found: dict[Path, list[dict[str, Any]]] = {}
+    rows_of_file: dict[Path, list[dict[str, Any]]] = {}
     for row in files.to_table(columns, filter=ds.field("customer_id") == customer_id).to_pylist():
-        found.setdefault(Path(row.pop("__filename")), []).append(row)
-    return found
+        rows_of_file.setdefault(Path(row.pop("__filename")), []).append(row)
+    return rows_of_file
 
 
 def _vectors(workspace: Workspace, store: FeatureStore, customer_id: str) -> Iterator[dict[str, Any]]:
@@ -127,7 +127,7 @@ def is_known(workspace: Workspace, customer_id: str) -> bool:
 def erase(
     workspace: Workspace, store: FeatureStore, customer_ids: Sequence[str],
     progress: Callable[[str], None] = lambda _: None,
-) -> dict[str, Found]:  # fmt: skip
+) -> dict[str, Places]:  # fmt: skip
     """Erases customers from everything in the home and from the online store; returns in which places how many rows
     were found of each, also by an attempt that was cut off. Nobody else may be writing into the home.
 
@@ -138,26 +138,26 @@ def erase(
     """
     home, key = workspace.home_path, PrivacyKey.of_environment()
     marks = {customer_id: key.mark(customer_id) for customer_id in customer_ids}
-    found = rows_of(workspace, store, list(marks))
-    privacy.note_erased(home, {mark: found[customer_id] for customer_id, mark in marks.items()})
+    places_of = rows_of(workspace, store, list(marks))
+    privacy.note_erased(home, {mark: places_of[customer_id] for customer_id, mark in marks.items()})
     with privacy.marking(home):
         predictions.sweep(workspace)  # while nobody writes into the log
-    _forget(workspace, store, {place for places in found.values() for place in places}, list(marks), progress)
+    _forget(workspace, store, {place for places in places_of.values() for place in places}, list(marks), progress)
     noted = privacy.note_erased(home, {mark: {} for mark in marks.values()}, done=True)
     return {customer_id: noted[mark]["found"] for customer_id, mark in marks.items()}
 
 
-def rows_of(workspace: Workspace, store: FeatureStore, customer_ids: Sequence[str]) -> dict[str, Found]:
+def rows_of(workspace: Workspace, store: FeatureStore, customer_ids: Sequence[str]) -> dict[str, Places]:
     """How many rows there are of each customer in each place where there are any.
 
     Raises:
         UnknownCustomer: of one there are none, nor were there.
     """
-    found, noted = _found(workspace, store, customer_ids), privacy.erased(workspace.home_path)
-    for customer_id, places in found.items():
+    places_of, noted = _places(workspace, store, customer_ids), privacy.erased(workspace.home_path)
+    for customer_id, places in places_of.items():
         if not places and (not noted or PrivacyKey.of_environment().mark(customer_id) not in noted):
             raise UnknownCustomer(customer_id)
-    return found
+    return places_of
 
 
 def carry_out(workspace: Workspace, clock: Callable[[], datetime]) -> None:
@@ -182,28 +182,28 @@ def finish(workspace: Workspace, now: datetime) -> int:
     return len(waiting)
 
 
-def _found(workspace: Workspace, store: FeatureStore, customer_ids: Sequence[str]) -> dict[str, Found]:
+def _places(workspace: Workspace, store: FeatureStore, customer_ids: Sequence[str]) -> dict[str, Places]:
     home = workspace.home_path
-    found: dict[str, Found] = {customer_id: {} for customer_id in customer_ids}
+    places_of: dict[str, Places] = {customer_id: {} for customer_id in customer_ids}
     for path in _parquet_files(home):
         asked = [[one] for one in customer_ids] if _is_as_written(path) else [customer_ids]
         for some in asked:
             with suppress(FileNotFoundError):  # a running service has put parts of its log together just now
                 rows = _rows_in(path, some, ["customer_id"])["customer_id"].to_pylist()
-                _count(found, _place(home, path), {some[0]: len(rows)} if _is_as_written(path) else Counter(rows))
+                _count(places_of, _place(home, path), {some[0]: len(rows)} if _is_as_written(path) else Counter(rows))
     for path, table in _databases(home):
         counts = {one: len(_rows_of_database(path, table, one)) for one in customer_ids}
-        _count(found, f"{_place(home, path)}:{table}", counts)
+        _count(places_of, f"{_place(home, path)}:{table}", counts)
     with _events_elsewhere(workspace) as kept:
-        _count(found, EVENTS, {one: len(_of_store(kept, one)) for one in customer_ids})
-    _count(found, ONLINE, online_erasure.held(store, workspace, customer_ids))
-    return found
+        _count(places_of, EVENTS, {one: len(_of_store(kept, one)) for one in customer_ids})
+    _count(places_of, ONLINE, online_erasure.held(store, workspace, customer_ids))
+    return places_of
 
 
-def _count(found: dict[str, Found], place: str, counts: Mapping[str, int]) -> None:
+def _count(places_of: dict[str, Places], place: str, counts: Mapping[str, int]) -> None:
     for customer_id, count in counts.items():
         if count:
-            found[customer_id][place] = count
+            places_of[customer_id][place] = count
 
 
 def _forget(
@@ -328,9 +328,9 @@ def _tables_of_customers(path: Path) -> list[str]:
 
 def _rows_of_database(path: Path, table: str, customer_id: str) -> list[dict[str, Any]]:
     with closing(storage.reading(path)) as connection:
-        found = connection.execute(f'SELECT * FROM "{table}" WHERE customer_id = ?', (customer_id,))
-        names = [column[0] for column in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found]
+        rows = connection.execute(f'SELECT * FROM "{table}" WHERE customer_id = ?', (customer_id,))
+        names = [column[0] for column in rows.description]
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _delete(path: Path, table: str, customer_ids: Sequence[str]) -> None:

@@ -63,8 +63,8 @@ class ErasureQueue:
         if not self.path.exists():
             return None
         query = "SELECT erasure_id, asked_at, erased_at, found FROM erasures WHERE erasure_id = ?"
-        found = self._reader.execute(query, (erasure_id,)).fetchone()
-        return Job(found[0], found[1], found[2], json.loads(found[3]) if found[3] else None) if found else None
+        row = self._reader.execute(query, (erasure_id,)).fetchone()
+        return Job(row[0], row[1], row[2], json.loads(row[3]) if row[3] else None) if row else None
 
     def waiting(self) -> dict[str, str]:
         """The jobs of those who wait, by customer. Every answer asks: however many are done, it takes microseconds."""
@@ -73,9 +73,9 @@ class ErasureQueue:
         query = "SELECT who, erasure_id FROM erasures WHERE who > '' ORDER BY asked_at"  # IS NOT NULL takes no index
         return dict(self._reader.execute(query).fetchall())
 
-    def done(self, found: dict[str, dict[str, int]], now: datetime) -> None:
+    def done(self, places_of: dict[str, dict[str, int]], now: datetime) -> None:
         """Notes what was found of whom, and forgets who it was."""
-        rows = [(now.isoformat(), json.dumps(places), customer_id) for customer_id, places in found.items()]
+        rows = [(now.isoformat(), json.dumps(places), customer_id) for customer_id, places in places_of.items()]
         with closing(self._opened()) as database, database:
             database.executemany("UPDATE erasures SET who = NULL, erased_at = ?, found = ? WHERE who = ?", rows)
 

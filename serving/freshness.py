@@ -141,11 +141,11 @@ class Freshness:
         if not aside or time.monotonic() < self._try_again:
             return []
         self._try_again = time.monotonic() + _TRY_AGAIN
-        found = self.events.read(f"number IN ({', '.join(map(str, sorted(aside)))})")
-        self.fresh.hold([event for event in found if event.number in self.fresh.refused])
-        stay = {event.number for event in found}  # the others were of customers who were erased since
+        again = self.events.read(f"number IN ({', '.join(map(str, sorted(aside)))})")
+        self.fresh.hold([event for event in again if event.number in self.fresh.refused])
+        stay = {event.number for event in again}  # the others were of customers who were erased since
         self._note(replace(self.trouble, set_aside={number: why for number, why in aside.items() if number in stay}))
-        return found
+        return again
 
     def _open(self, publication: Publication) -> None:
         """Opens what belongs to a publication, which holds nothing of who was erased.
@@ -195,9 +195,9 @@ class Freshness:
         for as_of, group in groupby(as_of_each, key=lambda pair: pair[0]):
             wanted = [customer_id for _, customer_id in group]
             for start in range(0, len(wanted), _AT_ONCE):
-                found, not_found = self._computed(publication, wanted[start : start + _AT_ONCE], as_of)
-                self._push(publication, {customer_id: Row(vector, as_of) for customer_id, vector in found.items()})
-                failed |= not_found
+                vectors, why_not = self._computed(publication, wanted[start : start + _AT_ONCE], as_of)
+                self._push(publication, {customer_id: Row(vector, as_of) for customer_id, vector in vectors.items()})
+                failed |= why_not
         return failed
 
     def _computed(
@@ -211,8 +211,8 @@ class Freshness:
                 self.fresh.vectors([publication.last_customer], as_of)  # raises where it is not this customer's fault
                 return {}, {wanted[0]: _in_a_line(problem)}
         halves = (wanted[: len(wanted) // 2], wanted[len(wanted) // 2 :])
-        (found, failed), (more, more_failed) = (self._computed(publication, half, as_of) for half in halves)
-        return found | more, failed | more_failed
+        (vectors, failed), (more, more_failed) = (self._computed(publication, half, as_of) for half in halves)
+        return vectors | more, failed | more_failed
 
     def _push(self, publication: Publication, rows: dict[str, Row]) -> None:
         """Brings nobody back who was erased since the features were computed."""

@@ -106,11 +106,11 @@ def _prices_of_year(connection: duckdb.DuckDBPyConnection) -> float:
 
 def _medians(connection: duckdb.DuckDBPyConnection, width: int, days: int) -> pd.Series:
     """What a purchase brought, by stretch of `width` days back from as_of, of those with enough purchases to say."""
-    found = connection.execute(
+    medians = connection.execute(
         f"""SELECT (age - 1) // {width} AS stretch, median(spend) AS spend FROM purchases WHERE age <= {days}
             GROUP BY 1 HAVING count(*) >= {_ENOUGH} ORDER BY 1"""
     ).df()
-    return found.set_index("stretch")["spend"]
+    return medians.set_index("stretch")["spend"]
 
 
 def _lowest_over_highest(now: pd.Series, before: pd.Series) -> float:

@@ -86,19 +86,19 @@ def versions_answering(
     workspace: Workspace, tracker: MlflowClient, as_of: date | None
 ) -> tuple[dict[str, ModelVersion | None], tuple[str, ...]]:
     """The version of each kind that answers, and what is to be said of one that does not."""
-    found: dict[str, ModelVersion | None] = {}
+    versions: dict[str, ModelVersion | None] = {}
     remarks: list[str] = []
     for kind in _kinds(workspace):
         try:
-            found[kind] = registry.answering(tracker, workspace, kind, as_of)
+            versions[kind] = registry.answering(tracker, workspace, kind, as_of)
         except registry.Unfit as problem:
             if kind != "cross_sell" or not problem.too_late:
                 raise
             remarks.append(f"nothing is offered: {problem}")
     for kind in ("churn", "lifetime_value"):
-        if found[kind] is None:
+        if versions[kind] is None:
             raise NoChampion(f"{workspace.name} has no {kind} champion; run `perennial train` and `promote`")
-    return found, tuple(remarks)
+    return versions, tuple(remarks)
 
 
 def scored_by(workspace: Workspace, tracker: MlflowClient, as_of: date) -> dict[str, ModelVersion]:
@@ -112,7 +112,7 @@ def scored_by(workspace: Workspace, tracker: MlflowClient, as_of: date) -> dict[
         raise storage.CheckFailed(f"{workspace.name} has no scores of {as_of}; {again} makes them")
     with pq.ParquetFile(path) as scores:
         row = next(scores.iter_batches(1, columns=[f"{kind}_model" for kind in KINDS])).to_pylist()[0]
-    found = {}
+    versions = {}
     for kind in _kinds(workspace):
         if (name := row[f"{kind}_model"]) is None:
             continue
@@ -120,8 +120,8 @@ def scored_by(workspace: Workspace, tracker: MlflowClient, as_of: date) -> dict[
         why = registry.misfit(tracker, workspace, kind, version, as_of) if version else "is not in MLflow any more"
         if version is None or why:
             raise storage.CheckFailed(f"the scores of {as_of} are by {name}, which {why}; {again} makes them anew")
-        found[kind] = version
-    return found
+        versions[kind] = version
+    return versions
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ class Predictor:
             FeatureMismatch: a champion was trained on other features than this code defines.
             CheckFailed: the files of one are such as this code cannot read.
         """
-        found, remarks = versions_answering(workspace, tracker, as_of)
-        return replace(cls._of(workspace, tracker, found), remarks=remarks)
+        versions, remarks = versions_answering(workspace, tracker, as_of)
+        return replace(cls._of(workspace, tracker, versions), remarks=remarks)
 
     @classmethod
     def shadow(
@@ -169,18 +169,18 @@ class Predictor:
             FileNotFoundError: the files of one are gone.
             Unfit, FeatureMismatch, CheckFailed: as in `load`.
         """
-        found: dict[str, ModelVersion] = {}
+        challengers: dict[str, ModelVersion] = {}
         for kind in _kinds(workspace):
             version = registry.challenger(tracker, workspace, kind)
             why = registry.misfit(tracker, workspace, kind, version, as_of) if version else ""
             if version and why:
                 say(f"a challenger is not scored: {version.name}/{version.version} {why}")
             elif version:
-                found[kind] = version
-        if not found:
+                challengers[kind] = version
+        if not challengers:
             return None
         beside, _ = versions_answering(workspace, tracker, as_of)
-        return cls._of(workspace, tracker, beside | found)
+        return cls._of(workspace, tracker, beside | challengers)
 
     @classmethod
     def that_scored(cls, workspace: Workspace, tracker: MlflowClient, as_of: date) -> Predictor:
@@ -194,8 +194,8 @@ class Predictor:
         return cls._of(workspace, tracker, scored_by(workspace, tracker, as_of))
 
     @classmethod
-    def _of(cls, workspace: Workspace, tracker: MlflowClient, found: Mapping[str, ModelVersion | None]) -> Predictor:
-        folders = {kind: model_folder(tracker, version) for kind, version in found.items() if version is not None}
+    def _of(cls, workspace: Workspace, tracker: MlflowClient, by_kind: Mapping[str, ModelVersion | None]) -> Predictor:
+        folders = {kind: model_folder(tracker, version) for kind, version in by_kind.items() if version is not None}
         churn, value = read_model(ChurnModel, folders["churn"]), read_model(ValueModel, folders["lifetime_value"])
         expected = features_hash(feature.name for feature in customer_features(workspace))
         for kind, inputs in (("churn", churn.inputs), ("lifetime_value", value.inputs)):
@@ -206,7 +206,7 @@ class Predictor:
         offers = read_model(OfferModel, folders["cross_sell"]) if "cross_sell" in folders else None
         if offers is not None and offers.names != candidates.names(workspace):
             raise FeatureMismatch("the cross_sell champion was trained on other features than these: train again")
-        registered = {kind: Registered.of(tracker, version) for kind, version in found.items() if version is not None}
+        registered = {kind: Registered.of(tracker, version) for kind, version in by_kind.items() if version is not None}
         versions = {kind: f"{of_kind.name}/{of_kind.version}" for kind, of_kind in registered.items()}
         return cls(workspace, churn, value, offers, versions, registered=registered)
 
@@ -323,9 +323,9 @@ class Predictor:
         edges = self.workspace.bands.medium, self.workspace.bands.high
         medium, high = edges if horizon is None else (self.churn.carried(edge, horizon) for edge in edges)
         names = np.where(probability >= high, "high", np.where(probability >= medium, "medium", "low"))
-        found = names.astype(object)
-        found[np.isnan(probability)] = None
-        return found
+        bands = names.astype(object)
+        bands[np.isnan(probability)] = None
+        return bands
 
 
 def _among(asked: NDArray[np.bool_], column: Floats) -> Floats:

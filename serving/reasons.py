@@ -57,8 +57,8 @@ class Facts:
 
     def known(self, *names: str) -> tuple[float, ...] | None:
         """The values of all of these; none where one is unknown."""
-        found = tuple(self.values.get(name, np.nan) for name in names)
-        return None if np.isnan(found).any() else found
+        values = tuple(self.values.get(name, np.nan) for name in names)
+        return None if np.isnan(values).any() else values
 
     def usual(self, name: str) -> float:
         """The shop's median; nan, which is neither more nor less than anything, where there is none."""
@@ -97,10 +97,10 @@ def _silence(facts: Facts) -> str | None:
 
 def _overdue(facts: Facts) -> str | None:
     """Only of who has been away for longer than they usually are; of one or two gaps, longer than ever."""
-    found = facts.known("days_since_last_purchase", "gap_mean", "gap_max", "n_purchases")
-    if found is None:
+    figures = facts.known("days_since_last_purchase", "gap_mean", "gap_max", "n_purchases")
+    if figures is None:
         return None
-    silent, usual, longest, purchases = found
+    silent, usual, longest, purchases = figures
     ever = ", longer than ever" if silent > longest else ""
     if purchases >= _HABIT and silent > round(usual):
         return f"has been silent {_days(silent)}{ever}; usually returns after {_days(usual)}"
@@ -111,10 +111,10 @@ def _overdue(facts: Facts) -> str | None:
 
 def _seldom(facts: Facts) -> str | None:
     """What a model means that sees a risk in somebody who is not overdue: bought once, or less often than is usual."""
-    found = facts.known("n_purchases", "T", "n_purchases_365d")
-    if found is None:
+    figures = facts.known("n_purchases", "T", "n_purchases_365d")
+    if figures is None:
         return None
-    (purchases, age, year), usual, gap = found, facts.usual("gap_mean"), facts["gap_mean"]
+    (purchases, age, year), usual, gap = figures, facts.usual("gap_mean"), facts["gap_mean"]
     rare = usual * _CLEARLY_MORE
     if purchases == 1:
         return f"bought for the first time {_days(age)} ago" if age <= usual else f"bought only once, {_days(age)} ago"
@@ -133,10 +133,10 @@ def _frequency(facts: Facts) -> str | None:
 
 def _buys_less(facts: Facts) -> str | None:
     """Only of who was a customer all of both times, and fell by more than the shop's own purchases."""
-    found = facts.known("n_purchases_90d", "n_purchases_180d", "T")
-    if found is None or found[2] < 180:
+    figures = facts.known("n_purchases_90d", "n_purchases_180d", "T")
+    if figures is None or figures[2] < 180:
         return None
-    recent, before = found[0], found[1] - found[0]
+    recent, before = figures[0], figures[1] - figures[0]
     if not recent < before * facts.norms.purchases:
         return None
     if not recent:
@@ -146,46 +146,46 @@ def _buys_less(facts: Facts) -> str | None:
 
 def _spend(facts: Facts) -> str | None:
     """Only of who fell by more than season and prices explain; who buys nothing at all is told so."""
-    found = facts.known("spend_90d", "spend_180d", "n_purchases_90d", "T")
-    if found is None:
+    figures = facts.known("spend_90d", "spend_180d", "n_purchases_90d", "T")
+    if figures is None:
         return None
-    recent, before = found[0], found[1] - found[0]
-    if not found[2]:
+    recent, before = figures[0], figures[1] - figures[0]
+    if not figures[2]:
         return _buys_less(facts)
     shop = min(facts.norms.purchases * facts.norms.prices, _CLEARLY_LESS)
-    if found[3] >= 180 and 0 <= recent < before * shop:
+    if figures[3] >= 180 and 0 <= recent < before * shop:
         return f"spends less: {facts.money(recent)} in the last 90 days, {facts.money(before)} in the 90 before"
     return _little(facts)
 
 
 def _little(facts: Facts) -> str | None:
-    found, usual = facts.known("spend_365d", "n_purchases_365d", "T"), facts.usual("spend_365d")
-    if found is None or found[2] < 365 or not found[1]:
+    figures, usual = facts.known("spend_365d", "n_purchases_365d", "T"), facts.usual("spend_365d")
+    if figures is None or figures[2] < 365 or not figures[1]:
         return None
     shop = min(facts.norms.prices_of_year, _CLEARLY_LESS)
-    if 0 <= found[0] < usual * shop:
+    if 0 <= figures[0] < usual * shop:
         return (
-            f"spent only {facts.money(found[0])} in the last year; half of the customers {facts.money(usual)} or more"
+            f"spent only {facts.money(figures[0])} in the last year; half of the customers {facts.money(usual)} or more"
         )
     return None
 
 
 def _season(facts: Facts) -> str | None:
     """Where the shop sold then: nothing bought in a time that it was closed says nothing."""
-    found = facts.known("n_purchases_next_90d_last_year", "shop_share_next_90d_last_year")
-    if found is None or found[0] or found[1] < _OPEN:
+    figures = facts.known("n_purchases_next_90d_last_year", "shop_share_next_90d_last_year")
+    if figures is None or figures[0] or figures[1] < _OPEN:
         return None
     return "bought nothing a year ago in the 90 days that come now"
 
 
 def _visits(facts: Facts) -> str | None:
     """As long as the shop counts visits as it did before, and only of who fell by more than all others."""
-    found, shop = facts.known("n_visit_30d", "n_visit_90d", "days_since_visit"), facts.norms.visits
-    if found is None or shop < _STILL_COUNTED:
+    figures, shop = facts.known("n_visit_30d", "n_visit_90d", "days_since_visit"), facts.norms.visits
+    if figures is None or shop < _STILL_COUNTED:
         return None
-    recent, before = found[0], found[1] - found[0]
+    recent, before = figures[0], figures[1] - figures[0]
     if not recent:
-        return f"has not visited for {_days(found[2])}"
+        return f"has not visited for {_days(figures[2])}"
     if recent < before / 2 * shop:
         return f"visits less often: {_counted(recent, 'visit')} in the last 30 days, {before:,.0f} in the 60 before"
     return None
@@ -247,18 +247,18 @@ def _cancelled(facts: Facts) -> str | None:
 
 def _mails(facts: Facts) -> str | None:
     """Only of who was sent some, and opened some before."""
-    found = facts.known("n_emails_sent_90d", "n_email_open_90d", "n_email_open_365d")
-    if found is None or not found[0] or found[1] or not found[2]:
+    figures = facts.known("n_emails_sent_90d", "n_email_open_90d", "n_email_open_365d")
+    if figures is None or not figures[0] or figures[1] or not figures[2]:
         return None
-    return f"opened no e-mail in the last 90 days, {found[2]:,.0f} in the 275 before"
+    return f"opened no e-mail in the last 90 days, {figures[2]:,.0f} in the 275 before"
 
 
 def _coupons(facts: Facts) -> str | None:
     """As long as the shop's customers redeem any."""
-    found = facts.known("n_coupon_redeemed_90d", "n_coupon_redeemed_365d")
-    if found is None or found[0] or not found[1] or facts.norms.coupons < _STILL_COUNTED:
+    figures = facts.known("n_coupon_redeemed_90d", "n_coupon_redeemed_365d")
+    if figures is None or figures[0] or not figures[1] or facts.norms.coupons < _STILL_COUNTED:
         return None
-    return f"redeemed no coupon in the last 90 days, {found[1]:,.0f} in the 275 before"
+    return f"redeemed no coupon in the last 90 days, {figures[1]:,.0f} in the 275 before"
 
 
 def _against(name: str, words: Callable[[Facts, float], str], worth: int = 1, prices: bool = False) -> Side:
@@ -416,8 +416,10 @@ class _Themes(NamedTuple):
 
     @classmethod
     def among(cls, names: tuple[str, ...], workspace: Workspace) -> Self:
-        found = [(theme, [n for n in names if re.fullmatch(theme.features, n)]) for theme in _themes(names, workspace)]
-        there = [(theme, of) for theme, of in found if of]
+        features_of = [
+            (theme, [n for n in names if re.fullmatch(theme.features, n)]) for theme in _themes(names, workspace)
+        ]
+        there = [(theme, of) for theme, of in features_of if of]
         return cls([[names.index(name) for name in of] for _, of in there], [theme for theme, _ in there])
 
     def weights(self, contributions: NDArray[np.floating]) -> NDArray[np.floating]:

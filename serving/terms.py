@@ -78,10 +78,10 @@ class Terms:
     @classmethod
     def filed(cls, path: Path) -> Self | None:
         """Those that a file of scores was written under; none of one that an earlier version wrote."""
-        found = _noted(path).get(_ENTRY)
-        if found is None:
+        entry = _noted(path).get(_ENTRY)
+        if entry is None:
             return None
-        noted = json.loads(found)
+        noted = json.loads(entry)
         return cls(**noted | {"standings": {kind: Standing(*own) for kind, own in noted["standings"].items()}})
 
     @classmethod
@@ -175,8 +175,8 @@ def _leaving(churn: Churn) -> str:
 
 def norms_of(home: Path, as_of: date) -> Norms:
     """What was usual in the shop when `as_of` was scored; nothing known of scores that an earlier version wrote."""
-    found = _noted(storage.scores_path(home, as_of)).get(_NORMS)
-    return Norms(**json.loads(found)) if found is not None else Norms()
+    entry = _noted(storage.scores_path(home, as_of)).get(_NORMS)
+    return Norms(**json.loads(entry)) if entry is not None else Norms()
 
 
 def _noted(path: Path) -> Mapping[bytes, bytes]:

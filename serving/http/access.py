@@ -215,7 +215,7 @@ def escaped(scope: Scope) -> str:
     ASGI unescapes paths, by which `x%2Fdata`, an id, and `x/data`, what is held of `x`, would be the same.
     """
     sent = scope.get("raw_path") or quote(scope["path"]).encode()
-    return unquote(_KEPT_ESCAPED.sub(lambda found: b"%25" + (found[1] or b"25"), sent).decode("ascii", "replace"))
+    return unquote(_KEPT_ESCAPED.sub(lambda escape: b"%25" + (escape[1] or b"25"), sent).decode("ascii", "replace"))
 
 
 class _Escaped(Convertor[str]):

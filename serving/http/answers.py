@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from serving.lists.list_query import ListQuery
 
 _log = logging.getLogger("bentoml.perennial")
-_Found = TypeVar("_Found")
+_Row = TypeVar("_Row")
 
 # How often a service looks for what it lacks or whether an online store is back, and what it tells callers to wait.
 RETRY_SECONDS = 3
@@ -151,7 +151,7 @@ class Answers:
         self._missed: frozenset[str] = frozenset()
         self.stale_since: datetime | None = None
         self.health = Health(home, clock)
-        self._found: Published | Refusal | None = None
+        self._state: Published | Refusal | None = None
         self._look()
 
     def current(self) -> Published:
@@ -160,10 +160,10 @@ class Answers:
         Raises:
             Refused: there is nothing to answer with, or its features are not the model's.
         """
-        if isinstance(self._found, Published):
-            return self._found
-        assert self._found is not None
-        raise Refused(self._found)
+        if isinstance(self._state, Published):
+            return self._state
+        assert self._state is not None
+        raise Refused(self._state)
 
     async def watch(self) -> None:
         """Waits a moment and looks for a newer publication, or for one at all; requests do not wait for it."""
@@ -175,20 +175,20 @@ class Answers:
         with self._looking:
             if self._outdated():
                 self._look()
-        if isinstance(self._found, Published):
-            start = midnight(self._found.as_of, self.workspace.timezone)
+        if isinstance(self._state, Published):
+            start = midnight(self._state.as_of, self.workspace.timezone)
             telemetry.FEATURE_AGE.set((self.clock() - start).total_seconds())
 
     def _outdated(self) -> bool:
         if publications.changed_at(self.home) != self._seen:
             return True
-        return isinstance(self._found, Refusal) and time.monotonic() >= self._look_again
+        return isinstance(self._state, Refusal) and time.monotonic() >= self._look_again
 
     def _look(self) -> None:
         self._seen = publications.changed_at(self.home)
-        before, self._found = self._found, self._find()
+        before, self._state = self._state, self._find()
         self._look_again = time.monotonic() + RETRY_SECONDS
-        versions = (of.predictor.versions if isinstance(of, Published) else {} for of in (before, self._found))
+        versions = (of.predictor.versions if isinstance(of, Published) else {} for of in (before, self._state))
         telemetry.tell_models(*versions)
 
     def _find(self) -> Published | Refusal:
@@ -252,8 +252,8 @@ class Answers:
         marketing = await self._filed(published.filed.marketing_consent, customer_id)
         vector = online_rows[customer_id].vector if online_rows else None
         said: dict[Kind, bool | None] = {"marketing": marketing, **self.consents.by(customer_id)}
-        found = card.card(published.explainer, rows[customer_id], vector, offers.get(customer_id, []), said)
-        return found | published.terms(stale=rows[customer_id]["stale"]).to_json()
+        shown = card.card(published.explainer, rows[customer_id], vector, offers.get(customer_id, []), said)
+        return shown | published.terms(stale=rows[customer_id]["stale"]).to_json()
 
     async def offers(self, customer_id: str) -> dict[str, Any] | None:
         """The offers that the last batch ranked for a customer; none of who is unknown to it.
@@ -264,11 +264,11 @@ class Answers:
         published = self.current()
         if customer_id in self.erasures.waiting():
             return None
-        found = await self._offers(published, [customer_id])
-        if not found and customer_id not in await self._filed(published.filed.scores, [customer_id]):
+        ranked = await self._offers(published, [customer_id])
+        if not ranked and customer_id not in await self._filed(published.filed.scores, [customer_id]):
             return None
         return {
-            "customer_id": customer_id, "as_of": published.as_of.isoformat(), "offers": found.get(customer_id, []),
+            "customer_id": customer_id, "as_of": published.as_of.isoformat(), "offers": ranked.get(customer_id, []),
             **published.filed_terms.to_json(),
         }  # fmt: skip
 
@@ -309,9 +309,9 @@ class Answers:
     def _vectors(self, as_of: date, customer_ids: Sequence[str]) -> NDArray[np.float32]:
         """The packed vectors that a listed as_of was scored on: online, or else out of its snapshot."""
         published = self.current()
-        found = self._online(published, customer_ids) or {}
-        if all(customer_id in found and found[customer_id].as_of == as_of for customer_id in customer_ids):
-            return np.stack([found[customer_id].vector for customer_id in customer_ids])
+        rows = self._online(published, customer_ids) or {}
+        if all(customer_id in rows and rows[customer_id].as_of == as_of for customer_id in customer_ids):
+            return np.stack([rows[customer_id].vector for customer_id in customer_ids])
         return churn_risk.vectors(published.workspace, as_of, customer_ids)
 
     def model(self) -> dict[str, Any]:
@@ -333,26 +333,26 @@ class Answers:
 
     def known(self, customer_ids: Sequence[str]) -> set[str]:
         """Who of these is online; everybody while that cannot be asked."""
-        found = self._online(self.current(), list(customer_ids))
-        return set(customer_ids) if found is None else set(found)
+        known = self._online(self.current(), list(customer_ids))
+        return set(customer_ids) if known is None else set(known)
 
     async def _scored(
         self, published: Published, customer_ids: Sequence[str], explain: bool, horizon: int | None
     ) -> dict[str, dict[str, Any]]:
         """Fresh rows, and those of the files for whom the online store, or a part of it, does not have."""
-        found = dict(await self._together.rows(_Question(published, explain, horizon), customer_ids) or {})
-        absent = [customer_id for customer_id in customer_ids if customer_id not in found]
+        fresh = dict(await self._together.rows(_Question(published, explain, horizon), customer_ids) or {})
+        absent = [customer_id for customer_id in customer_ids if customer_id not in fresh]
         rows = await self._stale(published, absent) if absent else {}
         if rows and horizon is not None:
             why = self._why_stale or _some_lost(published.publication)
             message = f"the last batch wrote nothing about {horizon} days, and the online store cannot say: {why}"
             raise Refused(_unavailable("no_online_store", message))
-        return found | ({one: row | {"reasons": []} for one, row in rows.items()} if explain else rows)
+        return fresh | ({one: row | {"reasons": []} for one, row in rows.items()} if explain else rows)
 
     def _rows(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]] | None:
         """What the online store's rows come to; None while it is out of reach and the files shall answer."""
-        found = self._online(asked.published, customer_ids)
-        return None if found is None else _rows(asked.published, found, asked.explain, asked.horizon)
+        rows = self._online(asked.published, customer_ids)
+        return None if rows is None else _rows(asked.published, rows, asked.explain, asked.horizon)
 
     def _online(self, published: Published, customer_ids: Sequence[str]) -> dict[str, Row] | None:
         """What the online store says; None while it is out of reach, or has lost it, and the files shall answer.
@@ -363,7 +363,7 @@ class Answers:
         if stale_instead and time.monotonic() < self._store_down_until:
             return None
         try:
-            found = online.online_rows(published.store, published.workspace, published.publication, customer_ids)
+            rows = online.online_rows(published.store, published.workspace, published.publication, customer_ids)
         except (LostFeatures, CheckFailed) as problem:
             self._store_down_until = time.monotonic() + RETRY_SECONDS
             if stale_instead:
@@ -373,14 +373,14 @@ class Answers:
         except FeatureMismatch as problem:
             raise Refused(_not_online(problem)) from problem
         self._note_stale(None)
-        found = self._staying(found)
-        said = self.consents.of("profiling", list(found))
-        return _agreed(found, said, published.publication.features) if said else found
+        rows = self._staying(rows)
+        said = self.consents.of("profiling", list(rows))
+        return _agreed(rows, said, published.publication.features) if said else rows
 
-    def _staying(self, found: dict[str, _Found]) -> dict[str, _Found]:
+    def _staying(self, rows: dict[str, _Row]) -> dict[str, _Row]:
         """Without those whose erasure waits."""
         leaving = self.erasures.waiting()
-        return {one: row for one, row in found.items() if one not in leaving} if leaving else found
+        return {one: row for one, row in rows.items() if one not in leaving} if leaving else rows
 
     def _note_stale(self, why: str | None) -> None:
         if why is None:
@@ -399,8 +399,8 @@ class Answers:
             return self._why_stale
         asked = {*packing.sample(published.workspace, publication), *self._missed}
         with suppress(FeatureMismatch, CheckFailed, SettingsError):  # gone since: the next look tells
-            found = online.online_rows(published.store, published.workspace, publication, list(asked))
-            missing = self._staying(dict.fromkeys(asked - found.keys()))
+            held = online.online_rows(published.store, published.workspace, publication, list(asked))
+            missing = self._staying(dict.fromkeys(asked - held.keys()))
             self._missed = frozenset(missing) - privacy.erased_among(self.home, missing)
             if self._missed:
                 return _some_lost(publication, f" of {len(self._missed)} of {len(asked)} customers looked up")
@@ -445,21 +445,21 @@ def _unavailable(code: str, message: str) -> Refusal:
     return Refusal(503, code, message, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
-def _agreed(found: dict[str, Row], said: Mapping[str, bool], packed: Sequence[str]) -> dict[str, Row]:
+def _agreed(rows: dict[str, Row], said: Mapping[str, bool], packed: Sequence[str]) -> dict[str, Row]:
     """The rows with the consents to profiling that were said over HTTP."""
-    vectors = apply_profiling(said, found, packed, np.stack([row.vector for row in found.values()]))
-    return {one: row._replace(vector=vector) for (one, row), vector in zip(found.items(), vectors, strict=True)}
+    vectors = apply_profiling(said, rows, packed, np.stack([row.vector for row in rows.values()]))
+    return {one: row._replace(vector=vector) for (one, row), vector in zip(rows.items(), vectors, strict=True)}
 
 
 def _rows(
-    published: Published, found: dict[str, Row], explain: bool = False, horizon: int | None = None
+    published: Published, online_rows: dict[str, Row], explain: bool = False, horizon: int | None = None
 ) -> dict[str, dict[str, Any]]:
     """Who has no churn probability gets no reasons: there is nothing to explain, or no consent to look."""
-    if not found:
+    if not online_rows:
         return {}
-    predictor, vectors = published.predictor, np.stack([row.vector for row in found.values()])
-    as_of = np.array([row.as_of for row in found.values()], dtype=object)
-    columns = predictor.score(list(found), as_of, vectors, horizon)
+    predictor, vectors = published.predictor, np.stack([row.vector for row in online_rows.values()])
+    as_of = np.array([row.as_of for row in online_rows.values()], dtype=object)
+    columns = predictor.score(list(online_rows), as_of, vectors, horizon)
     values = zip(*(_json_values(column, len(vectors)) for column in columns.values()), strict=True)
     beside = {"stale": False, **_horizons(published, horizon)}
     rows = [dict(zip(columns, row, strict=True)) | beside for row in values]

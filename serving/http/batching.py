@@ -39,7 +39,7 @@ class Together(Generic[Question]):
         together = list(self._next(question))
         everybody = list(dict.fromkeys(one for customer_ids, _ in together for one in customer_ids))
         try:
-            found = self.answer(question, everybody)
+            answers = self.answer(question, everybody)
         except Exception as problem:
             for _, future in together:
                 if not future.done():
@@ -47,7 +47,9 @@ class Together(Generic[Question]):
             return
         for customer_ids, future in together:
             if not future.done():  # as it is when its caller has gone
-                future.set_result(None if found is None else {one: found[one] for one in customer_ids if one in found})
+                future.set_result(
+                    None if answers is None else {one: answers[one] for one in customer_ids if one in answers}
+                )
 
     def _next(self, question: Question) -> Iterator[_Asked]:
         """Takes at least one of those who wait; what is left gets the next turn."""

@@ -45,9 +45,9 @@ class Inbox:
         self._refuse_customers(told)
         _refuse_products(self.workspace, told)
         zone, named = ZoneInfo(self.workspace.timezone), privacy.naming(self.workspace)
-        found = [_event(one, named(one.customer_id), zone) for one in told]
+        given = [_event(one, named(one.customer_id), zone) for one in told]
         try:
-            new = self._kept(found, now)
+            new = self._kept(given, now)
         except Conflict as problem:
             raise Refused(Refusal(409, "conflict", str(problem), {"ids": list(problem.ids)})) from problem
         except CheckFailed as problem:
@@ -59,13 +59,13 @@ class Inbox:
         telemetry.EVENTS.labels("repeated").inc(len(told) - new)
         return {"accepted": new, "repeated": len(told) - new}
 
-    def _kept(self, found: Sequence[Event], now: datetime) -> int:
+    def _kept(self, given: Sequence[Event], now: datetime) -> int:
         """How many are new; none of a customer who was erased is kept, nor of one who is being erased."""
         home = self.workspace.home_path
         with privacy.keeping(home):
-            if gone := privacy.erased_among(home, {event.customer_id for event in found}):
+            if gone := privacy.erased_among(home, {event.customer_id for event in given}):
                 raise _refused("erased_customer", "erased on request, and not to be kept again", sorted(gone))
-            return self._opened().add(found, now)
+            return self._opened().add(given, now)
 
     def _opened(self) -> EventStore:
         if self._store is None:

@@ -91,8 +91,8 @@ class Keys:
         if form is None or not storage.is_written(self.path):
             return None
         query = "SELECT hash, role, contacts FROM keys WHERE id = ? AND revoked_at IS NULL"
-        found = self._database.execute(query, (form[1].decode(),)).fetchone()
-        kept, *allowed = found or (bytes(32),)
+        row = self._database.execute(query, (form[1].decode(),)).fetchone()
+        kept, *allowed = row or (bytes(32),)
         same = hmac.compare_digest(_hash(form[2]), kept)
         return Caller(form[1].decode(), allowed[0], bool(allowed[1])) if same and allowed else None
 

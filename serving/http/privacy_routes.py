@@ -53,13 +53,13 @@ async def data(customer_id: CustomerId, request: Request) -> Response:
         async with answers.searching:
             if job := answers.erasures.waiting().get(name):
                 raise Refused(_waiting(customer_id, job))
-            found = await asyncio.to_thread(_held, answers, name)
+            held = await asyncio.to_thread(_held, answers, name)
     except UnknownCustomer:
         raise Refused(_unknown(customer_id)) from None
     except (CheckFailed, SettingsError) as problem:
         raise Refused(_unavailable(problem)) from problem
-    _read(request).rows = sum(map(len, found.held.values()))
-    return Response(await asyncio.to_thread(found.model_dump_json), media_type="application/json")
+    _read(request).rows = sum(map(len, held.held.values()))
+    return Response(await asyncio.to_thread(held.model_dump_json), media_type="application/json")
 
 
 def _held(answers: Answers, name: str) -> HeldAnswer:
@@ -78,15 +78,15 @@ def erase(customer_id: CustomerId, request: Request) -> Response:
     holder = f"the service, erasing a customer, since {_read(request).at:%Y-%m-%d %H:%M:%S} UTC"
     try:
         with storage.locked(workspace.home_path, holder):
-            found = erasure.erase(workspace, retrieval.open_store(workspace), [name])[name]
+            places = erasure.erase(workspace, retrieval.open_store(workspace), [name])[name]
     except InUse:
         return _queued(customer_id, request)
     except UnknownCustomer:
         raise Refused(_unknown(customer_id)) from None
     except (CheckFailed, SettingsError) as problem:
         raise Refused(_unavailable(problem)) from problem
-    _read(request).rows = sum(found.values())
-    return JSONResponse({"customer_id": name, "found": found})
+    _read(request).rows = sum(places.values())
+    return JSONResponse({"customer_id": name, "found": places})
 
 
 def _queued(customer_id: str, request: Request) -> Response:

@@ -52,10 +52,10 @@ def _readiness(answers: Answers) -> JSONResponse:
     try:
         answers.current()
     except Refused as refused:
-        found = [Problem(refused.refusal.code, refused.refusal.message)]
-        return JSONResponse(_told("unavailable", found, answers.home), 503, headers=dict(refused.refusal.headers))
-    found = answers.health.problems(answers)
-    return JSONResponse(_told("degraded" if found else "ready", found, answers.home))
+        problems = [Problem(refused.refusal.code, refused.refusal.message)]
+        return JSONResponse(_told("unavailable", problems, answers.home), 503, headers=dict(refused.refusal.headers))
+    problems = answers.health.problems(answers)
+    return JSONResponse(_told("degraded" if problems else "ready", problems, answers.home))
 
 
 def _told(status: str, problems: Iterable[Problem], home: Path) -> dict[str, Any]:

@@ -210,14 +210,16 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
         SettingsError: the address cannot be had.
     """
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening = socket.socket(
+        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((host, port))
+        listening.bind((host, port))
     except OSError as problem:
-        found.close()
+        listening.close()
         raise SettingsError(f"cannot listen on {host}, port {port}: {problem}; choose another with --port") from problem
-    return found
+    return listening
 
 
 def refuse_unusable_certificate(service: Service) -> None:

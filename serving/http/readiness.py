@@ -52,8 +52,8 @@ def _certificate(workspace: Workspace) -> str:
 
 def _champions(workspace: Workspace) -> str:
     publication = publications.published(workspace.home_path)
-    found = Predictor.load(workspace, registry.client(), publication.as_of if publication else None)
-    return ", ".join(found.versions.values())
+    predictor = Predictor.load(workspace, registry.client(), publication.as_of if publication else None)
+    return ", ".join(predictor.versions.values())
 
 
 def _publication(workspace: Workspace) -> str:
@@ -80,9 +80,9 @@ def _events(workspace: Workspace) -> str:
         accepted = f"{store.last_number():,} accepted so far"
     finally:
         store.close()
-    found = events.trouble(workspace.home_path)
-    not_shown = f"; not shown since {found.since}: {found.problem}" if found.problem else ""
-    aside = f"; {len(found.set_aside):,} set aside: {min(found.set_aside.items())[1]}" if found.set_aside else ""
+    trouble = events.trouble(workspace.home_path)
+    not_shown = f"; not shown since {trouble.since}: {trouble.problem}" if trouble.problem else ""
+    aside = f"; {len(trouble.set_aside):,} set aside: {min(trouble.set_aside.items())[1]}" if trouble.set_aside else ""
     return f"{accepted}{not_shown}{aside}"
 
 

@@ -200,11 +200,11 @@ async def scores(asked: ScoresRequest, request: Request) -> Response:
             {"asked": len(asked.customer_ids), "most": most},
         ))  # fmt: skip
     names = answers.names(asked.customer_ids)
-    found, terms = await answers.scores(names, asked)
-    _read(request).customers, _read(request).rows = names, len(found)
-    if not found and len(names) == 1:
+    rows, terms = await answers.scores(names, asked)
+    _read(request).customers, _read(request).rows = names, len(rows)
+    if not rows and len(names) == 1:
         raise Refused(_unknown(names[0]))
-    return JSONResponse({"scores": [found.get(one) or _marked(one) for one in names], **terms})
+    return JSONResponse({"scores": [rows.get(one) or _marked(one) for one in names], **terms})
 
 
 @api.post(
@@ -216,9 +216,9 @@ async def scores(asked: ScoresRequest, request: Request) -> Response:
 )
 async def events(asked: EventsRequest, request: Request) -> Response:
     """Takes in purchases and interactions; scores show them within seconds, and the next batch ingests them."""
-    found = await asyncio.to_thread(_inbox().accept, asked, _answers().clock())
-    _read(request).customers, _read(request).rows = asked.customers(), found["accepted"]
-    return JSONResponse(found, 202)
+    counts = await asyncio.to_thread(_inbox().accept, asked, _answers().clock())
+    _read(request).customers, _read(request).rows = asked.customers(), counts["accepted"]
+    return JSONResponse(counts, 202)
 
 
 @api.get("/lists/churn-risk", responses=_REFUSALS | _LIST, dependencies=allowed("marketing"))
@@ -293,11 +293,11 @@ async def customer(customer_id: CustomerId, request: Request) -> Response:
     return _of_one(name, await _answers().card(name), request)
 
 
-def _of_one(name: str, found: dict[str, Any] | None, request: Request) -> Response:
-    _read(request).rows = 0 if found is None else 1
-    if found is None:
+def _of_one(name: str, answer: dict[str, Any] | None, request: Request) -> Response:
+    _read(request).rows = 0 if answer is None else 1
+    if answer is None:
         raise Refused(_unknown(name))
-    return JSONResponse(found)
+    return JSONResponse(answer)
 
 
 def _unknown(customer_id: str) -> Refusal:
@@ -365,8 +365,8 @@ async def _on_defect(_: Request, __: Exception) -> Response:
 
 def described(version: str, about: str) -> dict[str, Any]:
     """The OpenAPI description of everything that can be asked."""
-    found = get_openapi(title="Perennial", version=version, description=about, routes=api.routes)
-    paths = {f"/v1{path}": operations for path, operations in found["paths"].items()}
+    description = get_openapi(title="Perennial", version=version, description=about, routes=api.routes)
+    paths = {f"/v1{path}": operations for path, operations in description["paths"].items()}
     for operations in paths.values():
         for operation in operations.values():
             operation["responses"].pop("422", None)  # FastAPI's own shape of a 400
@@ -377,4 +377,4 @@ def described(version: str, about: str) -> dict[str, Any]:
         if path == "/readyz":
             answers["503"] = {"description": "it cannot yet", "content": content}
         paths[path] = {"get": {"summary": meaning, "responses": answers}}
-    return found | {"paths": paths}
+    return description | {"paths": paths}

@@ -135,6 +135,6 @@ def application(clock: Callable[[], datetime], settings: Service) -> ASGIApp:
 def _without_bentomls_timeout(app: Starlette) -> Starlette:
     """BentoML 1.4 would end what takes 60 seconds by a 504 of its own shape, erasures too, and takes no setting for
     never; when a request has to end is for `limits`."""
-    found: list[Any] = app.user_middleware
-    app.user_middleware = [each for each in found if each.cls is not TimeoutMiddleware]
+    layers: list[Any] = app.user_middleware
+    app.user_middleware = [each for each in layers if each.cls is not TimeoutMiddleware]
     return app

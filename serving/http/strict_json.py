@@ -53,12 +53,12 @@ def _malformed(why: str) -> json.JSONDecodeError:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         raise _malformed("a key stands twice in one object")
-    if any(map(_HALF.search, found)):
+    if any(map(_HALF.search, values)):
         raise _malformed("half a Unicode character in a key")
-    return found
+    return values
 
 
 def _no_number(constant: str) -> NoReturn:

@@ -38,17 +38,17 @@ def rules(workspace: Workspace, as_of: date) -> pa.Table:
     buyers; only above 1, with at least 5 buyers, and more of them than chance brings. The first is the nearest by the
     cosine of the two items' buyers.
     """
-    found = pd.read_parquet(storage.snapshot_part(workspace.home_path, "co_purchase", as_of))
+    pairs = pd.read_parquet(storage.snapshot_part(workspace.home_path, "co_purchase", as_of))
     shelf = Shelf.at(workspace, as_of)
     offered = shelf.items[Assortment.of(workspace, shelf.popularity).offered]
-    enough = (found["n_bought_both_365d"] >= _LEAST_BUYERS) & (found["co_purchase_lift_365d"] > 1)
-    found = found[enough & _beyond_chance(workspace.home_path, as_of, found) & found["item"].isin(offered)]
-    found = found.sort_values(["other", "co_purchase_cosine_365d", "item"], ascending=[True, False, True])
-    found = found.assign(rank=found.groupby("other").cumcount() + 1).query(f"rank <= {_MOST_RULES}")
+    enough = (pairs["n_bought_both_365d"] >= _LEAST_BUYERS) & (pairs["co_purchase_lift_365d"] > 1)
+    pairs = pairs[enough & _beyond_chance(workspace.home_path, as_of, pairs) & pairs["item"].isin(offered)]
+    pairs = pairs.sort_values(["other", "co_purchase_cosine_365d", "item"], ascending=[True, False, True])
+    pairs = pairs.assign(rank=pairs.groupby("other").cumcount() + 1).query(f"rank <= {_MOST_RULES}")
     columns = {
-        "item": found["other"], "rank": found["rank"], "bought_with": found["item"],
-        "buyers": found["n_bought_both_365d"].astype(np.int64), "share": found["co_buyers_365d"],
-        "lift": found["co_purchase_lift_365d"],
+        "item": pairs["other"], "rank": pairs["rank"], "bought_with": pairs["item"],
+        "buyers": pairs["n_bought_both_365d"].astype(np.int64), "share": pairs["co_buyers_365d"],
+        "lift": pairs["co_purchase_lift_365d"],
     }  # fmt: skip
     return pa.Table.from_pandas(pd.DataFrame(columns), schema=RULES, preserve_index=False)
 
@@ -93,16 +93,16 @@ def bought_with(workspace: Workspace, as_of: date | None, item: str | None, top:
     path = storage.bought_with_path(workspace.home_path, as_of)
     if not path.exists():
         raise CheckFailed(f"there is no {path}; run `perennial score --as-of {as_of}`")
-    found: pd.DataFrame = pd.read_parquet(path, filters=[("rank", "<=", top)])
+    companions: pd.DataFrame = pd.read_parquet(path, filters=[("rank", "<=", top)])
     if item is not None:
         wanted = meant(item, Shelf.at(workspace, as_of).items.tolist())
-        found = found[found["item"] == wanted]
-        if found.empty:
+        companions = companions[companions["item"] == wanted]
+        if companions.empty:
             raise CheckFailed(
                 f"nothing is known to go with {item!r} at {as_of}: it needs a companion with {_LEAST_BUYERS} buyers of"
                 " both in a year that is bought with it more than by chance"
             )
-    return found.reset_index(drop=True)
+    return companions.reset_index(drop=True)
 
 
 def meant(item: str, items: Sequence[str]) -> str:

@@ -272,10 +272,10 @@ def _decoded(cursor: str, as_of: date, sort: str) -> _End:
     """Where a page ended. A cursor is a caller's: whatever it says is checked, as a body is."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        found = _PLACE.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True), strict=True)
+        place = _PLACE.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True), strict=True)
     except ValueError as problem:
         raise NoSuchFilter("query.cursor: take it as it stands in the header `Link` of the last page") from problem
-    day, by, values, customer_id = found
+    day, by, values, customer_id = place
     if (day, by, len(values)) != (as_of, sort, len(_TIES[sort])):
         raise NoSuchFilter(f"query.cursor: it is of the list of {day} by {by}; begin anew without one"[:200])
     return values, customer_id

@@ -37,10 +37,10 @@ def chosen(what: str, asked: str, stored: Sequence[Stored], none: str = "no cust
     """
     reads = _reading(stored)
     meant = reads(asked)
-    found = [value for value in stored if reads(_text(value)) == meant]
-    if meant is None or not found:
+    alike = [value for value in stored if reads(_text(value)) == meant]
+    if meant is None or not alike:
         raise _none_such(f"{what} {asked!r}: {none}", asked, stored)
-    return found
+    return alike
 
 
 def name(what: str, asked: str, known: Sequence[str]) -> str:
@@ -49,10 +49,10 @@ def name(what: str, asked: str, known: Sequence[str]) -> str:
     Raises:
         NoSuchFilter: there is no such name; the nearest ones are named.
     """
-    found = next((own for own in known if _folded(own) == _folded(asked)), None)
-    if found is None:
+    own_name = next((own for own in known if _folded(own) == _folded(asked)), None)
+    if own_name is None:
         raise _none_such(f"{what} {asked!r}: there is none of this name", asked, known)
-    return found
+    return own_name
 
 
 def _none_such(problem: str, asked: str, there: Sequence[Stored]) -> NoSuchFilter:

@@ -106,25 +106,25 @@ def _seen(workspace: Workspace, packed: tuple[str, ...], vectors: NDArray[np.flo
             columns[name] = values
         for value, code in codes.get(name, {}).items():
             columns[f"{name} is {value}"] = (values == code).astype(np.float32)
-    found = pd.DataFrame(columns)
-    return found.loc[:, (found.notna().mean() > 0.9) & (found.max() > found.min())]
+    questions = pd.DataFrame(columns)
+    return questions.loc[:, (questions.notna().mean() > 0.9) & (questions.max() > questions.min())]
 
 
 def _paths(tree: DecisionTreeRegressor, names: list[str]) -> dict[int, dict[tuple[str, bool], float]]:
     """By leaf the bounds on the way to it: (feature, whether above) -> the narrowest bound."""
     nodes = tree.tree_
-    found: dict[int, dict[tuple[str, bool], float]] = {}
+    bounds_of: dict[int, dict[tuple[str, bool], float]] = {}
 
     def walk(node: int, bounds: dict[tuple[str, bool], float]) -> None:
         if nodes.children_left[node] < 0:
-            found[node] = bounds
+            bounds_of[node] = bounds
             return
         name, bound = names[nodes.feature[node]], float(nodes.threshold[node])
         walk(nodes.children_left[node], bounds | {(name, False): bound})
         walk(nodes.children_right[node], bounds | {(name, True): bound})
 
     walk(0, {})
-    return found
+    return bounds_of
 
 
 def _in_words(bounds: dict[tuple[str, bool], float], currency: str) -> str:
