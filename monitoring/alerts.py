@@ -49,13 +49,13 @@ def of_drift(drift: Drift, command: str) -> Iterator[Alert]:
         yield Alert(about, "\n".join(str(drift).splitlines()[:_SHOWN]), command)
 
 
-def of_outcomes(found: Outcomes, command: str) -> Iterator[Alert]:
+def of_outcomes(outcomes: Outcomes, command: str) -> Iterator[Alert]:
     """Of predictions whose window closed last, and that were far off; of open windows in which too few or many buy."""
-    for group in found.of("week")[-1:]:
+    for group in outcomes.of("week")[-1:]:
         if group.is_off and abs((group.expected or 0.0) - (group.actual or 0.0)) > FAR_OFF:
             says = f"{group.expected:.1%} of {group.asked:,} customers were expected to leave, {group.actual:.1%} did"
             yield Alert(f"predictions of the week of {group.name} did not come true", says, command)
-    for early in found.early:
+    for early in outcomes.early:
         if early.is_unusual:
             says = f"{early.actual:,.0f} purchases in {early.days} days, where {early.expected:,.0f} were expected"
             yield Alert(f"purchases since {early.as_of} are unusual", says, command)
@@ -63,13 +63,13 @@ def of_outcomes(found: Outcomes, command: str) -> Iterator[Alert]:
 
 def of_events(workspace: Workspace, at: datetime, command: str) -> Iterator[Alert]:
     """Of events that the service accepted and that no score shows: all of them for too long, or some for good."""
-    found = events.trouble(workspace.home_path)
-    if found.problem and found.since and (at - found.since).total_seconds() > events.TOLD_AFTER:
-        says = f"since {found.since:%Y-%m-%d %H:%M} UTC: {found.problem}"
+    trouble = events.trouble(workspace.home_path)
+    if trouble.problem and trouble.since and (at - trouble.since).total_seconds() > events.TOLD_AFTER:
+        says = f"since {trouble.since:%Y-%m-%d %H:%M} UTC: {trouble.problem}"
         yield Alert("accepted events do not reach the scores", says, command)
-    if found.set_aside:
-        first = min(found.set_aside)
-        says = f"{len(found.set_aside):,}, of which number {first}: {found.set_aside[first]}"
+    if trouble.set_aside:
+        first = min(trouble.set_aside)
+        says = f"{len(trouble.set_aside):,}, of which number {first}: {trouble.set_aside[first]}"
         yield Alert("accepted events were set aside: their customers' scores lack them", says, command)
 
 

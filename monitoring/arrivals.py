@@ -52,8 +52,8 @@ def first_day(workspace: Workspace) -> date | None:
         return None
     query = f"SELECT min(day) FROM {storage.rows_of(workspace.home_path, 'transactions')}"
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
-        found: date | None = connection.execute(query).fetchall()[0][0]
-    return found
+        day: date | None = connection.execute(query).fetchall()[0][0]
+    return day
 
 
 class Lately:
@@ -64,16 +64,16 @@ class Lately:
         self.tables = [table for table in TABLES if _has(workspace, table)]
         self._connection = storage.connect(workspace.home_path, workspace.timezone)
         self._held = {table: self._columns(table) for table in self.tables}
-        self._found: dict[date, dict[str, Recent]] = {}
+        self._by_day: dict[date, dict[str, Recent]] = {}
         for table in self.tables:
             self._sort(table)
             self._note_first(table)
 
     def at(self, as_of: date) -> dict[str, Recent]:
         """What each table of events holds of the `DAYS` before `as_of`, as known then."""
-        if as_of not in self._found:
-            self._found[as_of] = {table: self._recent(table, as_of) for table in self.tables}
-        return self._found[as_of]
+        if as_of not in self._by_day:
+            self._by_day[as_of] = {table: self._recent(table, as_of) for table in self.tables}
+        return self._by_day[as_of]
 
     def _columns(self, table: str) -> set[str]:
         described = self._connection.execute(f"DESCRIBE SELECT * FROM {_rows(self.workspace, table)}").fetchall()
@@ -154,29 +154,29 @@ def _rows(workspace: Workspace, table: str) -> str:
 
 def pairs(before: Mapping[str, Recent], after: Mapping[str, Recent]) -> dict[str, Pair]:
     """Each table's volume, freshness and repeated lines, each column's values, empty cells and new values, by name."""
-    found: dict[str, Pair] = {}
+    by_name: dict[str, Pair] = {}
     for table in before.keys() & after.keys():
         then, now = before[table], after[table]
-        found[table] = _volume(then, now)
-        found[f"{table} since"] = Pair("pause", (now.pause - then.pause) / DAYS, 0.0, then.pause, now.pause)
+        by_name[table] = _volume(then, now)
+        by_name[f"{table} since"] = Pair("pause", (now.pause - then.pause) / DAYS, 0.0, then.pause, now.pause)
         if min(then.count, now.count) < _FEWEST_ROWS:
             continue
         grown = now.repeated - then.repeated
-        found[f"{table} lines"] = Pair("repeated", grown, 0.0, then.repeated, now.repeated)
+        by_name[f"{table} lines"] = Pair("repeated", grown, 0.0, then.repeated, now.repeated)
         for name, share in now.missing.items():
             other = then.missing.get(name, 1.0)
-            found[f"{table}.{name} empty"] = Pair("missing", abs(share - other), 0.0, other, share)
+            by_name[f"{table}.{name} empty"] = Pair("missing", abs(share - other), 0.0, other, share)
         for name, share in now.new.items():
             other = then.new.get(name, 0.0)
-            found[f"{table}.{name} new"] = Pair("new", share - other, 0.0, other, share)
+            by_name[f"{table}.{name} new"] = Pair("new", share - other, 0.0, other, share)
         for name in then.rows.columns.intersection(now.rows.columns):
             columns = then.rows[name].dropna(), now.rows[name].dropna()
             if min(map(len, columns)) >= _FEWEST_ROWS:
-                found[f"{table}.{name}"] = _column(*columns)
+                by_name[f"{table}.{name}"] = _column(*columns)
             if name in _MONEY and min(map(len, columns)) >= _FEWEST_OF_A_TAIL:
                 extremes = shifts.tail(*(column.to_numpy(dtype=np.float64) for column in columns))
-                found |= {f"{table}.{name} tail": extremes} if extremes else {}
-    return found
+                by_name |= {f"{table}.{name} tail": extremes} if extremes else {}
+    return by_name
 
 
 def _volume(then: Recent, now: Recent) -> Pair:

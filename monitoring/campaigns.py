@@ -116,16 +116,16 @@ def _by_history(connection: duckdb.DuckDBPyConnection, since: date, days: int) -
         FROM active LEFT JOIN treated USING (customer_id) GROUP BY contacts ORDER BY contacts""").df()
 
 
-def as_text(found: Response) -> str:
+def as_text(measured: Response) -> str:
     """Both tables, and which features know of the treatment."""
     campaigns, history = (
         table.to_string(index=False, na_rep="", float_format=lambda figure: f"{figure:.3f}")
-        for table in (found.campaigns.assign(first=found.campaigns["first"].dt.date), found.history)
+        for table in (measured.campaigns.assign(first=measured.campaigns["first"].dt.date), measured.history)
     )
-    return f"""response to campaigns: purchases within {found.days} days of the first contact
+    return f"""response to campaigns: purchases within {measured.days} days of the first contact
 {campaigns}
 
-by campaign contacts in the {_PAST} days before {found.since}: who bought in the {found.days} days from then
+by campaign contacts in the {_PAST} days before {measured.since}: who bought in the {measured.days} days from then
 {history}
 
 A response is not an effect: the contacted were chosen. Where a control was drawn, bought less control_bought is one.

@@ -46,12 +46,12 @@ class Champion:
             CheckFailed: nothing was promoted yet, nothing that was fits, or the files of it are gone.
         """
         reference = reference_of(tracker, workspace, as_of)
-        found = [registry.answering(tracker, workspace, kind, as_of) for kind in ("churn", "lifetime_value")]
+        versions = [registry.answering(tracker, workspace, kind, as_of) for kind in ("churn", "lifetime_value")]
         try:
-            folders = [registry.model_folder(tracker, version) for version in found if version is not None]
+            folders = [registry.model_folder(tracker, version) for version in versions if version is not None]
         except FileNotFoundError as problem:
             raise storage.CheckFailed(f"{problem}; train and promote again") from problem
-        if len(folders) < len(found):
+        if len(folders) < len(versions):
             raise storage.CheckFailed(f"{workspace.name} has no lifetime_value champion; train and promote one")
         return cls(reference, read_model(ChurnModel, folders[0]), read_model(ValueModel, folders[1]))
 
@@ -142,12 +142,12 @@ def gone(workspace: Workspace, as_of: date) -> tuple[str, ...]:
     known = {feature.name for feature in customer_features(workspace)} | {"customer_id", "as_of"}
     parts = [storage.snapshot_part(workspace.home_path, family, as_of) for family in CUSTOMER_FAMILIES]
     with storage.connect(workspace.home_path) as connection:
-        found = [
+        names = [
             row[0]
             for part in parts
             for row in connection.execute(f"DESCRIBE SELECT * FROM {storage.rows_of_part(part)}").fetchall()
         ]
-    return tuple(sorted(set(found) - known))
+    return tuple(sorted(set(names) - known))
 
 
 def _joined(parts: Mapping[str, Path]) -> str:

@@ -164,10 +164,10 @@ class Comparison:
     def drift(self) -> Drift:
         monitoring, equal = self.workspace.monitoring, dict.fromkeys(self.judged, 1 / len(self.judged))
         importance = self.champion.importance(self.seen.at(self.reference)) if self.champion else equal
-        found = shifts.moved(self.pairs, self.past, importance)
-        predictions = tuple(shift for shift in found if shift.feature in PREDICTIONS)
+        shifted = shifts.moved(self.pairs, self.past, importance)
+        predictions = tuple(shift for shift in shifted if shift.feature in PREDICTIONS)
         rows = tuple(shifts.moved(self.rows.now, self.rows.past))
-        share, weight = _spread(found, self.judged, importance)
+        share, weight = _spread(shifted, self.judged, importance)
         usual = [_spread(_as_then(self.past, place), self.judged, importance) for place in range(len(self.past))]
         limit = _limit(monitoring.drifted_share, [month.share for month in usual])
         weight_limit = _limit(monitoring.matters_share, [month.weight for month in usual])
@@ -177,7 +177,7 @@ class Comparison:
             as_of=self.as_of, reference=self.reference, last_year=self.seen.last_year(self.as_of), matters=matters,
             drifted=matters or bool(rows) or share >= limit, share=share, limit=limit, weight=weight,
             weight_limit=weight_limit, judged=len(self.judged), past=len(self.past), sources=rows,
-            features=tuple(shift for shift in found if shift.feature not in PREDICTIONS), predictions=predictions,
+            features=tuple(shift for shift in shifted if shift.feature not in PREDICTIONS), predictions=predictions,
             growing=self.seen.growing(self.reference), constant=self.seen.constant(self.reference, self.as_of),
             gone=customers.gone(self.workspace, self.reference), reference_rows=len(self.seen.at(self.reference)),
             current_rows=len(self.seen.at(self.as_of)), page=page, record=page.with_suffix(".json"),

@@ -89,8 +89,8 @@ class _Made(NamedTuple):
 
 def _made(home: Path, as_of: date) -> list[_Made]:
     champion, shadow = storage.offers_path(home, as_of), storage.shadow_path(home, as_of, "offers")
-    found = [(role, path) for role, path in (("champion", champion), ("shadow", shadow)) if path.exists()]
-    return [_Made(role, as_of, _model(path), path) for role, path in found if pq.read_metadata(path).num_rows]
+    files = [(role, path) for role, path in (("champion", champion), ("shadow", shadow)) if path.exists()]
+    return [_Made(role, as_of, _model(path), path) for role, path in files if pq.read_metadata(path).num_rows]
 
 
 def _model(path: Path) -> str:

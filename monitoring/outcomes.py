@@ -175,9 +175,9 @@ def outcomes(workspace: Workspace, as_of: date, trainings: Mapping[str, date] | 
     )  # fmt: skip
 
 
-def as_data(found: Outcomes) -> dict[str, object]:
+def as_data(judged: Outcomes) -> dict[str, object]:
     """Every figure, for JSON."""
-    return asdict(found) | {"early": [asdict(one) | {"ratio": one.ratio} for one in found.early]}
+    return asdict(judged) | {"early": [asdict(one) | {"ratio": one.ratio} for one in judged.early]}
 
 
 def _once(logged: pd.DataFrame) -> pd.DataFrame:
@@ -332,7 +332,7 @@ def _early(workspace: Workspace, logged: pd.DataFrame, as_of: date, last: date) 
         if counts is None:
             continue
         closed = [other for other in scored if days_after(other, _days(workspace)) <= day]
-        before = [found for other in closed if (found := _counts(workspace, other, days, scored[other], as_of))]
+        before = [earlier for other in closed if (earlier := _counts(workspace, other, days, scored[other], as_of))]
         ratios = [actual / expected for expected, actual in before]
         usual = (min(ratios), max(ratios)) if len(ratios) >= _EARLIER else None
         yield Early(day, days, len(customers), *counts, usual)

@@ -70,34 +70,36 @@ _ANSWERS = (_LEAVING, _VALUE)
 _NOT_IN_TEXT = ("shown", "decile")
 
 
-def write(found: Outcomes) -> None:
+def write(outcomes: Outcomes) -> None:
     """The page and the record of it, each whole or not at all."""
-    storage.write_json(found.record, as_data(found))
-    with storage.replacing(found.page) as draft:
-        draft.write_text(as_html(found), encoding="utf-8")
+    storage.write_json(outcomes.record, as_data(outcomes))
+    with storage.replacing(outcomes.page) as draft:
+        draft.write_text(as_html(outcomes), encoding="utf-8")
 
 
-def as_text(found: Outcomes) -> str:
+def as_text(outcomes: Outcomes) -> str:
     """What a terminal shows: judged groups, one line each, then what nobody can judge yet."""
-    lines = [_lead(found)]
-    for role in sorted({group.role for group in found.groups}):
+    lines = [_lead(outcomes)]
+    for role in sorted({group.role for group in outcomes.groups}):
         for answer in _ANSWERS:
-            groups = [group for by in answer.by if by not in _NOT_IN_TEXT for group in _groups(found, answer, by, role)]
+            groups = [
+                group for by in answer.by if by not in _NOT_IN_TEXT for group in _groups(outcomes, answer, by, role)
+            ]
             lines.append(_line(f"{role}: {answer.name}", answer.heads, answer.heads))
             for group in groups:
                 told = _line(f"  {_name(group)}", answer.heads, answer.cells(group))
                 lines.append(told + ("  off" if _is_off(group, answer) else ""))
-    if found.offers:
+    if outcomes.offers:
         lines.append(_line("offers", _OFFER_HEADS, _OFFER_HEADS))
-        for offers in found.offers:
+        for offers in outcomes.offers:
             own = _line(f"  {_made(offers)}", _OFFER_HEADS, _offer_cells(offers))
             lines.append(own + ("  off" if offers.is_off else ""))
-    return "\n".join([*lines, *_notes(found), f"page: {found.page}"])
+    return "\n".join([*lines, *_notes(outcomes), f"page: {outcomes.page}"])
 
 
-def _groups(found: Outcomes, answer: _Answer, by: By, role: str) -> list[Group]:
+def _groups(outcomes: Outcomes, answer: _Answer, by: By, role: str) -> list[Group]:
     """Those with such a prediction."""
-    return [group for group in found.of(by, role) if answer.count(group)]
+    return [group for group in outcomes.of(by, role) if answer.count(group)]
 
 
 def _is_off(group: Group, answer: _Answer) -> bool:
@@ -125,20 +127,20 @@ def _name(group: Group) -> str:
     return group.name if group.by in ("all", "model", "value_model", "segment") else f"{group.by}: {group.name}"
 
 
-def _lead(found: Outcomes) -> str:
-    if not found.groups:
-        return f"outcomes at {found.as_of}: no prediction's window has closed yet"
-    counted = [f"{sum(map(answer.count, found.of('all'))):,} predictions of {answer.name}" for answer in _ANSWERS]
-    return f"outcomes at {found.as_of}: {' and '.join(counted)}, by the champions, whose windows have closed"
+def _lead(outcomes: Outcomes) -> str:
+    if not outcomes.groups:
+        return f"outcomes at {outcomes.as_of}: no prediction's window has closed yet"
+    counted = [f"{sum(map(answer.count, outcomes.of('all'))):,} predictions of {answer.name}" for answer in _ANSWERS]
+    return f"outcomes at {outcomes.as_of}: {' and '.join(counted)}, by the champions, whose windows have closed"
 
 
-def _notes(found: Outcomes) -> list[str]:
+def _notes(outcomes: Outcomes) -> list[str]:
     notes = []
-    if found.groups and not found.has_control:
+    if outcomes.groups and not outcomes.has_control:
         notes.append("no random control (`campaign_control`) in the windows: what contact changed cannot be told apart")
-    notes += [f"left out: {one}" for one in found.seen]
-    notes += [f"not judged: {_open(one)}" for one in found.open]
-    return notes + [_early(one) for one in found.early]
+    notes += [f"left out: {one}" for one in outcomes.seen]
+    notes += [f"not judged: {_open(one)}" for one in outcomes.open]
+    return notes + [_early(one) for one in outcomes.early]
 
 
 def _open(one: Open) -> str:
@@ -154,22 +156,22 @@ def _early(one: Early) -> str:
     )
 
 
-def as_html(found: Outcomes) -> str:
+def as_html(outcomes: Outcomes) -> str:
     """The same with every group and with plots, for each role."""
-    roles = sorted({group.role for group in found.groups})
+    roles = sorted({group.role for group in outcomes.groups})
     return render(
         "outcomes.html",
-        title=f"Outcomes at {found.as_of}",
-        lead=_lead(found),
-        notes=_notes(found),
-        roles=[(role, _pictures(found, role), _tables(found, role)) for role in roles],
-        offers=_offers(found.offers) if found.offers else None,
+        title=f"Outcomes at {outcomes.as_of}",
+        lead=_lead(outcomes),
+        notes=_notes(outcomes),
+        roles=[(role, _pictures(outcomes, role), _tables(outcomes, role)) for role in roles],
+        offers=_offers(outcomes.offers) if outcomes.offers else None,
     )
 
 
-def _tables(found: Outcomes, role: str) -> list[Table]:
+def _tables(outcomes: Outcomes, role: str) -> list[Table]:
     """By answer and grouping; the counts of each add up to all such predictions of the role."""
-    wanted = [(answer, by, _groups(found, answer, by, role)) for answer in _ANSWERS for by in answer.by]
+    wanted = [(answer, by, _groups(outcomes, answer, by, role)) for answer in _ANSWERS for by in answer.by]
     return [_table(answer, by, groups) for answer, by, groups in wanted if groups]
 
 
@@ -184,13 +186,14 @@ def _offers(offers: Sequence[Offered]) -> Table:
     return Table(("", *_OFFER_HEADS), rows, marked=[place for place, each in enumerate(offers) if each.is_off])
 
 
-def _pictures(found: Outcomes, role: str) -> list[Picture]:
+def _pictures(outcomes: Outcomes, role: str) -> list[Picture]:
     with picture.styled():
+        tenths = outcomes.of("decile", role)
         drawn = [
-            (_calibration(found.of("decile", role)), "Tenths of the predictions: on the dashed line they were right."),
-            (_rates(found.of("week", role)), "Share who left, expected and actual, by week of the as_of."),
-            (_values(found.of("week", role)), "Mean value, expected and actual, by week of the as_of."),
-            (_rates(found.of("contact", role)), "By contact in the window: the contacted, and the random control."),
+            (_calibration(tenths), "Tenths of the predictions: on the dashed line they were right."),
+            (_rates(outcomes.of("week", role)), "Share who left, expected and actual, by week of the as_of."),
+            (_values(outcomes.of("week", role)), "Mean value, expected and actual, by week of the as_of."),
+            (_rates(outcomes.of("contact", role)), "By contact in the window: the contacted, and the random control."),
         ]  # fmt: skip
     return [picture.picture(figure, caption) for figure, caption in drawn if figure is not None]
 

@@ -201,12 +201,12 @@ def moved(
     now: Mapping[str, Pair], past: Sequence[Mapping[str, Pair]], importance: Mapping[str, float] | None = None
 ) -> list[Shift]:
     """What moved, farthest beyond its own limit first."""
-    found = []
+    shifted = []
     for name, limit in limits(now, past).items():
         pair, before = now[name], _scores(name, past)
         if pair.score >= limit:
             usual = max(before) if len(before) >= FEWEST_PAST else None
             weight = importance.get(name, 0.0) if importance else None
             levels = (pair.before, pair.after)
-            found.append(Shift(name, pair.compared, pair.score, limit, usual, *levels, weight))
-    return sorted(found, key=lambda shift: -shift.score / shift.threshold)
+            shifted.append(Shift(name, pair.compared, pair.score, limit, usual, *levels, weight))
+    return sorted(shifted, key=lambda shift: -shift.score / shift.threshold)
