@@ -153,19 +153,19 @@ def monitor(workspace: Workspace, day: date, say: Say) -> tuple[Drift, Outcomes]
     happened = outcomes(workspace, day, registry.trainings(tracker, workspace))
     outcomes_page.write(happened)
     say(outcomes_page.as_text(happened))
-    found = drift.watch(workspace, day, champion.reference, champion)
-    say(str(found))
-    return found, happened
+    compared = drift.watch(workspace, day, champion.reference, champion)
+    say(str(compared))
+    return compared, happened
 
 
 def look_at_events(workspace: Workspace, at: datetime, say: Say, summary: Summary, again: str) -> None:
     """Alerts where events that the service accepted by `at` do not reach the scores; `again` shows them."""
     from monitoring import alerts
 
-    found = list(alerts.of_events(workspace, at, again))
-    for alert in found:
+    alerted = list(alerts.of_events(workspace, at, again))
+    for alert in alerted:
         say(f"{alert.about}: {alert.says}")
-    summary.alerts += found
+    summary.alerts += alerted
 
 
 def watch(workspace: Workspace, day: date, say: Say, summary: Summary, again: str) -> Drift | None:

@@ -126,9 +126,9 @@ class Shop:
             held = erasure.held(self.workspace, retrieval.open_store(self.workspace), name)
         except erasure.UnknownCustomer:
             raise CheckFailed(f"nothing is held of {asked} in {home}") from None
-        found = {"customer_id": name, "held": held, "audit": AuditLog(home).mentions(name)}
+        answer = {"customer_id": name, "held": held, "audit": AuditLog(home).mentions(name)}
         self.note("customer", {}, sum(map(len, held.values())), [name], secret=True)
-        return found
+        return answer
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -262,12 +262,12 @@ class ShopAt:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{what}.parquet"
             rows = exports.export(workspace, what, self.as_of, file, unproven_offers, self.shop.say)
-            found = pq.read_table(file).to_pandas(date_as_object=False)
-        zoned = found.select_dtypes("datetimetz").columns
-        found = found.assign(**{name: found[name].dt.tz_convert(workspace.timezone) for name in zoned})
+            exported = pq.read_table(file).to_pandas(date_as_object=False)
+        zoned = exported.select_dtypes("datetimetz").columns
+        exported = exported.assign(**{name: exported[name].dt.tz_convert(workspace.timezone) for name in zoned})
         asked = {"as_of": self._asked, "unproven_offers": unproven_offers}
         self.shop.note(f"export {what}", asked, rows)
-        return found
+        return exported
 
     def list(self, name: Literal["churn-risk", "bought-with"], **asked: Any) -> pd.DataFrame:
         """A list to act on, as `perennial list NAME`: `churn_risk` or `bought_with`, whose arguments it takes.

@@ -31,16 +31,16 @@ def check(
 
     workspace = opened(config, overrides, home)
     day = day_of(workspace.timezone, as_of)
-    found = shop_of(workspace, timed()).at(day).check()
-    typer.echo(data_report.as_text(found))
+    checked = shop_of(workspace, timed()).at(day).check()
+    typer.echo(data_report.as_text(checked))
     if json is not None:
-        storage.write_json(json, data_report.as_data(found))
+        storage.write_json(json, data_report.as_data(checked))
         typer.echo(f"\nevery figure: {json}")
     if html is not None:
         with storage.replacing(html) as draft:
-            draft.write_text(data_report.as_html(found), encoding="utf-8")
+            draft.write_text(data_report.as_html(checked), encoding="utf-8")
         typer.echo(f"\nthe page: {html}")
-    if not found.suffices:
+    if not checked.suffices:
         raise typer.Exit(1)
 
 

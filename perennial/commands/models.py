@@ -184,9 +184,9 @@ def churn_sensitivity(
     from training.check.sensitivity import as_text, sensitivity
 
     workspace = opened(config, overrides, home)
-    found = sensitivity(workspace, day_of(workspace.timezone, as_of))
-    typer.echo(as_text(found))
+    definitions = sensitivity(workspace, day_of(workspace.timezone, as_of))
+    typer.echo(as_text(definitions))
     if plot is not None:
         with storage.replacing(plot) as draft:
-            plots.sensitivity(found).savefig(draft, format="png", dpi=120)
+            plots.sensitivity(definitions).savefig(draft, format="png", dpi=120)
         typer.echo(f"\nthe picture: {plot}")

@@ -99,8 +99,8 @@ def customer(
     """
     import json
 
-    found = shop_of(opened(config, overrides, home)).customer(customer_id)
-    text = json.dumps(found, indent=2, default=str, ensure_ascii=False)
+    held = shop_of(opened(config, overrides, home)).customer(customer_id)
+    text = json.dumps(held, indent=2, default=str, ensure_ascii=False)
     if out is None:
         typer.echo(text)
     else:
@@ -126,14 +126,14 @@ def erase(
     names = list(map(privacy.naming(workspace), customer_ids))
     with alone(workspace, "perennial erase"):  # whom it erases stands in no file
         try:
-            found = erasure.erase(workspace, retrieval.open_store(workspace), names, timed())
+            places_of = erasure.erase(workspace, retrieval.open_store(workspace), names, timed())
         except erasure.UnknownCustomer as problem:
             raise CheckFailed(f"nothing is held of {problem} in {workspace.home_path}; nobody was erased") from None
-    for name, places in found.items():
+    for name, places in places_of.items():
         typer.echo(f"{name}: {sum(places.values()):,} rows in {len(places)} places are erased")
         for place, rows in places.items():
             typer.echo(f"  {rows:>8,}  {place}")
-    note(workspace, "erase", {}, sum(sum(places.values()) for places in found.values()), names)
+    note(workspace, "erase", {}, sum(sum(places.values()) for places in places_of.values()), names)
 
 
 def _customers(given: str | list[str]) -> str | list[str]:
