@@ -43,9 +43,9 @@ _OF_OFFERS = ("auc", "ndcg5", "ndcg5_repeat", "ndcg5_new", "naive_ndcg5", "naive
 
 def main() -> None:
     shops = [tuple(sys.argv[1:3])] if len(sys.argv) > 2 else list(SHOPS)
-    found = {f"{name} {as_of}": _measure(name, date.fromisoformat(as_of)) for name, as_of in shops}
+    measured = {f"{name} {as_of}": _measure(name, date.fromisoformat(as_of)) for name, as_of in shops}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "ablation.json").write_text(json.dumps(found, indent=1))
+    (RESULTS / "ablation.json").write_text(json.dumps(measured, indent=1))
 
 
 def _measure(name: str, as_of: date) -> dict[str, dict[str, dict[str, float]]]:
@@ -100,8 +100,8 @@ def _of_items(workspace: Workspace, lessons: Sequence[Lesson]) -> dict[str, dict
         "co_purchase": list(candidates.BESIDE),
         "the customer": list(candidates.CONTEXT),
     }
-    found = {"all families": _offers(workspace, lessons, [])}
-    return found | {f"without {family}": _offers(workspace, lessons, names) for family, names in families.items()}
+    figures = {"all families": _offers(workspace, lessons, [])}
+    return figures | {f"without {family}": _offers(workspace, lessons, names) for family, names in families.items()}
 
 
 def _offers(workspace: Workspace, lessons: Sequence[Lesson], left_out: list[str]) -> dict[str, float]:

@@ -54,9 +54,9 @@ _SEED = 7
 
 def main() -> None:
     asked = sys.argv[1:] or [*SHOPS, CONTRACTS]
-    found = {name: _contracts() if name == CONTRACTS else _shop(name) for name in asked}
+    measured = {name: _contracts() if name == CONTRACTS else _shop(name) for name in asked}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "churn.json").write_text(json.dumps(found, indent=1))
+    (RESULTS / "churn.json").write_text(json.dumps(measured, indent=1))
 
 
 def _shop(name: str) -> dict[str, object]:
@@ -152,8 +152,8 @@ def _at(contender: Contender, place: int) -> dict[str, float]:
 
 
 def _mean(contender: Contender) -> dict[str, str]:
-    found = {name: contender.figures[name] for name in _FIGURES if name in contender.figures}
-    return {name: f"{one.mean:.4f} ({one.low:.4f} to {one.high:.4f})" for name, one in found.items()}
+    spreads = {name: contender.figures[name] for name in _FIGURES if name in contender.figures}
+    return {name: f"{one.mean:.4f} ({one.low:.4f} to {one.high:.4f})" for name, one in spreads.items()}
 
 
 def _printed(rows: Mapping[str, Mapping[str, float]]) -> str:

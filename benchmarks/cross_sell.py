@@ -51,11 +51,11 @@ _SEED = 7
 def main() -> None:
     parts = {"tafeng": _tafeng, "online_retail": _shop, "complete_journey": _shop, "scale": _scale}
     RESULTS.mkdir(exist_ok=True)
-    found = {}
+    measured = {}
     for name in sys.argv[1:] or parts:
         with tempfile.TemporaryDirectory() as home:
-            found[name] = parts[name](name, Path(home))
-    (RESULTS / "cross_sell.json").write_text(json.dumps(found, indent=1))
+            measured[name] = parts[name](name, Path(home))
+    (RESULTS / "cross_sell.json").write_text(json.dumps(measured, indent=1))
 
 
 _BASKETS = "${PERENNIAL_DATASETS}/nbr_tafeng_reality_check"
@@ -119,8 +119,8 @@ def _tafeng(name: str, home: Path) -> dict[str, object]:
     workspace = baskets.workspace(home)
     seconds = _end_to_end(workspace)
     methods = _peers(baskets)
-    found = [_fold(baskets, methods, *ours) for ours in _ours(workspace, baskets, folds)]
-    tables = {what: _mean([fold[what] for fold in found]) for what in found[0]}
+    by_fold = [_fold(baskets, methods, *ours) for ours in _ours(workspace, baskets, folds)]
+    tables = {what: _mean([fold[what] for fold in by_fold]) for what in by_fold[0]}
     for what, rows in tables.items():
         print(f"\ntafeng, {what}: mean of the five folds' test users\n{_printed(rows)}")
     print(f"item level end to end, from lines to everybody's offers: {seconds:.0f} s, peak {peak_gigabytes():.1f} GB")
@@ -270,10 +270,10 @@ def _shop(name: str, home: Path) -> dict[str, object]:
     for as_of in map(date.fromisoformat, SHOPS[name]):
         learnt_from = cross_sell.cutoffs(workspace, as_of)
         snapshot.snapshot(workspace, [*learnt_from, as_of])
-        found = cross_sell.judged_at(workspace, as_of, learnt_from, _LONG_AFTER)
-        judged = JudgedOffers.of(found, learnt_from, as_of, workspace.cross_sell.top)
+        backtest = cross_sell.judged_at(workspace, as_of, learnt_from, _LONG_AFTER)
+        judged = JudgedOffers.of(backtest, learnt_from, as_of, workspace.cross_sell.top)
         tables[str(as_of)] = _compared(judged)
-        said = _said(workspace, found, as_of)
+        said = _said(workspace, backtest, as_of)
         print(f"\n{name} at {as_of}: {len(judged.customer_ids):,} bought; {len(learnt_from)} cutoffs taught")
         print(_printed(tables[str(as_of)]))
         print("the first 5 offers: " + ", ".join(f"{what} {figure:.4g}" for what, figure in said.items()), flush=True)
@@ -296,12 +296,12 @@ def _compared(judged: JudgedOffers) -> dict[str, dict[str, float]]:
     return rows
 
 
-def _said(workspace: Workspace, found: Backtest, as_of: date) -> dict[str, float]:
+def _said(workspace: Workspace, backtest: Backtest, as_of: date) -> dict[str, float]:
     """Of everybody's first five offers: what was said beside what came, also in money at the item's usual spend."""
     own = pd.read_parquet(storage.snapshot_part(workspace.home_path, "product_affinity", as_of))
     sums = own.groupby("item")[["item_spend_365d", "item_n_purchases_365d"]].sum()
     spend = sums["item_spend_365d"] / sums["item_n_purchases_365d"]
-    rows = found.keys.assign(said=found.predicted, came=found.bought)
+    rows = backtest.keys.assign(said=backtest.predicted, came=backtest.bought)
     rows = rows.sort_values(["customer_id", "said", "item"], ascending=[True, False, True])
     rows = rows.groupby("customer_id").head(workspace.cross_sell.top)
     worth = rows["item"].map(spend)
@@ -333,8 +333,8 @@ def _rank(workspace: Workspace, model: Path, as_of: date) -> tuple[float, float,
     """From the snapshot to the offers, read as `perennial score` does."""
     start = time.monotonic()
     rows = retrieval.rows_at(workspace, as_of)
-    found = offers.rank(workspace, OfferModel.load(model), as_of, rows, rows["T"].notna().to_numpy())
-    return time.monotonic() - start, peak_gigabytes(), found.num_rows
+    offered = offers.rank(workspace, OfferModel.load(model), as_of, rows, rows["T"].notna().to_numpy())
+    return time.monotonic() - start, peak_gigabytes(), offered.num_rows
 
 
 def _large(home: Path) -> Workspace:

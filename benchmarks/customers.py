@@ -40,11 +40,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workspace = _shop(Path(folder), asked.customers)
         whole = datasets.load(retrieval.apply(workspace), workspace, AS_OF, most=EVERYBODY)
-        found = {}
+        measured = {}
         for size in sorted(asked.sizes):
             part = whole.sampled(datasets.share_of(workspace, AS_OF, size))
-            found[f"{size:,} customers"] = _figures(part, whole, workspace)
-            print(pd.DataFrame(found).T.to_string(float_format=lambda figure: f"{figure:.4f}"), flush=True)
+            measured[f"{size:,} customers"] = _figures(part, whole, workspace)
+            print(pd.DataFrame(measured).T.to_string(float_format=lambda figure: f"{figure:.4f}"), flush=True)
 
 
 def _shop(folder: Path, customers: int) -> Workspace:
@@ -60,13 +60,13 @@ def _shop(folder: Path, customers: int) -> Workspace:
 def _figures(part: datasets.Dataset, whole: datasets.Dataset, workspace: Workspace) -> dict[str, float]:
     """Of models taught by a part of the customers, asked about all of them; and the seconds that teaching took."""
     known = backtest.known_at(part, workspace, part.closed[-1])
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for kind, metrics in KINDS.items():
         start = time.monotonic()
         judged = kinds.kind_of(kind).judge_at(known, workspace, whole.closed[-1], None)
-        found |= {f"{kind}, s": time.monotonic() - start}
-        found |= judged.figures(judged.answers[0], np.arange(len(judged.actual)), metrics)
-    return found
+        figures |= {f"{kind}, s": time.monotonic() - start}
+        figures |= judged.figures(judged.answers[0], np.arange(len(judged.actual)), metrics)
+    return figures
 
 
 if __name__ == "__main__":

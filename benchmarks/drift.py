@@ -80,9 +80,9 @@ def main() -> None:
     parser.add_argument("--chosen", action="store_true", help="the months that the constants were chosen on")
     asked = parser.parse_args()
     made = [Made(SHOPS[name], asked.chosen) for name in asked.shops]
-    found = {part: _PARTS[part](made) for part in asked.parts}
+    measured = {part: _PARTS[part](made) for part in asked.parts}
     if not asked.chosen:
-        storage.write_json(RESULTS, (storage.read_json(RESULTS) if RESULTS.exists() else {}) | found)
+        storage.write_json(RESULTS, (storage.read_json(RESULTS) if RESULTS.exists() else {}) | measured)
 
 
 class Made:
@@ -134,7 +134,7 @@ def _blocks(workspace: Workspace, folder: Path, as_ofs: Sequence[date]) -> dict[
     """The lines before each as_of and not before the one before it, a file each; a shop on one channel gets a name."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    found = {}
+    files = {}
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
         rows = storage.rows_of(workspace.home_path, "transactions")
         held = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()}
@@ -143,9 +143,9 @@ def _blocks(workspace: Workspace, folder: Path, as_ofs: Sequence[date]) -> dict[
         for place, as_of in enumerate(as_ofs):
             after = f"AND day >= DATE '{as_ofs[place - 1]}'" if place else ""
             query = f"SELECT {', '.join(columns)}{more} FROM {rows} WHERE day < DATE '{as_of}' {after}"
-            found[as_of] = folder / f"{as_of}.parquet"
-            storage.copy_to(connection, query, found[as_of])
-    return found
+            files[as_of] = folder / f"{as_of}.parquet"
+            storage.copy_to(connection, query, files[as_of])
+    return files
 
 
 def _champion(workspace: Workspace, as_of: date) -> Champion | None:
@@ -164,7 +164,7 @@ def _champion(workspace: Workspace, as_of: date) -> Champion | None:
 def false_alarms(made: Sequence[Made]) -> dict[str, object]:
     """A line for every shop: months, and those of them that were called drift, or drift that matters."""
     print(f"{'ordinary months':<20}{'months':>8}{'drift':>8}{'matters':>9}  what moved", flush=True)
-    found: dict[str, object] = {}
+    alarms_of: dict[str, object] = {}
     months = drifted = matters = 0
     for one in made:
         ordinary = [day for day in one.judged if one.shop.jump is None or day <= one.shop.jump]
@@ -177,21 +177,21 @@ def false_alarms(made: Sequence[Made]) -> dict[str, object]:
             f"{one.shop.name:<20}{len(said):>8}{len(alarms):>8}{sum(of.matters for of in said.values()):>9}  {what}",
             flush=True,
         )
-        found[one.shop.name] = {"months": len(said), "drift": len(alarms)}
+        alarms_of[one.shop.name] = {"months": len(said), "drift": len(alarms)}
     print(f"{'all':<20}{months:>8}{drifted:>8}{matters:>9}  {drifted / months:.1%} false alarms", flush=True)
-    return found | {"all": {"months": months, "drift": drifted, "matters": matters}}
+    return alarms_of | {"all": {"months": months, "drift": drifted, "matters": matters}}
 
 
 def jump(made: Sequence[Made]) -> dict[str, object]:
     """The months of a shop that moved by itself."""
-    found = {}
+    drifted_of = {}
     for one in made:
         for day in one.judged if one.shop.jump else ():
             if one.shop.jump and day > one.shop.jump:
                 of = one.drift(day)
-                found[f"{one.shop.name} {day}"] = of.drifted
+                drifted_of[f"{one.shop.name} {day}"] = of.drifted
                 print(f"{one.shop.name} at {day}: {'drift' if of.drifted else 'QUIET'}: {_what(of)}", flush=True)
-    return found
+    return drifted_of
 
 
 def _what(of: Drift) -> str:
@@ -246,20 +246,20 @@ _FAULTS: dict[str, Fault] = {
 
 def power(made: Sequence[Made]) -> dict[str, object]:
     """A line for every fault: of how many planted months it was called drift, and drift that matters, by shop."""
-    found: dict[str, dict[str, list[tuple[bool, bool]]]] = {fault: {} for fault in _FAULTS}
+    answers: dict[str, dict[str, list[tuple[bool, bool]]]] = {fault: {} for fault in _FAULTS}
     for one in made:
         for fault, said in _planted(one):
-            found[fault].setdefault(one.shop.name, []).append((said.drifted, said.matters))
+            answers[fault].setdefault(one.shop.name, []).append((said.drifted, said.matters))
             if not said.drifted and fault != "none":
                 print(f"    missed: {one.shop.name} {said.as_of} {fault}", flush=True)
     names = [one.shop.name for one in made]
     print(f"{'planted fault':<38}{''.join(f'{name:>18}' for name in names)}{'caught':>10}{'matters':>10}")
-    for fault, by_shop in found.items():
+    for fault, by_shop in answers.items():
         every = [said for of_shop in by_shop.values() for said in of_shop]
         cells = "".join(f"{f'{sum(d for d, _ in by_shop[name])} of {len(by_shop[name])}':>18}" for name in names)
         shares = [sum(part) / len(every) for part in zip(*every, strict=True)]
         print(f"{fault:<38}{cells}{shares[0]:>10.0%}{shares[1]:>10.0%}", flush=True)
-    return {fault: {name: [d for d, _ in said] for name, said in by_shop.items()} for fault, by_shop in found.items()}
+    return {fault: {name: [d for d, _ in said] for name, said in by_shop.items()} for fault, by_shop in answers.items()}
 
 
 def _planted(one: Made) -> Iterator[tuple[str, Drift]]:
@@ -302,12 +302,13 @@ def speed(made: Sequence[Made]) -> dict[str, object]:
     reference = max(datasets.cutoffs(workspace, as_of))
     snapshot.snapshot(workspace, drift.needed(workspace, as_of, reference))
     start, busy = time.perf_counter(), time.process_time()
-    found = drift.watch(workspace, as_of, reference, champion)
+    compared = drift.watch(workspace, as_of, reference, champion)
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
     features = len(snapshot.customer_features(workspace))
     print(
-        f"{features} features, {found.current_rows:,} and {found.reference_rows:,} customers, {found.past} past months,"
-        f" {len(found.pages)} pages: {seconds:.1f} s, {busy:.1f} s of them at work (60 s are allowed for 150 features)",
+        f"{features} features, {compared.current_rows:,} and {compared.reference_rows:,} customers,"
+        f" {compared.past} past months, {len(compared.pages)} pages: {seconds:.1f} s, {busy:.1f} s of them"
+        " at work (60 s are allowed for 150 features)",
         flush=True,
     )  # fmt: skip
     return {"features": features, "seconds": seconds}

@@ -174,8 +174,11 @@ def kill(ids: Sequence[str]) -> Iterator[Finding]:
         start, expected = time.perf_counter(), (before or 0) + len({int(one.split("-")[-1]) % 20 for one in kept})
         while _purchases(buyer) != expected and time.perf_counter() - start < 30:
             time.sleep(0.2)
-        found, seconds = _purchases(buyer), time.perf_counter() - start
-        yield f"the card counts {found} purchase days, {expected} expected, after {seconds:.1f} s", found == expected
+        counted, seconds = _purchases(buyer), time.perf_counter() - start
+        yield (
+            f"the card counts {counted} purchase days, {expected} expected, after {seconds:.1f} s",
+            counted == expected,
+        )
 
 
 def fresh(ids: Sequence[str]) -> Iterator[Finding]:

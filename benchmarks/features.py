@@ -54,13 +54,13 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as thrown_away:
         folder = asked.folder or Path(thrown_away)
-        found = _on_a_copy(folder, asked.transactions, asked.customers, lambda shop: _measure(shop, asked.cutoffs))
+        measured = _on_a_copy(folder, asked.transactions, asked.customers, lambda shop: _measure(shop, asked.cutoffs))
         if asked.pandas:
             lines = min(asked.pandas, asked.transactions)
             customers = round(asked.customers * lines / asked.transactions)
-            found |= _on_a_copy(folder, lines, customers, lambda shop: _beside_others(shop, asked.spark))
+            measured |= _on_a_copy(folder, lines, customers, lambda shop: _beside_others(shop, asked.spark))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "features.json").write_text(json.dumps(found, indent=1))
+    (RESULTS / "features.json").write_text(json.dumps(measured, indent=1))
 
 
 def _on_a_copy(
@@ -124,20 +124,20 @@ def _measure(workspace: Workspace, cutoffs: int) -> dict[str, Any]:
     floors = {table: _floor(workspace, table) for table in ("transactions", "interactions")}
     rows = {table: floor[0] for table, floor in floors.items()}
     print(f"\n{rows['transactions']:,} lines, {rows['interactions']:,} interactions, {_known(workspace):,} customers")
-    found: dict[str, Any] = {"rows": rows, "floor": {table: floor[1] for table, floor in floors.items()}}
-    _row("count, sum, max by customer: lines (the floor)", found["floor"]["transactions"])
-    _row("the same, lines and interactions", sum(found["floor"].values()))
-    base = found["floor"]["transactions"], sum(found["floor"].values())
-    found["one"] = _apart(_snapshots, workspace, [LAST_DAY])
-    _row("whole catalogue, one as_of", *found["one"], *base)
+    measured: dict[str, Any] = {"rows": rows, "floor": {table: floor[1] for table, floor in floors.items()}}
+    _row("count, sum, max by customer: lines (the floor)", measured["floor"]["transactions"])
+    _row("the same, lines and interactions", sum(measured["floor"].values()))
+    base = measured["floor"]["transactions"], sum(measured["floor"].values())
+    measured["one"] = _apart(_snapshots, workspace, [LAST_DAY])
+    _row("whole catalogue, one as_of", *measured["one"], *base)
     if cutoffs > 1:
         _forget(workspace)
         days = [LAST_DAY - timedelta(days=30 * i) for i in range(cutoffs)]
-        found["many"] = _apart(_snapshots, workspace, days)
-        _row(f"whole catalogue, {cutoffs} as_of dates", *found["many"], *base)
-        print(f"{cutoffs} as_of dates cost {found['many'][0] / found['one'][0]:.1f} times one")
-    found |= _next_day(workspace)
-    return found
+        measured["many"] = _apart(_snapshots, workspace, days)
+        _row(f"whole catalogue, {cutoffs} as_of dates", *measured["many"], *base)
+        print(f"{cutoffs} as_of dates cost {measured['many'][0] / measured['one'][0]:.1f} times one")
+    measured |= _next_day(workspace)
+    return measured
 
 
 def _next_day(workspace: Workspace) -> dict[str, Any]:
@@ -166,12 +166,12 @@ def _beside_others(workspace: Workspace, spark: bool) -> dict[str, Any]:
     _row("ours, one as_of", *ours)
     _row("pandas, one as_of", *baseline)
     print(f"ours is {baseline[0] / ours[0]:.0f} times faster; values agree in {_compared(workspace)} features")
-    found = {"rows": lines[0], "ours": ours, "pandas": baseline}
+    measured = {"rows": lines[0], "ours": ours, "pandas": baseline}
     if spark:
         _forget(workspace)
-        found["spark"] = _apart(_snapshots, workspace.model_copy(update={"engine": "spark"}), [LAST_DAY])
-        _row("ours on Spark, one as_of (without Java's memory)", *found["spark"])
-    return {"small": found}
+        measured["spark"] = _apart(_snapshots, workspace.model_copy(update={"engine": "spark"}), [LAST_DAY])
+        _row("ours on Spark, one as_of (without Java's memory)", *measured["spark"])
+    return {"small": measured}
 
 
 def _row(what: str, seconds: float, gigabytes: float | None = None, *floors: float) -> None:
@@ -217,8 +217,8 @@ def _snapshots(workspace: Workspace, as_of_dates: list[date]) -> None:
 
 
 def _in_pandas(workspace: Workspace) -> None:
-    found = pandas_features.compute(_frames(workspace), LAST_DAY)
-    for family, rows in found.items():
+    by_family = pandas_features.compute(_frames(workspace), LAST_DAY)
+    for family, rows in by_family.items():
         rows.astype("float32").to_parquet(workspace.home_path / f"pandas-{family}.parquet")
 
 

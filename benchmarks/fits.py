@@ -99,8 +99,8 @@ def pymc_marketing(model: str, columns: Columns) -> Fit:
     return fit
 
 
-def _chosen(model: str, found: Columns) -> dict[str, float]:
-    return {name: float(np.ravel(found[name])[0]) for name in PARAMETERS[model]}
+def _chosen(model: str, fitted: Columns) -> dict[str, float]:
+    return {name: float(np.ravel(fitted[name])[0]) for name in PARAMETERS[model]}
 
 
 if __name__ == "__main__":

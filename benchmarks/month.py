@@ -65,8 +65,8 @@ def main() -> None:
         print(f"{used.stage:10}{used.seconds:8.1f} s{used.processor:10.1f} s{used.gigabytes:7.2f} GB")
     print(f"to reach: {LIMITS}")
     RESULTS.mkdir(exist_ok=True)
-    found = {"customers": asked.customers, "stages": [asdict(used) for used in stages]}
-    (RESULTS / "month.json").write_text(json.dumps(found, indent=1))
+    measured = {"customers": asked.customers, "stages": [asdict(used) for used in stages]}
+    (RESULTS / "month.json").write_text(json.dumps(measured, indent=1))
 
 
 def summed(stages: list[Used]) -> Used:

@@ -52,15 +52,15 @@ def main() -> None:
         print(json.dumps(_contend(*asked.contender, asked.customers)))
         return
     load = os.getloadavg()[0]
-    found = [
+    measured = [
         _measured(layout, store, customers)
         for layout, customers in (("packed", asked.customers), ("columns", min(asked.customers, _COLUMNS_AT_MOST)))
         for store in ("sqlite", "redis")
     ]
-    print(f"{found[0]['features']} features a customer; load before: {load:.1f} on {os.cpu_count()} cores")
-    print(pd.DataFrame(found).drop(columns="features").to_string(index=False, float_format=lambda x: f"{x:,.2f}"))
+    print(f"{measured[0]['features']} features a customer; load before: {load:.1f} on {os.cpu_count()} cores")
+    print(pd.DataFrame(measured).drop(columns="features").to_string(index=False, float_format=lambda x: f"{x:,.2f}"))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "online.json").write_text(json.dumps({"load": load, "figures": found}, indent=1))
+    (RESULTS / "online.json").write_text(json.dumps({"load": load, "figures": measured}, indent=1))
 
 
 def _measured(layout: str, store: str, customers: int) -> dict[str, Any]:

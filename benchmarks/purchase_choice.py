@@ -76,12 +76,12 @@ def main() -> None:
         for cutoff, window in _windows(shop, dates)
         for row in _judged(window)
     ]
-    found = pd.DataFrame(rows)
-    counted, names = found[found["spend"] == "first counts"], list(found.columns[4:])
+    figures = pd.DataFrame(rows)
+    counted, names = figures[figures["spend"] == "first counts"], list(figures.columns[4:])
     for title, by, part in (
         ("over all cutoffs", ["model"], counted),
         ("by shop", ["shop", "model"], counted),
-        ("spend per purchase, by shop", ["shop", "spend"], found[found["model"] == "MBG/NBD"]),
+        ("spend per purchase, by shop", ["shop", "spend"], figures[figures["model"] == "MBG/NBD"]),
     ):
         print(f"\n{title}")
         print(part.groupby(by, sort=False)[names].mean().to_string(float_format=lambda figure: f"{figure:.4f}"))
@@ -129,17 +129,17 @@ def _judged(window: Window) -> Iterator[dict[str, object]]:
 
 def _outlooks(window: Window) -> dict[str, tuple[Floats, Floats]]:
     """Expected purchases and probability of none, by model."""
-    found = {}
+    outlooks = {}
     for title, model in (("BG/NBD", BGNBD), ("MBG/NBD", MBGNBD), ("Pareto/NBD", ParetoNBD)):
         fitted, _ = model.fit_regardless(*window.histories)
         asked = (*window.histories, window.horizon)
-        found[title] = fitted.expected_purchases(*asked), fitted.probability_of_no_purchase(*asked)
+        outlooks[title] = fitted.expected_purchases(*asked), fitted.probability_of_no_purchase(*asked)
     for title in ("BG/NBD", "MBG/NBD"):
-        both = zip(found[title], found["Pareto/NBD"], strict=True)
-        found[f"mean of {title} and Pareto/NBD"] = tuple((one + other) / 2 for one, other in both)
+        both = zip(outlooks[title], outlooks["Pareto/NBD"], strict=True)
+        outlooks[f"mean of {title} and Pareto/NBD"] = tuple((one + other) / 2 for one, other in both)
     for title, k, first_chance in (("BG/CNBD-2", 2, 0), ("MBG/CNBD-2", 2, 1), ("MBG/CNBD-3", 3, 1)):
-        found[title] = CNBD.fit(k, first_chance, *window.histories).outlook(*window.histories, window.horizon)
-    return found
+        outlooks[title] = CNBD.fit(k, first_chance, *window.histories).outlook(*window.histories, window.horizon)
+    return outlooks
 
 
 def _spends(window: Window) -> dict[str, Floats]:

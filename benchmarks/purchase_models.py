@@ -41,15 +41,15 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=1_800, help="seconds for one fit")
     asked = parser.parse_args()
     pythons = {"perennial": sys.executable} | {package: _environment(package) for package in PINNED}
-    found: list[Row] = []
+    rows: list[Row] = []
     for title, histories in (
         (f"CDNOW before {CDNOW_ENDS.date()}", _cdnow()),
         (f"{asked.customers:,} simulated customers", _simulated(asked.customers)),
     ):
         print(f"\n{title}: {len(histories['T']):,} customers, {int((histories['frequency'] > 0).sum()):,} came back")
-        found += [{"histories": title, **row} for row in _fits(histories, pythons, asked.patience)]
+        rows += [{"histories": title, **row} for row in _fits(histories, pythons, asked.patience)]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "purchase_models.json").write_text(json.dumps(found, indent=1))
+    (RESULTS / "purchase_models.json").write_text(json.dumps(rows, indent=1))
 
 
 def _environment(package: str) -> str:

@@ -52,9 +52,9 @@ def main() -> None:
         folder = (asked.folder or Path(thrown_away)) / f"shop-{asked.customers}"
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder.absolute()}/mlflow.db"
-        found = {stage.__name__: _apart(stage, folder, asked.customers) for stage in STAGES}
+        measured = {stage.__name__: _apart(stage, folder, asked.customers) for stage in STAGES}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scale.json").write_text(json.dumps({"customers": asked.customers, "stages": found}, indent=1))
+    (RESULTS / "scale.json").write_text(json.dumps({"customers": asked.customers, "stages": measured}, indent=1))
 
 
 def _apart(stage: Callable[[Path, int, Notes], None], folder: Path, customers: int) -> dict[str, float]:

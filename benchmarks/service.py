@@ -71,15 +71,15 @@ def main() -> None:
     ids = shop(asked.customers)
     load = os.getloadavg()[0]
     print(f"load before: {load:.1f} on {os.cpu_count()} cores; {asked.customers:,} customers")
-    found = []
+    figures = []
     for name in asked.only.split(","):
-        found += (rows := _measured(name, ids, asked.seconds))
+        figures += (rows := _measured(name, ids, asked.seconds))
         print(pd.DataFrame(rows).to_string(index=False, float_format=lambda x: f"{x:,.1f}"), flush=True)
     pages = _pages(asked.listed)
     print(f"\na page of 100 out of {asked.listed:,} scores, without the service around it; milliseconds")
     print(pd.DataFrame(pages).to_string(index=False, float_format=lambda x: f"{x:,.1f}"))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "service.json").write_text(json.dumps({"load": load, "figures": found, "pages": pages}, indent=1))
+    (RESULTS / "service.json").write_text(json.dumps({"load": load, "figures": figures, "pages": pages}, indent=1))
 
 
 def workspace_file() -> Path:
@@ -348,8 +348,8 @@ def _with_feast(_: str, bodies: Sequence[bytes], connections: int, seconds: int)
             while time.perf_counter() < until:
                 began, turn = time.perf_counter(), (turn + 1) % len(bodies)
                 asked = [{"customer_id": one} for one in json.loads(bodies[turn])["customer_ids"]]
-                found = store.get_online_features([f"{publication.view}:vector"], asked).to_dict()["vector"]
-                body = json.dumps({"dataframe_split": {"columns": names, "data": found}})
+                vectors = store.get_online_features([f"{publication.view}:vector"], asked).to_dict()["vector"]
+                body = json.dumps({"dataframe_split": {"columns": names, "data": vectors}})
                 client.request("POST", "/invocations", body, {"Content-Type": "application/json"})
                 with client.getresponse() as answer:
                     answer.read()
@@ -397,8 +397,8 @@ def _pages(customers: int) -> list[dict[str, Any]]:
         }
 
         def page(asked: ListQuery) -> bytes:
-            found = churn_risk.page(explainer, publication.as_of, asked, vectors)
-            return b"".join(encoded(found.blocks, "json"))
+            page = churn_risk.page(explainer, publication.as_of, asked, vectors)
+            return b"".join(encoded(page.blocks, "json"))
 
         return [{"page": what} | _milliseconds(partial(page, asked)) for what, asked in kinds.items()]
 

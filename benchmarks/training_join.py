@@ -44,11 +44,11 @@ def main() -> None:
         snapshot.snapshot(workspace, dates)
         least = min(len(retrieval.customers_at(workspace, day)) for day in dates)
         print(f"{len(dates)} as_of dates, {least:,} customers known at the earliest of them", flush=True)
-        found = {work.__name__[1:]: _apart(work, workspace, dates) for work in (_feast, _pandas)}
-    for what, (seconds, gigabytes, rows, columns) in found.items():
+        measured = {work.__name__[1:]: _apart(work, workspace, dates) for work in (_feast, _pandas)}
+    for what, (seconds, gigabytes, rows, columns) in measured.items():
         print(f"{what:8} {rows:,} rows x {columns} columns: {seconds:.1f} s, {gigabytes:.1f} GB")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "training_join.json").write_text(json.dumps(found, indent=1))
+    (RESULTS / "training_join.json").write_text(json.dumps(measured, indent=1))
 
 
 def _shop(folder: Path, customers: int) -> Workspace:
@@ -71,10 +71,10 @@ def _pandas(workspace: Workspace, dates: Sequence[date]) -> pd.DataFrame:
             pd.read_parquet(storage.snapshot_part(workspace.home_path, family, day)).drop(columns="as_of")
             for family in snapshot.CUSTOMER_FAMILIES
         ]
-        found = families[0]
+        joined = families[0]
         for more in families[1:]:
-            found = found.merge(more, on="customer_id", validate="one_to_one")
-        return found.assign(as_of=pd.Timestamp(day))
+            joined = joined.merge(more, on="customer_id", validate="one_to_one")
+        return joined.assign(as_of=pd.Timestamp(day))
 
     return pd.concat([rows(day) for day in dates], ignore_index=True)
 

@@ -75,13 +75,13 @@ def main() -> None:
     parser.add_argument("as_of", nargs="?", type=date.fromisoformat)
     parser.add_argument("--customers", type=int, default=100_000, help="of the simulated shop")
     asked = parser.parse_args()
-    found = [_real(window) for window in _asked_for(asked.name, asked.as_of)]
+    measured = [_real(window) for window in _asked_for(asked.name, asked.as_of)]
     if asked.name in (None, "rolling"):
-        found.append(_rolling())
+        measured.append(_rolling())
     if asked.name in (None, "world"):
-        found.append(_simulated(asked.customers))
+        measured.append(_simulated(asked.customers))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "value.json").write_text(json.dumps(found, indent=1))
+    (RESULTS / "value.json").write_text(json.dumps(measured, indent=1))
 
 
 def _asked_for(name: str | None, as_of: date | None) -> list[Window]:
@@ -121,12 +121,12 @@ def _simulated(customers: int) -> dict[str, object]:
                         known["expected_purchases"].to_numpy())  # fmt: skip
         asked = run.may_be_asked
         best = metrics.ngini(run.truth.value[asked], oracle.value[asked])
-        found = _measured(run, [*peers(run), oracle], {"ngini": best - LEAST_REGRET})
+        figures = _measured(run, [*peers(run), oracle], {"ngini": best - LEAST_REGRET})
         regret = best - metrics.ngini(run.truth.value[asked], np.nan_to_num(run.ours.value[asked]))
         print(
             f"regret in ngini against the truth: {regret:.4f}{_mark(regret <= LEAST_REGRET)} (at most {LEAST_REGRET})"
         )
-        return found | {"regret": regret}
+        return figures | {"regret": regret}
 
 
 @contextmanager
@@ -163,10 +163,10 @@ def _measured(run: Finished, contenders: list[Answer], to_reach: dict[str, float
 def _figures(run: Finished, answer: Answer) -> dict[str, float]:
     asked, truth = run.may_be_asked, run.truth
     value = np.nan_to_num(answer.value[asked])
-    found = {name: metric(truth.value[asked], value) for name, metric in METRICS.items()}
+    figures = {name: metric(truth.value[asked], value) for name, metric in METRICS.items()}
     if answer.purchases is not None:
-        found[COUNT] = _correlation(truth.purchases[asked], np.nan_to_num(answer.purchases[asked]))
-    return found
+        figures[COUNT] = _correlation(truth.purchases[asked], np.nan_to_num(answer.purchases[asked]))
+    return figures
 
 
 def _correlation(actual: Floats, predicted: Floats) -> float:
@@ -177,9 +177,9 @@ def _intervals(run: Finished) -> dict[str, metrics.Interval]:
     """95 % bootstrap intervals of our own figures."""
     asked, truth = run.may_be_asked, run.truth
     value, purchases = (np.nan_to_num(column[asked]) for column in (run.ours.value, run.ours.purchases))
-    found = {name: metrics.bootstrap_interval(metric, truth.value[asked], value, seed=7)
+    intervals = {name: metrics.bootstrap_interval(metric, truth.value[asked], value, seed=7)
              for name, metric in METRICS.items()}  # fmt: skip
-    return found | {COUNT: metrics.bootstrap_interval(_correlation, truth.purchases[asked], purchases, seed=7)}
+    return intervals | {COUNT: metrics.bootstrap_interval(_correlation, truth.purchases[asked], purchases, seed=7)}
 
 
 def _print_table(
