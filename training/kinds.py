@@ -21,10 +21,10 @@ from features.items import candidates
 from features.items.candidates import Shelf
 from features.snapshot import customer_features, features_hash
 from training import trials
-from training.backtests import backtest, evaluation, offer_backtest, plots
+from training.backtests import backtest, offer_backtest, plots
 from training.backtests.backtest import Bounds, Judged
 from training.backtests.baselines import Answer, Histories
-from training.backtests.evaluation import EVERYONE, Evaluation, Progress
+from training.backtests.evaluation import EVERYONE, Evaluation, Progress, doubt, evaluated, shortage
 from training.backtests.grade import OF_CHURN, OF_OFFERS, OF_VALUE, Measures
 from training.backtests.offer_backtest import JudgedOffers
 from training.backtests.scoreboard import JudgedCutoff
@@ -53,7 +53,7 @@ class Trained(NamedTuple):
     """A model, what it was judged by, the days that it learnt from, and how much each feature moves its answers."""
 
     model: Any
-    found: Evaluation
+    evaluation: Evaluation
     closed: Sequence[date]
     drivers: model_card.Weights
 
@@ -151,7 +151,7 @@ class Kind(ABC):
         """Of a backtest, by name."""
 
     @abstractmethod
-    def headline(self, found: Evaluation) -> str:
+    def headline(self, evaluation: Evaluation) -> str:
         """The one thing to know of a backtest, in words."""
 
     @abstractmethod
@@ -207,10 +207,10 @@ class OfCustomers(Kind):
             reported = backtest.judged_dates(workspace, closed, training.backtest_cutoffs)
         # Of many customers a sample, one for all models.
         some = data.sampled(datasets.share_of(workspace, as_of, training.backtest_customers))
-        found = self.evaluated(ours, some, workspace, reported)
-        model: Any = simpler.get(found.choice.name, ours)
+        evaluation = self.evaluated(ours, some, workspace, reported)
+        model: Any = simpler.get(evaluation.choice.name, ours)
         assert model is not None
-        return Trained(model, found, closed, model_card.by_contributions(model, data))
+        return Trained(model, evaluation, closed, model_card.by_contributions(model, data))
 
     def fit(self, store: FeatureStore, workspace: Workspace, as_of: date, contender: str) -> Model:
         data = datasets.load(store, workspace, as_of)
@@ -228,9 +228,8 @@ class OfCustomers(Kind):
         """
         judged = backtest.alike(backtest.judge(self.judge_at, data, workspace, dates, progress))
         histories = model is not None and model.answers_by == HISTORIES
-        simpler = evaluation.shortage(data, workspace, self.too_few) if histories else ""
-        doubt = evaluation.doubt(data, workspace)
-        return evaluation.evaluated(self, workspace, judged, seed, model is not None, simpler, doubt)
+        simpler = shortage(data, workspace, self.too_few) if histories else ""
+        return evaluated(self, workspace, judged, seed, model is not None, simpler, doubt(data, workspace))
 
     def backtest_days(self, workspace: Workspace, as_of: date, count: int) -> Iterable[date]:
         return ()
@@ -317,11 +316,11 @@ class Churn(OfCustomers):
     def pictures(self, judged: Sequence[JudgedCutoff], currency: str) -> dict[str, Figure]:
         return plots.of_probabilities(judged, "leaving", "leavers")
 
-    def headline(self, found: Evaluation) -> str:
-        assert found.board is not None
-        figures = found.board.ours.figures
+    def headline(self, evaluation: Evaluation) -> str:
+        assert evaluation.board is not None
+        figures = evaluation.board.ours.figures
         return (
-            f"Of two customers, one of whom leaves within {found.horizon} days, the right one is named"
+            f"Of two customers, one of whom leaves within {evaluation.horizon} days, the right one is named"
             f" {figures['auc'].mean:.0%} of the time; probabilities are off by"
             f" {self.measures.shown(figures['ece'].mean, 0)} on average."
         )
@@ -357,11 +356,12 @@ class LifetimeValue(OfCustomers):
     def pictures(self, judged: Sequence[JudgedCutoff], currency: str) -> dict[str, Figure]:
         return plots.of_amounts(judged, currency)
 
-    def headline(self, found: Evaluation) -> str:
-        assert found.board is not None
-        bias, held, stated = (found.board.ours.figures[name] for name in ("bias", "coverage", "coverage_stated"))
+    def headline(self, evaluation: Evaluation) -> str:
+        assert evaluation.board is not None
+        dates = len(evaluation.judged)
+        bias, held, stated = (evaluation.board.ours.figures[name] for name in ("bias", "coverage", "coverage_stated"))
         return (
-            f"Over {found.horizon} days the total was off by {bias.mean:.0%} on average over {len(found.judged)} dates,"
+            f"Over {evaluation.horizon} days the total was off by {bias.mean:.0%} on average over {dates} dates,"
             f" at the worst by {abs(bias.worst):.0%}; {held.mean:.0%} of the customers spent within their bounds, which"
             f" should hold {100 * stated.mean:g}%."
         )
@@ -397,10 +397,10 @@ class CrossSell(Kind):
         closed, count = cross_sell.cutoffs(workspace, as_of), workspace.training.backtest_cutoffs
         dates = offer_backtest.cutoffs(workspace, as_of, count, among=closed)
         dates = {day: learnt_from for day, learnt_from in dates.items() if reported is None or day in reported}
-        found = evaluation.evaluated(self, workspace, offer_backtest.judge_offers(workspace, as_of, dates))
-        if found.choice.name != OURS:
-            model = cross_sell.train(workspace, as_of, found.choice.name)
-        return Trained(model, found, closed, model_card.by_gain(model.used, model.booster))
+        evaluation = evaluated(self, workspace, offer_backtest.judge_offers(workspace, as_of, dates))
+        if evaluation.choice.name != OURS:
+            model = cross_sell.train(workspace, as_of, evaluation.choice.name)
+        return Trained(model, evaluation, closed, model_card.by_gain(model.used, model.booster))
 
     def fit(self, store: FeatureStore, workspace: Workspace, as_of: date, contender: str) -> OfferModel:
         return cross_sell.train(workspace, as_of, None if contender == OURS else contender)
@@ -414,7 +414,7 @@ class CrossSell(Kind):
         as_of = data.current.as_of
         learnt = offer_backtest.cutoffs(workspace, as_of, count)
         judged = offer_backtest.judge_offers(workspace, as_of, learnt, progress)
-        return evaluation.evaluated(self, workspace, judged, workspace.training.seed)
+        return evaluated(self, workspace, judged, workspace.training.seed)
 
     def answered(
         self, version: Version, cutoff: JudgedCutoff, workspace: Workspace, known_by: date
@@ -448,13 +448,13 @@ class CrossSell(Kind):
     def pictures(self, judged: Sequence[JudgedCutoff], currency: str) -> dict[str, Figure]:
         return plots.of_probabilities(judged, "purchase", "purchases")
 
-    def headline(self, found: Evaluation) -> str:
-        assert found.board is not None
-        figures = found.board.ours.figures
+    def headline(self, evaluation: Evaluation) -> str:
+        assert evaluation.board is not None
+        figures = evaluation.board.ours.figures
         hit = next(name for name in figures if name.startswith("hit"))
         return (
             f"{figures[hit].mean:.0%} of those who bought, bought something on their list of {hit[3:]} within"
-            f" {found.horizon} days."
+            f" {evaluation.horizon} days."
         )
 
     def shown(self, figures: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -95,12 +95,12 @@ def card_folder(home: Path, kind: str, version: str) -> Path:
 
 def _training(kind: Kind, workspace: Workspace, as_of: date, trained: Trained) -> tracking.Training:
     """What to record."""
-    model, found, closed = trained.model, trained.found, trained.closed
-    choice, fingerprint = found.choice, snapshot.fingerprint(workspace)
+    model, evaluation, closed = trained.model, trained.evaluation, trained.closed
+    choice, fingerprint = evaluation.choice, snapshot.fingerprint(workspace)
     remarks = (*filter(None, (choice.reason, choice.no_skill, choice.withheld)), *model.remarks)
-    told = card(workspace, found, as_of, closed, fingerprint, trained.drivers, model.remarks, model.answers_by)
+    told = card(workspace, evaluation, as_of, closed, fingerprint, trained.drivers, model.remarks, model.answers_by)
     return tracking.Training(
-        kind, as_of, closed, snapshot.features_hash(model.columns), fingerprint, found.figures(),
-        lambda folder: found.draw(folder, workspace.currency), found.grade, remarks, found.judged, told.write, choice,
-        model.answers_by,
+        kind, as_of, closed, snapshot.features_hash(model.columns), fingerprint, evaluation.figures(),
+        lambda folder: evaluation.draw(folder, workspace.currency), evaluation.grade, remarks, evaluation.judged,
+        told.write, choice, model.answers_by,
     )  # fmt: skip

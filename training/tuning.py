@@ -47,13 +47,13 @@ def plan(workspace: Workspace, kind: str, as_of: date) -> Plan:
     Raises:
         CheckFailed: the history is too short to tune on anything but what is reported.
     """
-    found = kind_of(kind).plan(workspace, as_of)
-    if found is None:
+    planned = kind_of(kind).plan(workspace, as_of)
+    if planned is None:
         raise CheckFailed(
             f"{kind} cannot be tuned at {as_of}: no window closes before those that are reported on, with another one"
             " to learn from; ingest an earlier history, or shorten the horizon"
         )
-    return found
+    return planned
 
 
 def cutoffs(workspace: Workspace, kind: str, as_of: date) -> list[date]:
@@ -152,13 +152,13 @@ def _value(trial: optuna.Trial, workspace: Workspace, kind: str, judges: Sequenc
     """The mean over the dates, the latest first: where it is worse than most after some, the others are left out."""
     import optuna
 
-    settings, found = _with(workspace, kind, {name: _drawn(trial, name) for name in SPACE}), []
+    settings, losses = _with(workspace, kind, {name: _drawn(trial, name) for name in SPACE}), []
     for place, judge in enumerate(reversed(judges)):
-        found.append(judge(settings))
-        trial.report(float(np.mean(found)), place)
+        losses.append(judge(settings))
+        trial.report(float(np.mean(losses)), place)
         if place + 1 < len(judges) and trial.should_prune():
             raise optuna.TrialPruned
-    return float(np.mean(found))
+    return float(np.mean(losses))
 
 
 def _drawn(trial: optuna.Trial, name: str) -> float:

@@ -109,12 +109,12 @@ class Judged:
     def figures(self, answer: Answer, at: NDArray[np.int64], among: Iterable[str] | None = None) -> dict[str, float]:
         """Of churn or, where there are bounds, of value; over the customers at `at`."""
         functions = scoreboard.CHURN if self.bounds is None else scoreboard.VALUE
-        found = scoreboard.customer_figures(functions, self.actual, answer, at, among)
+        figures = scoreboard.customer_figures(functions, self.actual, answer, at, among)
         if answer.kind == "ours" and self.bounds and self.n_purchases and among is None and len(at):
-            found["coverage"] = metrics.coverage(self.actual[at], self.bounds.low[at], self.bounds.high[at])
-            found["coverage_stated"] = self.bounds.interval
-            found["count_correlation"] = metrics.count_correlation(*(column[at] for column in self.n_purchases))
-        return found
+            figures["coverage"] = metrics.coverage(self.actual[at], self.bounds.low[at], self.bounds.high[at])
+            figures["coverage_stated"] = self.bounds.interval
+            figures["count_correlation"] = metrics.count_correlation(*(column[at] for column in self.n_purchases))
+        return figures
 
     def figure(self, answer: Answer, at: NDArray[np.int64], metric: str) -> float:
         return self.figures(answer, at, (metric,)).get(metric, math.nan)
@@ -155,12 +155,12 @@ class Judged:
 
     def kept(self) -> Kept:
         said = {f"by {answer.name}": answer.predicted for answer in self.answers}
-        found = {"actual": self.actual} | said
+        columns = {"actual": self.actual} | said
         if self.bounds is not None:
-            found |= {"low": self.bounds.low, "high": self.bounds.high}
+            columns |= {"low": self.bounds.low, "high": self.bounds.high}
         if self.n_purchases is not None:
-            found |= dict(zip(("n_purchases", "expected_purchases"), self.n_purchases, strict=True))
-        return Kept(found, {})
+            columns |= dict(zip(("n_purchases", "expected_purchases"), self.n_purchases, strict=True))
+        return Kept(columns, {})
 
 
 def led_by(answers: Sequence[Answer], name: str) -> tuple[Answer, ...]:
@@ -213,8 +213,8 @@ JudgeAt = Callable[[Dataset, Workspace, Cutoff, Histories | None], Judged]
 
 def alike(judged: Iterable[Judged]) -> list[Judged]:
     """Those at which our own model could be learnt; where it never could, all: rules are judged then."""
-    found = list(judged)
-    return [cutoff for cutoff in found if cutoff.answers[0].name == OURS] or found
+    windows = list(judged)
+    return [cutoff for cutoff in windows if cutoff.answers[0].name == OURS] or windows
 
 
 def judge(

@@ -87,7 +87,7 @@ def as_html(report: Report) -> str:
         title=f"Backtest of {report.name}, {report.as_of}",
         lead=_lead(report),
         cards=list(map(card, report.models)),
-        sections=[section(found, report.currency) for found in _by_money(report.models) if found.judged],
+        sections=[section(evaluation, report.currency) for evaluation in _by_money(report.models) if evaluation.judged],
         figures=_figures(report.models),
         meanings=_MEANINGS,
         grades=_grades(),
@@ -95,11 +95,11 @@ def as_html(report: Report) -> str:
 
 
 def _by_money(models: Sequence[Evaluation]) -> list[Evaluation]:
-    return sorted(models, key=lambda found: not found.subject.measures.is_total)
+    return sorted(models, key=lambda evaluation: not evaluation.subject.measures.is_total)
 
 
 def _lead(report: Report) -> str:
-    dates = sorted({cutoff.as_of for found in report.models for cutoff in found.judged})
+    dates = sorted({cutoff.as_of for evaluation in report.models for cutoff in evaluation.judged})
     if not dates:
         return f"{report.name}, as known before {report.as_of}: no earlier prediction could be checked."
     return (
@@ -109,33 +109,33 @@ def _lead(report: Report) -> str:
     )
 
 
-def card(found: Evaluation) -> Card:
-    letter = found.grade.letter
-    reason = found.grade.reason
-    headline = found.subject.headline(found) if found.board else f"{reason[:1].upper()}{reason[1:]}."
-    return Card(letter, found.subject.title, _MEANINGS[letter], headline, reason)
+def card(evaluation: Evaluation) -> Card:
+    letter = evaluation.grade.letter
+    reason = evaluation.grade.reason
+    headline = evaluation.subject.headline(evaluation) if evaluation.board else f"{reason[:1].upper()}{reason[1:]}."
+    return Card(letter, evaluation.subject.title, _MEANINGS[letter], headline, reason)
 
 
-def section(found: Evaluation, currency: str) -> Section:
+def section(evaluation: Evaluation, currency: str) -> Section:
     """Of a model that was judged at one date at least."""
-    assert found.board is not None
-    what = found.subject.counted_in(currency)
-    tables = [] if what is None else _totals(found, what)
-    for of, names in shown(found).items():
-        tables += [_contenders(found, of, names), _segments(found, of, names)]
-    drawn = found.subject.pictures(found.judged, currency).items()
+    assert evaluation.board is not None
+    what = evaluation.subject.counted_in(currency)
+    tables = [] if what is None else _totals(evaluation, what)
+    for of, names in shown(evaluation).items():
+        tables += [_contenders(evaluation, of, names), _segments(evaluation, of, names)]
+    drawn = evaluation.subject.pictures(evaluation.judged, currency).items()
     pictures = tuple(picture(figure, _CAPTIONS[name]) for name, figure in drawn)
-    return Section(found.subject.title, pictures, tuple(tables), ", ".join(found.board.missing))
+    return Section(evaluation.subject.title, pictures, tuple(tables), ", ".join(evaluation.board.missing))
 
 
-def _totals(found: Evaluation, what: str) -> list[Table]:
+def _totals(evaluation: Evaluation, what: str) -> list[Table]:
     """By date and by segment; the counts of either add up to those of everyone, which is its last row."""
-    *apart, everyone = parts(found)
+    *apart, everyone = parts(evaluation)
     all_dates = replace(everyone, name="all dates")
-    inside = [total for total in segment_totals(found) if total.name in OVERLAPPING]
+    inside = [total for total in segment_totals(evaluation) if total.name in OVERLAPPING]
     of_those = [replace(total, name=f"of these, {total.name}") for total in inside]
     heads = ("customers", f"expected, {what}", f"actual, {what}", "off by")
-    by_date = _with_bounds(found, ["Predicted on", *heads], _total_rows([*totals(found), all_dates]))
+    by_date = _with_bounds(evaluation, ["Predicted on", *heads], _total_rows([*totals(evaluation), all_dates]))
     by_segment = ["Segment, all dates", *heads], _total_rows([*apart, everyone, *of_those])
     return [Table(*by_date, "Totals by date", _COUNTED), Table(*by_segment, "Totals by segment")]
 
@@ -144,23 +144,23 @@ def _total_rows(rows: Sequence[Total]) -> list[list[str]]:
     return [[t.name, f"{t.customers:,}", f"{t.expected:,.0f}", f"{t.actual:,.0f}", _off(t)] for t in rows]
 
 
-def _with_bounds(found: Evaluation, heads: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+def _with_bounds(evaluation: Evaluation, heads: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
     """With a column of who spent within their bounds, where the model gives any."""
-    figures = found.board.ours.figures if found.board else {}
+    figures = evaluation.board.ours.figures if evaluation.board else {}
     if "coverage" not in figures:
         return heads, rows
-    each, at = figures["coverage"].each, [len(cutoff.customer_ids) for cutoff in found.judged]
+    each, at = figures["coverage"].each, [len(cutoff.customer_ids) for cutoff in evaluation.judged]
     overall = sum(share * count for share, count in zip(each, at, strict=True)) / sum(at)
     cells = [[*row, f"{value:.1%}"] for row, value in zip(rows, (*each, overall), strict=True)]
     return [*heads, f"within bounds, {100 * figures['coverage_stated'].mean:g}% stated"], cells
 
 
-def _contenders(found: Evaluation, of: str, names: Sequence[str]) -> Table:
+def _contenders(evaluation: Evaluation, of: str, names: Sequence[str]) -> Table:
     """Mean over the cutoffs, the best of a column marked, the worst cutoff below it."""
-    assert found.board is not None
-    contenders = found.board.contenders
+    assert evaluation.board is not None
+    contenders = evaluation.board.contenders
     best = {name: _best(contenders, name) for name in names}
-    count = f"{asked(found.judged, names[0]):,}"
+    count = f"{asked(evaluation.judged, names[0]):,}"
     rows: list[list[str | Cell]] = [
         [c.name, count, *(_cell(c.figures.get(name), best[name], c.ahead.get(name)) for name in names)]
         for c in contenders
@@ -188,12 +188,12 @@ def _cell(spread: Spread | None, best: float = math.nan, ahead: Spread | None = 
     return Cell(f"{spread.mean:.3f}", f"{spread.worst:.3f}", hint, spread.mean == best)
 
 
-def _segments(found: Evaluation, of: str, names: Sequence[str]) -> Table:
+def _segments(evaluation: Evaluation, of: str, names: Sequence[str]) -> Table:
     """The counts of the segments, the overlapping ones last and apart, add up to those of everyone."""
-    assert found.board is not None
-    whole = asked(found.judged, names[0])
-    counts = {name: asked(found.judged, names[0], name) for name in found.board.segments}
-    figures = {name: contenders[0].figures for name, contenders in found.board.segments.items()}
+    assert evaluation.board is not None
+    whole = asked(evaluation.judged, names[0])
+    counts = {name: asked(evaluation.judged, names[0], name) for name in evaluation.board.segments}
+    figures = {name: contenders[0].figures for name, contenders in evaluation.board.segments.items()}
     apart = {name: count for name, count in counts.items() if name not in OVERLAPPING}
 
     def row(name: str, count: int, of_segment: Mapping[str, Spread]) -> list[str | Cell]:
@@ -202,7 +202,7 @@ def _segments(found: Evaluation, of: str, names: Sequence[str]) -> Table:
     rows = [row(name, count, figures[name]) for name, count in apart.items()]
     if rest := whole - sum(apart.values()):
         rows.append(row(NO_SEGMENT, rest, {}))
-    rows.append(row(EVERYONE, whole, found.board.ours.figures))
+    rows.append(row(EVERYONE, whole, evaluation.board.ours.figures))
     rows += [row(f"of these, {name}", counts[name], figures[name]) for name in counts if name in OVERLAPPING]
     return Table(_headings(names), rows, f"Our model by segment{_only(of)}")
 
@@ -229,7 +229,7 @@ def _off(total: Total) -> str:
 
 def _figures(models: Sequence[Evaluation]) -> list[tuple[str, str]]:
     """Heading and meaning of each figure that is shown."""
-    groups = [group for found in models if found.board for group in shown(found).values()]
+    groups = [group for evaluation in models if evaluation.board for group in shown(evaluation).values()]
     return [_explained(name) for name in dict.fromkeys(name for group in groups for name in group)]
 
 

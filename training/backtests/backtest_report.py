@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features import retrieval, snapshot
-from training.backtests import backtest, evaluation
+from training.backtests import backtest
 from training.backtests.backtest import OVERLAPPING
-from training.backtests.evaluation import EVERYONE, Evaluation, Subject
+from training.backtests.evaluation import EVERYONE, Evaluation, Subject, refused
 from training.backtests.scoreboard import Contender, JudgedCutoff, Spread
 from training.learning import datasets
 from workspace.settings import Workspace
@@ -66,7 +66,7 @@ def _evaluated(
     try:
         return subject.backtest(workspace, data, dates, count, lambda said: progress(f"{subject.name} at {said}"))
     except CheckFailed as problem:
-        return evaluation.refused(subject, workspace, problem)
+        return refused(subject, workspace, problem)
 
 
 NO_SEGMENT = "never bought"
@@ -110,27 +110,27 @@ class Total:
         return sum(map(abs, known)) / len(known) if known else math.nan
 
 
-def totals(found: Evaluation) -> list[Total]:
+def totals(evaluation: Evaluation) -> list[Total]:
     """One per judged cutoff."""
-    whole = [Total.of(str(cutoff.as_of), [cutoff], [np.ones(len(cutoff.actual), bool)]) for cutoff in found.judged]
-    return [replace(total, customers=len(c.customer_ids)) for total, c in zip(whole, found.judged, strict=True)]
+    whole = [Total.of(str(cutoff.as_of), [cutoff], [np.ones(len(cutoff.actual), bool)]) for cutoff in evaluation.judged]
+    return [replace(total, customers=len(c.customer_ids)) for total, c in zip(whole, evaluation.judged, strict=True)]
 
 
-def segment_totals(found: Evaluation) -> list[Total]:
+def segment_totals(evaluation: Evaluation) -> list[Total]:
     """One per segment, over all judged cutoffs; none of offers, whose rows are not customers."""
-    judged = [cutoff for cutoff in found.judged if cutoff.rows == "customers"]
+    judged = [cutoff for cutoff in evaluation.judged if cutoff.rows == "customers"]
     names = judged[0].segments if judged else ()
     return [Total.of(name, judged, [cutoff.segments[name] for cutoff in judged]) for name in names]
 
 
-def parts(found: Evaluation) -> list[Total]:
+def parts(evaluation: Evaluation) -> list[Total]:
     """The segments that everyone is in one of, those in none, then everyone, over all judged cutoffs."""
-    judged = [cutoff for cutoff in found.judged if cutoff.rows == "customers"]
+    judged = [cutoff for cutoff in evaluation.judged if cutoff.rows == "customers"]
     whole = [np.ones(len(cutoff.customer_ids), dtype=bool) for cutoff in judged]
     rest = [rows & ~np.any([part for name, part in cutoff.segments.items() if name not in OVERLAPPING], axis=0)
             for cutoff, rows in zip(judged, whole, strict=True)]  # fmt: skip
     outside = Total.of(NO_SEGMENT, judged, rest)
-    apart = [total for total in segment_totals(found) if total.name not in OVERLAPPING]
+    apart = [total for total in segment_totals(evaluation) if total.name not in OVERLAPPING]
     return [*apart, *([outside] if outside.customers else []), Total.of(EVERYONE, judged, whole)]
 
 
@@ -148,7 +148,7 @@ def as_data(report: Report) -> dict[str, Any]:
     """What JSON holds; a figure that is not defined is null."""
     return {
         "name": report.name, "as_of": str(report.as_of), "currency": report.currency,
-        "models": {found.kind: _model(found) for found in report.models},
+        "models": {evaluation.kind: _model(evaluation) for evaluation in report.models},
     }  # fmt: skip
 
 
@@ -158,26 +158,26 @@ def as_frame(report: Report) -> pd.DataFrame:
     `attrs["grades"]` has the letter of each kind, `attrs["about"]` why it is that one.
     """
     rows = [
-        {"kind": found.kind, "contender": contender.name, "figure": figure, "mean": spread.mean, "sd": spread.sd,
+        {"kind": evaluation.kind, "contender": contender.name, "figure": figure, "mean": spread.mean, "sd": spread.sd,
          "worst": spread.worst, "low": spread.low, "high": spread.high}
-        for found in report.models if found.board is not None
-        for contender in found.board.contenders for figure, spread in contender.figures.items()
+        for evaluation in report.models if evaluation.board is not None
+        for contender in evaluation.board.contenders for figure, spread in contender.figures.items()
     ]  # fmt: skip
     frame = pd.DataFrame(rows, columns=["kind", "contender", "figure", "mean", "sd", "worst", "low", "high"])
-    frame.attrs["grades"] = {found.kind: found.grade.letter for found in report.models}
-    frame.attrs["about"] = tuple(f"{found.kind}: {found.grade.reason}" for found in report.models)
+    frame.attrs["grades"] = {evaluation.kind: evaluation.grade.letter for evaluation in report.models}
+    frame.attrs["about"] = tuple(f"{evaluation.kind}: {evaluation.grade.reason}" for evaluation in report.models)
     return frame
 
 
-def _model(found: Evaluation) -> dict[str, Any]:
-    head = {"horizon": found.horizon, "grade": found.grade.letter, "grade_reason": found.grade.reason}
-    board = found.board
+def _model(evaluation: Evaluation) -> dict[str, Any]:
+    head = {"horizon": evaluation.horizon, "grade": evaluation.grade.letter, "grade_reason": evaluation.grade.reason}
+    board = evaluation.board
     if board is None:
         return head | {"cutoffs": [], "contenders": {}, "segments": {}, "not_everywhere": []}
     of_segments = {total.name: {"expected_total": total.expected, "actual_total": total.actual}
-                   for total in segment_totals(found)}  # fmt: skip
+                   for total in segment_totals(evaluation)}  # fmt: skip
     return head | {
-        "cutoffs": [_cutoff(total, cutoff) for total, cutoff in zip(totals(found), found.judged, strict=True)],
+        "cutoffs": [_cutoff(*pair) for pair in zip(totals(evaluation), evaluation.judged, strict=True)],
         "contenders": _contenders(board.contenders),
         "segments": {
             name: {"customers": board.segment_customers[name], "contenders": _contenders(contenders)}
@@ -223,35 +223,35 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def shown(found: Evaluation) -> dict[str, tuple[str, ...]]:
+def shown(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
     """The figures, by what they are of: those of a group are of the same customers; JSON has all."""
-    return found.subject.shown(found.board.ours.figures if found.board else {})
+    return evaluation.subject.shown(evaluation.board.ours.figures if evaluation.board else {})
 
 
 def as_text(report: Report) -> str:
     """Each model's grade, then a table: a contender's mean over the cutoffs, the worst in brackets."""
     blocks = [f"Backtest of {report.name}, known before {report.as_of}: mean over the judged cutoffs (worst)"]
-    blocks += ["\n".join(_lines(found)) for found in report.models]
+    blocks += ["\n".join(_lines(evaluation)) for evaluation in report.models]
     return "\n\n".join(blocks)
 
 
-def _lines(found: Evaluation) -> Iterator[str]:
-    yield f"{found.kind.replace('_', ' ')}: grade {found.grade.letter}"
-    yield f"  {found.grade.reason}"
-    board = found.board
+def _lines(evaluation: Evaluation) -> Iterator[str]:
+    yield f"{evaluation.kind.replace('_', ' ')}: grade {evaluation.grade.letter}"
+    yield f"  {evaluation.grade.reason}"
+    board = evaluation.board
     if board is None:
         return
     yield "  judged at " + ", ".join(
         f"{day} ({customers:,} customers)" for day, customers in zip(board.as_of, board.customers, strict=True)
     )
-    for title, metrics in shown(found).items():
-        count = f"{asked(found.judged, metrics[0]):,}"
+    for title, metrics in shown(evaluation).items():
+        count = f"{asked(evaluation.judged, metrics[0]):,}"
         rows = [[_of(title), "customers", *metrics]]
         rows += [[c.name, count, *(_cell(c.figures.get(metric)) for metric in metrics)] for c in board.contenders]
         yield from _aligned(rows)
         rows = [["ours, by segment", "customers", *metrics]]
         for name, contenders in board.segments.items():
-            count = f"{asked(found.judged, metrics[0], name):,}"
+            count = f"{asked(evaluation.judged, metrics[0], name):,}"
             rows.append([name, count, *(_cell(contenders[0].figures.get(metric)) for metric in metrics)])
         yield from _aligned(rows)
     yield "  customers: each counted once at each date; who is in the top decile is in another segment too"

@@ -71,15 +71,15 @@ class Histories:
     def churn(self, vectors: NDArray[np.float32], horizon: int, gap: int) -> list[Answer]:
         """As the field's practice has it, exp(-expected purchases), and the exact probability of no purchase."""
         x, t_x, T = self.inputs.history(vectors)[:3]
-        found = []
+        rules = []
         for name, model in self.purchases.items():
             expected = model.expected_purchases(x, t_x, T, horizon, gap)
             silence = model.probability_of_no_purchase(x, t_x, T, horizon, gap)
-            found += [
+            rules += [
                 Answer(f"{name}, exp(-purchases)", "btyd", np.exp(-expected)),
                 Answer(f"{name}, no purchase", "btyd", np.clip(silence, 0, 1)),
             ]
-        return found
+        return rules
 
     def value(self, vectors: NDArray[np.float32], horizon: int) -> list[Answer]:
         """Expected purchases times expected spend per purchase; nothing where Gamma-Gamma has no finite mean."""

@@ -40,7 +40,7 @@ class Subject(Protocol):
         self, workspace: Workspace, data: Dataset, dates: Sequence[date], count: int, progress: Progress
     ) -> Evaluation: ...
     def pictures(self, judged: Sequence[JudgedCutoff], currency: str) -> dict[str, Figure]: ...
-    def headline(self, found: Evaluation) -> str: ...
+    def headline(self, evaluation: Evaluation) -> str: ...
     def shown(self, figures: Iterable[str]) -> dict[str, tuple[str, ...]]: ...
     def counted_in(self, currency: str) -> str | None: ...
 
@@ -69,13 +69,13 @@ class Evaluation:
         cutoffs; and `judged_cutoffs`."""
         if self.board is None:
             return {}
-        found = {"judged_cutoffs": float(len(self.judged))}
+        figures = {"judged_cutoffs": float(len(self.judged))}
         for metric in self.board.ours.figures:
-            found |= self.board.recorded(metric)
+            figures |= self.board.recorded(metric)
             for kind in ("naive", "btyd"):
                 rival = self.board.best(kind, metric)
-                found |= {f"{kind}_{metric}": rival.mean} if rival else {}
-        return found
+                figures |= {f"{kind}_{metric}": rival.mean} if rival else {}
+        return figures
 
     def draw(self, folder: Path, currency: str) -> None:
         """Writes the pictures of this kind of model."""
@@ -96,10 +96,10 @@ def evaluated(
     judged = [cutoff.answered_by(choice.name) for cutoff in judged]
     board = scoreboard(judged, seed) if judged else None
     because = simpler if choice.name == OURS else ""
-    found = graded(subject.measures, board, Outcomes.of([cutoff.actual for cutoff in judged]), because, doubt)
-    found = Grade("none" if choice.no_skill else found.letter, "; ".join(filter(None, (
-        choice.no_skill or found.reason, choice.reason, choice.withheld))))  # fmt: skip
-    return Evaluation(subject, horizon, tuple(judged), board, found, choice)
+    by_rules = graded(subject.measures, board, Outcomes.of([cutoff.actual for cutoff in judged]), because, doubt)
+    told = Grade("none" if choice.no_skill else by_rules.letter, "; ".join(filter(None, (
+        choice.no_skill or by_rules.reason, choice.reason, choice.withheld))))  # fmt: skip
+    return Evaluation(subject, horizon, tuple(judged), board, told, choice)
 
 
 def _chosen(measures: Measures, judged: Sequence[JudgedCutoff], settings: Training, is_learnt: bool) -> Choice:

@@ -39,8 +39,8 @@ def ngini_of_draws(actual: ArrayLike, predicted: ArrayLike, times: NDArray[np.fl
     """`ngini` of many resamples at once: a row of `times` says how often each customer is in one."""
     actual_, predicted_ = checked(actual, predicted)
     ideal = _concentrations(actual_, actual_, times)
-    found = np.full(len(times), math.nan)
-    return np.divide(_concentrations(actual_, predicted_, times), ideal, out=found, where=ideal > 0)
+    shares = np.full(len(times), math.nan)
+    return np.divide(_concentrations(actual_, predicted_, times), ideal, out=shares, where=ideal > 0)
 
 
 def _concentrations(actual: Floats, predicted: Floats, times: NDArray[np.floating]) -> Floats:

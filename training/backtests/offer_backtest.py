@@ -57,19 +57,19 @@ class JudgedOffers:
         return CHANCE in self.by_customer
 
     @classmethod
-    def of(cls, found: cross_sell.Backtest, learnt_from: Sequence[date], as_of: date, k: int) -> Self:
+    def of(cls, offered: cross_sell.Backtest, learnt_from: Sequence[date], as_of: date, k: int) -> Self:
         """Without segments yet; they need the customers' features."""
-        bought = pd.concat([found.keys[found.bought > 0], found.missed])
+        bought = pd.concat([offered.keys[offered.bought > 0], offered.missed])
         buyers = pd.Index(bought["customer_id"].unique()).sort_values()
         answers = (
-            Answer(OURS, "ours", found.predicted, may_answer=True),
-            *(Answer(name, "naive", said, may_answer=True) for name, said in found.simpler.items()),
-            *([] if found.simpler else [Answer(NAIVE, "naive", found.naive, is_level=False)]),
-            Answer(CHANCE, "naive", np.random.default_rng(0).random(len(found.bought)), is_level=False),
+            Answer(OURS, "ours", offered.predicted, may_answer=True),
+            *(Answer(name, "naive", said, may_answer=True) for name, said in offered.simpler.items()),
+            *([] if offered.simpler else [Answer(NAIVE, "naive", offered.naive, is_level=False)]),
+            Answer(CHANCE, "naive", np.random.default_rng(0).random(len(offered.bought)), is_level=False),
         )
-        by_customer = {answer.name: _by_customer(found, answer.predicted, buyers, k) for answer in answers}
+        by_customer = {answer.name: _by_customer(offered, answer.predicted, buyers, k) for answer in answers}
         ids = buyers.to_numpy(dtype=object)
-        return cls(as_of, tuple(learnt_from), ids, found.bought, answers, {}, by_customer)
+        return cls(as_of, tuple(learnt_from), ids, offered.bought, answers, {}, by_customer)
 
     def of_customers(self, places: NDArray[np.int64]) -> JudgedOffers:
         """The same, of the customers at these places alone; figures of pairs stay those of all."""
@@ -143,15 +143,15 @@ def cutoffs(
 
     Their windows just do not overlap. `among` are the only dates that there are snapshots of; all if absent.
     """
-    found: dict[date, list[date]] = {}
+    learnt_from_of: dict[date, list[date]] = {}
     judge = days_after(as_of, -workspace.cross_sell.horizon)
-    while len(found) < count:
+    while len(learnt_from_of) < count:
         learnt_from = [day for day in cross_sell.cutoffs(workspace, judge) if among is None or day in among]
         if not learnt_from or (among is not None and judge not in among):
             break
-        found[judge] = learnt_from
+        learnt_from_of[judge] = learnt_from
         judge = days_after(judge, -workspace.cross_sell.horizon)
-    return dict(sorted(found.items()))
+    return dict(sorted(learnt_from_of.items()))
 
 
 def days(workspace: Workspace, as_of: date, count: int) -> list[date]:
@@ -165,7 +165,7 @@ def judge_offers(
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[JudgedOffers]:  # fmt: skip
     """Offers at each date, learnt from its cutoffs, against what is known at `as_of` to have been bought."""
-    found = []
+    windows = []
     for judge, learnt_from in dates.items():
         try:
             answered = cross_sell.judged_at(workspace, judge, learnt_from, as_of)
@@ -173,9 +173,9 @@ def judge_offers(
             progress(f"{judge}: not judged: {problem}")
             continue
         judged = JudgedOffers.of(answered, learnt_from, judge, workspace.cross_sell.top)
-        found.append(with_segments(judged, workspace))
+        windows.append(with_segments(judged, workspace))
         progress(f"{judge}: learnt from {len(learnt_from)} cutoffs, {len(judged.customer_ids):,} customers")
-    return found
+    return windows
 
 
 def with_segments(judged: JudgedOffers, workspace: Workspace) -> JudgedOffers:
@@ -188,17 +188,17 @@ def with_segments(judged: JudgedOffers, workspace: Workspace) -> JudgedOffers:
     return replace(judged, segments={name: part[places] for name, part in whole.items()})
 
 
-def _by_customer(found: cross_sell.Backtest, score: Floats, buyers: pd.Index, k: int) -> dict[str, Floats]:
+def _by_customer(offered: cross_sell.Backtest, score: Floats, buyers: pd.Index, k: int) -> dict[str, Floats]:
     """Each ranking metric of each buyer, nan for who bought nothing of the kind. What was no candidate is new."""
-    customer = buyers.get_indexer(pd.Index(found.keys["customer_id"]))
-    missed = np.bincount(buyers.get_indexer(pd.Index(found.missed["customer_id"])), minlength=len(buyers))
-    item = pd.factorize(found.keys["item"], sort=True)[0]
+    customer = buyers.get_indexer(pd.Index(offered.keys["customer_id"]))
+    missed = np.bincount(buyers.get_indexer(pd.Index(offered.missed["customer_id"])), minlength=len(buyers))
+    item = pd.factorize(offered.keys["item"], sort=True)[0]
     order = np.lexsort((item, -score, customer))
     order = order[customer[order] >= 0]
     columns: dict[str, Floats] = {}
-    for kind, among in (("", np.ones_like(found.owned)), ("_repeat", found.owned), ("_new", ~found.owned)):
+    for kind, among in (("", np.ones_like(offered.owned)), ("_repeat", offered.owned), ("_new", ~offered.owned)):
         ranked = order[among[order]]
-        hits = _hits(customer[ranked], found.bought[ranked] > 0, len(buyers), k)
+        hits = _hits(customer[ranked], offered.bought[ranked] > 0, len(buyers), k)
         basket = hits.basket if kind == "_repeat" else hits.basket + missed
         asked = np.flatnonzero(basket)
         if not asked.size:

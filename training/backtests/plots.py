@@ -123,19 +123,19 @@ def _coverage(judged: Sequence[JudgedCutoff]) -> Figure:
     return figure
 
 
-def sensitivity(found: Sensitivity) -> Figure:
+def sensitivity(measured: Sensitivity) -> Figure:
     """Who would have left by horizon, cutoff after cutoff; beside it who of them came back."""
     with styled():
         figure = Figure(figsize=(2 * SIZE[0], SIZE[1]), layout="constrained")
         over_time, back = figure.subplots(1, 2)
-        for place, definition in enumerate(found.definitions):
+        for place, definition in enumerate(measured.definitions):
             days, rates = list(definition.rates), list(definition.rates.values())
             colour = _BY_CUTOFF[place % len(_BY_CUTOFF)]
             over_time.plot(days, rates, marker="o", markersize=4, color=colour, label=f"{definition.horizon} days")
         over_time.set(ylabel="active customers who left", ylim=(0, 1))
         over_time.tick_params(axis="x", rotation=45)
         legend(over_time, title="no purchase in")
-        known = [definition for definition in found.definitions if definition.came_back is not None]
+        known = [definition for definition in measured.definitions if definition.came_back is not None]
         back.bar([str(d.horizon) for d in known], [d.came_back or 0.0 for d in known], color=EXPECTED)
         back.set(xlabel="days without a purchase", ylabel=f"came back in the {FOLLOW_UP} days after")
         shares(over_time.yaxis, back.yaxis)

@@ -251,11 +251,11 @@ class Scoreboard:
         """Our figure as a run records it: mean and `_worst`; of one that has a sign also `_signed`, the mean of the
         signed ones, in which cutoffs cancel, and each cutoff's own as `_at_<day>`."""
         spread = self.ours.figures[metric]
-        found = {metric: spread.mean, f"{metric}_worst": spread.worst}
+        figures = {metric: spread.mean, f"{metric}_worst": spread.worst}
         if better(metric) == "zero":
-            found[f"{metric}_signed"] = _mean(spread.each)
-            found |= {f"{metric}_at_{day}": value for day, value in zip(self.as_of, spread.each, strict=True)}
-        return found
+            figures[f"{metric}_signed"] = _mean(spread.each)
+            figures |= {f"{metric}_at_{day}": value for day, value in zip(self.as_of, spread.each, strict=True)}
+        return figures
 
 
 def scoreboard(judged: Sequence[JudgedCutoff], seed: int | None = None) -> Scoreboard:
@@ -285,7 +285,7 @@ def _contenders(
     judged: Sequence[JudgedCutoff], names: Sequence[str], at: Sequence[NDArray[np.int64]], drawn: _Drawn
 ) -> tuple[Contender, ...]:
     each = {name: _each(judged, name, at) for name in names}
-    ours, found = each[names[0]], []
+    ours, contenders = each[names[0]], []
     for name in names:
         answer = _answer(judged[0], name)
         figures = {m: Spread.of(m, values, drawn.get(name, {}).get(m, ())) for m, values in each[name].items()}
@@ -293,16 +293,16 @@ def _contenders(
             m: Spread.ahead(m, ours[m], values, _drawn_ahead(drawn, names[0], name, m))
             for m, values in each[name].items()
         }  # fmt: skip
-        found.append(Contender(name, answer.kind, figures, ahead))
-    return tuple(found)
+        contenders.append(Contender(name, answer.kind, figures, ahead))
+    return tuple(contenders)
 
 
 def _each(
     judged: Sequence[JudgedCutoff], name: str, at: Sequence[NDArray[np.int64]], among: Iterable[str] | None = None
 ) -> dict[str, list[float]]:
     """By metric, the figures of one contender at each cutoff."""
-    found = [cutoff.figures(_answer(cutoff, name), rows, among) for cutoff, rows in zip(judged, at, strict=True)]
-    return {metric: [figures[metric] for figures in found] for metric in found[0]}
+    by_cutoff = [cutoff.figures(_answer(cutoff, name), rows, among) for cutoff, rows in zip(judged, at, strict=True)]
+    return {metric: [figures[metric] for figures in by_cutoff] for metric in by_cutoff[0]}
 
 
 def _answer(cutoff: JudgedCutoff, name: str) -> Answer:
@@ -327,10 +327,10 @@ def _drawn_behind(judged: Sequence[JudgedCutoff], names: Sequence[str], at: Sequ
 
 def _drawn(judged: Sequence[JudgedCutoff], names: Sequence[str], seed: int, among: Iterable[str] = _DRAWN) -> _Drawn:
     """The same customers for all contenders and cutoffs, so that differences have intervals of their own."""
-    found: _Drawn = {}
+    samples: _Drawn = {}
     for at in metrics.customer_draws([cutoff.customer_ids for cutoff in judged], _DRAWS, seed):
         for name in names:
             for metric, values in _each(judged, name, at, among).items():
-                drawn = found.setdefault(name, {}).setdefault(metric, [])
+                drawn = samples.setdefault(name, {}).setdefault(metric, [])
                 drawn.append(_mean(size(metric, value) for value in values))
-    return found
+    return samples

@@ -142,8 +142,8 @@ class _Days:
     def step(self) -> _Step | None:
         """The surest one: the days from there on against those before; of few days only a large one counts."""
         for window, least in ((_WINDOW, _SHIFT), (_LONGEST, _SHIFT), (_SHORTEST, _LARGE_SHIFT)):
-            if found := self._step(window, least):
-                return found
+            if step := self._step(window, least):
+                return step
         return None
 
     def _step(self, window: int, least: float) -> _Step | None:
@@ -233,13 +233,13 @@ def shifted(lines: Lines, table: Table) -> list[Remark]:
     """A day from which all amounts, or all of a channel or location, are a multiple or a part of what they were, for
     good or until another day."""
     for column in (None, "channel", "location"):
-        found = []
+        remarks = []
         for where, share, days in _by_day(lines, column):
             step = days.step()
             if step and (times := _all_alike(lines, where, step)):
-                found.append(_shift_remark(table, share, column, where, step, times))
-        if found:
-            return found[:3]
+                remarks.append(_shift_remark(table, share, column, where, step, times))
+        if remarks:
+            return remarks[:3]
     return []
 
 
@@ -289,8 +289,8 @@ class _Times:
             if each > 1 and abs(np.log(self._size / each)) <= (self.error if each < 100 else max(self.error, _OF_UNIT))
         ]  # fmt: skip
         near = [each * size for each in _ROUND if abs(np.log(self._size / each / size)) <= self.error]
-        found = tens or (near if len(near) == 1 and self.error <= _EXACT else [])
-        return float(found[0]) if found else None
+        powers = tens or (near if len(near) == 1 and self.error <= _EXACT else [])
+        return float(powers[0]) if powers else None
 
     def undone(self, amount: str) -> str:
         """SQL that takes it off an amount."""
@@ -368,8 +368,8 @@ def apart(lines: Lines, table: Table) -> list[Remark]:
     """
     for column in ("channel", "location"):
         for where, share, _ in _by_day(lines, column):
-            if share <= 0.5 and (found := _multiple_of_rest(lines, where)):
-                times, how = found
+            if share <= 0.5 and (multiple := _multiple_of_rest(lines, where)):
+                times, how = multiple
                 says = f"amounts with {where} ({percent(share)} of the lines) are {times} those of the rest, {how}"
                 when = where.replace(column, written_as(source_of(table, column)), 1)
                 do = f"if they are in another currency or unit, convert them: {_converted(table, when, times)}"

@@ -65,7 +65,7 @@ class Cohorts:
     purchase); none where no cutoff has closed.
     """
 
-    found: tuple[Cohort, ...]
+    each: tuple[Cohort, ...]
     known: int
     share: float
     latest: pd.DataFrame | None
@@ -79,13 +79,13 @@ def cohorts(
     taught = datasets.taught(workspace, as_of)
     happened = labels.outcomes(taught, closed, known_by=as_of, among=rows.customer_ids)
     days_of = pd.to_datetime(happened["as_of"])
-    found, latest = [], None
+    each, latest = [], None
     for day in closed:
         customers = rows.at(day)
         latest = _outcomes(taught.churn, customers, happened[days_of == pd.Timestamp(day)])
         left, stayed = (int((latest["churned"] == outcome).sum()) for outcome in (1, 0))
-        found.append(Cohort(*_known(day, customers), left, stayed, int((latest["value"] > 0).sum())))
-    return Cohorts((*found, Cohort(*_known(as_of, rows.at(as_of)))), rows.known, rows.share, latest)
+        each.append(Cohort(*_known(day, customers), left, stayed, int((latest["value"] > 0).sum())))
+    return Cohorts((*each, Cohort(*_known(as_of, rows.at(as_of)))), rows.known, rows.share, latest)
 
 
 def _known(day: date, customers: pd.DataFrame) -> tuple[date, int, int]:
@@ -159,8 +159,8 @@ class _Rows:
 
     def _needed(self, day: ir.DateScalar) -> ir.Table:
         rows = self._profile(self.tables, day).select("customer_id", *_NEEDED["profile"])
-        for family, found in (("purchases", purchases.purchases), ("engagement", engagement.engagement)):
-            more = found(self.tables, day).select("customer_id", *_NEEDED[family])
+        for family, rows_of in (("purchases", purchases.purchases), ("engagement", engagement.engagement)):
+            more = rows_of(self.tables, day).select("customer_id", *_NEEDED[family])
             rows = rows.left_join(more, "customer_id").drop("customer_id_right")
         return rows
 

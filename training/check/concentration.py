@@ -103,14 +103,14 @@ def _judged(one: _Share, table: Table) -> Remark | None:
 
 def products(lines: Lines, table: Table) -> list[Remark]:
     """One product that is nearly all that is sold, of several."""
-    found = asked(lines, "lines", """
+    rows = asked(lines, "lines", """
         SELECT product_id, sum(amount) AS spend, spend / nullif(sum(spend) OVER (), 0) AS of_spend,
                count(*) OVER () AS n
         FROM lines WHERE product_id IS NOT NULL AND amount > 0 GROUP BY product_id
         ORDER BY spend DESC, product_id LIMIT 1""")  # fmt: skip
-    if not found or found[0][3] < 2 or found[0][2] is None or found[0][2] < _ALL_REVENUE:
+    if not rows or rows[0][3] < 2 or rows[0][2] is None or rows[0][2] < _ALL_REVENUE:
         return []
-    product_id, _, share, n = found[0]
+    product_id, _, share, n = rows[0]
     says = (
         f"product {shown(product_id)} makes {percent(share)} of what the {n:,} products brought: little else can be"
         " offered"

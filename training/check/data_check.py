@@ -102,11 +102,11 @@ def check(
             tables.append(describe(connection, workspace, each, as_of))
             progress(f"looked at {each.accepted:,} rows of {each.table}")
         create_purchase_days(connection, workspace.home_path, as_of, one_in)
-        closed, refused, found = _cohorts(workspace, as_of)
+        closed, refused, counted = _cohorts(workspace, as_of)
         progress(f"counted who left and who stayed at {len(closed)} closed cutoffs")
         bought = purchases(connection, workspace, one_in)
-        models = verdicts(connection, workspace, found, refused, one_in)
-        suspected = leaks(connection, workspace, closed[-1] if closed else None, found.latest)
+        models = verdicts(connection, workspace, counted, refused, one_in)
+        suspected = leaks(connection, workspace, closed[-1] if closed else None, counted.latest)
         progress("judged models and attributes")
         remarks = [*_of_attributes(suspected), *_of_transactions(connection, workspace, account, as_of)]
         progress("looked for what puts the numbers in doubt")
@@ -115,7 +115,7 @@ def check(
     remarks += [remark for table in tables for remark in _about(table)]
     remarks.sort(key=lambda remark: not remark.doubts)
     return DataCheck(
-        workspace.name, as_of, workspace.currency, one_in, models, tuple(remarks), suspected, bought, found.found,
+        workspace.name, as_of, workspace.currency, one_in, models, tuple(remarks), suspected, bought, counted.each,
         account.money, tuple(tables),
     )  # fmt: skip
 
@@ -218,10 +218,10 @@ def _by_spend(connection: duckdb.DuckDBPyConnection, one_in: int) -> tuple[Bar, 
     """Purchases between the steps 1, 2, 5, 10, 20, 50 ...; those of nothing, or less, in a bar of their own."""
     step = """CASE WHEN spend <= 0 THEN NULL ELSE list_max(list_filter(
                   [m * pow(10, floor(log10(spend))) FOR m IN [1, 2, 5]], lambda edge: edge <= spend)) END"""
-    found = dict(connection.execute(f"SELECT {step} AS step, count(*) FROM purchases GROUP BY 1").fetchall())
-    nothing = found.pop(None, 0)
+    counts = dict(connection.execute(f"SELECT {step} AS step, count(*) FROM purchases GROUP BY 1").fetchall())
+    nothing = counts.pop(None, 0)
     bars = [Bar("0 or less", one_in * nothing)] if nothing else []
-    return (*bars, *(Bar(f"{low:g} to {_next_step(low):g}", one_in * found[low]) for low in sorted(found)))
+    return (*bars, *(Bar(f"{low:g} to {_next_step(low):g}", one_in * counts[low]) for low in sorted(counts)))
 
 
 def _next_step(low: float) -> float:

@@ -19,33 +19,33 @@ _MODELS = {"churn": "churn", "lifetime_value": "lifetime value", "cross_sell": "
 _MARKS = {"sufficient": "✓", "history only": "◐", "base rate only": "○", "insufficient": "✗"}
 
 
-def as_data(found: DataCheck) -> dict[str, Any]:
+def as_data(check: DataCheck) -> dict[str, Any]:
     """What JSON holds: the fields of `DataCheck` by name, `suffices`, and by model the remarks that put it in doubt."""
-    doubts = {verdict.model: found.doubts(verdict.model) for verdict in found.models}
-    return asdict(found) | {"suffices": found.suffices, "doubts": doubts}
+    doubts = {verdict.model: check.doubts(verdict.model) for verdict in check.models}
+    return asdict(check) | {"suffices": check.suffices, "doubts": doubts}
 
 
-def as_text(found: DataCheck) -> str:
+def as_text(check: DataCheck) -> str:
     """The verdicts first, then what to look at, what puts numbers in doubt first, then the tables."""
-    blocks = [[f"Data check of {found.name}, as known before {found.as_of}{_sampled(found)}", *_doubtful(found)]]
-    blocks += [_verdict_lines(verdict, found.doubts(verdict.model)) for verdict in found.models]
-    if found.remarks:
-        blocks.append(["look at", *(f"  {_mark(remark)} {remark}" for remark in found.remarks)])
-    if found.leaks is not None and found.leaks.attributes:
-        blocks.append(_attribute_lines(found.leaks))
-    if found.purchases is not None:
-        blocks.append(_purchase_lines(found.purchases))
-    blocks += [_table_lines(table, _money(found, table)) for table in found.tables]
+    blocks = [[f"Data check of {check.name}, as known before {check.as_of}{_sampled(check)}", *_doubtful(check)]]
+    blocks += [_verdict_lines(verdict, check.doubts(verdict.model)) for verdict in check.models]
+    if check.remarks:
+        blocks.append(["look at", *(f"  {_mark(remark)} {remark}" for remark in check.remarks)])
+    if check.leaks is not None and check.leaks.attributes:
+        blocks.append(_attribute_lines(check.leaks))
+    if check.purchases is not None:
+        blocks.append(_purchase_lines(check.purchases))
+    blocks += [_table_lines(table, _money(check, table)) for table in check.tables]
     return "\n\n".join("\n".join(lines) for lines in blocks)
 
 
-def _sampled(found: DataCheck) -> str:
-    return "" if found.one_in == 1 else f" (customers are counted from one in {found.one_in} of them)"
+def _sampled(check: DataCheck) -> str:
+    return "" if check.one_in == 1 else f" (customers are counted from one in {check.one_in} of them)"
 
 
-def _doubtful(found: DataCheck) -> list[str]:
+def _doubtful(check: DataCheck) -> list[str]:
     """One line that says that there are remarks which put the numbers in doubt; none without any."""
-    doubtful = [remark for remark in found.remarks if remark.doubts]
+    doubtful = [remark for remark in check.remarks if remark.doubts]
     if not doubtful:
         return []
     many = "1 remark puts" if len(doubtful) == 1 else f"{len(doubtful)} remarks put"
@@ -114,11 +114,11 @@ def _account(table: Table) -> str:
     return str(Account(table.name, table.read, table.filtered, table.accepted, table.quarantined))
 
 
-def _money(found: DataCheck, table: Table) -> list[str]:
+def _money(check: DataCheck, table: Table) -> list[str]:
     """What became of the amounts, as of the rows; of a table that has none, nothing."""
-    if table.name != "transactions" or found.money is None:
+    if table.name != "transactions" or check.money is None:
         return []
-    return [f"in {found.currency}: {found.money}"]
+    return [f"in {check.currency}: {check.money}"]
 
 
 def _about(table: Table) -> list[str]:
@@ -166,27 +166,27 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"  {line}".rstrip() for line in lines]
 
 
-def as_html(found: DataCheck) -> str:
+def as_html(check: DataCheck) -> str:
     """One page: the verdicts, what to look at, the pictures, the tables."""
-    bought, leaks = found.purchases, found.leaks
+    bought, leaks = check.purchases, check.leaks
     return render(
         "check.html",
-        title=f"Data check of {found.name}, {found.as_of}",
-        check=found,
-        lead=_lead(found),
-        cards=[_card(verdict, found.doubts(verdict.model)) for verdict in found.models],
-        remarks=[(remark, ", ".join(_MODELS[model] for model in remark.doubts)) for remark in found.remarks],
+        title=f"Data check of {check.name}, {check.as_of}",
+        check=check,
+        lead=_lead(check),
+        cards=[_card(verdict, check.doubts(verdict.model)) for verdict in check.models],
+        remarks=[(remark, ", ".join(_MODELS[model] for model in remark.doubts)) for remark in check.remarks],
         attributes=_attributes(leaks) if leaks and leaks.attributes else None,
         judged_at=_judged_at(leaks) if leaks else "",
         leak_auc=LEAK_AUC,
-        pictures=_pictures(bought, found.currency) if bought else [],
-        tables=[_table(table, _money(found, table)) for table in found.tables],
+        pictures=_pictures(bought, check.currency) if bought else [],
+        tables=[_table(table, _money(check, table)) for table in check.tables],
     )
 
 
-def _lead(found: DataCheck) -> str:
-    answers = [f"{_MODELS[v.model]}: {_answer(v, found.doubts(v.model))}" for v in found.models]
-    said = [f"as known before {found.as_of}{_sampled(found)}", "; ".join(answers), *_doubtful(found)]
+def _lead(check: DataCheck) -> str:
+    answers = [f"{_MODELS[v.model]}: {_answer(v, check.doubts(v.model))}" for v in check.models]
+    said = [f"as known before {check.as_of}{_sampled(check)}", "; ".join(answers), *_doubtful(check)]
     return " ".join(f"{text[:1].upper()}{text[1:]}." for text in said)
 
 

@@ -75,19 +75,19 @@ def _is_repeated(reason: str) -> bool:
 
 def amended(account: Account, currency: str) -> list[Remark]:
     """Orders that a later source tells otherwise, of which the lines of both count."""
-    found, money = account.returning, account.money
-    if found is None or money is None:
+    returning, money = account.returning, account.money
+    if returning is None or money is None:
         return []
     says = (
-        f"{found.orders:,} transaction_ids come again in a later source with other lines (for example"
-        f" {listed(found.examples, 2)}): {found.lines:,} lines of the earlier sources, {found.money:,} {currency},"
-        " count as well"
+        f"{returning.orders:,} transaction_ids come again in a later source with other lines (for example"
+        f" {listed(returning.examples, 2)}): {returning.lines:,} lines of the earlier sources, {returning.money:,}"
+        f" {currency}, count as well"
     )
     do = (
         "if a later export gives such an order anew, whole: tables.transactions.revision: replace; if it gives only"
         " what is new of it, nothing is wrong"
     )
-    much = abs(found.money) >= _MUCH * float(money.accepted)
+    much = abs(returning.money) >= _MUCH * float(money.accepted)
     doubts = ("churn", "lifetime_value") if much else ()
     return [Remark("orders that come again", account.table, says, do, doubts)]
 
@@ -111,17 +111,17 @@ def unread(connection: duckdb.DuckDBPyConnection, workspace: Workspace, account:
     money, table = account.money, workspace.tables.transactions
     if money is None or money.accepted <= 0 or not money.unknown or table.group_by:
         return []
-    found = list(_unreadable(connection, workspace, list(money.unknown)))
-    about, texts = sum(one.about for one in found), [" * ".join(one.texts.values()) for one in found]
+    unreadable = list(_unreadable(connection, workspace, list(money.unknown)))
+    about, texts = sum(one.about for one in unreadable), [" * ".join(one.texts.values()) for one in unreadable]
     if about < _MUCH * float(money.accepted):
         return []
-    share, of_rows = about / (float(money.accepted) + about), len(found) / max(1, account.read)
+    share, of_rows = about / (float(money.accepted) + about), len(unreadable) / max(1, account.read)
     says = (
-        f"{len(found):,} rows ({percent(of_rows)} of them) are lost because their amount is no number as it is read,"
-        f" but look like about {about:,.0f} {workspace.currency}: {percent(share)} of the revenue (for example"
+        f"{len(unreadable):,} rows ({percent(of_rows)} of them) are lost because their amount is no number as it is"
+        f" read, but look like about {about:,.0f} {workspace.currency}: {percent(share)} of the revenue (for example"
         f" {listed([f'`{text}`' for text in sorted(texts, key=len, reverse=True)[:2]])})"
     )
-    do = _conversions(source_of(table, "amount"), found, workspace.currency)
+    do = _conversions(source_of(table, "amount"), unreadable, workspace.currency)
     return [Remark("amounts lost to a conversion", "transactions", says, do, ("lifetime_value",))]
 
 
@@ -132,10 +132,10 @@ class _Unread(NamedTuple):
     texts: dict[str, str]
 
 
-def _conversions(expression: str, found: Sequence[_Unread], currency: str) -> str:
+def _conversions(expression: str, unreadable: Sequence[_Unread], currency: str) -> str:
     """What to write for each column with texts that are no number."""
     texts: dict[str, list[str]] = {}
-    for one in found:
+    for one in unreadable:
         for column, text in one.texts.items():
             texts.setdefault(column, []).append(text)
     return ". ".join(
@@ -175,8 +175,8 @@ def _unreadable(
     lines = dict(blank)
     if not lines:
         return
-    with _opened(connection, workspace.tables, set(lines)) as found:
-        for origin, source in found:
+    with _opened(connection, workspace.tables, set(lines)) as opened:
+        for origin, source in opened:
             columns = [name for name in source.types if _uses(expression, name) and name != rows.LINE]
             if not columns:
                 continue
@@ -214,10 +214,10 @@ def _opened(
     """The sources of transactions by their names, all or some, open for as long as the block lasts."""
     table = tables.transactions
     with TemporaryDirectory() as scratch:
-        found = sources.find("transactions", table, Path(scratch))
+        files = sources.find("transactions", table, Path(scratch))
         yield (
             (source.origin, rows.opened(connection, source, table, TRANSACTIONS, (), Path(scratch)))
-            for source in found
+            for source in files
             if origins is None or source.origin in origins
         )
 
@@ -229,8 +229,8 @@ def unmapped(connection: duckdb.DuckDBPyConnection, workspace: Workspace, money:
         return []
     told: dict[str, float] = {}
     try:
-        with _opened(connection, workspace.tables) as found:
-            for _, source in found:
+        with _opened(connection, workspace.tables) as opened:
+            for _, source in opened:
                 for column in filter(lambda name: _is_unread(name, table), source.types):
                     told[column] = told.get(column, 0.0) + _given_back(connection, table, source, column)
     except SettingsError:  # a source that has gone since it was taken in

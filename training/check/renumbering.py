@@ -86,14 +86,14 @@ def _forms(ids: duckdb.DuckDBPyRelation) -> Iterator[str]:
     """SQL for an id without its case, its leading zeros, a prefix that one side has, or anything before its number."""
     yield MENDED["case or blanks"]
     yield MENDED["how numbers are written"]
-    found = asked(ids, "ids", f"""
+    forms = asked(ids, "ids", f"""
         SELECT prefix FROM (
             SELECT id[:k] AS prefix, id[k + 1:] AS rest, later FROM ids, range(1, {_LONGEST_PREFIX + 1}) AS lengths(k)
             WHERE length(id) > k AND regexp_matches(id[:k], '[^0-9]')
         ) AS longer JOIN ids ON longer.rest = ids.id AND longer.later <> ids.later
         GROUP BY prefix ORDER BY count(*) DESC, prefix LIMIT 1""")  # fmt: skip
-    if found and not found[0][0].endswith("0"):  # zeros that fill a number up are no part of it
-        prefix = re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", found[0][0])
+    if forms and not forms[0][0].endswith("0"):  # zeros that fill a number up are no part of it
+        prefix = re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", forms[0][0])
         yield f"regexp_replace(CAST({{}} AS VARCHAR), {quoted(f'^{prefix}')}, '')"
     yield _UP_TO_THE_NUMBER
 

@@ -51,21 +51,21 @@ def crowded(purchases: Purchases) -> list[Remark]:
     everybody = sum(day.first_timers for day in days)
     if len(days) < _LEAST_DAYS:
         return []
-    found = [
+    busy = [
         (day, usual)
         for day, usual in ((day, _around(days, place)) for place, day in enumerate(days))
         if _is_crowded(day, usual, everybody)
     ]
-    if not found:
+    if not busy:
         return []
-    day, usual = max(found, key=lambda one: one[0].customers)
+    day, usual = max(busy, key=lambda one: one[0].customers)
     opening = day.first_timers >= _FIRST_TIMERS * day.customers
     spent = float(np.median([other.spend for other in days if other is not day]))
     says = (
         f"{day.day} has purchases of {day.customers:,} customers, {percent(day.customers / everybody)} of all, where"
         f" the days around it have {usual:,.0f}; for {day.first_timers:,} it is the first purchase; the median spend is"
         f" {day.spend:,.2f}, that of other days {spent:,.2f}"
-        + (f" ({len(found) - 1:,} more such days)" if len(found) > 1 else "")
+        + (f" ({len(busy) - 1:,} more such days)" if len(busy) > 1 else "")
     )
     what = "opening balances are no purchases" if opening else "a day of import is not the day of purchase"
     do = f"{what}: map the day on which was bought to occurred_at, or leave the day out: tables.transactions.where"

@@ -75,9 +75,9 @@ def sensitivity(workspace: Workspace, as_of: date, horizons: Sequence[int] = HOR
             CREATE TEMP TABLE purchases AS SELECT DISTINCT customer_id, day
             FROM {storage.rows_of(workspace.home_path, "transactions")}
             WHERE amount >= 0 AND known_day < DATE '{as_of}'""")
-        found = [_definition(connection, workspace, as_of, days[0], horizon) for horizon in horizons]
+        tried = [_definition(connection, workspace, as_of, days[0], horizon) for horizon in horizons]
         gap = _usual_gap(connection)
-    definitions = tuple(definition for definition in found if definition is not None)
+    definitions = tuple(definition for definition in tried if definition is not None)
     if not definitions:
         raise CheckFailed(
             f"the history of {(as_of - days[0]).days} days before {as_of} has room for no horizon of"
@@ -129,22 +129,22 @@ def _usual_gap(connection: duckdb.DuckDBPyConnection) -> float | None:
     return float(gaps[np.searchsorted(np.cumsum(weights), PATIENT * weights.sum())])
 
 
-def as_text(found: Sensitivity) -> str:
+def as_text(measured: Sensitivity) -> str:
     """A line per horizon, and what the shop's own gaps recommend."""
     lines = [f"{'horizon':>8}{'left':>8}{'lowest':>9}{'highest':>9}{'cutoffs':>9}   came back within {FOLLOW_UP} days"]
-    for definition in found.definitions:
+    for definition in measured.definitions:
         rates = definition.rates.values()
         back = "not known yet" if definition.came_back is None else f"{definition.came_back:.0%}"
         figures = f"{definition.rate:>8.0%}{min(rates):>9.0%}{max(rates):>9.0%}{len(rates):>9}"
         lines.append(f"{definition.horizon:>7}d{figures}   {back}")
-    return "\n".join([*lines, "", _advice(found)])
+    return "\n".join([*lines, "", _advice(measured)])
 
 
-def _advice(found: Sensitivity) -> str:
-    if found.gap is None:
+def _advice(measured: Sensitivity) -> str:
+    if measured.gap is None:
         return "no recommendation: no customer has come back for a second purchase"
-    longest = found.definitions[-1].horizon
-    gaps = f"{PATIENT:.0%} of the returns come within {found.gap:,.0f} days"
-    if found.gap > longest:
+    longest = measured.definitions[-1].horizon
+    gaps = f"{PATIENT:.0%} of the returns come within {measured.gap:,.0f} days"
+    if measured.gap > longest:
         return f"{gaps}: none of these is long enough; of them take churn.horizon: {longest}"
-    return f"{gaps}: take churn.horizon: {found.recommended}"
+    return f"{gaps}: take churn.horizon: {measured.recommended}"

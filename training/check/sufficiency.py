@@ -68,10 +68,10 @@ def closed_cutoffs(workspace: Workspace, as_of: date) -> tuple[list[date], str |
 
 
 def verdicts(
-    connection: duckdb.DuckDBPyConnection, workspace: Workspace, found: Cohorts, refused: str | None, one_in: int,
+    connection: duckdb.DuckDBPyConnection, workspace: Workspace, cohorts: Cohorts, refused: str | None, one_in: int,
 ) -> tuple[Verdict, ...]:  # fmt: skip
     """One per model; `refused` is why the training would not even begin. Needs the table `purchase_days`."""
-    *closed, now = found.found
+    *closed, now = cohorts.each
     days = labels.purchase_days(workspace, now.as_of)
     if refused is not None or days is None:
         counts = (_repeat_buyers(now), Count("closed cutoffs", 0, None))

@@ -141,8 +141,8 @@ def columns(
     wanted = list(dict.fromkeys(names))
     sampled = f"FILTER (file_row_number % {max(1, accepted // _SAMPLED)} = 0)"
     figures = [f"{{{_figures(name, types[name], sampled)}}}" for name in wanted]
-    found = connection.execute(f"SELECT count(*), {', '.join(figures)} FROM {rows}").fetchall()[0]
-    return tuple(_column(name, types[name], found[0], f) for name, f in zip(wanted, found[1:], strict=True))
+    count, *each = connection.execute(f"SELECT count(*), {', '.join(figures)} FROM {rows}").fetchall()[0]
+    return tuple(_column(name, types[name], count, f) for name, f in zip(wanted, each, strict=True))
 
 
 def _figures(name: str, kind: str, sampled: str) -> str:
@@ -163,26 +163,26 @@ def _shown(value: str, kind: str) -> str:
     return f"CAST(CAST({value} AS DATE) AS VARCHAR)" if kind == _TIME else value
 
 
-def _column(name: str, kind: str, rows: int, found: dict[str, Any]) -> Column:
-    filled = found["filled"]
-    lower, middle, upper = found.get("quartiles") or (None, None, None)
+def _column(name: str, kind: str, rows: int, figures: dict[str, Any]) -> Column:
+    filled = figures["filled"]
+    lower, middle, upper = figures.get("quartiles") or (None, None, None)
     return Column(
-        name, _KINDS[kind], rows - filled, min(found["distinct"], filled), found.get("low"), lower, middle, upper,
-        found.get("high"), next(iter(found.get("common") or ()), None),
+        name, _KINDS[kind], rows - filled, min(figures["distinct"], filled), figures.get("low"), lower, middle, upper,
+        figures.get("high"), next(iter(figures.get("common") or ()), None),
     )  # fmt: skip
 
 
 def coverage(connection: duckdb.DuckDBPyConnection, rows: str, as_of: date) -> Coverage:
     """The days of an event table's rows (SQL), of which it has at least one."""
     query = f"SELECT day, count(*), count(*) FILTER (known_day >= DATE '{as_of}') FROM {rows} GROUP BY day ORDER BY day"
-    found = connection.execute(query).fetchall()
-    per_day = {day: count for day, count, _ in found}
+    counted = connection.execute(query).fetchall()
+    per_day = {day: count for day, count, _ in counted}
     days = list(per_day)
     months = _months(per_day)
     longest, after = max(((later - day).days - 1, day) for day, later in pairwise(days)) if len(days) > 1 else (0, None)
     return Coverage(
         days[0], days[-1], months, tuple(m.month for m in months if m.rows == 0), _jumps(months),
-        longest, after if longest else None, sum(late for _, _, late in found),
+        longest, after if longest else None, sum(late for _, _, late in counted),
     )  # fmt: skip
 
 
@@ -216,12 +216,12 @@ def _jumps(months: Sequence[Month]) -> tuple[Jump, ...]:
 
 def _equal_lines(connection: duckdb.DuckDBPyConnection, rows: str) -> int:
     """How many rows repeat another one; they are told apart by a 64-bit hash."""
-    found = connection.execute(f"SELECT count(*) - count(DISTINCT hash(t)) FROM {rows} AS t").fetchall()
-    return int(found[0][0])
+    counts = connection.execute(f"SELECT count(*) - count(DISTINCT hash(t)) FROM {rows} AS t").fetchall()
+    return int(counts[0][0])
 
 
 def _orphans(connection: duckdb.DuckDBPyConnection, workspace: Workspace, name: str) -> tuple[Orphans, ...]:
-    found = []
+    orphans = []
     for table, column, other in _REFERENCES:
         if table != name or other not in workspace.tables.given():
             continue
@@ -232,5 +232,5 @@ def _orphans(connection: duckdb.DuckDBPyConnection, workspace: Workspace, name: 
             FROM (SELECT {column} AS id, count(*) AS rows FROM {rows} WHERE {column} IS NOT NULL GROUP BY 1)
             ANTI JOIN (SELECT {key} AS id FROM {others}) USING (id)""").fetchall()[0]
         if ids:
-            found.append(Orphans(column, other, ids, int(count), example))
-    return tuple(found)
+            orphans.append(Orphans(column, other, ids, int(count), example))
+    return tuple(orphans)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 def figures_by_day(report: Report) -> dict[date, dict[str, float]]:
     """Every figure of every contender at every judged cutoff: `churn/auc` is ours, `churn/auc/silence` a rival's."""
     by_day: dict[date, dict[str, float]] = {}
-    for found in report.models:
-        for place, cutoff in enumerate(found.judged):
-            for contender in found.board.contenders if found.board else ():
+    for evaluation in report.models:
+        for place, cutoff in enumerate(evaluation.judged):
+            for contender in evaluation.board.contenders if evaluation.board else ():
                 rival = "" if contender.kind == "ours" else f"/{_plain(contender.name)}"
                 by_day.setdefault(cutoff.as_of, {}).update(
                     {
-                        f"{found.kind}/{metric}{rival}": spread.each[place]
+                        f"{evaluation.kind}/{metric}{rival}": spread.each[place]
                         for metric, spread in contender.figures.items()
                     }
                 )
@@ -40,9 +40,9 @@ def record(tracker: MlflowClient, workspace: Workspace, report: Report, files: S
     """A run in MLflow: the figures by day, the grades as tags, the files and plots; returns its id."""
 
     def draw(folder: Path) -> None:
-        for found in report.models:
-            (folder / found.kind).mkdir()
-            found.draw(folder / found.kind, report.currency)
+        for evaluation in report.models:
+            (folder / evaluation.kind).mkdir()
+            evaluation.draw(folder / evaluation.kind, report.currency)
 
-    tags = {f"grade.{found.kind}": found.grade.letter for found in report.models}
+    tags = {f"grade.{evaluation.kind}": evaluation.grade.letter for evaluation in report.models}
     return tracking.record_backtest(tracker, workspace, report.as_of, tags, figures_by_day(report), draw, files)

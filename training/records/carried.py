@@ -73,8 +73,8 @@ def code(module: str, folder: Path) -> list[str]:
 
 def requirements(module: str) -> list[str]:
     """What a module, and all that it needs of this project, imports: the versions that are installed."""
-    found = {_DISTRIBUTIONS.get(name, name) for name in (*_needed(module)[1], *_BESIDE)}
-    return sorted(f"{name}=={version(name)}" for name in found)
+    distributions = {_DISTRIBUTIONS.get(name, name) for name in (*_needed(module)[1], *_BESIDE)}
+    return sorted(f"{name}=={version(name)}" for name in distributions)
 
 
 @lru_cache(maxsize=16)

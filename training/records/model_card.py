@@ -49,7 +49,7 @@ class Card:
     model: str
     as_of: date
     currency: str
-    found: Evaluation
+    evaluation: Evaluation
     tables: Mapping[str, int]
     fingerprint: str
     question: Mapping[str, Any]
@@ -71,20 +71,20 @@ class Card:
         """`card.html`, for people, and `card.json`."""
         with storage.replacing(folder / "card.html") as draft:
             draft.write_text(self.page, encoding="utf-8")
-        names = {field.name for field in fields(self)} - {"found", "drivers"}
+        names = {field.name for field in fields(self)} - {"evaluation", "drivers"}
         told = {name: getattr(self, name) for name in names}
-        told |= {"grade": asdict(self.found.grade), "drivers": [asdict(driver) for driver in self.drivers]}
+        told |= {"grade": asdict(self.evaluation.grade), "drivers": [asdict(driver) for driver in self.drivers]}
         storage.write_json(folder / "card.json", told)
 
 
 def card(
-    workspace: Workspace, found: Evaluation, as_of: date, learnt_from: Sequence[date], data: str, weights: Weights,
+    workspace: Workspace, evaluation: Evaluation, as_of: date, learnt_from: Sequence[date], data: str, weights: Weights,
     remarks: Sequence[str], answers_by: str,
 ) -> Card:  # fmt: skip
     """Of the model that was found to answer."""
-    settings = found.subject.settings(workspace).model_dump(mode="json")
+    settings = evaluation.subject.settings(workspace).model_dump(mode="json")
     made_by = {name: settings.pop(name) for name in ("features", "boosting")} | {"seed": workspace.training.seed}
-    board = found.board
+    board, grade = evaluation.board, evaluation.grade
     figures = {
         str(day): {name: spread.each[place] for name, spread in board.ours.figures.items()}
         for place, day in enumerate(board.as_of)
@@ -94,9 +94,9 @@ def card(
         for name, contenders in (board.segments if board else {}).items()
     }
     return Card(
-        model_name(workspace, found.kind), as_of, workspace.currency, found, _rows(workspace), data, settings, made_by,
-        learnt_from, figures, segments, (f"Grade {found.grade.letter}: {found.grade.reason}.", *_told(remarks),
-        *found.subject.limits), _drivers(workspace, *weights), _consent(workspace.home_path, as_of), answers_by,
+        model_name(workspace, evaluation.kind), as_of, workspace.currency, evaluation, _rows(workspace), data, settings,
+        made_by, learnt_from, figures, segments, (f"Grade {grade.letter}: {grade.reason}.", *_told(remarks),
+        *evaluation.subject.limits), _drivers(workspace, *weights), _consent(workspace.home_path, as_of), answers_by,
     )  # fmt: skip
 
 
@@ -164,10 +164,10 @@ def as_html(card: Card) -> str:
         "model_card.html",
         title=f"{card.model}, {card.as_of}",
         card=card,
-        grade=backtest_page.card(card.found),
+        grade=backtest_page.card(card.evaluation),
         windows=_windows(card),
         rows=Table(("table", "rows"), [[name, f"{count:,}"] for name, count in card.tables.items()], "Rows accepted"),
-        judged=backtest_page.section(card.found, card.currency) if card.found.judged else None,
+        judged=backtest_page.section(card.evaluation, card.currency) if card.evaluation.judged else None,
         figures=_figures("cutoff", card.figures) + _figures("segment", card.segments),
         drivers=Table(
             ("feature", "what it is", "share"), [[d.feature, d.meaning, f"{d.share:.1%}"] for d in card.drivers]

@@ -140,8 +140,8 @@ def training_key(workspace: Workspace, kind: str, as_of: date, data: str) -> str
 
 def registered(tracker: MlflowClient, workspace: Workspace, kind: str, key: str) -> ModelVersion | None:
     """The version that was trained with this key, if there is one."""
-    found = tracker.search_model_versions(f"name = '{model_name(workspace, kind)}' and tag.training_key = '{key}'")
-    return max(found, key=lambda version: int(version.version), default=None)
+    versions = tracker.search_model_versions(f"name = '{model_name(workspace, kind)}' and tag.training_key = '{key}'")
+    return max(versions, key=lambda version: int(version.version), default=None)
 
 
 def record(tracker: MlflowClient, workspace: Workspace, training: Training, model: Model, key: str) -> ModelVersion:
@@ -210,8 +210,8 @@ def record_backtest(
     ):
         mlflow.log_params({"as_of": str(as_of), "seed": workspace.training.seed})
         mlflow.set_tags({"git_commit": commit()})
-        for day, found in figures.items():
-            known = {name: value for name, value in found.items() if value == value}
+        for day, values in figures.items():
+            known = {name: value for name, value in values.items() if value == value}
             mlflow.log_metrics(known, step=(day - date(1970, 1, 1)).days)
         mlflow.log_dict(workspace.model_dump(mode="json"), "settings.json")
         draw(Path(scratch))
@@ -251,8 +251,8 @@ def training_run(tracker: MlflowClient, text: str) -> Run:
 
     name, slash, number = text.rpartition("/")
     try:
-        found = tracker.get_model_version(name.replace("-", "_"), number).run_id if slash else text
-        run = tracker.get_run(str(found))
+        run_id = tracker.get_model_version(name.replace("-", "_"), number).run_id if slash else text
+        run = tracker.get_run(str(run_id))
     except MlflowException as problem:
         if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             models = sorted(f"{model.name}/1" for model in tracker.search_registered_models())

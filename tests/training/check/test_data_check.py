@@ -44,30 +44,30 @@ def checked(folder: Path, transactions: pd.DataFrame, as_of: date = TODAY, **key
     return looked_at(settings.read(write_workspace(folder, transactions, **(horizons | keys))), as_of)
 
 
-def verdict(found: DataCheck, model: str) -> Verdict:
-    return next(verdict for verdict in found.models if verdict.model == model)
+def verdict(check: DataCheck, model: str) -> Verdict:
+    return next(verdict for verdict in check.models if verdict.model == model)
 
 
-def counted(found: DataCheck, model: str) -> list[int]:
-    return [count.found for count in verdict(found, model).counts]
+def counted(check: DataCheck, model: str) -> list[int]:
+    return [count.found for count in verdict(check, model).counts]
 
 
-def sentences(found: DataCheck) -> list[str]:
-    return list(map(str, found.remarks))
+def sentences(check: DataCheck) -> list[str]:
+    return list(map(str, check.remarks))
 
 
-def names(found: DataCheck) -> list[str]:
-    return [remark.name for remark in found.remarks]
+def names(check: DataCheck) -> list[str]:
+    return [remark.name for remark in check.remarks]
 
 
-def table(found: DataCheck, name: str) -> Table:
-    return next(table for table in found.tables if table.name == name)
+def table(check: DataCheck, name: str) -> Table:
+    return next(table for table in check.tables if table.name == name)
 
 
 class Shop(NamedTuple):
     workspace: Workspace
     data: datasets.Dataset
-    found: DataCheck
+    check: DataCheck
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +107,9 @@ def shop(request: pytest.FixtureRequest, folder: Path) -> Shop:
          "training.spacing=60"],  # so that cutoffs are those of cross-sell: fewer snapshots to compute
         home=folder / request.param,
     )  # fmt: skip
-    found = looked_at(workspace)
+    check = looked_at(workspace)
     snapshot.snapshot(workspace, pipelines.cutoffs(workspace, AS_OF))
-    return Shop(workspace, datasets.load(retrieval.apply(workspace), workspace, AS_OF), found)
+    return Shop(workspace, datasets.load(retrieval.apply(workspace), workspace, AS_OF), check)
 
 
 def counts(cohort: Cohort) -> tuple[Any, ...]:
@@ -125,7 +125,7 @@ def trained(data: datasets.Dataset, cutoff: datasets.Cutoff) -> tuple[Any, ...]:
 
 def test_every_cutoff_is_counted_as_the_training_finds_it(shop: Shop) -> None:
     """Customers, who came back, who left, who stayed and who spent: those of the data set that models learn from."""
-    known = list(map(counts, shop.found.cohorts))
+    known = list(map(counts, shop.check.cohorts))
     assert len(known) == 4
     assert known == [trained(shop.data, cutoff) for cutoff in (*shop.data.closed, shop.data.current)]
     assert min(known[0][1:]) > 0
@@ -148,13 +148,13 @@ def test_other_settings_count_the_same_customers_too(other: dict[str, Any], shop
     )
     data = datasets.load(retrieval.open_store(workspace), workspace, AS_OF)
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
-        found = cohorts(connection, workspace, [cutoff.as_of for cutoff in data.closed], AS_OF)
-    assert list(map(counts, found.found[:-1])) == [trained(data, cutoff) for cutoff in data.closed]
-    assert (found.found[-1].customers, found.found[-1].repeat_buyers) == trained(data, data.current)[1:3]
+        taught = cohorts(connection, workspace, [cutoff.as_of for cutoff in data.closed], AS_OF)
+    assert list(map(counts, taught.each[:-1])) == [trained(data, cutoff) for cutoff in data.closed]
+    assert (taught.each[-1].customers, taught.each[-1].repeat_buyers) == trained(data, data.current)[1:3]
     if not other.get("training"):
-        assert found.share == 1
+        assert taught.share == 1
     if "customers" in other.get("training", {}):
-        assert 100 < found.found[-1].customers < 200 < found.known
+        assert 100 < taught.each[-1].customers < 200 < taught.known
 
 
 def test_offers_are_counted_as_the_training_finds_them(shop: Shop) -> None:
@@ -162,13 +162,13 @@ def test_offers_are_counted_as_the_training_finds_them(shop: Shop) -> None:
     cutoffs = cross_sell.cutoffs(shop.workspace, AS_OF)
     lessons = [cross_sell.lesson(shop.workspace, cutoff, AS_OF) for cutoff in cutoffs]
     items, bought = {item for each in lessons for item in each.pairs.items}, sum(each.n_bought for each in lessons)
-    assert counted(shop.found, "cross_sell") == [len(cutoffs), len(items), bought]
-    assert verdict(shop.found, "cross_sell").answer == "sufficient"
+    assert counted(shop.check, "cross_sell") == [len(cutoffs), len(items), bought]
+    assert verdict(shop.check, "cross_sell").answer == "sufficient"
 
 
 def test_check_and_training_draw_the_line_at_the_same_count(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the minimum at what was found churn is taught; with one more neither the check nor the training says so."""
-    left, stayed = counted(shop.found, "churn")[2:]
+    left, stayed = counted(shop.check, "churn")[2:]
     for minimum, answer in ((min(left, stayed), "sufficient"), (min(left, stayed) + 1, None)):
         monkeypatch.setattr(churn, "MIN_OUTCOMES", minimum)
         now = verdict(looked_at(shop.workspace), "churn")
@@ -187,7 +187,7 @@ def test_check_and_training_draw_the_line_at_the_same_count(shop: Shop, monkeypa
 
 def test_the_line_of_lifetime_value_is_the_trainings_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the minimum of buyers a booster is taught, one above it the purchase histories stand alone."""
-    buyers = counted(shop.found, "lifetime_value")[2]
+    buyers = counted(shop.check, "lifetime_value")[2]
     for minimum, answer in ((buyers, "sufficient"), (buyers + 1, "history only")):
         monkeypatch.setattr(lifetime_value, "MIN_BUYERS", minimum)
         assert verdict(looked_at(shop.workspace), "lifetime_value").answer == answer
@@ -198,12 +198,12 @@ def test_the_line_of_lifetime_value_is_the_trainings_too(shop: Shop, monkeypatch
 def test_a_shop_too_small_is_told_what_is_missing(tmp_path: Path) -> None:
     """Twelve customers of whom four came back: nothing can be learnt, and it says how many more would do."""
     rows = [(f"c{n}", FIRST + timedelta(days=30 * k + n), 5.0) for n in range(12) for k in range(15 if n < 4 else 1)]
-    found = checked(tmp_path, make_transactions(rows), as_of=date(2023, 4, 1))
-    assert not found.suffices
-    assert [v.answer for v in found.models] == ["insufficient"] * 3
-    assert counted(found, "churn")[0] == 4
-    assert verdict(found, "churn").needed[0] == "26 more customers with a second purchase"
-    assert "add tables.products" in verdict(found, "cross_sell").needed[0]
+    check = checked(tmp_path, make_transactions(rows), as_of=date(2023, 4, 1))
+    assert not check.suffices
+    assert [v.answer for v in check.models] == ["insufficient"] * 3
+    assert counted(check, "churn")[0] == 4
+    assert verdict(check, "churn").needed[0] == "26 more customers with a second purchase"
+    assert "add tables.products" in verdict(check, "cross_sell").needed[0]
 
 
 def test_items_without_a_product_id_are_told_as_that(tmp_path: Path) -> None:
@@ -220,10 +220,10 @@ def test_items_without_a_product_id_are_told_as_that(tmp_path: Path) -> None:
 def test_a_shop_where_nobody_comes_back_has_a_base_rate(tmp_path: Path) -> None:
     """As the training has it: one answer for everybody, once a window has closed; before that none."""
     rows = make_transactions([(f"c{n}", FIRST + timedelta(days=n), 5.0) for n in range(220)])
-    found = checked(tmp_path, rows, as_of=FIRST + timedelta(days=220))
-    assert [verdict(found, model).answer for model in ("churn", "lifetime_value")] == ["base rate only"] * 2
-    assert "only 0 customers had come back" in verdict(found, "churn").reason
-    assert verdict(found, "churn").needed[0] == "30 more customers with a second purchase"
+    check = checked(tmp_path, rows, as_of=FIRST + timedelta(days=220))
+    assert [verdict(check, model).answer for model in ("churn", "lifetime_value")] == ["base rate only"] * 2
+    assert "only 0 customers had come back" in verdict(check, "churn").reason
+    assert verdict(check, "churn").needed[0] == "30 more customers with a second purchase"
     early = checked(tmp_path, rows, as_of=FIRST + timedelta(days=100))
     assert [verdict(early, model).answer for model in ("churn", "lifetime_value")] == ["insufficient"] * 2
 
@@ -231,11 +231,11 @@ def test_a_shop_where_nobody_comes_back_has_a_base_rate(tmp_path: Path) -> None:
 def test_a_history_too_short_asks_for_months(tmp_path: Path) -> None:
     """Four months are too few for windows of 60 days with 90 before them: histories alone, and how much is missing."""
     rows = [(f"c{n}", FIRST + timedelta(days=(7 * n) % 20 + 10 * k), 5.0) for n in range(40) for k in range(10)]
-    found = checked(tmp_path, make_transactions(rows), as_of=FIRST + timedelta(days=120))
-    assert found.suffices
-    assert (verdict(found, "churn").answer, verdict(found, "lifetime_value").answer) == ("history only",) * 2
-    assert verdict(found, "churn").needed == ("about 2 more months of purchases",)  # 90 + 60 + 30 days less 120
-    assert verdict(found, "lifetime_value").needed == ("about 30 more days of purchases",)
+    check = checked(tmp_path, make_transactions(rows), as_of=FIRST + timedelta(days=120))
+    assert check.suffices
+    assert (verdict(check, "churn").answer, verdict(check, "lifetime_value").answer) == ("history only",) * 2
+    assert verdict(check, "churn").needed == ("about 2 more months of purchases",)  # 90 + 60 + 30 days less 120
+    assert verdict(check, "lifetime_value").needed == ("about 30 more days of purchases",)
 
 
 @pytest.mark.parametrize(
@@ -246,11 +246,11 @@ def test_a_history_too_short_asks_for_months(tmp_path: Path) -> None:
 def test_what_training_would_refuse_is_the_verdict(as_of: date, why: str, tmp_path: Path) -> None:
     """Nothing known, nobody active, a horizon beyond the history: reported for all models, not raised."""
     rows = [(f"c{n}", FIRST + timedelta(days=7 * k), 5.0) for n in range(40) for k in range(20)]
-    found = checked(tmp_path, make_transactions(rows), as_of=as_of)
-    assert [v.answer for v in found.models] == ["insufficient"] * 3
-    assert all(why in v.reason for v in found.models)
-    assert data_report.as_text(found)
-    assert data_report.as_html(found)
+    check = checked(tmp_path, make_transactions(rows), as_of=as_of)
+    assert [v.answer for v in check.models] == ["insufficient"] * 3
+    assert all(why in v.reason for v in check.models)
+    assert data_report.as_text(check)
+    assert data_report.as_html(check)
 
 
 def test_ids_that_lead_nowhere_are_counted(tmp_path: Path) -> None:
@@ -260,12 +260,12 @@ def test_ids_that_lead_nowhere_are_counted(tmp_path: Path) -> None:
     )
     tables = {"customers": pd.DataFrame({"customer_id": ["c1", "c5", "c6"]}),
               "products": pd.DataFrame({"product_id": ["p1"], "category": "tea"})}  # fmt: skip
-    found = checked(tmp_path, lines, as_of=FIRST + timedelta(days=9), tables=tables)
-    orphans = {(o.column, o.table): (o.ids, o.rows, o.example) for o in table(found, "transactions").orphans}
+    check = checked(tmp_path, lines, as_of=FIRST + timedelta(days=9), tables=tables)
+    orphans = {(o.column, o.table): (o.ids, o.rows, o.example) for o in table(check, "transactions").orphans}
     assert orphans == {("customer_id", "customers"): (1, 2, "c2"), ("product_id", "products"): (2, 2, "p8")}
-    assert found.purchases is not None
-    assert (found.purchases.without, found.purchases.repeat_share) == (2, 0.0)
-    assert any("2 product_ids in 2 rows are not in products" in finding for finding in sentences(found))
+    assert check.purchases is not None
+    assert (check.purchases.without, check.purchases.repeat_share) == (2, 0.0)
+    assert any("2 product_ids in 2 rows are not in products" in finding for finding in sentences(check))
 
 
 def test_columns_are_described_as_they_are(tmp_path: Path) -> None:
@@ -295,15 +295,15 @@ def test_months_without_a_line_and_sudden_changes_are_found(tmp_path: Path) -> N
         for day in days if day.month != 5
         for n in range(16 if day.month == 9 else 4)
     ]  # fmt: skip
-    found = checked(tmp_path, make_transactions(rows), as_of=date(2023, 2, 1))
-    seen = table(found, "transactions").coverage
+    check = checked(tmp_path, make_transactions(rows), as_of=date(2023, 2, 1))
+    seen = table(check, "transactions").coverage
     assert seen is not None
     assert seen.empty_months == ("2022-05",)
     assert [(jump.month, jump.rows_per_day, jump.usual) for jump in seen.jumps] == [("2022-09", 16.0, 4.0)]
     assert (seen.longest_silence, seen.silent_after) == (31, date(2022, 4, 30))
     assert (len(seen.months), seen.months[4].rows, seen.months[8].rows) == (12, 0, 480)
-    assert any("the last purchase known before 2023-02-01 is of 2022-12-31, 32 days" in f for f in sentences(found))
-    assert any("2022-05" in finding and "whether an export is missing" in finding for finding in sentences(found))
+    assert any("the last purchase known before 2023-02-01 is of 2022-12-31, 32 days" in f for f in sentences(check))
+    assert any("2022-05" in finding and "whether an export is missing" in finding for finding in sentences(check))
 
 
 def test_duplicates_and_quarantine_are_accounted_for(tmp_path: Path) -> None:
@@ -391,42 +391,42 @@ def test_figures_of_attributes_are_those_of_the_outcome(accused: DataCheck) -> N
     """A copy of the outcome ranks perfectly, chance ranks by chance; what behaviour knows is gone among the equally
     silent."""
     assert accused.leaks is not None
-    found = {attribute.name: attribute for attribute in accused.leaks.attributes}
+    attributes = {attribute.name: attribute for attribute in accused.leaks.attributes}
     cohort = accused.cohorts[-2]
     assert (accused.leaks.left, accused.leaks.stayed) == (cohort.left, cohort.stayed)
-    assert {found[name].kind for name in ("born_on", "signed_up_at", "last_order_date")} == {"time"}
-    assert (found["closed"].auc, found["closed"].like_auc) == (1.0, 1.0)
-    assert found["e_mail"].auc == pytest.approx(0.5, abs=0.01)
-    assert found["region"].auc == pytest.approx(0.5, abs=0.1)
-    assert found["silent_for"].auc is not None
-    assert found["silent_for"].auc > LEAK_AUC
-    assert found["silent_for"].like_auc == pytest.approx(0.5, abs=0.2)
+    assert {attributes[name].kind for name in ("born_on", "signed_up_at", "last_order_date")} == {"time"}
+    assert (attributes["closed"].auc, attributes["closed"].like_auc) == (1.0, 1.0)
+    assert attributes["e_mail"].auc == pytest.approx(0.5, abs=0.01)
+    assert attributes["region"].auc == pytest.approx(0.5, abs=0.1)
+    assert attributes["silent_for"].auc is not None
+    assert attributes["silent_for"].auc > LEAK_AUC
+    assert attributes["silent_for"].like_auc == pytest.approx(0.5, abs=0.2)
 
 
 def test_attributes_are_not_judged_by_a_handful(tmp_path: Path) -> None:
     """With too few outcomes nobody is accused, and it says that nobody was judged."""
     rows = [(f"c{n}", FIRST + timedelta(days=7 * k), 5.0) for n in range(40) for k in range(60)]
     customers = pd.DataFrame({"customer_id": [f"c{n}" for n in range(40)], "tier": "gold"})
-    found = checked(tmp_path, make_transactions(rows), date(2023, 3, 1), tables={"customers": customers},
+    check = checked(tmp_path, make_transactions(rows), date(2023, 3, 1), tables={"customers": customers},
                     attributes=["tier"])  # fmt: skip
-    assert found.leaks is not None
-    assert found.leaks.suspects == ()
-    assert "at least 50 of each are needed" in str(found.leaks.not_judged)
-    assert any("could not be held against" in finding for finding in sentences(found))
+    assert check.leaks is not None
+    assert check.leaks.suspects == ()
+    assert "at least 50 of each are needed" in str(check.leaks.not_judged)
+    assert any("could not be held against" in finding for finding in sentences(check))
 
 
 def test_of_a_large_shop_some_customers_are_counted_for_all(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """One in three, scaled up, is near the count of all, and the report says so."""
-    monkeypatch.setattr(data_check, "_MANY_LINES", table(shop.found, "transactions").accepted // 3 + 1)
+    monkeypatch.setattr(data_check, "_MANY_LINES", table(shop.check, "transactions").accepted // 3 + 1)
     some = looked_at(shop.workspace)
     assert some.one_in == 3
     assert some.purchases is not None
-    assert shop.found.purchases is not None
+    assert shop.check.purchases is not None
     assert some.purchases.customers % 3 == 0
-    assert some.purchases.customers == pytest.approx(shop.found.purchases.customers, rel=0.2)
-    assert counted(some, "cross_sell")[2] == pytest.approx(counted(shop.found, "cross_sell")[2], rel=0.3)
+    assert some.purchases.customers == pytest.approx(shop.check.purchases.customers, rel=0.2)
+    assert counted(some, "cross_sell")[2] == pytest.approx(counted(shop.check, "cross_sell")[2], rel=0.3)
     assert "one in 3" in data_report.as_text(some)
-    assert some.tables == shop.found.tables
+    assert some.tables == shop.check.tables
 
 
 @pytest.fixture(scope="module")
