@@ -40,16 +40,16 @@ def rows(workspace: Workspace, table: str, as_of: date) -> pd.DataFrame:
     if not parts:
         none = pd.DataFrame(columns=["customer_id", "age", "kind", "value", "occurred_at", "resolved_at"])
         return none.astype({"occurred_at": "datetime64[us, UTC]", "resolved_at": "datetime64[us, UTC]"})
-    found = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
-    day, recorded = (_days(found, name, workspace.timezone) for name in ("occurred_at", "recorded_at"))
+    lines = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+    day, recorded = (_days(lines, name, workspace.timezone) for name in ("occurred_at", "recorded_at"))
     known = day.where(~(recorded > day), recorded) < pd.Timestamp(as_of)
-    return found.assign(age=(pd.Timestamp(as_of) - day).dt.days)[known]
+    return lines.assign(age=(pd.Timestamp(as_of) - day).dt.days)[known]
 
 
-def _days(found: pd.DataFrame, name: str, timezone: str) -> pd.Series:
-    if name not in found:
-        return pd.Series(pd.NaT, index=found.index)
-    return found[name].dt.tz_convert(timezone).dt.tz_localize(None).dt.normalize()
+def _days(lines: pd.DataFrame, name: str, timezone: str) -> pd.Series:
+    if name not in lines:
+        return pd.Series(pd.NaT, index=lines.index)
+    return lines[name].dt.tz_convert(timezone).dt.tz_localize(None).dt.normalize()
 
 
 def shop(workspace: Workspace, as_of: date) -> Shop:
@@ -283,15 +283,15 @@ VALUE: dict[str, dict[str, Holds]] = {
 }  # fmt: skip
 
 
-def held(found: Shop, customer_id: str, sentence: str) -> str:
+def held(shop: Shop, customer_id: str, sentence: str) -> str:
     """The kind of sentence that this is; fails where it does not hold of the customer.
 
     A driver of the value has `more: ` or `less: ` in front.
     """
     side, words = (sentence[:4], sentence[6:]) if sentence.startswith(("more: ", "less: ")) else ("", sentence)
-    own = found.facts.loc[customer_id]
-    if (named := re.fullmatch(r"([a-z ]+) is (.+)", words)) and named[1].replace(" ", "_") in found.attributes:
-        value = found.attributes.loc[customer_id, named[1].replace(" ", "_")]
+    own = shop.facts.loc[customer_id]
+    if (named := re.fullmatch(r"([a-z ]+) is (.+)", words)) and named[1].replace(" ", "_") in shop.attributes:
+        value = shop.attributes.loc[customer_id, named[1].replace(" ", "_")]
         assert str(value) == named[2] or float(value) == float(named[2]), (customer_id, sentence, value)
         assert not named[2].endswith(".0")
         return "attribute"
@@ -303,7 +303,7 @@ def held(found: Shop, customer_id: str, sentence: str) -> str:
     match = re.fullmatch(fitting[0], words)
     assert match is not None
     told = [1.0 if text == "once" else float(text.replace(",", "").removesuffix(" times")) for text in match.groups()]
-    assert known[fitting[0]](own, found, told), (customer_id, sentence, own.dropna().to_dict())
+    assert known[fitting[0]](own, shop, told), (customer_id, sentence, own.dropna().to_dict())
     assert not re.search(
         r"\b1 (days|visits|times|purchases|complaints|categories)\b|(?<![\d.,])0 |nan|\d\.\d{3}", words
     ), sentence

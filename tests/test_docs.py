@@ -29,13 +29,13 @@ strict table tables till timeout timezone to top training transactions user when
 
 
 def _commands() -> list[str]:
-    found = []
+    lines = []
     for page in PAGES:
         if page.name == "commands.md":  # which has them as the program says
             continue
         for block in re.findall(r"```[a-z]*\n(.*?)```", page.read_text(), flags=re.DOTALL):
-            found += re.findall(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*perennial (.+?)(?:\s{2,}#.*)?$", block, flags=re.MULTILINE)
-    return sorted(set(found))
+            lines += re.findall(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*perennial (.+?)(?:\s{2,}#.*)?$", block, flags=re.MULTILINE)
+    return sorted(set(lines))
 
 
 @pytest.mark.parametrize("line", _commands())

@@ -39,14 +39,14 @@ MODULES = {name: path for folder in OURS for name, path in _modules(folder).item
 
 def _imported(path: Path) -> set[str]:
     """The modules of ours that a module imports, wherever in it, for types too."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= (names & {*MODULES}) or {node.module}
-    return found & {*MODULES}
+            modules |= (names & {*MODULES}) or {node.module}
+    return modules & {*MODULES}
 
 
 IMPORTS = {name: _imported(path) for name, path in MODULES.items()}
@@ -148,8 +148,8 @@ def test_what_is_installed_ships_its_types() -> None:
 
 def test_the_feast_folder_holds_definitions_and_nothing_else() -> None:
     """Feast imports everything below `features/repo`, so nothing else may lie there."""
-    found = {path.name for path in (ROOT / "features" / "repo").iterdir() if not path.name.startswith("__")}
-    assert found == {"definitions.py", "feature_store.yaml"}
+    names = {path.name for path in (ROOT / "features" / "repo").iterdir() if not path.name.startswith("__")}
+    assert names == {"definitions.py", "feature_store.yaml"}
 
 
 @pytest.mark.parametrize("lock", sorted(ROOT.glob("requirements*.lock")), ids=lambda path: path.name)
@@ -167,7 +167,7 @@ def test_nobody_is_told_to_install_a_strangers_package() -> None:
     files = [path for folder in (*OURS, "docs", "examples", "configs") for path in (ROOT / folder).rglob("*")]
     for path in (*files, *ROOT.glob("*.*"), ROOT / "Makefile"):
         if path.suffix in kinds or path.name == "Makefile":
-            found = re.search(
+            match = re.search(
                 r"install[^\n]*\bperennial(\[|'|\"|=|$)|requirements=\[\"perennial\b", path.read_text(), re.M
             )
-            assert found is None, f"{path.relative_to(ROOT)}: {found and found[0]}"
+            assert match is None, f"{path.relative_to(ROOT)}: {match and match[0]}"

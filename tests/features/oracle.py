@@ -55,10 +55,10 @@ def _own(figure: str, table: str, where: str = "1") -> str:
 
 def _purchases() -> dict[str, str]:
     silence = _own("min(age)", "purchase")
-    found = {f"n_purchases_{w}d": _own("count(*)", "purchase", f"age <= {w}")
+    figures = {f"n_purchases_{w}d": _own("count(*)", "purchase", f"age <= {w}")
              for w in (7, 14, 30, 60, 90, 180, 365, 730)}  # fmt: skip
-    found |= {f"spend_{w}d": _spend(1, w) for w in (7, 14, 30, 60, 90, 180, 365, 730)}
-    found |= {
+    figures |= {f"spend_{w}d": _spend(1, w) for w in (7, 14, 30, 60, 90, 180, 365, 730)}
+    figures |= {
         "n_purchases": _own("count(*)", "purchase"),
         "spend": _own("sum(amount)", "line"),
         "frequency": _own("count(*) - 1", "purchase"),
@@ -93,19 +93,19 @@ def _purchases() -> dict[str, str]:
         "weekend_share": _own("avg(strftime('%w', day) IN ('0', '6'))", "purchase"),
     }
     for d in (30, 90, 365):
-        found[f"n_purchases_decayed_{d}d"] = _own(f"sum(exp(-age / {d}.0))", "purchase")
-        found[f"spend_decayed_{d}d"] = _own(f"sum(amount * exp(-age / {d}.0))", "line")
+        figures[f"n_purchases_decayed_{d}d"] = _own(f"sum(exp(-age / {d}.0))", "purchase")
+        figures[f"spend_decayed_{d}d"] = _own(f"sum(amount * exp(-age / {d}.0))", "line")
     for span, nearest in (("30d", 336), ("90d", 276)):
         a_year = f"{_own('max(age)', 'purchase')} >= 365"
         n = _own("count(*)", "purchase", f"age BETWEEN {nearest} AND 365")
-        found[f"n_purchases_next_{span}_last_year"] = f"CASE WHEN {a_year} THEN {n} END"
-        found[f"spend_next_{span}_last_year"] = f"CASE WHEN {a_year} THEN {_spend(nearest, 365)} END"
+        figures[f"n_purchases_next_{span}_last_year"] = f"CASE WHEN {a_year} THEN {n} END"
+        figures[f"spend_next_{span}_last_year"] = f"CASE WHEN {a_year} THEN {_spend(nearest, 365)} END"
         share = f"{_spend(nearest, 365)} / {_positive(_spend(1, 365))}"
-        found[f"spend_share_next_{span}_last_year"] = f"CASE WHEN {a_year} THEN {share} END"
+        figures[f"spend_share_next_{span}_last_year"] = f"CASE WHEN {a_year} THEN {share} END"
         share = f"{_shop(nearest, 365)} / {_positive(_shop(1, 365))}"
-        found[f"shop_share_next_{span}_last_year"] = f"CASE WHEN {_OPENED} >= 365 THEN {share} END"
+        figures[f"shop_share_next_{span}_last_year"] = f"CASE WHEN {_OPENED} >= 365 THEN {share} END"
     growth = f"{_shop(1, 90)} / {_positive(_shop(366, 455))}"
-    return found | {"shop_growth_90d": f"CASE WHEN {_OPENED} >= 455 THEN {growth} END"}
+    return figures | {"shop_growth_90d": f"CASE WHEN {_OPENED} >= 455 THEN {growth} END"}
 
 
 _OPENED = "(SELECT max(age) FROM purchase WHERE customer_id IN willing)"
@@ -372,10 +372,10 @@ class Oracle:
     def rows(self, family: str) -> pd.DataFrame:
         """Every feature of the family, indexed and sorted by its keys."""
         keys, of, figures = _FAMILIES[family]
-        found = self._query(keys, of, figures)
+        rows = self._query(keys, of, figures)
         if keys == "customer_id":  # who is known has a row in every family, a null one where it knows nothing
-            found = found.reindex(self._query(keys, _EVERYBODY, {}).index)
-        return found.astype("float64").sort_index()
+            rows = rows.reindex(self._query(keys, _EVERYBODY, {}).index)
+        return rows.astype("float64").sort_index()
 
     def _query(self, keys: str, of: str, figures: dict[str, str]) -> pd.DataFrame:
         columns = "".join(f', {figure} AS "{name}"' for name, figure in figures.items())

@@ -61,9 +61,9 @@ def family_at(workspace: Workspace, family: Callable[..., ir.Table], as_of: date
             arguments["affinity"] = product_affinity(tables, day)
         rows = family(tables, as_of=day, **arguments)
         backend.create_view("rows", rows)
-        found = connection.execute("SELECT * FROM rows").df()
-    keys = [key for key in ("customer_id", "item") if key in found]
-    return found.set_index(keys).sort_index()
+        features = connection.execute("SELECT * FROM rows").df()
+    keys = [key for key in ("customer_id", "item") if key in features]
+    return features.set_index(keys).sort_index()
 
 
 def _indexed(family: str, rows: pd.DataFrame) -> pd.DataFrame:

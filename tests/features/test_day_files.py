@@ -67,9 +67,9 @@ def test_a_later_delivery_gives_what_all_at_once_gives(level: str, tmp_path: Pat
     intake.ingest(workspace, NOW)
     whole = open_shop(tmp_path / "whole", tables, **KEYS, cross_sell={"level": level})
     for as_of in (AFTER, date(2024, 7, 1)):
-        found, expected = features_at(workspace, as_of), features_at(whole, as_of)
+        features, expected = features_at(workspace, as_of), features_at(whole, as_of)
         for family, rows in expected.items():
-            pd.testing.assert_frame_equal(found[family], rows, rtol=1e-6, atol=1e-9, obj=f"{family} at {as_of}")
+            pd.testing.assert_frame_equal(features[family], rows, rtol=1e-6, atol=1e-9, obj=f"{family} at {as_of}")
     assert names_of(workspace)[:1] == first
     assert len(names_of(workspace)) == 2
 

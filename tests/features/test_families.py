@@ -21,9 +21,9 @@ def test_features_equal_a_second_implementation(seed: int, level: str, tmp_path:
         tmp_path, tables, timezone="Europe/Berlin", attributes=["city", "birth_year"], cross_sell={"level": level}
     )
     for as_of in EDGES_AT:
-        found = features_at(workspace, as_of)
+        features = features_at(workspace, as_of)
         with Oracle(tables, as_of, "category" if level == "category" else "product_id") as oracle:
-            for family, rows in found.items():
+            for family, rows in features.items():
                 expected = oracle.rows(family)
                 assert list(rows) == [feature.name for feature in snapshot.features_of(family, workspace)]
                 assert set(rows) == set(expected)

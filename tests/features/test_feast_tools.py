@@ -68,8 +68,8 @@ def test_the_command_line_lists_what_a_workspace_has(workspace: Workspace) -> No
 def test_feast_apply_keeps_what_is_published(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """It removes what the definitions lack, and these have all that the registry has, the published view too."""
     monkeypatch.setenv("PERENNIAL_HOME", str(workspace.home_path))
-    found = runpy.run_path(str(ROOT / "features" / "repo" / "definitions.py"))
-    names = {item.name for name, item in found.items() if name.startswith("applied_")}
+    definitions = runpy.run_path(str(ROOT / "features" / "repo" / "definitions.py"))
+    names = {item.name for name, item in definitions.items() if name.startswith("applied_")}
     store = retrieval.open_store(workspace)
     assert {item.name for item in (*store.list_feature_views(), *store.list_feature_services())} <= names
 
@@ -100,8 +100,8 @@ def test_the_ui_shows_the_workspace(workspace: Workspace) -> None:
     except ImportError as problem:
         message = f"feast ui: {problem}; it comes with feast[grpcio], which `make lock` puts into the lock"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     process = feast(workspace, "ui", "--host", "127.0.0.1", "--port", port)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:

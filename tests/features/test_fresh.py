@@ -71,15 +71,15 @@ def test_with_events_they_are_the_next_snapshot(shop: Shop) -> None:
     """Two purchases of a day, a late one, a first one ever and other customers' count as they will after an ingest."""
     shop.fresh.keep_up()
     asked = [*BUYERS, STRANGER]
-    found = shop.fresh.vectors(asked, TOMORROW)
+    vectors = shop.fresh.vectors(asked, TOMORROW)
     intake.ingest(shop.workspace, NOW)
     snapshot.snapshot(shop.workspace, [TOMORROW])
     expected = filed_vectors(shop.workspace, TOMORROW, asked)
     names = [feature.name for feature in snapshot.customer_features(shop.workspace)]
     for customer_id, row in zip(asked, expected, strict=True):
-        differing = ~np.isclose(found[customer_id], row, rtol=1e-5, atol=1e-6, equal_nan=True)
+        differing = ~np.isclose(vectors[customer_id], row, rtol=1e-5, atol=1e-6, equal_nan=True)
         assert not differing.any(), [names[place] for place in np.flatnonzero(differing)]
-    assert found[BUYERS[0]][names.index("days_since_last_purchase")] == 1
+    assert vectors[BUYERS[0]][names.index("days_since_last_purchase")] == 1
     shop.fresh.keep_up()
     again = shop.fresh.vectors(asked, TOMORROW)
     np.testing.assert_allclose([again[one] for one in asked], expected, rtol=1e-6)

@@ -105,9 +105,9 @@ def test_spark_gives_what_duckdb_gives(shop: str, family: str, request: pytest.F
     """The same rows, columns, types and nulls in every family; figures equal to the fifth digit."""
     pair: Pair = request.getfixturevalue(shop)
     for as_of in pair.by_spark[family]:
-        found, expected = part(pair.spark, family, as_of), part(pair.duckdb, family, as_of)
+        by_spark, expected = part(pair.spark, family, as_of), part(pair.duckdb, family, as_of)
         assert len(expected) > 0
-        pd.testing.assert_frame_equal(found, expected, rtol=1e-5, atol=1e-6)
+        pd.testing.assert_frame_equal(by_spark, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_feast_joins_on_spark_what_it_joins_on_duckdb(by_category: Pair) -> None:

@@ -56,9 +56,9 @@ class Shop(NamedTuple):
 
     @property
     def published(self) -> Publication:
-        found = publications.published(self.home)
-        assert found is not None
-        return found
+        publication = publications.published(self.home)
+        assert publication is not None
+        return publication
 
     def offline(self, as_of: date) -> dict[str, NDArray[np.float32]]:
         """What Feast's historical store says of every customer known then, in the order of the catalogue now."""
@@ -105,11 +105,11 @@ def shop(request: pytest.FixtureRequest, snapshots: Workspace, tmp_path: Path) -
         yield opened(snapshots, tmp_path / "home", online=address)
 
 
-def assert_same(found: dict[str, NDArray[np.float32]], expected: dict[str, NDArray[np.float32]]) -> None:
-    assert list(found) == list(expected)
-    found_rows, expected_rows = np.stack(list(found.values())), np.stack(list(expected.values()))
-    assert found_rows.dtype == np.float32
-    np.testing.assert_array_equal(found_rows.view(np.uint32), expected_rows.view(np.uint32))
+def assert_same(vectors: dict[str, NDArray[np.float32]], expected: dict[str, NDArray[np.float32]]) -> None:
+    assert list(vectors) == list(expected)
+    rows, expected_rows = np.stack(list(vectors.values())), np.stack(list(expected.values()))
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows.view(np.uint32), expected_rows.view(np.uint32))
 
 
 class Killed(BaseException):
@@ -154,9 +154,9 @@ def test_online_equals_offline_bit_for_bit(shop: Shop) -> None:
     """Every customer known at the published as_of has the historical row as one vector, nulls included."""
     shop.publish(WINTER)
     expected = shop.offline(WINTER)
-    found = shop.online(*expected)
-    assert_same(found, expected)
-    assert np.isnan(np.stack(list(found.values()))).any()
+    vectors = shop.online(*expected)
+    assert_same(vectors, expected)
+    assert np.isnan(np.stack(list(vectors.values()))).any()
     shop.check()
 
 
@@ -173,8 +173,8 @@ def test_feast_reads_it_under_a_name_that_stays(shop: Shop) -> None:
 def answered(shop: Shop, features: Any, *customer_ids: str) -> pd.DataFrame:
     """What Feast itself says online, a row per customer."""
     rows = [{"customer_id": customer_id} for customer_id in customer_ids]
-    found = shop.store.get_online_features(features, rows).to_dict()
-    return pd.DataFrame(found, dtype=object).set_index("customer_id")
+    answer = shop.store.get_online_features(features, rows).to_dict()
+    return pd.DataFrame(answer, dtype=object).set_index("customer_id")
 
 
 def test_feasts_own_names_answer_online_as_offline(shop: Shop) -> None:
@@ -190,13 +190,13 @@ def test_feasts_own_names_answer_online_as_offline(shop: Shop) -> None:
         shop.store.get_feature_service("churn_v1"),
     ):
         offline = shop.store.get_historical_features(entities, features).to_df().set_index("customer_id")
-        found = answered(shop, features, *asked, "nobody")
-        assert found.loc["nobody"].isna().all()
+        served = answered(shop, features, *asked, "nobody")
+        assert served.loc["nobody"].isna().all()
         expected = offline.drop(columns="event_timestamp").loc[asked].astype("float32")
-        pd.testing.assert_frame_equal(found.loc[asked, expected.columns].astype("float32"), expected)
-        assert found.loc[asked].isna().to_numpy().any()
-    assert found.loc["c05", "spend_90d"] is not None
-    assert answered(shop, ["purchases:spend_90d"], "c05").equals(found.loc[["c05"], ["spend_90d"]])
+        pd.testing.assert_frame_equal(served.loc[asked, expected.columns].astype("float32"), expected)
+        assert served.loc[asked].isna().to_numpy().any()
+    assert served.loc["c05", "spend_90d"] is not None
+    assert answered(shop, ["purchases:spend_90d"], "c05").equals(served.loc[["c05"], ["spend_90d"]])
 
 
 def test_feasts_own_names_answer_with_what_was_pushed(shop: Shop) -> None:
@@ -311,7 +311,7 @@ def test_what_the_store_has_lost_meanwhile_is_written_again(shop: Shop, monkeypa
     """A killed publication does not trust its note when the store was emptied before it goes on."""
     shop.publish(SUMMER)
     kill_after_ten(shop, WINTER, monkeypatch)
-    empty(shop, next(found.view for found in publications.stored(shop.home) if found.as_of == WINTER))
+    empty(shop, next(each.view for each in publications.stored(shop.home) if each.as_of == WINTER))
     shop.publish(WINTER)
     expected = shop.offline(WINTER)
     assert_same(shop.online(*expected), expected)
@@ -342,7 +342,7 @@ def test_an_unfinished_publication_gives_its_own_vectors_or_none(shop: Shop, mon
     shop.publish(WINTER)
     permute(monkeypatch)
     kill_after_ten(shop, WINTER, monkeypatch)
-    unfinished = next(found for found in publications.stored(shop.home) if found.view != shop.published.view)
+    unfinished = next(each for each in publications.stored(shop.home) if each.view != shop.published.view)
     expected = shop.offline(WINTER)
     written, missing = sorted(expected)[:10], sorted(expected)[10:]
     assert_same(shop.read(unfinished, written), {name: expected[name] for name in written})
@@ -405,9 +405,9 @@ def test_a_removed_publication_is_stale(shop: Shop) -> None:
 @pytest.fixture(scope="module")
 def embedded(snapshots: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """The shop on SQLite, published at WINTER."""
-    found = opened(snapshots, tmp_path_factory.mktemp("embedded") / "home")
-    found.publish(WINTER)
-    return found
+    shop = opened(snapshots, tmp_path_factory.mktemp("embedded") / "home")
+    shop.publish(WINTER)
+    return shop
 
 
 def test_what_was_scored_again_since_is_stale(embedded: Shop) -> None:
@@ -450,9 +450,9 @@ def test_every_definition_says_what_it_is_and_whose(embedded: Shop) -> None:
     """Entities, views, fields and services have an owner; fields a unit and a window; all a description."""
     store = embedded.store
     families = [view for view in store.list_feature_views() if view.name in snapshot.families(embedded.workspace)]
-    for found in (*store.list_entities(), *store.list_feature_views(), *store.list_feature_services()):
-        assert found.description, found.name
-        assert found.owner == found.tags["owner"] == "perennial", found.name
+    for definition in (*store.list_entities(), *store.list_feature_views(), *store.list_feature_services()):
+        assert definition.description, definition.name
+        assert definition.owner == definition.tags["owner"] == "perennial", definition.name
     for field in (field for view in families for field in view.features):
         assert field.description, field.name
         assert field.tags.keys() == {"unit", "window", "owner"}, field.name

@@ -69,12 +69,12 @@ def test_each_row_has_the_snapshot_of_its_own_as_of(shop: Shop) -> None:
     rows = retrieval.customer_rows(shop.store, shop.workspace, AS_OF)
     assert rows["as_of"].unique().tolist() == [pd.Timestamp(as_of) for as_of in AS_OF]
     for as_of in AS_OF:
-        found = rows[rows["as_of"] == pd.Timestamp(as_of)]
+        of_day = rows[rows["as_of"] == pd.Timestamp(as_of)]
         expected = part_of(shop, "profile", as_of)[["customer_id"]]
         for family in snapshot.CUSTOMER_FAMILIES:
             expected = expected.merge(part_of(shop, family, as_of), on="customer_id", how="left")
         expected = expected.sort_values("customer_id", ignore_index=True)
-        pd.testing.assert_frame_equal(found.drop(columns="as_of").reset_index(drop=True), expected, obj=str(as_of))
+        pd.testing.assert_frame_equal(of_day.drop(columns="as_of").reset_index(drop=True), expected, obj=str(as_of))
 
 
 @pytest.mark.parametrize("as_of", [SUMMER, DAY_AFTER])
@@ -139,11 +139,11 @@ def test_items_come_in_the_order_of_their_keys_with_null_for_what_was_never_boug
     """An item that the customer never bought is a row without figures, not a row less."""
     keys = [("c05", "cake"), ("c05", "nothing"), ("nobody", "tea")]
     asked = pd.DataFrame(keys, columns=["customer_id", "item"]).assign(as_of=pd.Timestamp(WINTER))
-    found = retrieval.item_rows(shop.store, shop.workspace, asked, "product_affinity")
+    items = retrieval.item_rows(shop.store, shop.workspace, asked, "product_affinity")
     expected = part_of(shop, "product_affinity", WINTER).set_index(["customer_id", "item"])
-    assert list(zip(found["customer_id"], found["item"], strict=True)) == keys
-    assert found.loc[0, list(expected)].tolist() == pytest.approx(expected.loc[keys[0]].tolist(), nan_ok=True)
-    assert found.loc[1:, list(expected)].isna().all(axis=None)
+    assert list(zip(items["customer_id"], items["item"], strict=True)) == keys
+    assert items.loc[0, list(expected)].tolist() == pytest.approx(expected.loc[keys[0]].tolist(), nan_ok=True)
+    assert items.loc[1:, list(expected)].isna().all(axis=None)
 
 
 def test_no_model_sees_treatment_or_consent(shop: Shop) -> None:

@@ -61,12 +61,12 @@ def make_returned(count: int) -> pd.DataFrame:
 def test_two_builds_from_the_same_rows_are_equal_to_the_bit(tmp_path: Path) -> None:
     """Though DuckDB's threads add up the rows in any order: what cancels out is 0, not 1e-15 one time and 0 another."""
     lines = make_returned(20_000)
-    found = []
+    builds = []
     for build in ("one", "other"):
         workspace = open_shop(tmp_path / build, {"transactions": lines})
         paths = snapshot.snapshot(workspace, [SUMMER])
-        found.append([pq.read_table(path / "part.parquet") for path in paths])
-    for one, other in zip(*found, strict=True):
+        builds.append([pq.read_table(path / "part.parquet") for path in paths])
+    for one, other in zip(*builds, strict=True):
         assert one.equals(other)
 
 
@@ -223,9 +223,9 @@ def test_an_absurd_amount_reaches_no_feature(tmp_path: Path) -> None:
     """A typing error of a million millions is quarantined; the customer's other purchases count."""
     lines = make_transactions([("a", "2024-01-01", 5.0), ("a", "2024-02-01", 1e12), ("b", "2024-02-01", -1e12)])
     workspace = open_shop(tmp_path, {"transactions": lines}, max_quarantined=0.7)
-    found = features_at(workspace, SUMMER)
-    assert found["purchases"][["n_purchases", "spend"]].to_numpy().tolist() == [[1, 5]]
-    assert found["profile"].index.tolist() == ["a"]
+    features = features_at(workspace, SUMMER)
+    assert features["purchases"][["n_purchases", "spend"]].to_numpy().tolist() == [[1, 5]]
+    assert features["profile"].index.tolist() == ["a"]
     quarantined = pd.read_parquet(workspace.home_path / "quarantine" / "transactions.parquet")
     assert quarantined["reason"].tolist() == ["absurd amount"] * 2
 

@@ -48,17 +48,17 @@ def bought(transaction_id: str, customer_id: str = "anna", *amounts: float) -> E
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventStore]:
     if request.param == "sqlite":
-        found = events.open_store(workspace_at(tmp_path))
-        yield found
-        found.close()
+        store = events.open_store(workspace_at(tmp_path))
+        yield store
+        store.close()
         return
     with schema_for("events") as engine:
         schema = engine.get_execution_options()["schema"]
-        found = events.open_store(
+        store = events.open_store(
             workspace_at(tmp_path, events=f"{ADDRESS}?options=-csearch_path%3D{schema}".replace(":hush", ":${PGPASS}"))
         )
-        yield found
-        found.close()
+        yield store
+        store.close()
 
 
 @pytest.fixture(autouse=True)
@@ -75,9 +75,9 @@ def test_an_id_that_comes_again_is_known(store: EventStore) -> None:
     """The same event twice, in one request or two, is one event; what is new beside it is taken in."""
     assert store.add([bought("t3", "anna", 5.0), bought("t3", "anna", 5.0)], NOW) == 1
     assert store.add([bought("t3", "anna", 5.0), bought("t4", "ben", 6.0, 6.0)], NOW) == 1
-    found = store.read("number > 0")
-    assert [event.event_id for event in found] == ["t3", "t4"]
-    assert [len(event.rows) for event in found] == [1, 2]
+    later = store.read("number > 0")
+    assert [event.event_id for event in later] == ["t3", "t4"]
+    assert [len(event.rows) for event in later] == [1, 2]
 
 
 def test_another_content_under_a_known_id_is_a_conflict(store: EventStore) -> None:

@@ -117,9 +117,9 @@ def test_texts_in_parquet_are_judged_like_those_in_csv(tmp_path: Path) -> None:
         rows.loc[number, column] = value
     path = write_workspace(tmp_path, rows, max_quarantined=1)
     take_in(path)
-    found = quarantined(path)
-    assert found["reason"].tolist() == [reason for _, _, reason in FAULTS]
-    assert [found[column].iloc[number] for number, (column, _, _) in enumerate(FAULTS)] == [
+    kept = quarantined(path)
+    assert kept["reason"].tolist() == [reason for _, _, reason in FAULTS]
+    assert [kept[column].iloc[number] for number, (column, _, _) in enumerate(FAULTS)] == [
         value for _, value, _ in FAULTS
     ]
 
@@ -151,8 +151,8 @@ def test_an_odd_value_that_can_be_used_is(tmp_path: Path, column: str, value: st
     rows.loc[4, column] = value
     path = write_workspace(tmp_path, rows)
     assert take_in(path)["transactions"].accepted == 9
-    found = accepted(path)[column].iloc[4]
-    assert found == kept or (kept is None and pd.isna(found))
+    used = accepted(path)[column].iloc[4]
+    assert used == kept or (kept is None and pd.isna(used))
 
 
 def test_numbers_that_are_none_in_parquet_are_missing_or_refused(tmp_path: Path) -> None:
@@ -458,8 +458,12 @@ def test_the_last_file_of_a_describing_table_wins(tmp_path: Path) -> None:
     )
     account = take_in(path)["products"]
     assert account.quarantined == {"replaced by a later source": 1, "duplicate product_id": 1}
-    found = accepted(path, "products")
-    assert dict(zip(found["product_id"], found["category"], strict=True)) == {"p1": "new", "p2": "cups", "p3": "jam"}
+    rows = accepted(path, "products")
+    assert dict(zip(rows["product_id"], rows["category"], strict=True)) == {
+        "p1": "new",
+        "p2": "cups",
+        "p3": "jam",
+    }
     (tmp_path / "in" / "2.csv").unlink()
     take_in(path)
     assert accepted(path, "products")["category"].tolist() == ["tea", "cups"]
@@ -538,8 +542,8 @@ def test_instants_fall_on_the_day_of_the_workspaces_zone(tmp_path: Path, timezon
     path = write_workspace(tmp_path, rows.to_csv(index=False) if kind == "csv" else rows, timezone=timezone)
     take_in(path)
     expected = [datetime.fromisoformat(text).astimezone(ZoneInfo(timezone)).date() for text in INSTANTS]
-    found = accepted(path).sort_values("customer_id")
-    assert found["day"].tolist() == found["known_day"].tolist() == [str(day) for day in expected]
+    kept = accepted(path).sort_values("customer_id")
+    assert kept["day"].tolist() == kept["known_day"].tolist() == [str(day) for day in expected]
 
 
 @pytest.mark.parametrize("timezone", ["Europe/Paris", "Asia/Shanghai", "America/New_York"])
@@ -555,13 +559,13 @@ def test_times_without_a_zone_are_the_workspaces(tmp_path: Path, timezone: str, 
         rows = rows.assign(occurred_at=times.astype(f"datetime64[{kind}]"))
     path = write_workspace(tmp_path, rows.to_csv(index=False) if kind == "csv" else rows, timezone=timezone)
     take_in(path)
-    found = accepted(path).sort_values("customer_id")
-    assert found["day"].tolist() == [text[:10] for text in texts]
+    kept = accepted(path).sort_values("customer_id")
+    assert kept["day"].tolist() == [text[:10] for text in texts]
     expected = [
         datetime.fromisoformat(text[:10] if kind == "date" else text).replace(tzinfo=ZoneInfo(timezone))
         for text in texts
     ]
-    given = pd.to_datetime(found["occurred_at"], utc=True, format="ISO8601")
+    given = pd.to_datetime(kept["occurred_at"], utc=True, format="ISO8601")
     assert given.tolist() == [time.astimezone(UTC) for time in expected]
 
 

@@ -46,8 +46,8 @@ def shop(folder: Path, exports: Mapping[str, Sequence[Line]], **keys: Any) -> Pa
 
 def counted(path: Path) -> list[tuple[str, str, float]]:
     """What counts: order, customer, amount."""
-    found = accepted(path)[["transaction_id", "customer_id", "amount"]]
-    return sorted(found.itertuples(index=False, name=None))
+    lines = accepted(path)[["transaction_id", "customer_id", "amount"]]
+    return sorted(lines.itertuples(index=False, name=None))
 
 
 AMENDED = {
@@ -65,13 +65,13 @@ AMENDED = {
 def test_an_order_that_comes_again_amended_is_said(tmp_path: Path, what: str) -> None:
     """Which order, how many of its earlier lines and how much money count beside the later ones, and what to do."""
     first, second = AMENDED[what]
-    found = take_in(shop(tmp_path, {"1": first, "2": second}))["transactions"].returning
-    assert found is not None
+    returning = take_in(shop(tmp_path, {"1": first, "2": second}))["transactions"].returning
+    assert returning is not None
     at_stake = 20 if what == "line gone" else 50
-    assert (found.orders, found.lines, found.money, found.examples) == (1, 1, at_stake, ("o1",))
-    assert found.dropped == (what in ("status", "no number"))
-    assert "(o1): 1 line(s) of the earlier sources, " in found.told("EUR")
-    assert "set `tables.transactions.revision: replace`" in found.told("EUR")
+    assert (returning.orders, returning.lines, returning.money, returning.examples) == (1, 1, at_stake, ("o1",))
+    assert returning.dropped == (what in ("status", "no number"))
+    assert "(o1): 1 line(s) of the earlier sources, " in returning.told("EUR")
+    assert "set `tables.transactions.revision: replace`" in returning.told("EUR")
 
 
 @pytest.mark.parametrize("what", AMENDED)

@@ -34,8 +34,8 @@ def table_of(**keys: Any) -> settings.Table:
 
 def origins(folder: Path, *patterns: str) -> list[str]:
     """The names, below `folder`, of the sources that these paths lead to."""
-    found = sources.find("transactions", table_of(path=[str(folder / pattern) for pattern in patterns]), folder)
-    return [os.path.relpath(source.origin, folder) for source in found]
+    files = sources.find("transactions", table_of(path=[str(folder / pattern) for pattern in patterns]), folder)
+    return [os.path.relpath(source.origin, folder) for source in files]
 
 
 # Finding
@@ -163,8 +163,8 @@ def test_every_dialect_of_csv_gives_the_rows_of_the_parquet_file(tmp_path: Path,
 def test_a_packed_csv_file_is_unpacked(tmp_path: Path) -> None:
     """`.csv.gz` reads as the file in it."""
     packed = write(tmp_path / "lines.csv.gz", gzip.compress(TEXT.encode()))
-    found = _canonical(tmp_path / "gz", {"path": str(packed)})
-    pd.testing.assert_frame_equal(found, _canonical(tmp_path / "parquet", LINES))
+    rows = _canonical(tmp_path / "gz", {"path": str(packed)})
+    pd.testing.assert_frame_equal(rows, _canonical(tmp_path / "parquet", LINES))
 
 
 def test_a_sqlite_table_gives_the_rows_of_the_parquet_file(tmp_path: Path) -> None:
@@ -172,10 +172,10 @@ def test_a_sqlite_table_gives_the_rows_of_the_parquet_file(tmp_path: Path) -> No
     rows = make_transactions([(17850, "2024-01-05", 10.5), (17, "2024-02-01", 2.0)], quantity=[2, 3])
     keys = {"columns": {"amount": "amount * quantity", "transaction_id": "concat_ws('-', 'x', customer_id)"}}
     path = str(write(tmp_path / "lines.parquet", rows))
-    found = _canonical(tmp_path / "sqlite", _sqlite(tmp_path / "sqlite", rows) | keys)
-    assert found["amount"].tolist() == [6.0, 21.0]
-    assert found["transaction_id"].tolist() == ["x-17", "x-17850"]
-    pd.testing.assert_frame_equal(found, _canonical(tmp_path / "parquet", {"path": path} | keys))
+    read = _canonical(tmp_path / "sqlite", _sqlite(tmp_path / "sqlite", rows) | keys)
+    assert read["amount"].tolist() == [6.0, 21.0]
+    assert read["transaction_id"].tolist() == ["x-17", "x-17850"]
+    pd.testing.assert_frame_equal(read, _canonical(tmp_path / "parquet", {"path": path} | keys))
 
 
 @pytest.fixture
@@ -271,8 +271,8 @@ def test_names_match_whatever_their_case_and_may_hold_spaces(tmp_path: Path) -> 
     text = 'TRANSACTION_ID,Kunde "Nr",Occurred_At,Betrag (EUR)\nt1,007,2024-01-05,10\n'
     quoted = text.replace('Kunde "Nr"', '"Kunde ""Nr"""')
     source = _csv(tmp_path, quoted, columns={"customer_id": 'Kunde "Nr"', "amount": "betrag (eur)"})
-    found = _canonical(tmp_path, source)
-    assert found[["transaction_id", "customer_id", "amount"]].values.tolist() == [["t1", "007", 10.0]]
+    rows = _canonical(tmp_path, source)
+    assert rows[["transaction_id", "customer_id", "amount"]].values.tolist() == [["t1", "007", 10.0]]
 
 
 def test_numbers_of_a_csv_file_can_be_computed_with(tmp_path: Path) -> None:
@@ -281,11 +281,11 @@ def test_numbers_of_a_csv_file_can_be_computed_with(tmp_path: Path) -> None:
     columns = {"transaction_id": "concat_ws('-', shop, \"order\")", "customer_id": "upper(code)", "occurred_at": "day",
                "amount": "pieces * coalesce(price, 1)", "quantity": "pieces", "product_id": "sku",
                "location": "left(sku, 3)"}  # fmt: skip
-    found = _canonical(tmp_path, _csv(tmp_path, text, columns=columns, where="pieces > 1"))
-    assert found["transaction_id"].tolist() == ["01-1", "02-2"]
-    assert found["customer_id"].tolist() == ["0012", "12"]
-    assert found["amount"].tolist() == [3.0, 3.0]
-    assert found[["product_id", "location"]].values.tolist() == [["1.10", "1.1"], ["2.50", "2.5"]]
+    rows = _canonical(tmp_path, _csv(tmp_path, text, columns=columns, where="pieces > 1"))
+    assert rows["transaction_id"].tolist() == ["01-1", "02-2"]
+    assert rows["customer_id"].tolist() == ["0012", "12"]
+    assert rows["amount"].tolist() == [3.0, 3.0]
+    assert rows[["product_id", "location"]].values.tolist() == [["1.10", "1.1"], ["2.50", "2.5"]]
 
 
 def test_an_empty_column_fits_any_expression(tmp_path: Path) -> None:
@@ -303,8 +303,8 @@ def test_line_numbers_can_make_an_id(tmp_path: Path) -> None:
         parquet = str(write(tmp_path / folder / "lines.parquet", rows.assign(**extra)))
         csv = str(write(tmp_path / folder / "lines.csv", rows.assign(**extra)))
         for file in (parquet, csv):
-            found = _canonical(tmp_path / Path(file).suffix / folder, {"path": file, **keys})
-            assert found["transaction_id"].tolist() == expected
+            read = _canonical(tmp_path / Path(file).suffix / folder, {"path": file, **keys})
+            assert read["transaction_id"].tolist() == expected
     where = {"path": parquet.replace("/b/", "/a/"), **keys, "where": "line > 1"}
     assert _canonical(tmp_path / "where", where)["transaction_id"].tolist() == ["r2"]
 
@@ -487,8 +487,8 @@ def test_western_texts_are_taken_for_what_they_are(tmp_path: Path, text: str, en
 def test_lines_before_the_header_and_mixed_line_ends_are_read(tmp_path: Path, text: str, keys: Any) -> None:
     """`sep=` as Excel writes it, lines that `skip_lines` counts, files put together from two systems: the same rows."""
     text = "\ufeff" + text if keys.get("encoding") == "utf-16" else text
-    found = _canonical(tmp_path / "csv", _csv(tmp_path, text, **keys))
-    pd.testing.assert_frame_equal(found, _canonical(tmp_path / "parquet", LINES))
+    rows = _canonical(tmp_path / "csv", _csv(tmp_path, text, **keys))
+    pd.testing.assert_frame_equal(rows, _canonical(tmp_path / "parquet", LINES))
 
 
 def test_line_ends_that_change_far_down_are_found(tmp_path: Path) -> None:
@@ -551,8 +551,8 @@ def test_further_lines_of_an_order_take_over_what_the_first_has(tmp_path: Path) 
     path = write_workspace(tmp_path, _csv(tmp_path, ORDERS, **keys), max_quarantined=1)
     account = take_in(path)["transactions"]
     assert (account.filtered, account.quarantined) == (2, {"no customer_id": 2})
-    found = accepted(path)[["transaction_id", "customer_id", "amount", "occurred_at", "channel"]]
-    assert found.values.tolist() == [["#1", "ann@shop.test", 10.0, "2024-01-06 04:30:00+00", "paid"]] * 2
+    rows = accepted(path)[["transaction_id", "customer_id", "amount", "occurred_at", "channel"]]
+    assert rows.values.tolist() == [["#1", "ann@shop.test", 10.0, "2024-01-06 04:30:00+00", "paid"]] * 2
 
 
 def test_further_lines_are_refused_by_name(tmp_path: Path) -> None:
@@ -589,8 +589,8 @@ def test_a_comma_that_may_part_thousands_is_no_decimal_comma(
     keys = {"columns": {"amount": expression}}
     path = write_workspace(tmp_path, _csv(tmp_path, HEADER.replace("amount", "a") + text, **keys), max_quarantined=1)
     take_in(path)
-    found = dict(accepted(path)[["transaction_id", "amount"]].values.tolist())
-    assert [found.get(f"t{n}") for n in range(len(COMMAS))] == expected
+    amounts = dict(accepted(path)[["transaction_id", "amount"]].values.tolist())
+    assert [amounts.get(f"t{n}") for n in range(len(COMMAS))] == expected
     bad = quarantined(path)
     wrong = [value for value, number in zip(COMMAS, expected, strict=True) if number is None]
     assert bad["reason"].tolist() == ["amount is not a number" if value else "no amount" for value in wrong]
@@ -601,8 +601,8 @@ def test_header_names_are_made_distinct(tmp_path: Path) -> None:
     """A name that occurs twice, in whatever case, or not at all, still gives every column one of its own."""
     text = "id,ID,,customer_id,occurred_at,amount\nt1,x,y,c1,2024-01-05,10\n"
     columns = {"transaction_id": "id", "channel": "ID_2", "location": "column3"}
-    found = _canonical(tmp_path, _csv(tmp_path, text, columns=columns))
-    assert found[["transaction_id", "channel", "location"]].values.tolist() == [["t1", "x", "y"]]
+    rows = _canonical(tmp_path, _csv(tmp_path, text, columns=columns))
+    assert rows[["transaction_id", "channel", "location"]].values.tolist() == [["t1", "x", "y"]]
 
 
 def test_a_quote_that_comes_late_is_still_one(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ def workspace(folder: Path, **alerts: Any) -> Workspace:
     return settings.parse(raw, "the tests")
 
 
-def tell(shop: Workspace, *found: Alert, day: str = "2025-01-01", complete: bool = True) -> list[str]:
+def tell(shop: Workspace, *told: Alert, day: str = "2025-01-01", complete: bool = True) -> list[str]:
     page = shop.home_path / "reports" / "run.html"
-    return alerts.tell(shop, found, dt.date.fromisoformat(day), AT, page, complete=complete)
+    return alerts.tell(shop, told, dt.date.fromisoformat(day), AT, page, complete=complete)
 
 
 def lines(folder: Path) -> list[dict[str, str]]:
@@ -63,12 +63,12 @@ class Hook:
 
 @pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
-    found = Hook()
+    hook = Hook()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            found.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(found.status)
+            hook.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(hook.status)
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
@@ -77,9 +77,9 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        found.url = f"http://127.0.0.1:{server.server_port}/secret-path"
-        monkeypatch.setenv("HOOK", found.url)
-        yield found
+        hook.url = f"http://127.0.0.1:{server.server_port}/secret-path"
+        monkeypatch.setenv("HOOK", hook.url)
+        yield hook
         server.shutdown()
         thread.join()
 
@@ -140,12 +140,12 @@ def test_the_file_and_the_pages_address_can_be_chosen(tmp_path: Path, monkeypatc
 def test_what_a_target_knows_is_not_told_again_before_its_time(tmp_path: Path) -> None:
     """The same alert is told once, beside new ones, until `repeat_after` days have passed."""
     shop = workspace(tmp_path, repeat_after=14)
-    for day, found, told in [
+    for day, raised, told in [
         ("2025-01-01", [DRIFT], [DRIFT]), ("2025-01-01", [DRIFT], []), ("2025-01-08", [DRIFT, REFUSED], [REFUSED]),
         ("2025-01-14", [DRIFT], []), ("2025-01-15", [DRIFT], [DRIFT]),
     ]:  # fmt: skip
         before = len(lines(tmp_path))
-        tell(shop, *found, day=day)
+        tell(shop, *raised, day=day)
         assert [line["about"] for line in lines(tmp_path)[before:]] == [alert.about for alert in told], day
 
 
@@ -245,9 +245,9 @@ def test_drift_is_told_with_what_moved(drifted: bool, told: int) -> None:
         limit=0.3, weight=0.6, weight_limit=0.3, judged=40, past=0, sources=(), features=(), predictions=(),
         growing=(), constant=(), gone=(), reference_rows=400, current_rows=400, page=page, record=page,
     )  # fmt: skip
-    found = list(alerts.of_drift(drift, "perennial monitor"))
-    assert len(found) == told
-    for alert in found:
+    raised = list(alerts.of_drift(drift, "perennial monitor"))
+    assert len(raised) == told
+    for alert in raised:
         assert alert.about == "what the champion learnt from at 2024-10-01 has moved"
         assert alert.says.startswith("drift at 2025-01-01 against 2024-10-01, and it matters to the model")
         assert "0 of 40 features moved (50%; 30% is drift)" in alert.says
@@ -284,9 +284,9 @@ def test_predictions_that_were_far_off_are_told(weeks: list[tuple[str, float, fl
 def test_unusual_purchases_are_told_before_the_window_closes(actual: float, told: int) -> None:
     """Far fewer, or far more, than earlier windows had by then."""
     early = Early(dt.date(2024, 12, 1), 31, 400, expected=100.0, actual=actual, usual=(0.9, 1.1))
-    found = list(alerts.of_outcomes(outcomes(early=early), "perennial monitor"))
-    assert len(found) == told
-    assert all(alert.about == "purchases since 2024-12-01 are unusual" for alert in found)
+    raised = list(alerts.of_outcomes(outcomes(early=early), "perennial monitor"))
+    assert len(raised) == told
+    assert all(alert.about == "purchases since 2024-12-01 are unusual" for alert in raised)
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

@@ -78,9 +78,9 @@ FAULTS: dict[str, tuple[Callable[[Lines], Lines], set[str]]] = {
 def test_a_fault_of_the_source_is_caught_and_named(tmp_path: Path, name: str) -> None:
     """Each by the columns, the volume or the days that it shows in, and by nothing that it leaves alone."""
     fault, expected = FAULTS[name]
-    found = shifted(tmp_path, fault)
-    assert expected <= found
-    assert found <= expected | {"transactions"}
+    drifted = shifted(tmp_path, fault)
+    assert expected <= drifted
+    assert drifted <= expected | {"transactions"}
 
 
 def test_the_marketers_own_doing_is_no_news_of_the_world(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_the_marketers_own_doing_is_no_news_of_the_world(tmp_path: Path) -> None
     rows = rows.assign(interaction_id=rows.index.astype(str), customer_id="1")
     config = write_workspace(tmp_path, make_lines(), tables={"interactions": rows})
     take_in(config)
-    found = arrivals.Lately(settings.read(config)).at(AS_OF)["interactions"]
-    assert found.count == 150
-    assert "campaign_id" not in found.missing
+    recent = arrivals.Lately(settings.read(config)).at(AS_OF)["interactions"]
+    assert recent.count == 150
+    assert "campaign_id" not in recent.missing
 
 
 def test_only_what_was_known_then_is_looked_at(tmp_path: Path) -> None:

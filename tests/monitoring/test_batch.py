@@ -48,12 +48,12 @@ AFTER: list[Row] = [
 def test_a_batch_counts_customers_and_money(tmp_path: Path) -> None:
     """Of the scored alone, with those who are not by their reason, and what the amounts are of."""
     scored(tmp_path, NOW, AFTER)
-    found = batch.at(tmp_path, NOW)
-    assert (found.customers, found.scored, found.high) == (6, 4, 3)
-    assert (found.value, found.at_risk, found.at_risk_high) == (170.0, 106.0, 105.0)
-    assert dict(found.not_scored) == {LEFT: 1, NO_CONSENT: 1}
-    assert found.models == ("shop.churn/1", "shop.lifetime_value/1")
-    assert found.question == TERMS
+    counted = batch.at(tmp_path, NOW)
+    assert (counted.customers, counted.scored, counted.high) == (6, 4, 3)
+    assert (counted.value, counted.at_risk, counted.at_risk_high) == (170.0, 106.0, 105.0)
+    assert dict(counted.not_scored) == {LEFT: 1, NO_CONSENT: 1}
+    assert counted.models == ("shop.churn/1", "shop.lifetime_value/1")
+    assert counted.question == TERMS
 
 
 def test_what_is_withheld_from_everybody_is_not_nought(tmp_path: Path) -> None:
@@ -70,11 +70,11 @@ def test_a_change_counts_who_came_went_and_moved(tmp_path: Path) -> None:
     scored(tmp_path, THEN, BEFORE)
     scored(tmp_path, NOW, AFTER, version=2)
     scored(tmp_path, date(2025, 4, 1), AFTER)
-    found = batch.change(tmp_path, NOW)
-    assert found is not None
-    assert found.before == batch.at(tmp_path, THEN)
-    assert (found.came, found.gone, found.unscored) == (1, 1, 1)
-    assert (found.into_high, found.out_of_high) == (1, 1)
+    change = batch.change(tmp_path, NOW)
+    assert change is not None
+    assert change.before == batch.at(tmp_path, THEN)
+    assert (change.came, change.gone, change.unscored) == (1, 1, 1)
+    assert (change.into_high, change.out_of_high) == (1, 1)
 
 
 def test_the_first_scores_changed_nothing(tmp_path: Path) -> None:
@@ -89,5 +89,5 @@ def test_scores_that_an_earlier_version_wrote_say_nothing_of_their_question(tmp_
     scored(tmp_path, THEN, BEFORE)
     path = storage.scores_path(tmp_path, THEN)
     pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
-    found = batch.at(tmp_path, THEN)
-    assert (found.customers, found.question) == (6, {})
+    counted = batch.at(tmp_path, THEN)
+    assert (counted.customers, counted.question) == (6, {})

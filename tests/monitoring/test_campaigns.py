@@ -35,9 +35,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_a_campaign_is_followed_from_each_customers_first_contact(shop: Workspace) -> None:
     """Half of the two contacted bought, for 10 on average, one with a coupon; the one held back bought as well."""
-    [found] = campaigns.response(shop, AS_OF).campaigns.to_dict("records")
-    assert found.pop("first") == pd.Timestamp("2024-05-01")
-    assert found == {
+    [campaign] = campaigns.response(shop, AS_OF).campaigns.to_dict("records")
+    assert campaign.pop("first") == pd.Timestamp("2024-05-01")
+    assert campaign == {
         "campaign_id": "spring", "contacted": 2, "bought": 0.5, "bought_before": 0.5, "spend": 10.0, "redeemed": 0.5,
         "control": 1, "control_bought": 1.0,
     }  # fmt: skip
@@ -46,16 +46,16 @@ def test_a_campaign_is_followed_from_each_customers_first_contact(shop: Workspac
 def test_a_window_that_is_open_is_not_counted(shop: Workspace) -> None:
     """The summer campaign has run for 30 days on July 10, and not the day before."""
     assert campaigns.response(shop, date(2024, 7, 9)).campaigns["campaign_id"].tolist() == ["spring"]
-    found = campaigns.response(shop, date(2024, 7, 10)).campaigns
-    assert found["campaign_id"].tolist() == ["spring", "summer"]
-    assert np.isnan(found["control_bought"].iloc[1])
+    rows = campaigns.response(shop, date(2024, 7, 10)).campaigns
+    assert rows["campaign_id"].tolist() == ["spring", "summer"]
+    assert np.isnan(rows["control_bought"].iloc[1])
 
 
 def test_customers_are_told_apart_by_past_contacts(shop: Workspace) -> None:
     """Of who had bought in the year before June 1: by contacts in 90 days, those who bought in June."""
-    found = campaigns.response(shop, AS_OF)
-    assert found.since == date(2024, 6, 1)
-    rows = [(row.contacts, row.customers, row.bought) for row in found.history.itertuples()]
+    response = campaigns.response(shop, AS_OF)
+    assert response.since == date(2024, 6, 1)
+    rows = [(row.contacts, row.customers, row.bought) for row in response.history.itertuples()]
     assert rows == [("0", 1, 0.0), ("1", 1, 0.0), ("2", 1, 0.0)]
 
 
@@ -69,9 +69,9 @@ def test_the_text_lists_the_features_that_would_tell_the_treatment(shop: Workspa
 
 def test_what_the_marketer_sends_is_no_behaviour(shop: Workspace) -> None:
     """b has only been written to and d only held back: neither has ever been in touch, as a has by the coupon."""
-    found = features_at(shop, AS_OF)["engagement"]["days_since_interaction"]
-    assert np.isnan(found[["b", "d"]]).all()
-    assert found["a"] == 59
+    days = features_at(shop, AS_OF)["engagement"]["days_since_interaction"]
+    assert np.isnan(days[["b", "d"]]).all()
+    assert days["a"] == 59
 
 
 def test_without_contacts_it_is_refused_with_what_to_do(shop: Workspace) -> None:

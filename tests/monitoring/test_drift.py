@@ -62,8 +62,8 @@ def compared(workspace: Workspace, champion: drift.Champion | None = None) -> dr
     return drift.Comparison(workspace, NOW, THEN, champion).drift()
 
 
-def names(found: drift.Drift) -> set[str]:
-    return {shift.feature for shift in found.features}
+def names(drifted: drift.Drift) -> set[str]:
+    return {shift.feature for shift in drifted.features}
 
 
 def test_an_ordinary_resample_is_quiet(tmp_path: Path) -> None:
@@ -71,10 +71,10 @@ def test_an_ordinary_resample_is_quiet(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path)
     write_snapshot(workspace, THEN, make_features(1500, seed=1))
     write_snapshot(workspace, NOW, make_features(1500, seed=2))
-    found = compared(workspace)
-    assert not found.drifted
-    assert found.features == ()
-    assert found.judged == len(COMPARED)
+    result = compared(workspace)
+    assert not result.drifted
+    assert result.features == ()
+    assert result.judged == len(COMPARED)
 
 
 def test_few_customers_are_not_taken_for_drift(tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ def test_a_planted_shift_is_caught_and_named_first(tmp_path: Path) -> None:
     grown = VARIED[:4]
     before = write_snapshot(workspace, THEN, make_features(1500, seed=1))
     after = write_snapshot(workspace, NOW, make_features(1500, 2, dict.fromkeys(grown, 100.0) | {"gap_mean": 6.0}))
-    found = compared(workspace)
-    assert found.drifted
-    assert found.share == pytest.approx(5 / len(COMPARED))
-    assert {shift.feature for shift in found.features[:4]} == set(grown)
-    assert found.features[4].feature == "gap_mean"
-    for shift in found.features:
+    result = compared(workspace)
+    assert result.drifted
+    assert result.share == pytest.approx(5 / len(COMPARED))
+    assert {shift.feature for shift in result.features[:4]} == set(grown)
+    assert result.features[4].feature == "gap_mean"
+    for shift in result.features:
         side = before[shift.feature].astype("float32"), after[shift.feature].astype("float32")
         assert shift.score == pytest.approx(ks_2samp(*side).statistic)
         assert (shift.before, shift.after) == pytest.approx([values.mean() for values in side], rel=1e-4)
@@ -121,9 +121,9 @@ def test_constant_and_empty_features_are_skipped_by_name(tmp_path: Path) -> None
     workspace = make_workspace(tmp_path)
     for as_of, seed in ((THEN, 1), (NOW, 2)):
         write_snapshot(workspace, as_of, make_features(300, seed).assign(spend_max=np.nan, price_mean_365d=np.nan))
-    found = compared(workspace)
-    assert {"n_purchases_7d", "price_mean_365d", "n_visit_30d", "satisfaction_last"} <= set(found.constant)
-    assert not set(found.constant) & COMPARED
+    result = compared(workspace)
+    assert {"n_purchases_7d", "price_mean_365d", "n_visit_30d", "satisfaction_last"} <= set(result.constant)
+    assert not set(result.constant) & COMPARED
 
 
 def test_a_feature_that_became_constant_is_judged(tmp_path: Path) -> None:
@@ -144,11 +144,11 @@ def test_growing_with_the_calendar_is_no_drift(tmp_path: Path) -> None:
         rows["shop_growth_90d"] = days / 170
     write_snapshot(workspace, THEN, before)
     write_snapshot(workspace, NOW, after)
-    found = compared(workspace)
-    assert found.features == ()
+    result = compared(workspace)
+    assert result.features == ()
     windows = {"spend_365d", "spend_change_90d", "spend_decayed_90d", "n_purchases_next_30d_last_year"}
-    assert {"T", "tenure_days", "n_purchases", "shop_growth_90d", *windows} <= set(found.growing)
-    assert {"spend_30d", "spend_90d"}.isdisjoint(found.growing)
+    assert {"T", "tenure_days", "n_purchases", "shop_growth_90d", *windows} <= set(result.growing)
+    assert {"spend_30d", "spend_90d"}.isdisjoint(result.growing)
 
 
 def test_a_table_that_stopped_coming_is_drift(tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_a_table_that_stopped_coming_is_drift(tmp_path: Path) -> None:
     visits = {f"n_visit_{days}d": np.arange(300) % days for days in (30, 90)}
     write_snapshot(workspace, THEN, make_features(300, 1).assign(**visits), absent=())
     write_snapshot(workspace, NOW, make_features(300, 2).assign(**visits))
-    found = compared(workspace)
-    assert [(s.feature, s.compared, s.score, s.before, s.after) for s in found.features] == [
+    result = compared(workspace)
+    assert [(s.feature, s.compared, s.score, s.before, s.after) for s in result.features] == [
         (name, "presence", 1.0, 1.0, 0.0) for name in visits
     ]
 
@@ -183,9 +183,9 @@ def test_only_customers_whom_the_model_predicts_are_compared(tmp_path: Path) -> 
     write_snapshot(workspace, THEN, make_features(300, 1))
     gone = make_features(300, 3, dict.fromkeys(VARIED, 100.0)).assign(days_since_last_purchase=500)
     write_snapshot(workspace, NOW, pd.concat([make_features(300, 2), gone], ignore_index=True))
-    found = compared(workspace)
-    assert found.features == ()
-    assert found.current_rows == 300
+    result = compared(workspace)
+    assert result.features == ()
+    assert result.current_rows == 300
 
 
 def test_nobody_to_compare_is_refused(tmp_path: Path) -> None:
@@ -206,9 +206,9 @@ def test_a_season_that_comes_every_year_is_quiet(tmp_path: Path) -> None:
     write_snapshot(workspace, last_year, make_features(1500, 3, SHIFTED))
     write_snapshot(workspace, THEN, make_features(1500, seed=1))
     write_snapshot(workspace, NOW, make_features(1500, 2, SHIFTED))
-    found = drift.watch(workspace, NOW, THEN)
-    assert (found.drifted, found.features, found.last_year) == (False, (), last_year)
-    assert [page.name for page in found.pages] == ["drift-2023-06-01.html", "drift-2023-06-01-last-year.html"]
+    result = drift.watch(workspace, NOW, THEN)
+    assert (result.drifted, result.features, result.last_year) == (False, (), last_year)
+    assert [page.name for page in result.pages] == ["drift-2023-06-01.html", "drift-2023-06-01-last-year.html"]
 
 
 def test_more_than_the_season_is_caught(tmp_path: Path) -> None:
@@ -217,9 +217,9 @@ def test_more_than_the_season_is_caught(tmp_path: Path) -> None:
     write_snapshot(workspace, date(2022, 6, 2), make_features(1500, 3, SHIFTED))
     write_snapshot(workspace, THEN, make_features(1500, seed=1))
     write_snapshot(workspace, NOW, make_features(1500, 2, SHIFTED | dict.fromkeys(VARIED[:5], 100.0)))
-    found = compared(workspace)
-    assert found.drifted
-    assert names(found) == set(VARIED[:5])
+    result = compared(workspace)
+    assert result.drifted
+    assert names(result) == set(VARIED[:5])
 
 
 def test_what_moves_every_month_has_to_move_farther(tmp_path: Path) -> None:
@@ -230,13 +230,13 @@ def test_what_moves_every_month_has_to_move_farther(tmp_path: Path) -> None:
         write_snapshot(workspace, date(2022, month, 1), make_features(800, month, swing))
     past_to, now = date(2022, 9, 1), date(2022, 12, 1)
     write_snapshot(workspace, now, make_features(800, 20, {"spend_90d": 4.0}))
-    found = drift.Comparison(workspace, now, past_to, None).drift()
-    assert found.past == 6
-    (shift,) = found.features
+    result = drift.Comparison(workspace, now, past_to, None).drift()
+    assert result.past == 6
+    (shift,) = result.features
     assert shift.feature == "spend_90d"
     assert shift.past is not None
     assert shift.past < 0.1
-    assert not found.drifted
+    assert not result.drifted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,10 +260,10 @@ def test_drift_matters_where_the_model_decides_by_what_moved(
     workspace = make_workspace(tmp_path)
     write_snapshot(workspace, THEN, make_features(800, seed=1))
     write_snapshot(workspace, NOW, make_features(800, 2, dict.fromkeys(VARIED[:6], 100.0)))
-    found = compared(workspace, Told(decides_by))  # type: ignore[arg-type]
-    assert (found.drifted, found.matters) == (True, matters)
-    assert bool(found.predictions) is matters
-    assert found.weight == pytest.approx(1.0 if matters else 0.0)
+    result = compared(workspace, Told(decides_by))  # type: ignore[arg-type]
+    assert (result.drifted, result.matters) == (True, matters)
+    assert bool(result.predictions) is matters
+    assert result.weight == pytest.approx(1.0 if matters else 0.0)
 
 
 def test_a_half_written_snapshot_is_named_with_the_remedy(tmp_path: Path) -> None:
@@ -288,9 +288,9 @@ def test_a_column_that_exists_no_longer_is_said(tmp_path: Path) -> None:
     write_snapshot(workspace, NOW, make_features(300, 2))
     part = storage.snapshot_part(tmp_path, "basket", THEN) / "part.parquet"
     pd.read_parquet(part).assign(old_index=1.0).to_parquet(part, index=False)
-    found = drift.watch(workspace, NOW, THEN)
-    assert (found.gone, found.drifted) == (("old_index",), False)
-    assert "in the reference alone: old_index" in str(found)
+    result = drift.watch(workspace, NOW, THEN)
+    assert (result.gone, result.drifted) == (("old_index",), False)
+    assert "in the reference alone: old_index" in str(result)
 
 
 def test_where_evidently_cannot_draw_the_verdict_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,10 +305,10 @@ def test_where_evidently_cannot_draw_the_verdict_stands(tmp_path: Path, monkeypa
         raise ValueError("cannot bin a constant column")
 
     monkeypatch.setattr("evidently.core.report.Snapshot.save_html", fail)
-    found = drift.watch(workspace, NOW, THEN)
-    assert (found.pages, found.drifted) == ((), False)
-    assert "Evidently could not draw it (cannot bin a constant column)" in str(found)
-    assert json.loads(found.record.read_text())["problem"] == found.problem
+    result = drift.watch(workspace, NOW, THEN)
+    assert (result.pages, result.drifted) == ((), False)
+    assert "Evidently could not draw it (cannot bin a constant column)" in str(result)
+    assert json.loads(result.record.read_text())["problem"] == result.problem
     assert page.read_bytes() == before
 
 
@@ -363,21 +363,21 @@ def test_page_and_record_agree_with_the_answer(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path)
     write_snapshot(workspace, THEN, make_features(300, 1))
     write_snapshot(workspace, NOW, make_features(300, 2, dict.fromkeys(VARIED[:6], 100.0)))
-    found = drift.watch(workspace, NOW, THEN)
-    page, record = found.page.read_text(encoding="utf-8"), json.loads(found.record.read_text())
-    assert found.page == tmp_path / "reports" / "drift-2023-06-01.html"
-    assert f"of columns (6 out of {found.judged})" in page
+    result = drift.watch(workspace, NOW, THEN)
+    page, record = result.page.read_text(encoding="utf-8"), json.loads(result.record.read_text())
+    assert result.page == tmp_path / "reports" / "drift-2023-06-01.html"
+    assert f"of columns (6 out of {result.judged})" in page
     assert not re.search(r"""<(script|link|img)[^>]+(src|href)=["']?https?:""", page)
-    assert {field.name for field in dataclasses.fields(found)} <= record.keys()
-    assert (record["drifted"], record["reference"], record["share"]) == (True, "2023-03-01", found.share)
-    assert [feature["feature"] for feature in record["features"]] == [shift.feature for shift in found.features]
-    lines = str(found).splitlines()
+    assert {field.name for field in dataclasses.fields(result)} <= record.keys()
+    assert (record["drifted"], record["reference"], record["share"]) == (True, "2023-03-01", result.share)
+    assert [feature["feature"] for feature in record["features"]] == [shift.feature for shift in result.features]
+    lines = str(result).splitlines()
     assert len(lines) <= 9
     assert lines[0] == (
         "drift at 2023-06-01 against 2023-03-01, and it matters to the model; no earlier month says what is usual"
     )
     assert lines[1].startswith("6 of 13 features moved (46%; 30% is drift), with 46% of what the model decides by")
-    assert found.features[0].feature in lines[2]
+    assert result.features[0].feature in lines[2]
 
 
 def test_a_failing_report_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,8 +107,8 @@ def test_predictions_are_held_against_what_happened(workspace: Workspace) -> Non
     """Rates, auc, brier and bias are those of a count of the file; bands and tenths add up to all of them."""
     scores = make_scores(workspace)
     predictions.log_batch(workspace, scores)
-    found, happened = outcomes.outcomes(workspace, CLOSES), what_happened(workspace, scores)
-    every = only(found.of("all"))
+    judged, happened = outcomes.outcomes(workspace, CLOSES), what_happened(workspace, scores)
+    every = only(judged.of("all"))
     assert (every.asked, every.valued) == (len(scores), len(scores))
     assert every.expected == pytest.approx(scores["churn_probability"].mean())
     assert every.actual == pytest.approx(happened["left"].mean())
@@ -116,27 +116,27 @@ def test_predictions_are_held_against_what_happened(workspace: Workspace) -> Non
     assert every.brier == pytest.approx(np.mean((happened["churn_probability"] - happened["left"]) ** 2))
     assert every.actual_value == pytest.approx(happened["spent"].mean())
     assert every.bias == pytest.approx(scores["lifetime_value"].sum() / happened["spent"].sum() - 1)
-    for band in found.of("band"):
+    for band in judged.of("band"):
         rows = happened[happened["churn_band"] == band.name]
         assert (band.asked, band.actual) == (len(rows), pytest.approx(rows["left"].mean()))
-    tenths = found.of("decile")
+    tenths = judged.of("decile")
     assert [tenth.name for tenth in tenths] == [f"{number:02}" for number in range(1, 11)]
     assert sum(tenth.asked for tenth in tenths) == every.asked
     assert np.all(np.diff([tenth.expected or 0.0 for tenth in tenths]) > 0)
-    assert only(found.of("week")).name == "2023-02-27"
-    assert [segment.name for segment in found.of("segment")] == ["came back", "one purchase day"]
+    assert only(judged.of("week")).name == "2023-02-27"
+    assert [segment.name for segment in judged.of("segment")] == ["came back", "one purchase day"]
 
 
 @pytest.mark.parametrize(("days", "judged"), [(HORIZON - 1, False), (HORIZON, True)])
 def test_an_open_window_is_never_judged(workspace: Workspace, days: int, judged: bool) -> None:
     """The day before it closes nobody has left; the sentence says when it does."""
     predictions.log_batch(workspace, make_scores(workspace))
-    found = outcomes.outcomes(workspace, DAY + timedelta(days=days))
-    assert bool(found.groups) is judged
+    unclosed = outcomes.outcomes(workspace, DAY + timedelta(days=days))
+    assert bool(unclosed.groups) is judged
     if not judged:
-        (waiting,) = found.open
+        (waiting,) = unclosed.open
         assert (waiting.closes, waiting.model) == (CLOSES, "small.churn/1")
-        text = outcomes_page.as_text(found)
+        text = outcomes_page.as_text(unclosed)
         assert "no prediction's window has closed yet" in text
         assert f"predictions of {DAY} by small.churn/1 (champion): its window closes on {CLOSES}" in text
 
@@ -145,10 +145,10 @@ def test_purchases_that_are_not_ingested_are_no_silence(workspace: Workspace) ->
     """The calendar says that the window closed, the data end before it: nobody is taken to have left."""
     later = date(2023, 6, 20)
     predictions.log_batch(workspace, make_scores(workspace, later))
-    found = outcomes.outcomes(workspace, date(2023, 12, 1))
-    assert found.groups == ()
+    judged = outcomes.outcomes(workspace, date(2023, 12, 1))
+    assert judged.groups == ()
     assert (
-        found.open[0].why == "its window closed on 2023-08-19, but the last purchase that is ingested is of 2023-06-30"
+        judged.open[0].why == "its window closed on 2023-08-19, but the last purchase that is ingested is of 2023-06-30"
     )
 
 
@@ -156,14 +156,14 @@ def test_contacted_and_random_control_are_told_apart(workspace: Workspace) -> No
     """By contact within the window; a contact long before it leaves a customer in neither group."""
     scores = make_scores(workspace)
     predictions.log_batch(workspace, scores)
-    found = outcomes.outcomes(workspace, CLOSES)
+    judged = outcomes.outcomes(workspace, CLOSES)
     happened = what_happened(workspace, scores).merge(_interactions(), on="customer_id")
     happened = happened[pd.to_datetime(happened["occurred_at"]) >= pd.Timestamp(DAY)]
     for name, kind in ((outcomes.CONTACTED, "campaign_contact"), (outcomes.CONTROL, "campaign_control")):
         rows = happened[happened["kind"] == kind]
-        group = next(group for group in found.of("contact") if group.name == name)
+        group = next(group for group in judged.of("contact") if group.name == name)
         assert (group.asked, group.actual) == (len(rows), pytest.approx(rows["left"].mean()))
-    assert found.has_control
+    assert judged.has_control
 
 
 def test_without_a_random_control_it_is_said(workspace: Workspace) -> None:
@@ -178,10 +178,10 @@ def test_versions_and_shadows_stand_apart(workspace: Workspace) -> None:
     predictions.log_batch(workspace, make_scores(workspace, version=1))
     predictions.log_batch(workspace, make_scores(workspace, version=2, seed=4))
     predictions.log_batch(workspace, make_scores(workspace, version=3, seed=5), role="shadow")
-    found = outcomes.outcomes(workspace, CLOSES)
-    assert [group.name for group in found.of("model")] == ["small.churn/1", "small.churn/2"]
-    assert only(found.of("model", "shadow")).name == "small.churn/3"
-    assert only(found.of("all")).asked == 2 * only(found.of("all", "shadow")).asked
+    judged = outcomes.outcomes(workspace, CLOSES)
+    assert [group.name for group in judged.of("model")] == ["small.churn/1", "small.churn/2"]
+    assert only(judged.of("model", "shadow")).name == "small.churn/3"
+    assert only(judged.of("all")).asked == 2 * only(judged.of("all", "shadow")).asked
 
 
 def test_a_customer_counts_once_however_often_answered(workspace: Workspace) -> None:
@@ -190,9 +190,9 @@ def test_a_customer_counts_once_however_often_answered(workspace: Workspace) -> 
     predictions.log_batch(workspace, scores)
     for via in ("scores", "card", "list"):
         predictions.log_served(workspace, scores.head(30).drop(columns="p_alive"), via, NOW)  # type: ignore[arg-type]
-    found = outcomes.outcomes(workspace, CLOSES)
-    assert only(found.of("all")).asked == len(scores)
-    assert {group.name: group.asked for group in found.of("shown")} == {"listed": 30, "scored only": len(scores) - 30}
+    judged = outcomes.outcomes(workspace, CLOSES)
+    assert only(judged.of("all")).asked == len(scores)
+    assert {group.name: group.asked for group in judged.of("shown")} == {"listed": 30, "scored only": len(scores) - 30}
 
 
 def test_each_answer_is_judged_by_its_own_horizon(workspace: Workspace) -> None:
@@ -200,12 +200,12 @@ def test_each_answer_is_judged_by_its_own_horizon(workspace: Workspace) -> None:
     scores = make_scores(workspace)
     predictions.log_batch(workspace, scores)
     predictions.log_served(workspace, scores, "scores", NOW, horizon=30)
-    found = outcomes.outcomes(workspace, DAY + timedelta(days=30))
-    asked = only(found.of("horizon"))
+    judged = outcomes.outcomes(workspace, DAY + timedelta(days=30))
+    asked = only(judged.of("horizon"))
     assert (asked.name, asked.asked) == ("30 days", len(scores))
     assert asked.actual == pytest.approx(what_happened(workspace, scores, 30)["left"].mean())
-    assert [waiting.closes for waiting in found.open] == [CLOSES]
-    assert {group.by for group in found.groups} == {"horizon"}
+    assert [waiting.closes for waiting in judged.open] == [CLOSES]
+    assert {group.by for group in judged.groups} == {"horizon"}
     predictions.log_served(workspace, scores, "scores", NOW, horizon=90)
     later = outcomes.outcomes(workspace, CLOSES)
     assert only(later.of("all")).asked == len(scores)
@@ -224,14 +224,14 @@ def test_who_had_seen_the_outcome_proves_nothing(workspace: Workspace) -> None:
         predictions.log_batch(workspace, make_scores(workspace, day, version=2, trained=late))
     unknown = make_scores(workspace, version=3).drop(columns=["churn_trained", "lifetime_value_trained"])
     predictions.log_batch(workspace, unknown)
-    found = outcomes.outcomes(workspace, CLOSES, {"small.lifetime_value/3": DAY})
-    assert (only(found.of("all")).asked, only(found.of("all")).valued) == (len(honest), 2 * len(honest))
-    assert [group.name for group in found.of("model") if group.asked] == ["small.churn/1"]
-    told = {one.model: (one.customers, one.days, one.trained) for one in found.seen}
+    judged = outcomes.outcomes(workspace, CLOSES, {"small.lifetime_value/3": DAY})
+    assert (only(judged.of("all")).asked, only(judged.of("all")).valued) == (len(honest), 2 * len(honest))
+    assert [group.name for group in judged.of("model") if group.asked] == ["small.churn/1"]
+    told = {one.model: (one.customers, one.days, one.trained) for one in judged.seen}
     both = len(honest) + len(make_scores(workspace, EARLIER[0]))
     assert told == {"small.churn/2": (both, 2, late), "small.lifetime_value/2": (both, 2, late),
                     "small.churn/3": (len(honest), 1, None)}  # fmt: skip
-    text = outcomes_page.as_text(found)
+    text = outcomes_page.as_text(judged)
     assert f"left out: {both} predictions of 2 as_ofs from {EARLIER[0]} to {DAY} by small.churn/2 (champion):" in text
     assert f"it was trained at {late}, and had seen what happened" in text
     assert "by small.churn/3 (champion): nobody knows when it was trained" in text
@@ -251,16 +251,16 @@ def test_while_a_window_is_open_purchases_so_far_are_compared(workspace: Workspa
     """Three weeks in: as many purchase days as the file has, near what histories expect, beside earlier windows."""
     for day in (*EARLIER, DAY):
         predictions.log_batch(workspace, make_scores(workspace, day))
-    found = outcomes.outcomes(workspace, DAY + timedelta(days=21))
-    early = found.early[-1]
-    assert (early.as_of, early.days, len(found.early)) == (DAY, 21, 1)
+    judged = outcomes.outcomes(workspace, DAY + timedelta(days=21))
+    early = judged.early[-1]
+    assert (early.as_of, early.days, len(judged.early)) == (DAY, 21, 1)
     rows = bought(workspace, DAY, 21)
     rows = rows[rows["customer_id"].isin(make_scores(workspace)["customer_id"])]
     assert early.actual == len(rows.assign(day=rows["occurred_at"].dt.date)[["customer_id", "day"]].drop_duplicates())
     assert early.ratio == pytest.approx(1, abs=0.25)
     assert early.usual is not None
     assert not early.is_unusual
-    assert f"so far: 21 days after {DAY}" in outcomes_page.as_text(found)
+    assert f"so far: 21 days after {DAY}" in outcomes_page.as_text(judged)
 
 
 @pytest.mark.parametrize(("actual", "unusual"), [(1000.0, False), (900.0, False), (700.0, True), (1300.0, True)])
@@ -273,9 +273,9 @@ def test_only_what_earlier_windows_never_showed_is_unusual(actual: float, unusua
 def test_text_page_and_data_agree(workspace: Workspace, tmp_path: Path) -> None:
     """The page needs nothing from elsewhere, holds the plots, and its figures are those of the terminal."""
     predictions.log_batch(workspace, make_scores(workspace))
-    found = outcomes.outcomes(workspace, CLOSES)
-    text, page, data = outcomes_page.as_text(found), outcomes_page.as_html(found), outcomes.as_data(found)
-    every = only(found.of("all"))
+    judged = outcomes.outcomes(workspace, CLOSES)
+    text, page, data = outcomes_page.as_text(judged), outcomes_page.as_html(judged), outcomes.as_data(judged)
+    every = only(judged.of("all"))
     for shown in (f"{every.actual:.1%}", f"{every.auc:.3f}", f"{every.bias:+.1%}"):
         assert shown in text
         assert shown in page
@@ -291,9 +291,9 @@ def test_every_table_is_of_one_kind_of_prediction_and_adds_up(workspace: Workspa
     scores.loc[gone, "churn_band"] = None
     scores.loc[scores.index[-7:], "lifetime_value"] = np.nan
     predictions.log_batch(workspace, scores)
-    found = outcomes.outcomes(workspace, CLOSES)
+    judged = outcomes.outcomes(workspace, CLOSES)
     asked, valued = len(scores) - 30, len(scores) - 7
-    page, text = outcomes_page.as_html(found), outcomes_page.as_text(found)
+    page, text = outcomes_page.as_html(judged), outcomes_page.as_text(judged)
     html = sound(page)
     tables = list(zip([tag.text for tag in html.all("h3")], markup.tables(html), strict=True))
     assert {title.split(",")[0] for title, _ in tables} == {"Who leaves", "What is spent"}
@@ -318,8 +318,8 @@ def test_whatever_a_page_speaks_of_is_text(name: str, tmp_path: Path) -> None:
                    for by in ("all", "model", "value_model", "segment"))  # fmt: skip
     offers = (Offered(name, DAY, name, name, 9, 5, 0.4, 0.3, 0.2, 0.5),)
     waiting = (Open(name, DAY, name, 3, CLOSES, name),)
-    found = Outcomes(CLOSES, DAY, groups, waiting, (), offers, False, tmp_path / "page.html", tmp_path / "page.json")
-    html = sound(outcomes_page.as_html(found))
+    judged = Outcomes(CLOSES, DAY, groups, waiting, (), offers, False, tmp_path / "page.html", tmp_path / "page.json")
+    html = sound(outcomes_page.as_html(judged))
     assert {rows[1][0] for rows in markup.tables(html)[:-1]} == {name}
     assert name in html.text.partition("Not judged")[2]
 
@@ -353,23 +353,23 @@ def test_offers_shown_and_unseen_are_held_against_what_was_bought(workspace: Wor
     shown = make_offers(workspace, "small.cross_sell/1", home / "scores" / str(DAY), 5)
     unseen = make_offers(workspace, "small.cross_sell/2", home / "shadow" / str(DAY), 6)
     assert outcomes.outcomes(workspace, CLOSES - timedelta(days=1)).offers == ()
-    found = outcomes.outcomes(workspace, CLOSES)
-    assert [(one.role, one.model, one.kind) for one in found.offers] == [
+    judged = outcomes.outcomes(workspace, CLOSES)
+    assert [(one.role, one.model, one.kind) for one in judged.offers] == [
         (role, f"small.cross_sell/{version}", kind)
         for role, version in (("champion", 1), ("shadow", 2)) for kind in KINDS
     ]  # fmt: skip
-    for made, own in ((shown, found.offers[:2]), (unseen, found.offers[2:])):
+    for made, own in ((shown, judged.offers[:2]), (unseen, judged.offers[2:])):
         counted = sold(workspace, made)
         assert [one.expected for one in own] == pytest.approx(counted["probability"].tolist())
         assert [one.actual for one in own] == pytest.approx(counted["came"].tolist())
         assert sum(one.offers for one in own) == len(made)
         assert all(one.low < one.actual < one.high for one in own)
-    text, page = outcomes_page.as_text(found), outcomes_page.as_html(found)
-    for one in found.offers:
+    text, page = outcomes_page.as_text(judged), outcomes_page.as_html(judged)
+    for one in judged.offers:
         assert f"{one.actual:.1%}" in text
         assert f"{one.actual:.1%}" in page
     (line,) = (line for line in text.splitlines() if "cross_sell/2 repeat, shadow" in line)
-    assert line.endswith("off") is found.offers[3].is_off
+    assert line.endswith("off") is judged.offers[3].is_off
     without = workspace.model_copy(update={"tables": workspace.tables.model_copy(update={"products": None})})
     assert outcomes.outcomes(without, CLOSES).offers == ()
     for folder in ("scores", "shadow"):
@@ -378,6 +378,6 @@ def test_offers_shown_and_unseen_are_held_against_what_was_bought(workspace: Wor
 
 def test_nothing_logged_is_nothing_to_judge(workspace: Workspace) -> None:
     """A new workspace gets a sentence, not an error."""
-    found = outcomes.outcomes(workspace, CLOSES)
-    assert (found.groups, found.open, found.early, found.offers) == ((), (), (), ())
-    assert outcomes_page.as_text(found).startswith(f"outcomes at {CLOSES}: no prediction's window has closed yet")
+    judged = outcomes.outcomes(workspace, CLOSES)
+    assert (judged.groups, judged.open, judged.early, judged.offers) == ((), (), (), ())
+    assert outcomes_page.as_text(judged).startswith(f"outcomes at {CLOSES}: no prediction's window has closed yet")

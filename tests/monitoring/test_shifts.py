@@ -35,7 +35,7 @@ def test_another_unit_in_a_few_rows_is_seen_in_the_tail() -> None:
     before, after = random.lognormal(3, 0.5, (2, 20_000))
     after[::20] *= 100
     assert shifts.numbers(before, after).score < shifts.MOVED
-    found = shifts.tail(before, after)
-    assert found is not None
-    assert found.score > np.log(30)
+    pair = shifts.tail(before, after)
+    assert pair is not None
+    assert pair.score > np.log(30)
     assert shifts.tail(before * 0, after) is None

@@ -207,9 +207,9 @@ def test_check_writes_what_it_is_asked_for_and_nothing_else(tmp_path: Path, pere
     done = perennial(f"check -c {tmp_path / 'workspace.yaml'} --home {workspace.home_path} --as-of 2023-07-01"
                      f" --json {out / 'check.json'} --html {out / 'check.html'}")  # fmt: skip
     assert done.code == 0, done.stderr
-    found = json.loads((out / "check.json").read_text())
-    assert [model["answer"] for model in found["models"]] == ["sufficient"] * 3
-    for model in found["models"]:
+    check = json.loads((out / "check.json").read_text())
+    assert [model["answer"] for model in check["models"]] == ["sufficient"] * 3
+    for model in check["models"]:
         assert all(f"{count['what']}: {count['found']:,} (at least" in done.stdout for count in model["counts"])
     assert "customers: 400 read = 400 accepted + 0 quarantined" in done.stdout
     assert (out / "check.html").read_text().startswith("<!doctype html>")
@@ -298,11 +298,11 @@ def test_backtest_shows_the_same_figures_everywhere(
     models = json.loads((folder / "backtest-2023-07-01.json").read_text())["models"]
     page = sound((folder / "backtest-2023-07-01.html").read_text()).text
     assert set(models) == {"churn", "lifetime_value", "cross_sell"}
-    for kind, found in models.items():
-        assert f"{kind.replace('_', ' ')}: grade {found['grade']}" in done.stdout
-        assert found["grade_reason"][1:] in page
-        assert len(found["cutoffs"]) == 2
-        for name, contender in found["contenders"].items():
+    for kind, model in models.items():
+        assert f"{kind.replace('_', ' ')}: grade {model['grade']}" in done.stdout
+        assert model["grade_reason"][1:] in page
+        assert len(model["cutoffs"]) == 2
+        for name, contender in model["contenders"].items():
             assert name in page
             wanted = {"churn": "auc", "lifetime_value": "ngini", "cross_sell": r"ndcg\d+"}[kind]
             order = next(figure for metric, figure in contender["figures"].items() if re.fullmatch(wanted, metric))

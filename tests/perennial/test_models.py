@@ -48,9 +48,9 @@ def test_a_day_with_several_purchases_counts_once_and_a_return_not_at_all() -> N
     days = ["01-05 09:00", "01-05 18:00", "01-09", "01-20", "01-20", "02-01"]
     rows = pd.DataFrame({"occurred_at": [f"2024-{day}" for day in days], "amount": [1.0, 2.0, -3.0, 9.0, -2.0, 9.0]})
     both = pd.concat([rows.assign(customer_id="c1"), rows.tail(1).assign(customer_id="c2")], ignore_index=True)
-    found = models.histories(both, "2024-02-01")
-    assert found.loc["c1"].to_dict() == {"frequency": 1.0, "recency": 15.0, "T": 27.0, "monetary_value": 7.0}
-    assert found.index.tolist() == ["c1"]
+    histories = models.histories(both, "2024-02-01")
+    assert histories.loc["c1"].to_dict() == {"frequency": 1.0, "recency": 15.0, "T": 27.0, "monetary_value": 7.0}
+    assert histories.index.tolist() == ["c1"]
 
 
 @pytest.mark.parametrize(

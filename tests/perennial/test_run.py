@@ -201,19 +201,19 @@ class Finished(NamedTuple):
 @pytest.fixture(scope="module")
 def undisturbed(shop: Shop) -> Finished:
     """A run from beginning to end."""
-    found = Finished(shop.folder / "undisturbed", shop.registry("undisturbed"))
-    done = shop.run(*found)
+    run = Finished(shop.folder / "undisturbed", shop.registry("undisturbed"))
+    done = shop.run(*run)
     assert done.code == 0, done.stderr
-    return found
+    return run
 
 
 def digest(home: Path) -> str:
     """Of the rows of scores and offers, whatever their order."""
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for path in (storage.scores_path(home, AS_OF), storage.offers_path(home, AS_OF)):
         rows = pd.read_parquet(path)
-        found.update(rows.sort_values(["customer_id", *rows.columns[2:3]]).to_csv(index=False).encode())
-    return found.hexdigest()
+        hashed.update(rows.sort_values(["customer_id", *rows.columns[2:3]]).to_csv(index=False).encode())
+    return hashed.hexdigest()
 
 
 def assert_whole(home: Path) -> None:
@@ -237,8 +237,8 @@ def times(home: Path) -> dict[Path, int]:
 
 
 def versions(uri: str) -> dict[str, list[str]]:
-    found = mlflow.MlflowClient(uri).search_model_versions()
-    return {kind: sorted(str(v.version) for v in found if v.name == f"small.{kind}") for kind in KINDS}
+    registered = mlflow.MlflowClient(uri).search_model_versions()
+    return {kind: sorted(str(v.version) for v in registered if v.name == f"small.{kind}") for kind in KINDS}
 
 
 def statuses(uri: str) -> list[str]:
@@ -388,16 +388,16 @@ class Battered(NamedTuple):
 
 @pytest.fixture(scope="module")
 def battered(shop: Shop, undisturbed: Finished) -> Battered:
-    found = Battered(shop.folder / "battered", {}, {})
+    battered = Battered(shop.folder / "battered", {}, {})
     file, saved = shop.folder / "transactions.parquet", shop.folder / "saved.parquet"
     shutil.copy(file, saved)
     for name, bad in BAD.items():
         if bad.transactions:
             bad.transactions(pd.read_parquet(saved)).to_parquet(file)
-        found.done[name] = shop.run(found.home, undisturbed.uri, *bad.options)
-        found.left[name] = unfinished(found.home)
+        battered.done[name] = shop.run(battered.home, undisturbed.uri, *bad.options)
+        battered.left[name] = unfinished(battered.home)
         shutil.copy(saved, file)
-    return found
+    return battered
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -516,9 +516,9 @@ def test_what_is_about_customers_is_for_its_owner_alone(shop: Shop, undisturbed:
 
 def test_a_filter_of_the_list_takes_any_case_or_is_refused(shop: Shop, undisturbed: Finished) -> None:
     """As over HTTP: never an empty list for a name that was misspelt."""
-    found = risk(shop, undisturbed, "--category", "TEA", "--band", "MEDIUM", "--format", "JSON")
-    assert found.code == 0, found.stderr
-    assert {row["churn_band"] for row in json.loads(found.stdout)} == {"medium"}
+    answer = risk(shop, undisturbed, "--category", "TEA", "--band", "MEDIUM", "--format", "JSON")
+    assert answer.code == 0, answer.stderr
+    assert {row["churn_band"] for row in json.loads(answer.stdout)} == {"medium"}
     refused = risk(shop, undisturbed, "--category", "coffe")
     assert (refused.code, refused.stdout) == (2, "")
     assert "category 'coffe': nobody bought of it in 365 days; the nearest is coffee" in refused.stderr
@@ -580,30 +580,30 @@ def record(page: Path) -> Any:
 def test_a_run_leaves_a_page_of_what_it_did(shop: Shop, undisturbed: Finished) -> None:
     """Its stages in order, why it trained, what the gate said of each version, and where the scores are."""
     page = min((undisturbed.home / "reports").glob("run-*.html"))
-    found = record(page)
+    recorded = record(page)
     stages = ["ingest", "snapshot", "monitor", "train", "promote", "score", "publish"]
-    assert [stage["name"] for stage in found["stages"]] == stages
-    assert found["done"] is True
-    decided = [(one["kind"], one["version"], one["due"], one["outcome"]) for one in found["decisions"]]
+    assert [stage["name"] for stage in recorded["stages"]] == stages
+    assert recorded["done"] is True
+    decided = [(one["kind"], one["version"], one["due"], one["outcome"]) for one in recorded["decisions"]]
     due = "there is no champion yet"
     assert sorted(decided) == [(kind, "1", due, "promoted") for kind in KINDS]
-    assert all(one["reasons"] for one in found["decisions"])
+    assert all(one["reasons"] for one in recorded["decisions"])
     assert str(storage.scores_path(undisturbed.home, AS_OF)) in page.read_text()
     scores = pd.read_parquet(storage.scores_path(undisturbed.home, AS_OF))
-    assert (found["customers"]["customers"], found["change"]) == (len(scores), None)
-    assert found["customers"]["at_risk"] == pytest.approx(scores["value_at_risk"].sum())
-    assert "transactions" in {account["table"] for account in found["tables"]}
+    assert (recorded["customers"]["customers"], recorded["change"]) == (len(scores), None)
+    assert recorded["customers"]["at_risk"] == pytest.approx(scores["value_at_risk"].sum())
+    assert "transactions" in {account["table"] for account in recorded["tables"]}
     assert f"First run by as_of: {AS_OF} is the earliest with scores." in page.read_text()
 
 
 @pytest.mark.parametrize("name", [name for name, bad in BAD.items() if bad.code == 1])
 def test_a_run_that_breaks_off_leaves_a_page_and_an_alert(name: str, battered: Battered) -> None:
     """Both say where and why, in the sentence of the terminal, and what to type next."""
-    found = record(page_of(battered.done[name]))
-    assert found["done"] is False
-    failed = found["stages"][-1]
+    recorded = record(page_of(battered.done[name]))
+    assert recorded["done"] is False
+    failed = recorded["stages"][-1]
     assert f"error: {failed['failed']}\n" in battered.done[name].stderr
-    alert = found["alerts"][-1]
+    alert = recorded["alerts"][-1]
     assert (alert["about"], alert["says"]) == (f"the run broke off in {failed['name']}", failed["failed"])
     typed = f"perennial run -c {battered.home.parent}/workspace.yaml --home {battered.home} "
     assert alert["command"].startswith(typed)
@@ -662,10 +662,10 @@ def test_targets_that_cannot_be_told_do_not_break_a_run(shop: Shop, undisturbed:
 @pytest.fixture(scope="module")
 def aged(shop: Shop) -> Finished:
     """A home whose champions were trained a quarter before the others'."""
-    found = Finished(shop.folder / "aged", shop.registry("aged"))
-    done = shop.run(*found, *_EARLY, "--as-of", "2023-04-01")
+    run = Finished(shop.folder / "aged", shop.registry("aged"))
+    done = shop.run(*run, *_EARLY, "--as-of", "2023-04-01")
     assert done.code == 0, done.stderr
-    return found
+    return run
 
 
 _EARLY = ("--set", "training.min_history=200")
@@ -676,14 +676,14 @@ def test_an_old_champion_is_challenged_and_a_person_decides(shop: Shop, aged: Fi
     home = shutil.copytree(aged.home, shop.folder / "asked")
     done = shop.run(home, aged.uri, *_EARLY, "--set", "retraining.promote=person")
     assert done.code == 0, done.stderr
-    found = record(page_of(done))
+    recorded = record(page_of(done))
     due = "the champion is 91 days old, more than retraining.max_age (90)"
-    decided = [(one["kind"], one["version"], one["due"], one["outcome"]) for one in found["decisions"]]
+    decided = [(one["kind"], one["version"], one["due"], one["outcome"]) for one in recorded["decisions"]]
     assert sorted(decided) == [(kind, "2", due, "waits for a person") for kind in KINDS]
     watched = json.loads((home / "reports" / f"drift-{AS_OF}.json").read_text())
     assert watched["matters"] is False  # else drift would have been the reason
-    alert = next(one for one in found["alerts"] if one["about"] == "churn version 2 waits for a person")
-    assert alert["says"] == "; ".join(next(one["reasons"] for one in found["decisions"] if one["kind"] == "churn"))
+    alert = next(one for one in recorded["alerts"] if one["about"] == "churn version 2 waits for a person")
+    assert alert["says"] == "; ".join(next(one["reasons"] for one in recorded["decisions"] if one["kind"] == "churn"))
     typed = f"-c {shop.config} --home {home} --set training.min_history=200 --set retraining.promote=person"
     assert alert["command"] == f"perennial promote churn {typed} --version 2"
     assert set(pd.read_parquet(storage.scores_path(home, AS_OF))["churn_model"].dropna()) == {"small.churn/1"}
@@ -694,13 +694,13 @@ def test_an_old_champion_is_challenged_and_the_gate_decides(shop: Shop, aged: Fi
     home = shutil.copytree(aged.home, shop.folder / "judged")
     done = shop.run(home, aged.uri, *_EARLY, "--set", "promotion.size=0.05")  # churn's files have more
     assert done.code == 1, done.stderr
-    found = record(page_of(done))
-    outcomes = {one["kind"]: one["outcome"] for one in found["decisions"]}
+    recorded = record(page_of(done))
+    outcomes = {one["kind"]: one["outcome"] for one in recorded["decisions"]}
     assert (outcomes["churn"], outcomes["cross_sell"]) == ("refused", "promoted")
     scores = pd.read_parquet(storage.scores_path(home, AS_OF))
     assert set(scores["churn_model"].dropna()) == {"small.churn/1"}
     assert set(scores["cross_sell_model"].dropna()) == {"small.cross_sell/2"}
-    alert = next(one for one in found["alerts"] if one["about"] == "churn version 2 was refused")
+    alert = next(one for one in recorded["alerts"] if one["about"] == "churn version 2 was refused")
     assert alert["command"].endswith(" --version 2 --force REASON")
     assert alert["says"] in (home / "alerts.jsonl").read_text()
 

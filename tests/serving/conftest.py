@@ -28,11 +28,11 @@ class Shop(NamedTuple):
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     folder = tmp_path_factory.mktemp("shop")
     (folder / "mlruns").mkdir()
-    found = Shop(small_workspace(folder), f"sqlite:///{folder}/mlruns/mlflow.db")
+    shop = Shop(small_workspace(folder), f"sqlite:///{folder}/mlruns/mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", found.tracking_uri)
-        run_line(found.workspace)
-    return found
+        patch.setenv("MLFLOW_TRACKING_URI", shop.tracking_uri)
+        run_line(shop.workspace)
+    return shop
 
 
 @pytest.fixture(scope="module")

@@ -37,11 +37,11 @@ ODD = [
 
 def without_keys() -> dict[str, Any]:
     """The description, but for who is let in: `test_service` asks without a key and with wrong ones."""
-    found = described("1", "test")
-    for operations in found["paths"].values():
+    description = described("1", "test")
+    for operations in description["paths"].values():
         for operation in operations.values():
             operation.pop("security", None)
-    return found
+    return description
 
 
 schema = schemathesis.openapi.from_dict(without_keys())

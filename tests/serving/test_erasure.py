@@ -70,16 +70,16 @@ def workspace(shop: Any, environment: pytest.MonkeyPatch, tmp_path_factory: pyte
 @pytest.fixture(scope="module")
 def freshness(client: TestClient, workspace: Workspace) -> Freshness:
     """What shows events, after two of each of some customers: one that the next ingest was handed, one that not yet."""
-    found = Freshness(workspace.home_path, lambda: NOW)
+    freshness = Freshness(workspace.home_path, lambda: NOW)
     for number in (1, 2):
         sent = [purchase(f"{customer_id} {number}", customer_id) for customer_id in (ODD, ERASED, SHOWN, WALK_IN)]
         assert client.post("/v1/events", json={"purchases": sent}).status_code == 202
-        found.catch_up()
+        freshness.catch_up()
         if number == 1:
             intake.ingest(workspace, NOW)
     for customer_id in (ODD, ERASED, SHOWN):
         client.put(f"/v1/customers/{quote(customer_id, safe='')}/consent", json={"marketing": True})
-    return found
+    return freshness
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +101,8 @@ def online_ids(workspace: Workspace, customer_id: str) -> set[str]:
     return set(online.online_rows(retrieval.open_store(workspace), workspace, publication, [customer_id]))
 
 
-def places_of(found: dict[str, Any]) -> set[str]:
-    return {family for family in FAMILIES if any(place.startswith(family) for place in found)}
+def places_of(rows_of: dict[str, Any]) -> set[str]:
+    return {family for family in FAMILIES if any(place.startswith(family) for place in rows_of)}
 
 
 def made_from(workspace: Workspace) -> dict[str, str | None]:
@@ -202,9 +202,9 @@ def test_who_is_erased_while_features_are_computed_stays_away(
     compute = FreshFeatures.vectors
 
     def erasing(*of: Any) -> Any:
-        found = compute(*of)
+        computed = compute(*of)
         erasure.erase(workspace, retrieval.open_store(workspace), ["c0281"])
-        return found
+        return computed
 
     with monkeypatch.context() as patch:
         patch.setattr(FreshFeatures, "vectors", erasing)
@@ -285,9 +285,9 @@ def test_several_are_erased_in_one_go_or_none(workspace: Workspace) -> None:
     with pytest.raises(UnknownCustomer, match="nobody"):
         erasure.erase(workspace, store, ["c0241", "nobody"])
     assert files_with(workspace.home_path, "c0241")
-    found = erasure.erase(workspace, store, ["c0241", "c0242"])
+    erased = erasure.erase(workspace, store, ["c0241", "c0242"])
     said_nothing = {*FAMILIES} - {"events/events.db", "events/transactions", "consents.db"}
-    assert places_of(found["c0241"]) == places_of(found["c0242"]) == said_nothing
+    assert places_of(erased["c0241"]) == places_of(erased["c0242"]) == said_nothing
     assert files_with(workspace.home_path, "c0241") | files_with(workspace.home_path, "c0242") == set()
 
 

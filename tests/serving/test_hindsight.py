@@ -231,9 +231,9 @@ def test_a_challenger_from_the_future_is_not_scored(home: Home) -> None:
         f"a challenger is not scored: small.churn/{number} was trained at {LATER}, so it knows what {AS_OF} could not"
     ]
     home.tracker.set_registered_model_alias("small.lifetime_value", "challenger", home.another("lifetime_value", AS_OF))
-    found = Predictor.shadow(home.workspace, home.tracker, AS_OF, said.append)
-    assert found is not None
-    assert (found.versions["churn"], found.versions["lifetime_value"]) == ("small.churn/1", "small.lifetime_value/2")
+    shadow = Predictor.shadow(home.workspace, home.tracker, AS_OF, said.append)
+    assert shadow is not None
+    assert (shadow.versions["churn"], shadow.versions["lifetime_value"]) == ("small.churn/1", "small.lifetime_value/2")
 
 
 def test_a_list_is_of_the_models_that_scored(home: Home, perennial: Command) -> None:

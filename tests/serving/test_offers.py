@@ -14,13 +14,13 @@ def test_the_best_are_those_of_a_sort_by_all_three_columns(digits: int) -> None:
     random = np.random.default_rng(digits)
     customer, item = np.divmod(random.permutation(60 * 40)[:2000], 40)
     probability = random.random(2000).round(digits)
-    found, ranks = _best(customer, item, probability, 5)
+    best, ranks = _best(customer, item, probability, 5)
     order = np.lexsort((item, -probability, customer))
     place = np.arange(2000) - np.searchsorted(customer[order], customer[order]) + 1
-    assert found.tolist() == order[place <= 5].tolist()
+    assert best.tolist() == order[place <= 5].tolist()
     assert ranks.tolist() == place[place <= 5].tolist()
 
 
 def test_nothing_has_no_best() -> None:
-    found, ranks = _best(np.array([], int), np.array([], int), np.array([], float), 5)
-    assert found.size == ranks.size == 0
+    best, ranks = _best(np.array([], int), np.array([], int), np.array([], float), 5)
+    assert best.size == ranks.size == 0

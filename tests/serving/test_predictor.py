@@ -79,26 +79,26 @@ def test_bands_over_another_horizon_begin_where_the_settings_thresholds_lie_ther
     pd.testing.assert_frame_equal(pd.DataFrame(ranked.score(ids, AS_OF, vectors, 60)), own)
     shares = own["churn_band"].value_counts(normalize=True)
     for horizon in (7, 30, 180, 365):
-        found = pd.DataFrame(ranked.score(ids, AS_OF, vectors, horizon))
+        rows = pd.DataFrame(ranked.score(ids, AS_OF, vectors, horizon))
         pd.testing.assert_series_equal(
-            found["churn_band"].value_counts(normalize=True)[shares.index], shares, atol=0.05, rtol=0
+            rows["churn_band"].value_counts(normalize=True)[shares.index], shares, atol=0.05, rtol=0
         )
-        edges = found.groupby("churn_band")["churn_probability"].agg(["min", "max"])
+        edges = rows.groupby("churn_band")["churn_probability"].agg(["min", "max"])
         assert edges.loc["low", "max"] < edges.loc["medium", "min"]
         assert edges.loc["medium", "max"] < edges.loc["high", "min"]
         alone = [ranked.score(ids[place : place + 1], AS_OF, vectors[[place]], horizon) for place in (60, 200, 300)]
-        assert [one["churn_band"][0] for one in alone] == found.loc[[60, 200, 300], "churn_band"].tolist()
+        assert [one["churn_band"][0] for one in alone] == rows.loc[[60, 200, 300], "churn_band"].tolist()
 
 
 def test_percentiles_run_from_0_to_100_and_never_fall(
     predictor: Predictor, customers: pd.DataFrame, vectors: NDArray[np.float32]
 ) -> None:
     """Among themselves the lowest is at 0, the highest at 100, half of them at 50 or below."""
-    found = scored(ranking(predictor, customers, vectors), customers, vectors).dropna(subset=["churn_probability"])
-    found = found.sort_values("churn_probability")
-    assert found["churn_percentile"].is_monotonic_increasing
-    assert found["churn_percentile"].iloc[[0, -1]].tolist() == [0.0, 100.0]
-    assert (found["churn_percentile"] <= 50).mean() == pytest.approx(0.5, abs=0.02)
+    rows = scored(ranking(predictor, customers, vectors), customers, vectors).dropna(subset=["churn_probability"])
+    rows = rows.sort_values("churn_probability")
+    assert rows["churn_percentile"].is_monotonic_increasing
+    assert rows["churn_percentile"].iloc[[0, -1]].tolist() == [0.0, 100.0]
+    assert (rows["churn_percentile"] <= 50).mean() == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_customer_outside_all_seen_is_at_the_end(
@@ -107,9 +107,9 @@ def test_a_customer_outside_all_seen_is_at_the_end(
     """Likelier to leave than anyone ranked is 100, less likely than anyone is 0."""
     alone = scored(predictor, customers, vectors)["churn_probability"].to_numpy()
     middle = alone[(alone > np.nanquantile(alone, 0.3)) & (alone < np.nanquantile(alone, 0.7))]
-    found = scored(predictor.ranking_among(middle), customers, vectors)["churn_percentile"].to_numpy()
-    assert set(found[alone <= np.nanquantile(alone, 0.25)]) == {0.0}
-    assert set(found[alone >= np.nanquantile(alone, 0.75)]) == {100.0}
+    percentiles = scored(predictor.ranking_among(middle), customers, vectors)["churn_percentile"].to_numpy()
+    assert set(percentiles[alone <= np.nanquantile(alone, 0.25)]) == {0.0}
+    assert set(percentiles[alone >= np.nanquantile(alone, 0.75)]) == {100.0}
 
 
 def test_without_a_ranking_there_is_no_percentile(
@@ -167,11 +167,11 @@ def test_for_event_churn_only_customers_who_bought_are_ranked(
     changed[:5, predictor.churn.inputs.packed.index("days_since_cancellation")] = 9
     leaving = replace(predictor.churn.leaving, kind="event")
     event = ranking(replace(predictor, churn=replace(predictor.churn, leaving=leaving)), customers, changed)
-    found = scored(event, customers, changed)
-    assert found["not_scored_reason"].iloc[:5].tolist() == ["already churned: cancelled"] * 5
-    assert (found["not_scored_reason"] == "no purchase yet").sum() == 10
-    assert found["churn_percentile"].min() == 0
-    assert found["churn_percentile"].max() == 100
+    rows = scored(event, customers, changed)
+    assert rows["not_scored_reason"].iloc[:5].tolist() == ["already churned: cancelled"] * 5
+    assert (rows["not_scored_reason"] == "no purchase yet").sum() == 10
+    assert rows["churn_percentile"].min() == 0
+    assert rows["churn_percentile"].max() == 100
     bought = ~np.isnan(predictor.churn.inputs.column(changed, "T"))
     np.testing.assert_array_equal(
         event.percentile_edges, ranking(event, customers[bought], changed[bought]).percentile_edges
@@ -182,11 +182,11 @@ def test_columns_are_the_fixed_ones_with_the_versions_that_answered(
     predictor: Predictor, customers: pd.DataFrame, vectors: NDArray[np.float32]
 ) -> None:
     """Every answer says by name and version which models it came from."""
-    found = predictor.score(customers["customer_id"].tolist(), AS_OF, vectors)
-    assert tuple(found) == SCORE_COLUMNS
-    models = [found[f"{kind}_model"] for kind in ("churn", "lifetime_value", "cross_sell")]
+    columns = predictor.score(customers["customer_id"].tolist(), AS_OF, vectors)
+    assert tuple(columns) == SCORE_COLUMNS
+    models = [columns[f"{kind}_model"] for kind in ("churn", "lifetime_value", "cross_sell")]
     assert models == ["small.churn/1", "small.lifetime_value/1", "small.cross_sell/1"]
-    assert set(ODD_IDS) <= set(found["customer_id"])
+    assert set(ODD_IDS) <= set(columns["customer_id"])
 
 
 def test_nobody_to_score_is_no_error(predictor: Predictor) -> None:
@@ -221,9 +221,9 @@ def test_offers_ranked_by_another_level_are_refused(shop: Shop, tracker: mlflow.
 def test_a_workspace_without_products_has_no_offers(shop: Shop, tracker: mlflow.MlflowClient) -> None:
     """Whatever champion there is from earlier times, nothing can be ranked."""
     tables = shop.workspace.tables.model_copy(update={"products": None})
-    found = Predictor.load(_with(shop.workspace, tables), tracker)
-    assert found.offers is None
-    assert found.versions.keys() == {"churn", "lifetime_value"}
+    loaded = Predictor.load(_with(shop.workspace, tables), tracker)
+    assert loaded.offers is None
+    assert loaded.versions.keys() == {"churn", "lifetime_value"}
 
 
 def _with(workspace: Workspace, tables: object) -> Workspace:

@@ -90,9 +90,9 @@ def test_rules_and_segments_are_the_commands_byte_by_byte(config: Path, opened: 
 
 def test_a_customer_is_what_the_command_shows(config: Path, opened: ShopAt) -> None:
     """Every row that is held, by place; who has read them is there too, and the read itself is noted."""
-    found = opened.customer("c0300")
+    held = opened.customer("c0300")
     told = json.loads(typed(config, "customer", "c0300").stdout)
-    assert json.loads(json.dumps(found["held"], default=str)) == told["held"]
+    assert json.loads(json.dumps(held["held"], default=str)) == told["held"]
     assert (told["audit"][-1]["role"], told["audit"][-1]["what"]) == ("Python", "customer")
     with pytest.raises(CheckFailed, match="nothing is held of nobody in"):
         opened.customer("nobody")

@@ -44,12 +44,12 @@ def read_only(folder: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def home(shop: Any, environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the shop's, in which a consent was withdrawn, with MLflow's folder, both read-only."""
-    found = shutil.copytree(shop.workspace.home_path, tmp_path_factory.mktemp("read_only") / "home")
-    Consents(found).put("c0147", {"marketing": False}, NOW)
-    Keys(found).add("crm", NOW, name="call centre")
+    copied = shutil.copytree(shop.workspace.home_path, tmp_path_factory.mktemp("read_only") / "home")
+    Consents(copied).put("c0147", {"marketing": False}, NOW)
+    Keys(copied).add("crm", NOW, name="call centre")
     mlruns = Path(shop.tracking_uri.removeprefix("sqlite:///")).parent
-    with read_only(found), read_only(mlruns):
-        yield found
+    with read_only(copied), read_only(mlruns):
+        yield copied
 
 
 def said(shop: Any, home: Path, *command: str) -> Result:

@@ -39,8 +39,8 @@ def predictor(shop: Shop) -> Iterator[Predictor]:
 def vectors(shop: Shop, predictor: Predictor) -> Vectors:
     """Of everyone who can still leave."""
     rows = retrieval.customer_rows(retrieval.open_store(shop.workspace), shop.workspace, [AS_OF])
-    found = retrieval.matrix(rows, predictor.churn.inputs.packed)
-    return found[predictor.churn.can_churn(found)]
+    matrix = retrieval.matrix(rows, predictor.churn.inputs.packed)
+    return matrix[predictor.churn.can_churn(matrix)]
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_the_list_explains_each_customer_by_their_own_vector(explainer: Explaine
     store = retrieval.open_store(predictor.workspace)
     rows = retrieval.customer_rows(store, predictor.workspace, [AS_OF]).set_index("customer_id")
     own = retrieval.matrix(rows.loc[listed["customer_id"]], predictor.churn.inputs.packed)
-    assert listed["reasons"].tolist() == [". ".join(found) for found in explainer(own)]
+    assert listed["reasons"].tolist() == [". ".join(sentences) for sentences in explainer(own)]
 
 
 @dataclass(frozen=True)

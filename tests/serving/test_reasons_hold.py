@@ -116,15 +116,15 @@ class Case:
 
 @pytest.fixture(scope="module", params=SETS)
 def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    found = SETS[request.param]
-    folder, home = dataset(found.data), tmp_path_factory.mktemp("real")
+    real_set = SETS[request.param]
+    folder, home = dataset(real_set.data), tmp_path_factory.mktemp("real")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERENNIAL_DATASETS", str(folder.parent))
-        path = CONFIGS / f"{found.config}.yaml"
+        path = CONFIGS / f"{real_set.config}.yaml"
         given = settings.read(path).tables.transactions.where
-        where = f"({given}) AND {found.where}" if given else found.where
+        where = f"({given}) AND {real_set.where}" if given else real_set.where
         workspace = settings.read(path, [f"tables.transactions.where={json.dumps(where)}"], home)
-        return Case.of(workspace, found.as_of)
+        return Case.of(workspace, real_set.as_of)
 
 
 @pytest.fixture(scope="module")

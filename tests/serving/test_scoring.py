@@ -67,9 +67,9 @@ def test_offers_have_the_fixed_columns_and_types(copy: Copy) -> None:
 
 def test_scores_are_sorted_and_of_this_as_of(copy: Copy) -> None:
     """One file order whatever the engine's threads did."""
-    found = pd.read_parquet(copy.scores)
-    assert found["customer_id"].is_monotonic_increasing
-    assert set(found["as_of"]) == {AS_OF}
+    scores = pd.read_parquet(copy.scores)
+    assert scores["customer_id"].is_monotonic_increasing
+    assert set(scores["as_of"]) == {AS_OF}
 
 
 def test_who_was_not_scored_is_counted_by_reason(copy: Copy) -> None:
@@ -109,9 +109,9 @@ def test_as_many_offers_as_asked_for(copy: Copy) -> None:
     first = pd.read_parquet(copy.offers).query("rank == 1").drop(columns="rank")
     for top, each in ((1, 1), (3, 3), (100, 4)):
         copy.score(changed(copy.predictor, "cross_sell", top=top))
-        found = pd.read_parquet(copy.offers)
-        assert set(found.groupby("customer_id").size()) == {each}
-        best = found.query("rank == 1").drop(columns="rank")
+        rows = pd.read_parquet(copy.offers)
+        assert set(rows.groupby("customer_id").size()) == {each}
+        best = rows.query("rank == 1").drop(columns="rank")
         pd.testing.assert_frame_equal(best.reset_index(drop=True), first.reset_index(drop=True))
 
 
@@ -215,10 +215,10 @@ def test_repeats_and_new_items_are_ranked_apart(copy: Copy) -> None:
     both = pd.read_parquet(copy.offers)
     for kind in ("repeat", "new"):
         copy.score(changed(copy.predictor, "cross_sell", top=100, kind=kind))
-        found, expected = pd.read_parquet(copy.offers), both[both["kind"] == kind]
+        rows, expected = pd.read_parquet(copy.offers), both[both["kind"] == kind]
         columns = ["customer_id", "item", "probability", "kind"]
-        pd.testing.assert_frame_equal(found[columns], expected[columns].reset_index(drop=True))
-        assert (found.groupby("customer_id")["rank"].max() == found.groupby("customer_id").size()).all()
+        pd.testing.assert_frame_equal(rows[columns], expected[columns].reset_index(drop=True))
+        assert (rows.groupby("customer_id")["rank"].max() == rows.groupby("customer_id").size()).all()
 
 
 def test_what_may_not_be_offered_makes_room(copy: Copy) -> None:
@@ -226,9 +226,9 @@ def test_what_may_not_be_offered_makes_room(copy: Copy) -> None:
     copy.score(changed(copy.predictor, "cross_sell", top=3))
     before = pd.read_parquet(copy.offers)
     copy.score(changed(copy.predictor, "cross_sell", exclude=("tea",)))
-    found = pd.read_parquet(copy.offers)
+    rows = pd.read_parquet(copy.offers)
     expected = before[before["item"] != "tea"].groupby("customer_id").head(2)
-    assert found[["customer_id", "item"]].to_numpy().tolist() == expected[["customer_id", "item"]].to_numpy().tolist()
+    assert rows[["customer_id", "item"]].to_numpy().tolist() == expected[["customer_id", "item"]].to_numpy().tolist()
 
 
 def test_owned_one_offs_are_not_offered_again(copy: Copy) -> None:
@@ -239,14 +239,14 @@ def test_owned_one_offs_are_not_offered_again(copy: Copy) -> None:
 
 def test_newcomers_are_offered_what_sells(copy: Copy) -> None:
     """Who signed up and has not bought yet gets the most popular categories, as new; who refused profiling nothing."""
-    found = pd.read_parquet(copy.offers)
+    rows = pd.read_parquet(copy.offers)
     popular = pd.read_parquet(storage.snapshot_part(copy.workspace.home_path, "popularity", AS_OF))
     best = popular.sort_values("item_buyers_365d", ascending=False)["item"].head(2).tolist()
-    newcomers = found[found["customer_id"].isin([f"c{number:04}" for number in NEVER_BOUGHT])]
+    newcomers = rows[rows["customer_id"].isin([f"c{number:04}" for number in NEVER_BOUGHT])]
     assert newcomers.groupby("customer_id")["item"].agg(list).tolist() == [best] * len(NEVER_BOUGHT)
     assert newcomers["kind"].unique().tolist() == ["new"]
     assert newcomers["probability"].between(0.01, 1).all()
-    assert not found["customer_id"].isin([f"c{number:04}" for number in NO_PROFILING]).any()
+    assert not rows["customer_id"].isin([f"c{number:04}" for number in NO_PROFILING]).any()
 
 
 def test_another_stock_list_is_not_current(copy: Copy, tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ def environment(requirements: Iterable[str], folder: Path) -> Path:
     """
     venv.create(folder, symlinks=True, with_pip=False)
     site, python = next(folder.glob("lib/python*/site-packages")), folder / "bin" / Path(sys.executable).name
-    for found in _required(map(Requirement, requirements)).values():
-        for name in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+    for package in _required(map(Requirement, requirements)).values():
+        for name in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
             if not (site / name).exists():
-                (site / name).symlink_to(Path(str(found.locate_file(name))))
-        for script in found.entry_points.select(group="console_scripts"):
+                (site / name).symlink_to(Path(str(package.locate_file(name))))
+        for script in package.entry_points.select(group="console_scripts"):
             start = python.with_name(script.name)
             start.write_text(f"#!{python}\nfrom {script.module} import {script.attr}\n\n{script.attr}()\n")
             start.chmod(0o755)
@@ -33,7 +33,7 @@ def environment(requirements: Iterable[str], folder: Path) -> Path:
 
 
 def _required(asked: Iterable[Requirement]) -> dict[str, Distribution]:
-    found: dict[str, Distribution] = {}
+    distributions: dict[str, Distribution] = {}
     waiting, seen = list(asked), set()
     while waiting:
         one = waiting.pop()
@@ -42,8 +42,8 @@ def _required(asked: Iterable[Requirement]) -> dict[str, Distribution]:
         seen.add(str(one))
         here = distribution(one.name)
         assert one.specifier.contains(here.version, prereleases=True), f"{one} is asked for, {here.version} is here"
-        found[canonicalize_name(one.name)] = here
+        distributions[canonicalize_name(one.name)] = here
         for more in map(Requirement, here.requires or ()):
             if more.marker is None or any(more.marker.evaluate({"extra": extra}) for extra in ("", *one.extras)):
                 waiting.append(more)
-    return found
+    return distributions

@@ -118,14 +118,14 @@ def test_labels_and_the_data_check_say_the_same(place: int, as_of: date, shop: S
     ends = labels.cancellations(shop.workspace, date(2024, 6, 1))
     query = f"SELECT customer_id, {labels.has_left(as_of)} AS has_left FROM {ends} GROUP BY customer_id"
     with storage.connect(shop.workspace.home_path, shop.workspace.timezone) as connection:
-        found = dict(connection.execute(query).fetchall())
-    assert {name: found.get(name, False) for name in STORIES} == {n: s.has_left[place] for n, s in STORIES.items()}
+        has_left = dict(connection.execute(query).fetchall())
+    assert {name: has_left.get(name, False) for name in STORIES} == {n: s.has_left[place] for n, s in STORIES.items()}
 
 
 def test_who_comes_back_can_leave_again(shop: Shop) -> None:
     """The second cancellation of who came back is an outcome of its own, in the window in which it lies."""
-    found = labels.outcomes(shop.workspace, [date(2024, 2, 5)], date(2024, 6, 1)).set_index("customer_id")
-    assert found["cancelled"].eq(True).to_dict().get("cancels twice")
+    outcomes = labels.outcomes(shop.workspace, [date(2024, 2, 5)], date(2024, 6, 1)).set_index("customer_id")
+    assert outcomes["cancelled"].eq(True).to_dict().get("cancels twice")
 
 
 def test_a_purchase_that_just_came_in_ends_a_cancellation(tmp_path: Path) -> None:

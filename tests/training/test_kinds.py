@@ -70,7 +70,7 @@ class Naive(kinds.OfCustomers):
     def pictures(self, judged: Sequence[JudgedCutoff], currency: str) -> dict[str, Figure]:
         return plots.of_probabilities(judged, "leaving", "leavers")
 
-    def headline(self, found: Evaluation) -> str:
+    def headline(self, evaluation: Evaluation) -> str:
         return "Silence says who leaves."
 
 
@@ -113,10 +113,10 @@ def test_the_naive_rule_becomes_a_kind_without_a_word_elsewhere(naive: Naive, wo
     verdict = promotion.judge(tracker, workspace, "naive")
     assert not verdict.passed
     assert any("not better beyond noise" in reason and "auc" in reason for reason in verdict.against), verdict.reasons
-    found = comparison.compare(tracker, "world.naive/1", "world.naive/2")
-    assert [one.metric for one in found.metrics] == [*naive.figures]
-    assert found.metrics[0].second == pytest.approx(0.5)
-    assert found.metrics[0].is_worse()
+    compared = comparison.compare(tracker, "world.naive/1", "world.naive/2")
+    assert [one.metric for one in compared.metrics] == [*naive.figures]
+    assert compared.metrics[0].second == pytest.approx(0.5)
+    assert compared.metrics[0].is_worse()
 
 
 def test_a_kind_that_cannot_be_learnt_is_left_out_with_a_word(

@@ -119,8 +119,8 @@ def test_promoting_an_unknown_version_is_refused(shop: Trained) -> None:
 def test_event_churn_learns_from_cancellations(shop: Trained, tmp_path: Path) -> None:
     """With `kind: event` who cancelled has left; without cancellations enough the refusal says so."""
     event = shop.workspace.model_copy(update={"churn": shop.workspace.churn.model_copy(update={"kind": "event"})})
-    found = labels.outcomes(event, [c.as_of for c in shop.data.closed], AS_OF)
-    assert found["cancelled"].eq(True).any()
+    outcomes = labels.outcomes(event, [c.as_of for c in shop.data.closed], AS_OF)
+    assert outcomes["cancelled"].eq(True).any()
     none_left = tuple(replace(c, churned=np.zeros_like(c.churned)) for c in shop.data.closed)
     with pytest.raises(CheckFailed, match="cancellations"):
         churn.fit(shop.data, event, none_left, shop.data.current)

@@ -62,12 +62,12 @@ def test_what_refusers_buy_changes_no_model_file(kind: str, shops: tuple[Workspa
 @pytest.mark.parametrize("family", snapshot.KEYS)
 def test_what_refusers_buy_is_in_no_feature_of_others(family: str, shops: tuple[Workspace, Workspace]) -> None:
     """Nor in one of items, or of the shop as a whole; their own features have it."""
-    found = []
+    snapshots = []
     for workspace in shops:
         rows = pd.read_parquet(storage.snapshot_part(workspace.home_path, family, AS_OF))
         theirs = rows["customer_id"].isin(REFUSERS) if "customer_id" in rows else pd.Series(False, rows.index)
-        found.append((rows[~theirs].reset_index(drop=True), rows[theirs].reset_index(drop=True)))
-    (others, theirs), (others_too, theirs_too) = found
+        snapshots.append((rows[~theirs].reset_index(drop=True), rows[theirs].reset_index(drop=True)))
+    (others, theirs), (others_too, theirs_too) = snapshots
     pd.testing.assert_frame_equal(others, others_too, check_exact=True)
     assert theirs.equals(theirs_too) == (family in ("engagement", "popularity", "co_purchase"))
 

@@ -98,7 +98,7 @@ def test_the_first_trial_is_the_models_own_and_progress_names_the_best(
     best, said = whole
     state, value, first = trials_of(tracker, "whole")[0]
     assert (state, first["num_leaves"], first["rounds"]) == ("FINISHED", "7", "200")
-    values = [found for _, found, _ in trials_of(tracker, "whole") if found is not None]
+    values = [value for _, value, _ in trials_of(tracker, "whole") if value is not None]
     assert max(values) > float(value or 0)
     assert f"churn: trial 8 of 8; best {max(values):.4f} of trial {1 + int(np.argmax(values))}" in said[-1]
     assert f"num_leaves {best['num_leaves']}" in said[-1]

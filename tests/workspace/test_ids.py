@@ -73,9 +73,9 @@ TEXTS = st.text(st.one_of(ODD, CHARACTERS), max_size=12)
 @given(texts=st.lists(TEXTS, min_size=20, max_size=40))
 def test_sql_and_python_agree_on_every_text(texts: list[str]) -> None:
     """What is an id, and which; and an id means itself."""
-    found = in_sql(texts)
-    assert found == list(map(in_python, texts))
-    assert in_sql([one for one in found if one]) == [one for one in found if one]
+    read = in_sql(texts)
+    assert read == list(map(in_python, texts))
+    assert in_sql([one for one in read if one]) == [one for one in read if one]
 
 
 def test_sql_and_python_agree_on_every_character() -> None:
@@ -132,8 +132,8 @@ def test_tabs_after_every_value_are_none_of_it(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(text)
     path = write_workspace(tmp_path, {"path": str(tmp_path / "t.csv"), "columns": columns})
     take_in(path)
-    found = accepted(path)[["transaction_id", "customer_id", "amount", "quantity"]]
-    assert found.values.tolist() == [["1", "ann", 20.0, 2.0], ["2", "ann", 60.0, 3.0]]
+    rows = accepted(path)[["transaction_id", "customer_id", "amount", "quantity"]]
+    assert rows.values.tolist() == [["1", "ann", 20.0, 2.0], ["2", "ann", 60.0, 3.0]]
 
 
 def test_a_pseudonym_is_of_the_id_not_of_its_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,9 +52,9 @@ def test_duckdb_and_python_make_the_same_names_and_marks() -> None:
     with duckdb.connect() as connection:
         key.teach(connection)
         query = "SELECT pseudonym('Zoë/7'), mark('Zoë/7'), pseudonym($name), mark($name)"
-        found = connection.execute(query, {"name": pseudonym}).fetchall()[0]
-    assert found == (pseudonym, key.mark("Zoë/7"), pseudonym, key.mark(pseudonym))
-    assert found[1] == found[3] != PrivacyKey(f"{KEY}!").mark("Zoë/7")
+        names = connection.execute(query, {"name": pseudonym}).fetchall()[0]
+    assert names == (pseudonym, key.mark("Zoë/7"), pseudonym, key.mark(pseudonym))
+    assert names[1] == names[3] != PrivacyKey(f"{KEY}!").mark("Zoë/7")
 
 
 @pytest.mark.usefixtures("_key")

@@ -65,18 +65,18 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
 )
 def test_an_override_wins_over_the_file(tmp_path: Path, override: str, value: object) -> None:
     """`key.path=value` reaches any depth; the value is YAML, and what follows the first `=` is its own."""
-    found: Any = read(shop(tmp_path, "churn: {horizon: 30}\n"), [override, "tables.customers.path=customers.csv"])
+    setting: Any = read(shop(tmp_path, "churn: {horizon: 30}\n"), [override, "tables.customers.path=customers.csv"])
     for key in override.split("=")[0].split("."):
-        found = getattr(found, key)
-    assert found == value
+        setting = getattr(setting, key)
+    assert setting == value
 
 
 @pytest.mark.parametrize("group", ["lifetime_value", "lifetime-value"])
 @pytest.mark.parametrize("override", ["lifetime_value.discount_rate=0.1", "lifetime-value.discount_rate=0.1"])
 def test_a_group_may_be_written_with_a_dash(tmp_path: Path, group: str, override: str) -> None:
     """As the command line writes the models' names: in the file, over it, and in plain data, it is the same group."""
-    found = read(shop(tmp_path, f"{group}: {{horizon: 30, discount_rate: 0.2}}\n"), [override]).lifetime_value
-    assert (found.horizon, found.discount_rate) == (30, 0.1)
+    own = read(shop(tmp_path, f"{group}: {{horizon: 30, discount_rate: 0.2}}\n"), [override]).lifetime_value
+    assert (own.horizon, own.discount_rate) == (30, 0.1)
     assert (
         parse({"name": "shop", "tables": {"transactions": {"path": "x"}}, "cross-sell": {"top": 3}}, "x").cross_sell.top
         == 3

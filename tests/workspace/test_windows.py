@@ -50,8 +50,8 @@ def test_midnight_agrees_with_the_days_that_duckdb_assigns() -> None:
             for day in (date(2019, 3, 31), date(2021, 10, 31), date(2024, 3, 10), date(2024, 6, 1), date(2026, 4, 24)):
                 start = midnight(day, timezone).isoformat()
                 days = "CAST(t AS DATE), CAST(t - INTERVAL 1 second AS DATE)"
-                found = connection.execute(f"SELECT {days} FROM (SELECT TIMESTAMPTZ '{start}' AS t)").fetchall()
-                assert found == [(day, day - timedelta(days=1))], timezone
+                days_of = connection.execute(f"SELECT {days} FROM (SELECT TIMESTAMPTZ '{start}' AS t)").fetchall()
+                assert days_of == [(day, day - timedelta(days=1))], timezone
 
 
 def test_a_window_is_half_open_and_counts_its_days() -> None:
@@ -80,17 +80,17 @@ def test_days_after_counts_calendar_days() -> None:
 
 def test_closed_cutoffs_step_back_from_the_latest_closed_one() -> None:
     """The latest outcome window ends exactly at as_of; the others lie `spacing` days before one another."""
-    found = closed_cutoffs(date(2024, 7, 1), date(2023, 1, 1), outcome_days=90, spacing=30, most=3, min_history=90)
-    assert found == [date(2024, 2, 2), date(2024, 3, 3), date(2024, 4, 2)]
+    cutoffs = closed_cutoffs(date(2024, 7, 1), date(2023, 1, 1), outcome_days=90, spacing=30, most=3, min_history=90)
+    assert cutoffs == [date(2024, 2, 2), date(2024, 3, 3), date(2024, 4, 2)]
 
 
 @pytest.mark.parametrize(("min_history", "expected"), [(31, 1), (32, 0)])
 def test_a_cutoff_needs_its_days_of_history(min_history: int, expected: int) -> None:
     """Exactly as many days as asked for suffice; one more and there is none."""
-    found = closed_cutoffs(
+    cutoffs = closed_cutoffs(
         date(2024, 3, 1), date(2024, 1, 1), outcome_days=29, spacing=30, most=5, min_history=min_history
     )
-    assert len(found) == expected
+    assert len(cutoffs) == expected
 
 
 @quick
@@ -107,10 +107,10 @@ def test_every_cutoff_is_closed_and_old_enough(
 ) -> None:
     """No label's window reaches past as_of, none has too little history, and as many are found as fit."""
     first_day = as_of - timedelta(days=history)
-    found = closed_cutoffs(
+    cutoffs = closed_cutoffs(
         as_of, first_day, outcome_days=outcome_days, spacing=spacing, most=most, min_history=min_history
     )
-    assert all(cutoff + timedelta(days=outcome_days) <= as_of for cutoff in found)
-    assert all((cutoff - first_day).days >= min_history for cutoff in found)
+    assert all(cutoff + timedelta(days=outcome_days) <= as_of for cutoff in cutoffs)
+    assert all((cutoff - first_day).days >= min_history for cutoff in cutoffs)
     room = history - outcome_days - min_history
-    assert len(found) == (min(most, room // spacing + 1) if room >= 0 else 0)
+    assert len(cutoffs) == (min(most, room // spacing + 1) if room >= 0 else 0)

@@ -150,10 +150,10 @@ def features_in(tables: dict[str, pd.DataFrame], as_of: date) -> Features:
         return features_at(workspace, as_of)
 
 
-def assert_same(found: Features, expected: Features) -> None:
-    assert found.keys() == expected.keys()
+def assert_same(features: Features, expected: Features) -> None:
+    assert features.keys() == expected.keys()
     for family, rows in expected.items():
-        pd.testing.assert_frame_equal(found[family], rows, rtol=1e-6, atol=1e-9, obj=family)
+        pd.testing.assert_frame_equal(features[family], rows, rtol=1e-6, atol=1e-9, obj=family)
 
 
 # Every step of shrinking takes in two shops: minutes, to make a readable example only shorter.
@@ -165,8 +165,8 @@ def assert_same(found: Features, expected: Features) -> None:
 def test_what_was_not_known_changes_no_feature(world: World, other: World, shift: int) -> None:
     """Rows unknown at as_of can be added, changed or deleted: every family stays as it was."""
     as_of = AS_OF + timedelta(days=shift)
-    found = features_in(tables_of(world, NOTHING), as_of)
-    assert_same(features_in(tables_of(world.known(as_of), other.unknown(as_of)), as_of), found)
+    features = features_in(tables_of(world, NOTHING), as_of)
+    assert_same(features_in(tables_of(world.known(as_of), other.unknown(as_of)), as_of), features)
 
 
 @pytest.mark.parametrize(("recorded_at", "known_from"), [("2024-03-09 23:59", 10), ("2024-03-10 00:00", 11)])
@@ -202,11 +202,11 @@ def test_a_recording_before_the_fact_makes_no_row_known_earlier(tmp_path: Path) 
 def test_days_are_those_of_the_workspace(tmp_path: Path) -> None:
     """One minute apart in Shanghai, at its midnight, two purchases lie on two days; in London they are one."""
     lines = make_transactions([("a", "2024-01-05T15:59:00Z", 1.0), ("a", "2024-01-05T16:00:00Z", 1.0)])
-    found = {}
+    days = {}
     for zone in ("Asia/Shanghai", "Europe/London"):
         workspace = open_shop(tmp_path / zone, {"transactions": lines}, timezone=zone)
-        found[zone] = [family_at(workspace, purchases, date(2024, 1, day))["n_purchases"].tolist() for day in (6, 7)]
-    assert found == {"Asia/Shanghai": [[1], [2]], "Europe/London": [[1], [1]]}
+        days[zone] = [family_at(workspace, purchases, date(2024, 1, day))["n_purchases"].tolist() for day in (6, 7)]
+    assert days == {"Asia/Shanghai": [[1], [2]], "Europe/London": [[1], [1]]}
 
 
 def test_the_hour_is_the_workspaces(tmp_path: Path) -> None:
@@ -236,8 +236,8 @@ def test_as_of_begins_with_its_day_when_clocks_change(
     assert midnight(as_of, zone) == begins
     rows = [("known", begins - pd.Timedelta(seconds=1), 1.0), ("unknown", begins, 1.0)]
     workspace = open_shop(tmp_path, {"transactions": make_transactions(rows)}, timezone=zone)
-    found = family_at(workspace, purchases, as_of)
-    assert found["T"].to_dict() == {"known": 1}
+    counted = family_at(workspace, purchases, as_of)
+    assert counted["T"].to_dict() == {"known": 1}
     assert pd.read_parquet(snapshot(workspace, [as_of])[0])["as_of"].tolist() == [begins]
 
 
@@ -276,9 +276,9 @@ def test_a_till_that_books_everything_on_one_customer_is_one_customer(tmp_path: 
     minutes = pd.date_range("2022-01-01", periods=1_000_000, freq="min").astype("datetime64[us]")
     lines = pd.DataFrame({"customer_id": "cash", "occurred_at": minutes, "amount": 1.0})
     lines["transaction_id"] = [f"t{number}" for number in range(len(lines))]
-    found = features_at(open_shop(tmp_path, {"transactions": lines}), date(2024, 1, 1))
-    assert found["purchases"]["n_purchases"].to_dict() == {"cash": 695}
-    assert found["purchases"]["spend"].to_dict() == {"cash": 1_000_000}
+    features = features_at(open_shop(tmp_path, {"transactions": lines}), date(2024, 1, 1))
+    assert features["purchases"]["n_purchases"].to_dict() == {"cash": 695}
+    assert features["purchases"]["spend"].to_dict() == {"cash": 1_000_000}
 
 
 def test_a_category_that_is_new_is_ranked_like_any_other(tmp_path: Path) -> None:
@@ -287,6 +287,6 @@ def test_a_category_that_is_new_is_ranked_like_any_other(tmp_path: Path) -> None
     products = pd.DataFrame({"product_id": ["p0", "new"], "category": ["tea", "novelty"]})
     workspace = open_shop(tmp_path, {"transactions": lines, "products": products})
     assert ("b", "novelty") not in features_at(workspace, date(2023, 12, 1))["product_affinity"].index
-    found = features_at(workspace, date(2024, 1, 1))
-    assert found["product_affinity"].loc[("b", "novelty"), "item_n_purchases"] == 1
-    assert found["popularity"].loc["novelty", "item_buyers_30d"] == 1
+    features = features_at(workspace, date(2024, 1, 1))
+    assert features["product_affinity"].loc[("b", "novelty"), "item_n_purchases"] == 1
+    assert features["popularity"].loc["novelty", "item_buyers_30d"] == 1

@@ -29,18 +29,18 @@ def profile_of(folder: Path, customers: pd.DataFrame | None = None, *attributes:
 
 def test_without_a_customers_table_the_first_line_says_since_when(tmp_path: Path) -> None:
     """Whoever bought or returned is known from then on; consent is not."""
-    found = profile_of(tmp_path)
-    assert found["tenure_days"].to_dict() == {"buyer": 30, "refunded": 20}
-    assert found["profiling_consent"].isna().all()
+    profiles = profile_of(tmp_path)
+    assert profiles["tenure_days"].to_dict() == {"buyer": 30, "refunded": 20}
+    assert profiles["profiling_consent"].isna().all()
 
 
 def test_a_customer_with_only_a_sign_up_is_known_and_has_no_purchases(tmp_path: Path) -> None:
     """There is a row from the day after the sign-up on; every family but the profile knows nothing."""
     customers = customers_of([("new", "2024-06-30"), ("tomorrow", "2024-07-01"), ("undated", None)], "signed_up_at")
     workspace = open_shop(tmp_path, {"transactions": LINES, "customers": customers})
-    found = features_at(workspace, AS_OF)
-    assert found["profile"]["tenure_days"].to_dict() == {"buyer": 30, "new": 1, "refunded": 20}
-    assert all(found[family].loc["new"].isna().all() for family in ("purchases", "basket", "engagement"))
+    features = features_at(workspace, AS_OF)
+    assert features["profile"]["tenure_days"].to_dict() == {"buyer": 30, "new": 1, "refunded": 20}
+    assert all(features[family].loc["new"].isna().all() for family in ("purchases", "basket", "engagement"))
 
 
 def test_tenure_begins_with_the_earlier_of_sign_up_and_purchase(tmp_path: Path) -> None:
@@ -56,21 +56,21 @@ def test_attributes_are_unknown_before_the_sign_up(tmp_path: Path) -> None:
         ("refunded", "2024-07-01", "Bonn", 1960),
         ("old", None, "Celle", 1),
     ]
-    found = profile_of(tmp_path, customers_of(rows, "signed_up_at", "city", "birth_year"), "city", "birth_year")
-    assert found.loc["buyer", ["attribute_city", "attribute_birth_year"]].tolist() == [0, 1950]
-    assert found.loc["refunded", ["attribute_city", "attribute_birth_year"]].isna().all()
+    profiles = profile_of(tmp_path, customers_of(rows, "signed_up_at", "city", "birth_year"), "city", "birth_year")
+    assert profiles.loc["buyer", ["attribute_city", "attribute_birth_year"]].tolist() == [0, 1950]
+    assert profiles.loc["refunded", ["attribute_city", "attribute_birth_year"]].isna().all()
 
 
 def test_attributes_without_a_sign_up_date_are_taken_as_known(tmp_path: Path) -> None:
     """A shop that does not date its customers describes them at any time."""
-    found = profile_of(tmp_path, customers_of([("buyer", "Aachen"), ("refunded", None)], "city"), "city")
-    assert found["attribute_city"].dropna().to_dict() == {"buyer": 0}
+    profiles = profile_of(tmp_path, customers_of([("buyer", "Aachen"), ("refunded", None)], "city"), "city")
+    assert profiles["attribute_city"].dropna().to_dict() == {"buyer": 0}
 
 
 def test_an_attribute_that_nobody_has_is_null(tmp_path: Path) -> None:
     """A column without a single value neither fails nor becomes a code."""
-    found = profile_of(tmp_path, customers_of([("buyer", None), ("refunded", None)], "city"), "city")
-    assert found["attribute_city"].isna().all()
+    profiles = profile_of(tmp_path, customers_of([("buyer", None), ("refunded", None)], "city"), "city")
+    assert profiles["attribute_city"].isna().all()
 
 
 def test_a_code_stays_when_new_values_come(tmp_path: Path) -> None:
@@ -88,5 +88,5 @@ def test_a_code_stays_when_new_values_come(tmp_path: Path) -> None:
 def test_consent_that_was_not_given_is_refused(tmp_path: Path) -> None:
     """Where consents are kept, one that is missing counts as no."""
     customers = customers_of([("buyer", True), ("silent", None)], "profiling_consent").assign(signed_up_at="2024-01-01")
-    found = profile_of(tmp_path, customers)["profiling_consent"]
-    assert found.to_dict() == {"buyer": 1, "refunded": 0, "silent": 0}
+    consents = profile_of(tmp_path, customers)["profiling_consent"]
+    assert consents.to_dict() == {"buyer": 1, "refunded": 0, "silent": 0}

@@ -31,8 +31,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def offered(workspace: Workspace, **settings: Any) -> tuple[list[str], list[str]]:
     """What may be offered with these settings, and what was said."""
     sell, said = workspace.cross_sell.model_copy(update=settings), list[str]()
-    found = Assortment.of(workspace.model_copy(update={"cross_sell": sell}), ITEMS, said.append)
-    return ITEMS.index[found.offered].tolist(), said
+    assortment = Assortment.of(workspace.model_copy(update={"cross_sell": sell}), ITEMS, said.append)
+    return ITEMS.index[assortment.offered].tolist(), said
 
 
 def test_everything_may_be_offered_unless_said_otherwise(shop: Workspace) -> None:
@@ -62,9 +62,9 @@ def test_the_margin_floor_weighs_prices(shop: Workspace) -> None:
 
 def test_what_is_never_rebought_is_kept_from_its_owners_alone(shop: Workspace) -> None:
     """The cake's owners do not buy it again; of the tea too little is known to say."""
-    found = Assortment.of(shop, ITEMS)
+    assortment = Assortment.of(shop, ITEMS)
     item = np.array([0, 1, 2, 1])
-    assert found.may_offer(item, np.array([True, True, True, False])).tolist() == [True, False, True, True]
+    assert assortment.may_offer(item, np.array([True, True, True, False])).tolist() == [True, False, True, True]
 
 
 @pytest.mark.parametrize(

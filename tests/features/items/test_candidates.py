@@ -65,13 +65,13 @@ def few(monkeypatch: pytest.MonkeyPatch, **most: int) -> None:
 def test_every_category_is_a_candidate_for_everybody(tmp_path: Path) -> None:
     """The customer's own features are null where nothing was bought; those of the item and the customer never are."""
     workspace, customers = opened(tmp_path, "category")
-    found = table(workspace, customers)
-    assert len(found) == len(BOUGHT) * 3
+    pairs = table(workspace, customers)
+    assert len(pairs) == len(BOUGHT) * 3
     own = {(who, CATEGORIES[item]) for who, items in BOUGHT.items() for item in items} - {("e", "things")}
-    assert set(found.index[found["item_n_purchases_365d"] > 0]) == own
-    assert found["item_buyers_365d"].notna().all()
+    assert set(pairs.index[pairs["item_n_purchases_365d"] > 0]) == own
+    assert pairs["item_buyers_365d"].notna().all()
     T = customers.set_index("customer_id")["T"]
-    np.testing.assert_array_equal(found["T"], T[found.index.get_level_values("customer_id")])
+    np.testing.assert_array_equal(pairs["T"], T[pairs.index.get_level_values("customer_id")])
 
 
 def test_of_many_items_the_own_ones_are_candidates(
@@ -79,8 +79,8 @@ def test_of_many_items_the_own_ones_are_candidates(
 ) -> None:
     """What sold to nobody in a year is off the shelf, even for who bought it before."""
     few(monkeypatch)
-    found = table(*by_item)
-    assert set(found.index) == {(who, item) for who, items in BOUGHT.items() for item in items} - {("e", "lamp")}
+    pairs = table(*by_item)
+    assert set(pairs.index) == {(who, item) for who, items in BOUGHT.items() for item in items} - {("e", "lamp")}
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_a_launch_goes_to_who_buys_its_category(by_item: tuple[Workspace, pd.Dat
     """Nobody has bought the pie; a third of a's purchases are food, all of c's and e's, none of b's and d's."""
     workspace, customers = by_item
     shelf = Shelf.at(workspace, AS_OF)
-    found = launches.shares(shelf, pd.Index(customers["customer_id"]), pd.Index(["pie", "unheard of"]))
-    shares = found.set_index(["customer_id", "item"])["share"].to_dict()
+    launched = launches.shares(shelf, pd.Index(customers["customer_id"]), pd.Index(["pie", "unheard of"]))
+    shares = launched.set_index(["customer_id", "item"])["share"].to_dict()
     assert shares == pytest.approx({("a", "pie"): 1 / 3, ("c", "pie"): 1, ("e", "pie"): 1})
 
 

@@ -35,9 +35,9 @@ def test_a_segments_shares_are_drawn_to_the_shops(tmp_path: Path) -> None:
     )  # fmt: skip
     snapshot.snapshot(workspace, [AS_OF])
     shelf = Shelf.at(workspace, AS_OF)
-    found = Newcomers.at(shelf, retrieval.customer_rows(retrieval.apply(workspace), workspace, [AS_OF]))
-    assert found.customer_ids.tolist() == ["n", "s", "u"]
-    tea = found.shares[found.segment, shelf.items.get_loc("tea")]
+    newcomers = Newcomers.at(shelf, retrieval.customer_rows(retrieval.apply(workspace), workspace, [AS_OF]))
+    assert newcomers.customer_ids.tolist() == ["n", "s", "u"]
+    tea = newcomers.shares[newcomers.segment, shelf.items.get_loc("tea")]
     assert tea == pytest.approx([27 / 52, 25 / 52, 0.5])
 
 

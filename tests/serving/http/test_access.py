@@ -219,15 +219,14 @@ def test_every_read_leaves_a_line(client: TestClient, workspace: Workspace, keys
         ask(client, method, path, key)
     client.get("/v1/lists/churn-risk", params={"top": 3, "band": "high"}, headers=with_key(key))
     client.get("/v1/model", headers=with_key("wrong"))
-    found = lines(workspace)[before:]
-    assert [line["what"] for line in found[:-1]] == [f"{method} {path}" for method, path in ROLES]
-    assert {line["who"] for line in found} == {key.split("_")[1]}
-    assert (
-        found[-1]["filter"] | {"top": 3, "band": "high", "contacts": True, "further_page": False} == found[-1]["filter"]
-    )
-    assert (found[-1]["rows"], found[-1]["status"]) == (3, 200)
-    assert [line["rows"] for line in found[:2]] == [1, 1]
-    assert {line["at"] for line in found} == {NOW.isoformat(timespec="milliseconds")}
+    logged = lines(workspace)[before:]
+    assert [line["what"] for line in logged[:-1]] == [f"{method} {path}" for method, path in ROLES]
+    assert {line["who"] for line in logged} == {key.split("_")[1]}
+    asked = {"top": 3, "band": "high", "contacts": True, "further_page": False}
+    assert logged[-1]["filter"] | asked == logged[-1]["filter"]
+    assert (logged[-1]["rows"], logged[-1]["status"]) == (3, 200)
+    assert [line["rows"] for line in logged[:2]] == [1, 1]
+    assert {line["at"] for line in logged} == {NOW.isoformat(timespec="milliseconds")}
 
 
 def test_no_log_holds_personal_data(client: TestClient, workspace: Workspace, keys: Keys) -> None:

@@ -49,9 +49,9 @@ def test_other_questions_are_answered_apart() -> None:
 def test_what_stands_still_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "MOST", 3)
     answering = _Answering()
-    found = _rows(answering, ("plain", ["1", "2"]), ("plain", ["3", "4"]), ("plain", ["5"]), ("plain", ["6789"] * 9))
+    batches = _rows(answering, ("plain", ["1", "2"]), ("plain", ["3", "4"]), ("plain", ["5"]), ("plain", ["6789"] * 9))
     assert [len(asked) for _, asked in answering.asked] == [2, 3, 1]
-    assert [list(rows) for rows in found] == [["1", "2"], ["3", "4"], ["5"], ["6789"]]
+    assert [list(rows) for rows in batches] == [["1", "2"], ["3", "4"], ["5"], ["6789"]]
 
 
 def test_a_failure_is_everybodys_and_the_next_are_answered() -> None:

@@ -64,11 +64,11 @@ def address() -> Iterator[tuple[str, int]]:
 
 def answer(connection: socket.socket) -> bytes:
     """All that comes until the other side closes."""
-    found = b""
+    received = b""
     with contextlib.suppress(ConnectionError):
         while piece := connection.recv(65_536):
-            found += piece
-    return found
+            received += piece
+    return received
 
 
 def dripped(address: tuple[str, int], first: bytes, drop: bytes) -> bytes:

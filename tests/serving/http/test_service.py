@@ -173,8 +173,8 @@ def test_a_product_page_is_told_what_goes_with_an_item(client: TestClient, home:
     pq.write_table(filed, storage.bought_with_path(home, AS_OF))
     with answering_from(home):
         for item in ("Tea", "tea"):
-            found = client.get(f"/v1/items/{item}/bought-with?top=1").json()
-            assert found == {"item": item, "as_of": str(AS_OF), "bought_with": rules[:1]}
+            answer = client.get(f"/v1/items/{item}/bought-with?top=1").json()
+            assert answer == {"item": item, "as_of": str(AS_OF), "bought_with": rules[:1]}
         error = refused(client.get("/v1/items/teas/bought-with"), 404, "unknown_item")
         assert error["details"] == {"item": "teas", "nearest": ["Tea"]}
 
@@ -229,9 +229,9 @@ def test_a_list_names_unproven_offers_only_if_asked(client: TestClient, home: Pa
 
 def test_filters_take_any_case_and_refuse_what_nobody_has(client: TestClient) -> None:
     """Never quietly nothing: an unknown category is a 400 with the nearest, an attribute that is not kept another."""
-    found, same = (client.get(f"/v1/lists/churn-risk?category={name}&band={band}").json() for name, band in
+    rows, same = (client.get(f"/v1/lists/churn-risk?category={name}&band={band}").json() for name, band in
                    (("tea", "medium"), ("%20TEA", "Medium")))  # fmt: skip
-    assert found == same != []
+    assert rows == same != []
     error = refused(client.get("/v1/lists/churn-risk?category=coffe"), 400, "malformed")
     assert error["message"] == "category 'coffe': nobody bought of it in 365 days; the nearest is coffee"
     assert error["details"]["nearest"] == ["coffee"]

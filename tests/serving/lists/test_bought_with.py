@@ -55,24 +55,24 @@ def beyond(bought: Bought) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
 @pytest.mark.parametrize("spread", [0.1, 1.0])
 def test_independent_baskets_have_no_pairs(customers: int, spread: float) -> None:
     """Over ten shops of 105 pairs each at most a stray one, where lift alone calls a third or more of them pairs."""
-    found = [beyond(baskets(seed, customers, 15, spread)) for seed in range(10)]
-    assert sum(len(pairs) for pairs, _ in found) <= 2
-    assert sum(len(lifted) for _, lifted in found) > 300
+    shops = [beyond(baskets(seed, customers, 15, spread)) for seed in range(10)]
+    assert sum(len(pairs) for pairs, _ in shops) <= 2
+    assert sum(len(lifted) for _, lifted in shops) > 300
 
 
 @pytest.mark.parametrize("share", [0.2, 0.35])
 def test_planted_pairs_are_found(share: float) -> None:
     """Of who bought the first, some buy the second for its sake: found in nine of ten shops, and little else."""
-    found, others = 0, 0
+    planted_seen, others = 0, 0
     for seed in range(10):
         bought = baskets(seed, 2000, 15)
         first, second = np.argsort(bought.sum(axis=0))[6:8]
         bought[bought[:, first] & (np.random.default_rng(seed).random(2000) < share), second] = True
         pairs, _ = beyond(bought)
         planted = (min(first, second), max(first, second))
-        found += planted in pairs
+        planted_seen += planted in pairs
         others += len(pairs - {planted})
-    assert found >= 9
+    assert planted_seen >= 9
     assert others <= 5
 
 
@@ -105,16 +105,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     folder = tmp_path_factory.mktemp("pairs")
     path = write_workspace(folder, transactions, tables={"products": products})
     take_in(path)
-    found = settings.read(path)
-    snapshot.snapshot(found, [AS_OF])
-    file_rules(found)
-    return found
+    workspace = settings.read(path)
+    snapshot.snapshot(workspace, [AS_OF])
+    file_rules(workspace)
+    return workspace
 
 
-def file_rules(found: Workspace) -> None:
-    path = storage.bought_with_path(found.home_path, AS_OF)
+def file_rules(workspace: Workspace) -> None:
+    path = storage.bought_with_path(workspace.home_path, AS_OF)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rules(found, AS_OF), path)
+    pq.write_table(rules(workspace, AS_OF), path)
 
 
 def test_rules_are_those_of_the_lines(workspace: Workspace) -> None:
@@ -122,12 +122,12 @@ def test_rules_are_those_of_the_lines(workspace: Workspace) -> None:
     lines = pd.read_parquet(storage.parts(storage.tables_folder(workspace.home_path, "transactions")))
     buyers = {item: set(own["customer_id"]) for item, own in lines.groupby("product_id")}
     everybody = lines["customer_id"].nunique()
-    found = bought_with(workspace, AS_OF, None, 20).set_index(["item", "bought_with"])
-    assert set(found.index) == PLANTED | {(b, a) for a, b in PLANTED}
-    for item, other in found.index:
+    companions = bought_with(workspace, AS_OF, None, 20).set_index(["item", "bought_with"])
+    assert set(companions.index) == PLANTED | {(b, a) for a, b in PLANTED}
+    for item, other in companions.index:
         both = len(buyers[item] & buyers[other])
         share, chance = both / len(buyers[item]), len(buyers[other]) / everybody
-        told = found.loc[(item, other), ["buyers", "share", "lift"]].tolist()
+        told = companions.loc[(item, other), ["buyers", "share", "lift"]].tolist()
         assert told == pytest.approx([both, share, share / chance], rel=1e-5)
 
 

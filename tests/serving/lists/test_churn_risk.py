@@ -122,8 +122,8 @@ def test_a_minimum_value_and_a_band_hold_together_with_top(copy: Copy) -> None:
     worth = float(everyone["lifetime_value"].quantile(0.6))
     wanted = everyone[(everyone["lifetime_value"] >= worth) & (everyone["churn_band"] == "medium")]
     assert len(wanted) > 3
-    found = copy.listed(min_value=worth, band="medium", top=3)
-    assert found["customer_id"].tolist() == wanted["customer_id"].head(3).tolist()
+    rows = copy.listed(min_value=worth, band="medium", top=3)
+    assert rows["customer_id"].tolist() == wanted["customer_id"].head(3).tolist()
     exact = copy.listed(min_value=float(everyone["lifetime_value"].max()))
     assert exact["lifetime_value"].tolist() == [everyone["lifetime_value"].max()]
 

@@ -118,13 +118,13 @@ def _grade(workspace: Workspace, grades: dict[str, str]) -> None:
 def test_features_are_those_of_the_snapshot(shop: Shop, tmp_path: Path) -> None:
     """One row per customer known, every feature in catalogue order, unknown where a family has no row."""
     assert exports.export(shop.workspace, "features", AS_OF, tmp_path / "out.parquet") == 400
-    found = pd.read_parquet(tmp_path / "out.parquet").set_index("customer_id")
-    assert found.columns.tolist() == ["as_of", *(feature.name for feature in customer_features(shop.workspace))]
+    exported = pd.read_parquet(tmp_path / "out.parquet").set_index("customer_id")
+    assert exported.columns.tolist() == ["as_of", *(feature.name for feature in customer_features(shop.workspace))]
     for family in CUSTOMER_FAMILIES:
         part = pd.read_parquet(storage.snapshot_part(shop.workspace.home_path, family, AS_OF)).set_index("customer_id")
         names = [feature.name for feature in features_of(family, shop.workspace)]
-        np.testing.assert_array_equal(found[names], part[names].reindex(found.index))
-    assert found["T"].isna().sum() == 10
+        np.testing.assert_array_equal(exported[names], part[names].reindex(exported.index))
+    assert exported["T"].isna().sum() == 10
 
 
 def test_features_in_csv_are_those_in_parquet(shop: Shop, tmp_path: Path) -> None:

@@ -79,9 +79,9 @@ def test_everyone_is_asked_the_same(judged: dict[str, Judged]) -> None:
     assert list(names)[:3] == ["Perennial", "silence", "silence, at last window's rates"]
     assert {"BG/NBD, exp(-purchases)", "BG/NBD, no purchase"} <= names.keys()
     assert not names["silence"].is_level
-    for found in judged.values():
-        assert all(len(answer.predicted) == len(found.actual) for answer in found.answers)
-        assert all(np.isfinite(answer.predicted).all() for answer in found.answers)
+    for of_kind in judged.values():
+        assert all(len(answer.predicted) == len(of_kind.actual) for answer in of_kind.answers)
+        assert all(np.isfinite(answer.predicted).all() for answer in of_kind.answers)
     assert [a.kind for a in judged["value"].answers[:3]] == ["ours", "naive", "btyd"]
 
 
@@ -120,8 +120,8 @@ def test_segments_by_hand() -> None:
     """Young customers are new whatever they did; older ones count their purchase days; who never bought is nowhere."""
     packed = ("T", "frequency", "spend_365d")
     rows = [[89, 5, 10], [90, 0, 20], [400, 0, 0], [90, 1, 90], [400, 9, 5], [np.nan, np.nan, np.nan]]
-    found = backtest.segments(Inputs(packed, packed), np.array(rows, dtype=np.float32))
-    assert {name: np.flatnonzero(part).tolist() for name, part in found.items()} == {
+    segments = backtest.segments(Inputs(packed, packed), np.array(rows, dtype=np.float32))
+    assert {name: np.flatnonzero(part).tolist() for name, part in segments.items()} == {
         "new": [0], "one-time": [1, 2], "repeat": [3, 4], "top decile": [3],
     }  # fmt: skip
 
@@ -185,9 +185,9 @@ def test_the_best_rival_is_the_best_known_at_each_cutoff(
             scoreboard.Contender("rule", "naive", {metric: scoreboard.Spread.of(metric, each)}, {}) for each in order
         ]
         board = scoreboard.Scoreboard(days, ((),) * 3, (10,) * 3, (ours, *others), (), {}, {})
-        found = board.best("naive", metric)
-        assert found is not None
-        np.testing.assert_array_equal(found.each, best)
+        rival = board.best("naive", metric)
+        assert rival is not None
+        np.testing.assert_array_equal(rival.each, best)
         assert board.best("btyd", metric) is None
 
 

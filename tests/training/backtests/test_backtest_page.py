@@ -114,9 +114,9 @@ def test_the_counts_of_a_table_add_up(title: str, page: str) -> None:
 
 def test_offers_are_told_apart_by_what_they_are_of(report: Report, page: str) -> None:
     """Repeats are of those who bought again, new items of those who bought something new: a table each."""
-    found = tables(page, "What to offer")
+    shown = tables(page, "What to offer")
     wholes = [400, 200, 2 * 133]
-    for (beside, ours), whole in zip(zip(found[::2], found[1::2], strict=True), wholes, strict=True):
+    for (beside, ours), whole in zip(zip(shown[::2], shown[1::2], strict=True), wholes, strict=True):
         assert counts(beside) == {"Perennial": whole, "usual": whole}
         *apart, everyone, _ = counts(ours).values()
         assert sum(apart) == everyone == whole
@@ -164,9 +164,9 @@ def test_what_never_happened_is_off_by_nothing_that_can_be_told() -> None:
     """Nobody spent anything at a date: a dash there, and the other dates' size for all of them."""
     first, second = judged(DAYS[0], 0.3), judged(DAYS[1], 0.2)
     nothing = replace(second, actual=np.zeros(ROWS))
-    found = evaluated("lifetime_value", [first, nothing])
-    assert [backtest_page._off(total) for total in backtest_report.totals(found)] == ["+30.0%", "–"]
-    assert backtest_page._off(backtest_report.parts(found)[-1]) == "30.0%"
+    graded = evaluated("lifetime_value", [first, nothing])
+    assert [backtest_page._off(total) for total in backtest_report.totals(graded)] == ["+30.0%", "–"]
+    assert backtest_page._off(backtest_report.parts(graded)[-1]) == "30.0%"
 
 
 @pytest.mark.parametrize("name", markup.HOSTILE)
@@ -183,8 +183,8 @@ def test_every_picture_has_its_meaning_in_words(report: Report, page: str) -> No
     html = markup.sound(page)
     assert len([*html.all("img")]) == 4 + 2 + 2
     assert [tag.attributes["alt"] for tag in html.all("img")] == [tag.text for tag in html.all("figcaption")]
-    for found in report.models:
-        for figure in found.subject.pictures(found.judged, "EUR").values():
+    for graded in report.models:
+        for figure in graded.subject.pictures(graded.judged, "EUR").values():
             FigureCanvasAgg(figure).draw()
             legend = figure.axes[0].get_legend()
             assert legend is not None

@@ -95,9 +95,9 @@ def test_ours_answers_unless_another_is_better_beyond_noise() -> None:
 
 def test_a_rule_of_a_better_order_answers() -> None:
     """Beyond noise: a model that has learnt accidents gives way, and says to whom and by how much."""
-    found = chosen(OF_CHURN, churn(1, **{OURS: lambda p, random: random.permutation(p), RULE: as_it_is}), 7)
-    assert found.name == RULE
-    assert found.reason.startswith(f"{RULE} answers, not {OURS}: its order is 0.")
+    choice = chosen(OF_CHURN, churn(1, **{OURS: lambda p, random: random.permutation(p), RULE: as_it_is}), 7)
+    assert choice.name == RULE
+    assert choice.reason.startswith(f"{RULE} answers, not {OURS}: its order is 0.")
 
 
 def test_where_the_orders_are_alike_the_better_level_answers() -> None:
@@ -114,19 +114,19 @@ def test_probabilities_at_the_wrong_level_give_way_too() -> None:
 
 def test_no_amount_is_shown_where_every_level_is_too_far_off() -> None:
     """The order stays; the sentence says by how much, and how much is allowed."""
-    found = chosen(OF_VALUE, value(1, **{OURS: times(2.64), "last_year's_rate": times(3.0)}), 7)
-    assert found.name == OURS
-    assert not found.no_skill
-    assert "more than the 60% allowed" in found.withheld
-    assert "the total is off by" in found.withheld
+    choice = chosen(OF_VALUE, value(1, **{OURS: times(2.64), "last_year's_rate": times(3.0)}), 7)
+    assert choice.name == OURS
+    assert not choice.no_skill
+    assert "more than the 60% allowed" in choice.withheld
+    assert "the total is off by" in choice.withheld
     assert OF_VALUE.furthest == 0.60
 
 
 def test_a_worse_order_with_amounts_answers_before_a_better_one_without() -> None:
     """While any contender with an order is near enough in its level, amounts are shown."""
     rough = {"last_year's_rate": lambda v, random: v * random.lognormal(-0.5, 1, len(v))}
-    found = chosen(OF_VALUE, value(1, **{OURS: times(2.64), **rough}), 7)
-    assert (found.name, found.withheld) == (RULE, "")
+    choice = chosen(OF_VALUE, value(1, **{OURS: times(2.64), **rough}), 7)
+    assert (choice.name, choice.withheld) == (RULE, "")
 
 
 @pytest.mark.parametrize("shop", [churn, value])
@@ -136,9 +136,9 @@ def test_nobody_claims_skill_on_shuffled_outcomes(shop: Any) -> None:
         measures = OF_CHURN if shop is churn else OF_VALUE
         said = {OURS: by_chance, "last_year's_rate": by_chance, "histories": by_chance, "silence": by_chance}
         judged = shop(seed, **said)
-        found = chosen(measures, judged, seed)
-        assert found.name == BASE_RATE, seed
-        assert found.no_skill.startswith("no skill: "), seed
+        choice = chosen(measures, judged, seed)
+        assert choice.name == BASE_RATE, seed
+        assert choice.no_skill.startswith("no skill: "), seed
         assert evaluation.grade(measures, judged).letter == "none"
         assert evaluation.grade(measures, judged).reason.startswith("no skill: ")
 

@@ -32,7 +32,7 @@ def make_board(
     if "coverage" in figures:
         kinds["ours"]["coverage_stated"] = Spread.of("coverage_stated", [stated] * at)
     drawn = {metric: Spread(0.0, 0.0, 0.0, (0.0,) * at, *ahead) for metric in ("auc", "ngini")}
-    contenders = tuple(Contender(kind, kind, found, drawn) for kind, found in kinds.items() if found)  # type: ignore[arg-type]
+    contenders = tuple(Contender(kind, kind, spread, drawn) for kind, spread in kinds.items() if spread)  # type: ignore[arg-type]
     taught = tuple(DAYS[:1] * learnt_from for _ in range(at))
     return Scoreboard(DAYS[:at], taught, (1000,) * at, contenders, (), {}, {})
 
@@ -92,8 +92,8 @@ def test_a_good_order_with_a_wrong_level_is_nothing() -> None:
 def test_fewer_cutoffs_prove_less() -> None:
     """The same figures at three, two and one cutoffs are an A, a B and a C."""
     best = {"auc": 0.9, "brier": 0.1, "ece": 0.01, "naive_auc": 0.6, "naive_brier": 0.2}
-    found = [graded(OF_CHURN, make_board(**{n: [v] * k for n, v in best.items()}), ENOUGH).letter for k in (3, 2, 1)]
-    assert found == ["A", "B", "C"]
+    letters = [graded(OF_CHURN, make_board(**{n: [v] * k for n, v in best.items()}), ENOUGH).letter for k in (3, 2, 1)]
+    assert letters == ["A", "B", "C"]
 
 
 def test_figures_that_are_not_defined_meet_no_rule() -> None:
@@ -102,9 +102,9 @@ def test_figures_that_are_not_defined_meet_no_rule() -> None:
     assert letter(auc=[nan] * 3) == "none"
     assert letter(auc=[0.9] * 3, ece=[nan] * 3) == "none"
     for name in ("auc", "ece"):
-        found = graded(OF_CHURN, make_good(**({"auc": [0.9] * 3} | {name: [0.05, nan, nan]})), ENOUGH)
-        assert found.letter == "none"
-        assert found.reason.endswith(f"; not C: {name} is not defined at 2024-02-01, 2024-03-01")
+        grade = graded(OF_CHURN, make_good(**({"auc": [0.9] * 3} | {name: [0.05, nan, nan]})), ENOUGH)
+        assert grade.letter == "none"
+        assert grade.reason.endswith(f"; not C: {name} is not defined at 2024-02-01, 2024-03-01")
     assert letter(auc=[0.65] * 3, brier=[nan] * 3) == "none"
     assert letter(auc=[0.65] * 3, btyd_auc=[0.651] * 3, ahead=(nan, nan)) == "B"
 
@@ -210,8 +210,8 @@ def test_each_condition_alone_decides(kind: str, letter: Letter) -> None:
     """All of a letter's conditions met by a hair give it; any one missed by a hair does not."""
     assert graded(KINDS[kind], at_the_edge(kind, letter), ENOUGH).letter == letter
     for missed in CONDITIONS[: len(CONDITIONS) - (letter == "C")]:
-        found = graded(KINDS[kind], at_the_edge(kind, letter, missed), ENOUGH)
-        assert [*RULES, "none"].index(found.letter) > [*RULES].index(letter), (missed, found.reason)
+        grade = graded(KINDS[kind], at_the_edge(kind, letter, missed), ENOUGH)
+        assert [*RULES, "none"].index(grade.letter) > [*RULES].index(letter), (missed, grade.reason)
 
 
 def test_an_a_may_be_behind_a_purchase_history_model_by_chance_only() -> None:
@@ -261,8 +261,8 @@ def test_every_purchase_history_model_is_looked_at() -> None:
                        {"auc": Spread(-0.002, 0.0, -0.002, (-0.002,) * 3, -0.003, -0.001)})  # fmt: skip
     for others, letter in (((one,), "A"), ((worse, one), "A"), ((worse, one, better), "B"), ((better, worse), "B")):
         made = Scoreboard(board.as_of, board.learnt_from, board.customers, (*board.contenders[:2], *others), (), {}, {})
-        found = graded(OF_CHURN, made, ENOUGH)
-        assert found.letter == letter
+        grade = graded(OF_CHURN, made, ENOUGH)
+        assert grade.letter == letter
     other = Contender("other", "btyd", {"auc": Spread.of("auc", [0.651] * 3)}, better.ahead)
     for pair in ((better, other), (other, better)):
         made = Scoreboard(board.as_of, board.learnt_from, board.customers, (*board.contenders[:2], *pair), (), {}, {})

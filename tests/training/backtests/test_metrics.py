@@ -294,7 +294,7 @@ def test_reference_figures_on_cdnow(model, ranks, totals):
     expected = model.fit(*history).expected_purchases(*history, 39)
     value, silence = expected * gamma_gamma.expected_spend(history[0], spend), np.exp(-expected)
     churned, spent = outcome["count"] == 0, outcome["sum"]
-    found = metrics.auc(churned, silence), metrics.brier(churned, silence)
-    found += metrics.spearman(spent, value), metrics.ngini(spent, value)
-    assert found == pytest.approx(tuple(ranks), abs=1.5e-4)
+    figures = metrics.auc(churned, silence), metrics.brier(churned, silence)
+    figures += metrics.spearman(spent, value), metrics.ngini(spent, value)
+    assert figures == pytest.approx(tuple(ranks), abs=1.5e-4)
     assert (metrics.decile_wape(spent, value), metrics.bias(spent, value)) == pytest.approx(tuple(totals), abs=1e-3)

@@ -29,8 +29,8 @@ def judged() -> JudgedOffers:
     said = np.array(score)
     missed = pd.DataFrame({"customer_id": ["ada"], "item": ["salt"]})
     keys = pd.DataFrame({"customer_id": customer, "item": item})
-    found = Backtest(keys, np.array(bought, dtype=float), said, -said, np.array(owned), missed)
-    return JudgedOffers.of(found, (), date(2024, 7, 1), 2)
+    offered = Backtest(keys, np.array(bought, dtype=float), said, -said, np.array(owned), missed)
+    return JudgedOffers.of(offered, (), date(2024, 7, 1), 2)
 
 
 @pytest.mark.parametrize(

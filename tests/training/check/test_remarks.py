@@ -72,8 +72,8 @@ def told(lines: Lines, workspace: Workspace = SHOP) -> dict[str, Remark]:
         purchases = connection.sql("""
             SELECT customer_id, day, sum(amount) AS spend FROM all_lines WHERE amount >= 0 GROUP BY ALL""")
         ids = connection.sql("SELECT DISTINCT customer_id FROM all_lines")
-        found = data_check.remarked(connection.table("all_lines"), purchases, ids, workspace, TODAY)
-        return {remark.name: remark for remark in found}
+        remarks = data_check.remarked(connection.table("all_lines"), purchases, ids, workspace, TODAY)
+        return {remark.name: remark for remark in remarks}
 
 
 def chosen(values: pd.Series, random: Random, share: float) -> pd.Series:
@@ -274,9 +274,9 @@ FAULTS: list[tuple[str, Fault, str]] = [
 @pytest.mark.parametrize(("spoil", "name"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS])
 def test_a_fault_is_remarked(spoil: Fault, name: str) -> None:
     """By what it is called, with what to do about it."""
-    found = told(spoil(clean(1), np.random.default_rng(1)).reset_index(drop=True))
-    assert name in found
-    assert found[name].do
+    remarks = told(spoil(clean(1), np.random.default_rng(1)).reset_index(drop=True))
+    assert name in remarks
+    assert remarks[name].do
 
 
 @pytest.mark.parametrize(("times", "day", "until", "factor"), [
@@ -333,10 +333,10 @@ def test_the_mend_of_ids_in_another_form_makes_each_customer_one(
     path = write_workspace(tmp_path, {"path": files, "duplicates": "keep", "columns": {"customer_id": mend}})
     workspace = settings.read(path)
     intake.ingest(workspace, NOW)
-    found = duckdb.sql(f"SELECT * FROM {storage.rows_of(workspace.home_path, 'transactions')}").df()
-    assert len(found) == len(lines)
-    assert found["customer_id"].nunique() == lines["customer_id"].nunique()
-    assert told(found.assign(occurred_at=found["occurred_at"].dt.tz_localize(None))[list(clean(1, 9))]) == {}
+    mended = duckdb.sql(f"SELECT * FROM {storage.rows_of(workspace.home_path, 'transactions')}").df()
+    assert len(mended) == len(lines)
+    assert mended["customer_id"].nunique() == lines["customer_id"].nunique()
+    assert told(mended.assign(occurred_at=mended["occurred_at"].dt.tz_localize(None))[list(clean(1, 9))]) == {}
 
 
 def test_a_factor_that_is_not_round_is_told_as_an_estimate() -> None:
@@ -349,10 +349,10 @@ def test_returns_beyond_all_that_was_sold_are_no_part_of_the_revenue() -> None:
     """An amount of minus 700 million is told as so many times what was sold; nobody brings a part of less than none."""
     lines = clean(1)
     spoilt = lines.assign(amount=lines["amount"].mask(lines.index == 7, -7e8))
-    found = told(spoilt)
-    assert "one customer with much revenue" not in found
+    remarks = told(spoilt)
+    assert "one customer with much revenue" not in remarks
     times = 7e8 / spoilt["amount"].clip(lower=0).sum()
-    assert f"it is {times:,.3g} times all that was sold, signs aside" in found["amount out of proportion"].says
+    assert f"it is {times:,.3g} times all that was sold, signs aside" in remarks["amount out of proportion"].says
 
 
 def test_a_clean_shop_is_left_alone() -> None:
@@ -377,15 +377,15 @@ def slow_buyers(random: Random, customers: int = 400) -> Lines:
 def test_comers_back_beyond_the_window_are_counted_and_a_window_is_proposed() -> None:
     """How many of a year's buyers were called gone, and the window that holds 95 % of them: then nothing is said."""
     lines = slow_buyers(np.random.default_rng(5))
-    found = told(lines)["comers-back called gone"]
+    remark = told(lines)["comers-back called gone"]
     start = pd.Timestamp(TODAY) - pd.Timedelta(days=365)
     before, after = lines[lines["occurred_at"] < start], lines[lines["occurred_at"] >= start]
     last = before.groupby("customer_id")["occurred_at"].max().dt.normalize()
     silence = (start - last[last.index.isin(after["customer_id"])]).dt.days
-    assert f"of {len(silence):,} earlier customers" in found.says
-    assert f"{(silence > 365).sum():,} ({(silence > 365).mean():.0%}) had been silent" in found.says
-    assert found.doubts == ("churn",)
-    window = int(found.do.split("churn.active_window: ")[1].split()[0])
+    assert f"of {len(silence):,} earlier customers" in remark.says
+    assert f"{(silence > 365).sum():,} ({(silence > 365).mean():.0%}) had been silent" in remark.says
+    assert remark.doubts == ("churn",)
+    window = int(remark.do.split("churn.active_window: ")[1].split()[0])
     assert np.quantile(silence, 0.95) <= window <= np.quantile(silence, 0.95) + 30
     wider = SHOP.model_copy(update={"churn": SHOP.churn.model_copy(update={"active_window": window})})
     assert "comers-back called gone" not in told(lines, wider)
@@ -459,10 +459,10 @@ def test_the_mend_of_a_conversion_reads_what_is_written_or_refuses_it(
     """In DuckDB: decimal commas, commas of groups, both, and the currency; plain numbers stay what they are."""
     mend = conversions.reading("price", written, "EUR")
     assert mend
-    found = duckdb.sql(
+    amounts_read = duckdb.sql(
         f"SELECT {mend} FROM (SELECT unnest(?) AS price)", params=[[*written, "33.54", "-7", "0.125", "12.34567"]]
     ).fetchall()
-    assert [amount for (amount,) in found] == [*amounts, 33.54, -7, 0.125, 12.34567]
+    assert [amount for (amount,) in amounts_read] == [*amounts, 33.54, -7, 0.125, 12.34567]
 
 
 def test_amounts_that_can_be_read_in_two_ways_get_no_mend_that_guesses(tmp_path: Path) -> None:
@@ -554,9 +554,9 @@ def test_sufficient_never_stands_alone_where_numbers_are_in_doubt(tmp_path: Path
     """The head line of text, page and JSON names what puts each model in doubt; money is in both, as rows are."""
     spoilt = one_customer(0.4)(clean(8), np.random.default_rng(8))
     workspace, account = taken_in(tmp_path, spoilt.drop(columns="product_id"))
-    found = data_check.check(workspace, [account], TODAY)
-    assert found.suffices
-    text, page, data = data_report.as_text(found), data_report.as_html(found), data_report.as_data(found)
+    checked = data_check.check(workspace, [account], TODAY)
+    assert checked.suffices
+    text, page, data = data_report.as_text(checked), data_report.as_html(checked), data_report.as_data(checked)
     assert "1 remark puts the numbers in doubt" in text
     assert "lifetime value: sufficient, but in doubt (one customer with much revenue): " in text
     assert "churn: sufficient: " in text
@@ -598,5 +598,5 @@ def test_the_real_sets_get_the_remarks_that_are_true(name: str, tmp_path: Path) 
     dataset(folder)
     as_of, expected = REAL[name]
     workspace = settings.read(CONFIGS / f"{name}.yaml", home=tmp_path)
-    found = data_check.check(workspace, intake.ingest(workspace, NOW), as_of)
-    assert {remark.name for remark in found.remarks} == expected
+    checked = data_check.check(workspace, intake.ingest(workspace, NOW), as_of)
+    assert {remark.name for remark in checked.remarks} == expected

@@ -40,7 +40,7 @@ def shop(purchases: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> W
 
 
 @pytest.fixture(scope="module")
-def found(shop: Workspace) -> Sensitivity:
+def measured(shop: Workspace) -> Sensitivity:
     return sensitivity(shop, AS_OF)
 
 
@@ -54,11 +54,11 @@ def by_hand(purchases: pd.DataFrame, cutoff: date, horizon: int) -> tuple[float,
     return len(left) / len(ages), len(left), len(back)
 
 
-def test_rates_and_returns_are_those_counted_by_hand(found: Sensitivity, purchases: pd.DataFrame) -> None:
+def test_rates_and_returns_are_those_counted_by_hand(measured: Sensitivity, purchases: pd.DataFrame) -> None:
     """Of every horizon at every cutoff, on purchases known before the as_of."""
     known = purchases[purchases["occurred_at"] < AS_OF]
-    assert [definition.horizon for definition in found.definitions] == [30, 60, 90, 120, 180]
-    for definition in found.definitions:
+    assert [definition.horizon for definition in measured.definitions] == [30, 60, 90, 120, 180]
+    for definition in measured.definitions:
         counted = {day: by_hand(known, day, definition.horizon) for day in definition.rates}
         assert len(counted) == 4
         assert definition.rates == pytest.approx({day: rate for day, (rate, _, _) in counted.items()})
@@ -71,23 +71,23 @@ def test_rates_and_returns_are_those_counted_by_hand(found: Sensitivity, purchas
 
 
 def test_the_recommendation_is_the_shortest_horizon_that_most_returns_lie_within(
-    found: Sensitivity, purchases: pd.DataFrame
+    measured: Sensitivity, purchases: pd.DataFrame
 ) -> None:
     """Nine in ten, the gaps of each customer weighing one together."""
     known = purchases[purchases["occurred_at"] < AS_OF]
     gaps = pd.to_datetime(known["occurred_at"]).groupby(known["customer_id"]).diff().dt.days.dropna()
     weights = 1 / gaps.groupby(known["customer_id"]).transform("size")
-    assert found.gap is not None
-    within = weights[gaps <= found.gap].sum() / weights.sum()
-    shorter = weights[gaps < found.gap].sum() / weights.sum()
+    assert measured.gap is not None
+    within = weights[gaps <= measured.gap].sum() / weights.sum()
+    shorter = weights[gaps < measured.gap].sum() / weights.sum()
     assert shorter < 0.9 <= within
-    assert found.recommended == min(h for h in (30, 60, 90, 120, 180) if h >= found.gap)
-    assert f"take churn.horizon: {found.recommended}" in as_text(found)
+    assert measured.recommended == min(h for h in (30, 60, 90, 120, 180) if h >= measured.gap)
+    assert f"take churn.horizon: {measured.recommended}" in as_text(measured)
 
 
-def test_no_window_that_is_still_open_counts(shop: Workspace, found: Sensitivity) -> None:
+def test_no_window_that_is_still_open_counts(shop: Workspace, measured: Sensitivity) -> None:
     """Every cutoff lies a horizon before the as_of, and what came later changes nothing."""
-    for definition in found.definitions:
+    for definition in measured.definitions:
         assert max(definition.rates) + timedelta(days=definition.horizon) <= AS_OF
 
 
@@ -97,10 +97,10 @@ def test_a_history_too_short_for_every_horizon_is_refused(shop: Workspace) -> No
         sensitivity(shop, FIRST + timedelta(days=100))
 
 
-def test_there_is_a_picture(found: Sensitivity, tmp_path: Path) -> None:
+def test_there_is_a_picture(measured: Sensitivity, tmp_path: Path) -> None:
     """A line per horizon over the cutoffs, and a bar for each that is known."""
-    figure = plots.sensitivity(found)
+    figure = plots.sensitivity(measured)
     over_time, back = figure.axes
     assert len(over_time.lines) == 5
-    assert len(back.patches) == sum(d.came_back is not None for d in found.definitions)
+    assert len(back.patches) == sum(d.came_back is not None for d in measured.definitions)
     figure.savefig(tmp_path / "sensitivity.png")

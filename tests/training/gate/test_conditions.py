@@ -96,8 +96,8 @@ def judged_by(
     return made.conditions()
 
 
-def against(found: Sequence[Condition]) -> list[str]:
-    return [condition.sentence for condition in found if not condition.met]
+def against(asked: Sequence[Condition]) -> list[str]:
+    return [condition.sentence for condition in asked if not condition.met]
 
 
 SHARP, NOISY = judged(known=0.9, noise=0.1), judged()
@@ -114,9 +114,9 @@ def blind_to(segment: str) -> Judged:
 
 def test_a_better_version_meets_every_condition_and_says_so() -> None:
     """Figures before and after, on how many answers at which days, whichever condition it is."""
-    found = judged_by("churn", [SHARP, replace(SHARP, as_of=DAYS[1])], [NOISY, replace(NOISY, as_of=DAYS[1])])
-    assert not against(found)
-    main, level, segments, grade = (condition.sentence for condition in found)
+    answered = judged_by("churn", [SHARP, replace(SHARP, as_of=DAYS[1])], [NOISY, replace(NOISY, as_of=DAYS[1])])
+    assert not against(answered)
+    main, level, segments, grade = (condition.sentence for condition in answered)
     assert main.startswith("better beyond noise on 800 answers at 2024-01-01, 2024-04-01: auc 0.")
     assert level.startswith("calibration is no worse: ece 0.")
     assert segments == "no segment loses more than 0.02 of auc"
@@ -137,18 +137,18 @@ def test_a_better_version_meets_every_condition_and_says_so() -> None:
 ])  # fmt: skip
 def test_what_is_wrong_is_what_is_said(kind: str, mine: Any, theirs: Any, sentences: list[str]) -> None:
     """Each fault by its own sentence, and no other one beside it."""
-    found = against(judged_by(kind, mine, theirs))
-    assert len(found) == len(sentences), found
-    for told, wanted in zip(found, sentences, strict=True):
+    told_against = against(judged_by(kind, mine, theirs))
+    assert len(told_against) == len(sentences), told_against
+    for told, wanted in zip(told_against, sentences, strict=True):
         assert told.startswith(wanted)
 
 
 @pytest.mark.parametrize("segment", ["first half", "second half"])
 def test_one_hurt_segment_is_enough(segment: str) -> None:
     """Better on the whole and worse for some: the sentence names them, whichever they are."""
-    found = judged_by("churn", blind_to(segment), NOISY, {"calibration_loss": 1.0})
-    assert [told[:30] for told in against(found)] == [f"the segment `{segment}` loses more"[:30]]
-    assert not any("no segment loses" in told.sentence for told in found)
+    answered = judged_by("churn", blind_to(segment), NOISY, {"calibration_loss": 1.0})
+    assert [told[:30] for told in against(answered)] == [f"the segment `{segment}` loses more"[:30]]
+    assert not any("no segment loses" in told.sentence for told in answered)
     assert not against(judged_by("churn", blind_to(segment), NOISY, {"calibration_loss": 1.0, "segment_loss": 1.0}))
 
 
@@ -198,9 +198,9 @@ def test_versions_of_unknown_recipes_are_no_refresh_of_each_other() -> None:
 def test_what_nothing_compares() -> None:
     """A refresh is let in, another version is told what to do; the days of both stand in the sentence."""
     never: list[Any] = []
-    [found, _] = judged_by("churn", never, [NOISY], recipe="recipe 1", as_of="2024-08-01")
+    [condition, _] = judged_by("churn", never, [NOISY], recipe="recipe 1", as_of="2024-08-01")
     days = "trained at 2024-08-01, the champion at 2024-07-01"
-    assert found == (
+    assert condition == (
         True, f"the champion's recipe on newer data, {days}; no window since has closed to compare them on",
     )  # fmt: skip
     [strict, _] = judged_by("churn", never, [NOISY], {"refresh": "better"}, recipe="recipe 1", as_of="2024-08-01")
@@ -215,9 +215,9 @@ def test_what_nothing_compares() -> None:
 
 def test_a_refresh_is_not_measured_at_cutoffs_that_it_was_taught_by() -> None:
     """Before the champion's day the two are one model: its kept answers say nothing of a refresh."""
-    [found, _] = judged_by("churn", [MIRRORED], [NOISY], recipe="recipe 1")
-    assert found.met
-    assert "no window since has closed" in found.sentence
+    [condition, _] = judged_by("churn", [MIRRORED], [NOISY], recipe="recipe 1")
+    assert condition.met
+    assert "no window since has closed" in condition.sentence
 
 
 @pytest.mark.parametrize("name", ["code", "features_hash"])
@@ -324,10 +324,10 @@ def test_the_champion_is_graded_beside_the_challengers_rivals() -> None:
     offers, others = offered(0.5, 0.0), offered(0.9, 0.0)
     own = replace(others, answers=(*others.answers, Answer("usual", "naive", others.actual)),
                   by_customer={**others.by_customer, "usual": {"ndcg5": np.ones(ROWS)}})  # fmt: skip
-    found = offers.beside(own)
-    assert found.by_customer["Perennial"] is offers.by_customer["Perennial"]
-    assert [answer.name for answer in found.answers] == ["Perennial", "usual"]
-    assert "usual" in found.by_customer
+    beside = offers.beside(own)
+    assert beside.by_customer["Perennial"] is offers.by_customer["Perennial"]
+    assert [answer.name for answer in beside.answers] == ["Perennial", "usual"]
+    assert "usual" in beside.by_customer
 
 
 def test_a_version_costs_its_files_and_the_quickest_of_its_answers(
@@ -345,10 +345,10 @@ def test_a_version_costs_its_files_and_the_quickest_of_its_answers(
     for size, latency, met in ((3.0, 1.953125, [True, True]), (2.999998, 1.953, [False, False])):
         ticks = clock()
         monkeypatch.setattr(time, "thread_time", lambda ticks=ticks: next(ticks))
-        found = conditions.costs(workspace({"size": size, "latency": latency}).promotion, CHURN, asked)
-        assert [condition.met for condition in found] == met
+        costs = conditions.costs(workspace({"size": size, "latency": latency}).promotion, CHURN, asked)
+        assert [condition.met for condition in costs] == met
         assert next(ticks, None) is None
-    assert [condition.sentence for condition in found] == [
+    assert [condition.sentence for condition in costs] == [
         "an answer takes 1.95 ms; 1.953 are allowed", "its files have 3.00 MB; 3 are allowed",
     ]  # fmt: skip
 

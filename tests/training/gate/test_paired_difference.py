@@ -47,7 +47,7 @@ def test_a_run_keeps_what_it_was_judged_on(kind: str, world: World) -> None:
     assert len(kept) == recorded["judged_cutoffs"]
     figures = [cutoff.figures(cutoff.answers[0], np.arange(len(cutoff.customer_ids))) for cutoff in kept]
     for name in figures[0]:
-        each = [abs(found[name]) if name == "bias" else found[name] for found in figures]
+        each = [abs(figure[name]) if name == "bias" else figure[name] for figure in figures]
         assert np.mean(each) == pytest.approx(recorded[name], rel=1e-12), name
 
 
@@ -56,14 +56,14 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     wanted = judged()
     wanted = replace(wanted, customer_ids=np.array([f"Zoë/{i} & co" for i in range(400)], dtype=object))
     judged_windows.write(tmp_path, "a-run", [wanted])
-    [found] = judged_windows.read(tmp_path, "a-run")
-    assert isinstance(found, Judged)
-    np.testing.assert_array_equal(found.customer_ids, wanted.customer_ids)
-    np.testing.assert_array_equal(found.actual, wanted.actual)
-    for mine, theirs in zip(found.answers, wanted.answers, strict=True):
+    [read] = judged_windows.read(tmp_path, "a-run")
+    assert isinstance(read, Judged)
+    np.testing.assert_array_equal(read.customer_ids, wanted.customer_ids)
+    np.testing.assert_array_equal(read.actual, wanted.actual)
+    for mine, theirs in zip(read.answers, wanted.answers, strict=True):
         assert (mine.name, mine.kind, mine.is_level) == (theirs.name, theirs.kind, theirs.is_level)
         np.testing.assert_array_equal(mine.predicted, theirs.predicted)
-    assert found.segments.keys() == wanted.segments.keys()
+    assert read.segments.keys() == wanted.segments.keys()
     assert judged_windows.read(tmp_path, "another-run") == []
 
 
@@ -71,11 +71,11 @@ def test_bounds_are_kept_with_what_they_are_to_hold(tmp_path: Path) -> None:
     """Whatever the workspace says later; and a file of before it was noted has the setting's default."""
     wanted = replace(valued(0.1), bounds=Bounds(np.zeros(60), np.ones(60), 0.5))
     judged_windows.write(tmp_path, "a-run", [wanted])
-    [found] = judged_windows.read(tmp_path, "a-run")
-    assert isinstance(found, Judged)
-    assert found.bounds is not None
-    assert found.bounds.interval == 0.5
-    assert found.of_customers(np.arange(3)).bounds.interval == 0.5  # type: ignore[union-attr]
+    [read] = judged_windows.read(tmp_path, "a-run")
+    assert isinstance(read, Judged)
+    assert read.bounds is not None
+    assert read.bounds.interval == 0.5
+    assert read.of_customers(np.arange(3)).bounds.interval == 0.5  # type: ignore[union-attr]
     [path] = (tmp_path / "judged" / "a-run").glob("*.parquet")
     table = pq.read_table(path)
     noted = json.loads(table.schema.metadata[b"perennial"])
@@ -91,9 +91,9 @@ def test_only_common_cutoffs_and_customers_are_compared() -> None:
     theirs = judged().of_customers(np.arange(399, 99, -1))
     [(first, second)] = paired_difference.paired([theirs, later], [mine])
     assert first.customer_ids.tolist() == second.customer_ids.tolist() == sorted(theirs.customer_ids)
-    found = paired_difference.difference([(first, second)], "auc", 1)
-    assert found.gain == 0
-    assert found.first == pytest.approx(metrics.auc(mine.actual[100:], mine.answers[0].predicted[100:]))
+    difference = paired_difference.difference([(first, second)], "auc", 1)
+    assert difference.gain == 0
+    assert difference.first == pytest.approx(metrics.auc(mine.actual[100:], mine.answers[0].predicted[100:]))
 
 
 def test_a_real_difference_is_beyond_noise_and_a_chance_one_is_not() -> None:
@@ -134,13 +134,13 @@ def valued(bias: float, day: date = date(2024, 1, 1), customers: int = 60) -> Ju
 ])  # fmt: skip
 def test_a_bias_is_compared_by_its_size(before: float, after: float, gain: float, segment: str | None) -> None:
     """-30 % is worse than -10 %, and than +10 %, of everyone, of a segment and in every draw."""
-    found = paired_difference.difference(
+    difference = paired_difference.difference(
         paired_difference.paired([valued(before)], [valued(after)]), "bias", 1, segment
     )
-    assert (found.first, found.second, found.gain) == pytest.approx((abs(before), abs(after), gain))
-    assert (found.low, found.high) == pytest.approx((gain, gain))
-    assert (found.is_worse(0.1), found.is_better) == (gain < 0, gain > 0)
-    assert str(found).startswith(f"|bias| {abs(before):.4f} -> {abs(after):.4f} (gain ")
+    assert (difference.first, difference.second, difference.gain) == pytest.approx((abs(before), abs(after), gain))
+    assert (difference.low, difference.high) == pytest.approx((gain, gain))
+    assert (difference.is_worse(0.1), difference.is_better) == (gain < 0, gain > 0)
+    assert str(difference).startswith(f"|bias| {abs(before):.4f} -> {abs(after):.4f} (gain ")
 
 
 def test_biases_do_not_cancel_over_cutoffs() -> None:
@@ -148,9 +148,9 @@ def test_biases_do_not_cancel_over_cutoffs() -> None:
     days = [date(2024, month, 1) for month in (1, 2, 3)]
     before = [valued(-0.1, day) for day in days]
     after = [valued(0.3, days[0]), valued(-0.3, days[1]), replace(valued(0.1, days[2]), actual=np.zeros(60))]
-    found = paired_difference.difference(paired_difference.paired(before, after), "bias", 1)
-    assert (found.first, found.second) == pytest.approx((0.1, 0.3))
-    assert found.is_worse(0.1)
+    difference = paired_difference.difference(paired_difference.paired(before, after), "bias", 1)
+    assert (difference.first, difference.second) == pytest.approx((0.1, 0.3))
+    assert difference.is_worse(0.1)
     nothing = paired_difference.difference(paired_difference.paired(before[2:], after[2:]), "bias", 1)
     assert np.isnan([nothing.first, nothing.gain, nothing.low, nothing.high]).all()
     assert not nothing.is_better
@@ -168,9 +168,9 @@ def test_worse_is_by_more_than_the_bound_and_beyond_noise(
     gain: float, low: float, high: float, by: float, is_worse: bool, is_better: bool
 ) -> None:
     """An interval that reaches 0 is noise; where none can be drawn, the bound alone decides."""
-    found = paired_difference.Difference("auc", 0.5, 0.5 + gain, gain, low, high)
-    assert (found.is_worse(by), found.is_better) == (is_worse, is_better)
-    assert not (found.is_worse() and gain >= 0)
+    difference = paired_difference.Difference("auc", 0.5, 0.5 + gain, gain, low, high)
+    assert (difference.is_worse(by), difference.is_better) == (is_worse, is_better)
+    assert not (difference.is_worse() and gain >= 0)
 
 
 def test_a_difference_is_told_with_its_interval_where_it_has_one() -> None:
@@ -246,21 +246,21 @@ def test_two_runs_are_compared_by_metric_segment_and_customer(world: World) -> N
         return replace(cutoff, answers=(replace(cutoff.answers[0], predicted=said),))
 
     [cutoff] = judged_of(world, "churn")
-    found = comparison.compare(world.tracker, "world.churn/1", planted(world, "churn", moved))
-    assert [one.customer_id for one in found.moved] == [cutoff.customer_ids[7]]
-    assert [one.metric for one in found.metrics][:2] == ["auc", "average_precision"]
-    assert found.segments.keys() == {"new", "one-time", "repeat", "top decile"}
-    text = comparison.as_text(found)
+    compared = comparison.compare(world.tracker, "world.churn/1", planted(world, "churn", moved))
+    assert [one.customer_id for one in compared.moved] == [cutoff.customer_ids[7]]
+    assert [one.metric for one in compared.metrics][:2] == ["auc", "average_precision"]
+    assert compared.segments.keys() == {"new", "one-time", "repeat", "top decile"}
+    text = comparison.as_text(compared)
     assert f"whose scores moved most at {cutoff.as_of}\n  {cutoff.customer_ids[7]}" in text
-    assert f"churn: world.churn/1 -> {found.runs[1]}, {len(cutoff.customer_ids):,} answers at {cutoff.as_of}" in text
+    assert f"churn: world.churn/1 -> {compared.runs[1]}, {len(cutoff.customer_ids):,} answers at {cutoff.as_of}" in text
 
 
 def test_offers_are_compared_too(world: World) -> None:
     """Against itself nothing moved."""
-    found = comparison.compare(world.tracker, "world.cross_sell/1", world.versions["cross_sell"].run_id)
-    assert [one.metric for one in found.metrics] == ["ndcg5", "recall5", "hit5", "relative_ece"]
-    assert all(one.gain == 0 for one in found.metrics)
-    assert "no score moved" in comparison.as_text(found)
+    compared = comparison.compare(world.tracker, "world.cross_sell/1", world.versions["cross_sell"].run_id)
+    assert [one.metric for one in compared.metrics] == ["ndcg5", "recall5", "hit5", "relative_ece"]
+    assert all(one.gain == 0 for one in compared.metrics)
+    assert "no score moved" in comparison.as_text(compared)
 
 
 def test_what_cannot_be_compared_is_said(world: World) -> None:
@@ -284,9 +284,9 @@ def test_what_is_erased_of_a_customer_in_the_home_is_erased_here(tmp_path: Path)
     [path] = (tmp_path / "judged" / "a-run").glob("*.parquet")
     table = pq.read_table(path)
     pq.write_table(table.slice(1), path)
-    [found] = judged_windows.read(tmp_path, "a-run")
-    assert "c0000" not in found.customer_ids
-    [(first, second)] = paired_difference.paired([judged()], [found])
+    [read] = judged_windows.read(tmp_path, "a-run")
+    assert "c0000" not in read.customer_ids
+    [(first, second)] = paired_difference.paired([judged()], [read])
     assert len(first.customer_ids) == len(second.customer_ids) == 399
 
 

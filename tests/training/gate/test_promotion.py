@@ -55,10 +55,10 @@ def blind_to(segment: str) -> Said:
     """All-knowing of everyone else, and of a segment the same probabilities, the highest given to the lowest."""
 
     def said(cutoff: Judged) -> np.ndarray:
-        rows, found = np.flatnonzero(cutoff.segments[segment]), cutoff.actual.copy()
+        rows, swapped = np.flatnonzero(cutoff.segments[segment]), cutoff.actual.copy()
         rising = rows[np.argsort(cutoff.answers[0].predicted[rows])]
-        found[rising] = cutoff.answers[0].predicted[rising][::-1]
-        return found
+        swapped[rising] = cutoff.answers[0].predicted[rising][::-1]
+        return swapped
 
     return said
 
@@ -77,8 +77,8 @@ class Registry:
 
     @property
     def champion(self) -> str | None:
-        found = registry.champion(self.world.tracker, self.world.workspace, self.kind)
-        return found and str(found.version)
+        champion = registry.champion(self.world.tracker, self.world.workspace, self.kind)
+        return champion and str(champion.version)
 
     def add(
         self, said: Said | None = sharper, experiment: str = "world", settings: Any = None, reverse: bool = False,
@@ -212,9 +212,9 @@ def test_who_stays_out_is_the_challenger_until_promoted(shop: Registry) -> None:
     """So that it can be scored unseen; once it answers, nobody is."""
     version = shop.add(unchanged)
     assert not shop.judge(version).passed
-    found = registry.challenger(shop.world.tracker, shop.world.workspace, "churn")
-    assert found is not None
-    assert str(found.version) == version
+    challenger = registry.challenger(shop.world.tracker, shop.world.workspace, "churn")
+    assert challenger is not None
+    assert str(challenger.version) == version
     shop.promote(version, "a test")
     assert registry.challenger(shop.world.tracker, shop.world.workspace, "churn") is None
 
@@ -354,11 +354,11 @@ def test_a_champion_of_offers_is_asked_and_taught(world: World) -> None:
     made = contest(world, "cross_sell")
     *_, cutoff = made.challenger.judged
     asked, [taught] = made._asked(cutoff), made._taught([cutoff.as_of])
-    for found in (asked, taught):
-        assert isinstance(found, JudgedOffers)
-        assert (found.as_of, found.segments.keys()) == (cutoff.as_of, cutoff.segments.keys())
-        assert found.customer_ids.tolist() == cutoff.customer_ids.tolist()
-        assert "ndcg5" in found.by_customer[found.answers[0].name]
+    for offers in (asked, taught):
+        assert isinstance(offers, JudgedOffers)
+        assert (offers.as_of, offers.segments.keys()) == (cutoff.as_of, cutoff.segments.keys())
+        assert offers.customer_ids.tolist() == cutoff.customer_ids.tolist()
+        assert "ndcg5" in offers.by_customer[offers.answers[0].name]
     np.testing.assert_array_equal(taught.answers[0].predicted, cutoff.answers[0].predicted)
     assert not np.array_equal(asked.answers[0].predicted, cutoff.answers[0].predicted)  # type: ignore[union-attr]
 

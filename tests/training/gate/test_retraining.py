@@ -74,8 +74,8 @@ def test_drift_that_matters_calls_for_a_training(
 ) -> None:
     """But not on the day of the last, nor within a week of it: there would be nothing else to learn from."""
     train()
-    found = [due(tracker, workspace(tmp_path), days, drift=True) for days in (0, 6, 7)]
-    assert found == [None, None, "what the champion learnt from has moved, and it matters"]
+    reasons = [due(tracker, workspace(tmp_path), days, drift=True) for days in (0, 6, 7)]
+    assert reasons == [None, None, "what the champion learnt from has moved, and it matters"]
 
 
 def test_a_challenger_that_was_refused_is_not_trained_again_the_next_day(
@@ -84,8 +84,8 @@ def test_a_challenger_that_was_refused_is_not_trained_again_the_next_day(
     """The champion is still old; on the day itself a run that was cut off goes on to the verdict."""
     train()
     train(TRAINED + timedelta(days=91), promoted=False)
-    found = [due(tracker, workspace(tmp_path), days) is not None for days in (91, 92, 97, 98)]
-    assert found == [True, False, False, True]
+    is_due = [due(tracker, workspace(tmp_path), days) is not None for days in (91, 92, 97, 98)]
+    assert is_due == [True, False, False, True]
 
 
 @pytest.mark.parametrize("changed", [{"churn": {"horizon": 60}}, {"training": {"spacing": 7}}])

@@ -122,13 +122,13 @@ def falling_silent(world: World) -> list[NDArray[np.float32]]:
     held = [index for index, name in enumerate(packed) if name not in moves]
     now = rows[(rows["as_of"] == pd.Timestamp(dates[0])) & (rows["spend_30d"] >= 0) & (rows["spend_90d"] >= 0)]
     listed = now.loc[now["days_since_last_purchase"] <= 300, "customer_id"]
-    found = [
+    vectors = [
         retrieval.matrix(rows[rows["as_of"] == pd.Timestamp(day)].set_index("customer_id").loc[listed], packed)
         for day in dates
     ]
-    for later in found[1:]:
-        later[:, held] = found[0][:, held]
-    return found
+    for later in vectors[1:]:
+        later[:, held] = vectors[0][:, held]
+    return vectors
 
 
 @pytest.mark.parametrize(("horizon", "rounding"), [(None, 1e-9), (30, 1e-3), (120, 1e-3)])

@@ -40,8 +40,8 @@ def trained(world: World) -> tuple[OfferModel, Backtest]:
 
 def test_windows_do_not_overlap(world: World) -> None:
     """Three windows of 60 days end to end, the last of them closed on the day of the training."""
-    found = cross_sell.cutoffs(world.workspace, TRAINED_AT)
-    assert found == [TRAINED_AT - timedelta(days=days) for days in (180, 120, 60)]
+    cutoffs = cross_sell.cutoffs(world.workspace, TRAINED_AT)
+    assert cutoffs == [TRAINED_AT - timedelta(days=days) for days in (180, 120, 60)]
 
 
 def test_every_pair_is_told_what_was_then_bought(world: World, trained: tuple[OfferModel, Backtest]) -> None:
@@ -169,7 +169,7 @@ def test_a_sampled_lesson_has_whole_customers(world: World) -> None:
 def test_a_lesson_of_so_many_customers_has_no_more(world: World) -> None:
     """What a backtest looks at: the same customers in every one, whoever is judged."""
     judged = cross_sell.cutoffs(world.workspace, TRAINED_AT)[-1]
-    found = [cross_sell.lesson(world.workspace, judged, TRAINED_AT, most_customers=n) for n in (50, 20)]
-    ids = [set(lesson.pairs.customer_ids) for lesson in found]
+    lessons = [cross_sell.lesson(world.workspace, judged, TRAINED_AT, most_customers=n) for n in (50, 20)]
+    ids = [set(lesson.pairs.customer_ids) for lesson in lessons]
     assert [len(one) for one in ids] == [50, 20]
     assert ids[1] < ids[0]

@@ -38,8 +38,8 @@ def test_a_cutoff_without_history_enough_is_left_out(world: World) -> None:
     """A cutoff nearer than `min_history` to the first purchase does not count."""
     first = date(2022, 7, 3)
     training = world.workspace.training.model_copy(update={"min_history": (date(2024, 3, 28) - first).days})
-    found = datasets.cutoffs(world.workspace.model_copy(update={"training": training}), TRAINED_AT)
-    assert found == [date(2024, 3, 28), date(2024, 4, 27)]
+    cutoffs = datasets.cutoffs(world.workspace.model_copy(update={"training": training}), TRAINED_AT)
+    assert cutoffs == [date(2024, 3, 28), date(2024, 4, 27)]
 
 
 def test_no_window_closes_after_the_purchases_end(world: World) -> None:

@@ -50,8 +50,8 @@ def _outcomes(workspace: Workspace, known_by: date = date(2025, 1, 1)) -> pd.Dat
 
 def test_the_window_is_half_open(shop: Workspace) -> None:
     """The as_of's own day counts, the day on which the horizon ends does not, nor any day before."""
-    found = _outcomes(shop)
-    assert found["value"].to_dict() == {
+    outcomes = _outcomes(shop)
+    assert outcomes["value"].to_dict() == {
         "on the first day": 10,
         "on the last day": 20,
         "returns": 20,
@@ -67,17 +67,17 @@ def test_a_return_lowers_the_value_and_is_no_purchase(shop: Workspace) -> None:
 def test_a_gap_moves_the_churn_window_alone(shop: Workspace) -> None:
     """With ten days of gap a purchase on the first day no longer shows that the customer stayed."""
     churn = shop.churn.model_copy(update={"gap": 10, "horizon": 20})
-    found = _outcomes(shop.model_copy(update={"churn": churn}))
-    assert not found.loc["on the first day", "bought"]
-    assert found.loc["on the last day", "bought"]
-    assert found.loc["on the first day", "value"] == 10
+    outcomes = _outcomes(shop.model_copy(update={"churn": churn}))
+    assert not outcomes.loc["on the first day", "bought"]
+    assert outcomes.loc["on the last day", "bought"]
+    assert outcomes.loc["on the first day", "value"] == 10
 
 
 def test_value_is_discounted_by_the_day(shop: Workspace) -> None:
     """At 10 % a year, 20 spent after 29 days are worth 20 / 1.1^(29/365)."""
     value = shop.lifetime_value.model_copy(update={"discount_rate": 0.1})
-    found = _outcomes(shop.model_copy(update={"lifetime_value": value}))
-    assert found.loc["on the last day", "value"] == pytest.approx(20 / 1.1 ** (29 / 365))
+    outcomes = _outcomes(shop.model_copy(update={"lifetime_value": value}))
+    assert outcomes.loc["on the last day", "value"] == pytest.approx(20 / 1.1 ** (29 / 365))
 
 
 def test_what_was_recorded_later_is_not_known(shop: Workspace) -> None:
@@ -93,10 +93,10 @@ def test_an_open_window_has_no_label(shop: Workspace) -> None:
 
 def test_every_cutoff_has_closed_and_has_history() -> None:
     """No cutoff lies within the horizon of the as_of, or too near the first purchase."""
-    found = closed_cutoffs(date(2024, 6, 1), date(2024, 1, 1), outcome_days=60, spacing=10, most=20, min_history=30)
-    assert found == sorted(found)
-    assert found[-1] == date(2024, 4, 2)
-    assert found[0] >= date(2024, 1, 31)
+    cutoffs = closed_cutoffs(date(2024, 6, 1), date(2024, 1, 1), outcome_days=60, spacing=10, most=20, min_history=30)
+    assert cutoffs == sorted(cutoffs)
+    assert cutoffs[-1] == date(2024, 4, 2)
+    assert cutoffs[0] >= date(2024, 1, 31)
 
 
 def test_a_window_that_ends_on_the_day_of_the_training_has_closed(shop: Workspace) -> None:
@@ -131,8 +131,8 @@ def test_each_as_of_has_a_window_of_its_own(tmp_path: Path) -> None:
     """One purchase lies in the windows of two as_ofs, and is told of each."""
     shop = _bought(tmp_path, [("c1", "2024-03-10", 7.0)])
     dates = [date(2024, 2, 1), date(2024, 2, 20), date(2024, 3, 1), date(2024, 3, 11)]
-    found = labels.outcomes(shop, dates, date(2024, 6, 1))
-    assert [day.date() for day in pd.to_datetime(found["as_of"])] == [date(2024, 2, 20), date(2024, 3, 1)]
+    outcomes = labels.outcomes(shop, dates, date(2024, 6, 1))
+    assert [day.date() for day in pd.to_datetime(outcomes["as_of"])] == [date(2024, 2, 20), date(2024, 3, 1)]
 
 
 def test_days_are_those_of_the_workspace(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_days_are_those_of_the_workspace(tmp_path: Path) -> None:
 def test_purchases_of_a_day_are_one(tmp_path: Path) -> None:
     """Two baskets on one day and one on the next are two purchases, and all they cost."""
     rows = [("c1", "2024-03-10 09:00", 7.0), ("c1", "2024-03-10 18:00", 3.0), ("c1", "2024-03-11 09:00", 5.0)]
-    found = labels.outcomes(_bought(tmp_path, rows), [AS_OF], date(2024, 6, 1))
-    assert found[["n_purchases", "value"]].to_numpy().tolist() == [[2, 15.0]]
+    outcomes = labels.outcomes(_bought(tmp_path, rows), [AS_OF], date(2024, 6, 1))
+    assert outcomes[["n_purchases", "value"]].to_numpy().tolist() == [[2, 15.0]]
 
 
 def test_what_is_returned_in_full_is_worth_nothing(tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ def test_only_a_cancellation_in_the_window_is_one(tmp_path: Path) -> None:
     path = write_workspace(tmp_path, make_transactions([("c1", "2024-01-10", 7.0)]), churn=churn,
                            lifetime_value={"horizon": 30}, tables={"interactions": events})  # fmt: skip
     take_in(path)
-    found = labels.outcomes(settings.read(path), [AS_OF], date(2024, 6, 1)).set_index("customer_id")
-    assert found["cancelled"].to_dict() == {"first": True, "last": True}
+    outcomes = labels.outcomes(settings.read(path), [AS_OF], date(2024, 6, 1)).set_index("customer_id")
+    assert outcomes["cancelled"].to_dict() == {"first": True, "last": True}
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ def test_items_bought_are_those_of_the_window(level: str, expected: set[tuple[st
                            cross_sell={"horizon": 30, "level": level})  # fmt: skip
     take_in(path)
     shop = settings.read(path)
-    found = labels.items_bought(shop, [AS_OF], date(2024, 6, 1))
-    assert sorted(zip(found["customer_id"], found["item"], strict=True)) == sorted(expected)
+    bought = labels.items_bought(shop, [AS_OF], date(2024, 6, 1))
+    assert sorted(zip(bought["customer_id"], bought["item"], strict=True)) == sorted(expected)
     with pytest.raises(ValueError, match="has not closed"):
         labels.items_bought(shop, [AS_OF], date(2024, 3, 30))
 

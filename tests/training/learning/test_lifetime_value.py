@@ -37,8 +37,8 @@ def model(world: World) -> ValueModel:
 def spent(world: World) -> NDArray[np.floating]:
     """By every current customer, in months that no training saw; nan for who never bought."""
     value = labels.outcomes(world.workspace, [TRAINED_AT], LATER).set_index("customer_id")["value"]
-    found = value.reindex(world.data.current.customer_ids).fillna(0.0).to_numpy()
-    return np.where(np.isnan(world.data.inputs.column(world.data.current.vectors, "T")), np.nan, found)
+    spend = value.reindex(world.data.current.customer_ids).fillna(0.0).to_numpy()
+    return np.where(np.isnan(world.data.inputs.column(world.data.current.vectors, "T")), np.nan, spend)
 
 
 def test_a_window_that_was_open_then_changes_nothing(world: World) -> None:

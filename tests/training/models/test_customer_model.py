@@ -50,10 +50,10 @@ def test_a_model_of_before_there_were_digests_is_read(tmp_path: Path) -> None:
     """Nothing is beside it that could tell; written again it has them."""
     _stored().write(tmp_path)
     (tmp_path / "digests.json").unlink()
-    found = Stored.read(tmp_path)
-    assert list(found.boosters) == ["booster"]
-    found.write(tmp_path)
-    found.write(tmp_path)
+    stored = Stored.read(tmp_path)
+    assert list(stored.boosters) == ["booster"]
+    stored.write(tmp_path)
+    stored.write(tmp_path)
     assert Stored.read(tmp_path).parameters == {"a": 1}
 
 

@@ -25,9 +25,9 @@ def customer(
 
 def refusal(churn: Churn, vector: NDArray[np.float32]) -> str | None:
     leaving = Leaving.of(churn)
-    found = leaving.refusals(INPUTS, vector)[0]
-    assert leaving.can_leave(INPUTS, vector)[0] == (found is None)
-    return found
+    why = leaving.refusals(INPUTS, vector)[0]
+    assert leaving.can_leave(INPUTS, vector)[0] == (why is None)
+    return why
 
 
 PERSONAL = Churn(inactivity="personal", patience=3, horizon=90)

@@ -76,10 +76,11 @@ def test_a_card_names_only_the_settings_that_somebody_chose() -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_whatever_a_shop_calls_an_attribute_is_text(name: str) -> None:
     """Names of attributes, tables, settings and models, without a judged date."""
-    found = evaluation.refused(CHURN, SHOP, CheckFailed(name))
+    refused = evaluation.refused(CHURN, SHOP, CheckFailed(name))
     card = Card(
-        name, TRAINED_AT, "EUR", found, {name: 3}, name, {name: name}, {"features": [name], "boosting": {}, "seed": 7},
-        (), {}, {name: {"auc": 0.5}}, [name], [Driver(name, name, 0.5)], name, name,
+        name, TRAINED_AT, "EUR", refused, {name: 3}, name, {name: name},
+        {"features": [name], "boosting": {}, "seed": 7}, (), {}, {name: {"auc": 0.5}}, [name],
+        [Driver(name, name, 0.5)], name, name,
     )  # fmt: skip
     html = sound(model_card.as_html(card))
     assert html.text.count(name) >= 13

@@ -192,8 +192,8 @@ def test_a_model_answers_where_nothing_of_this_project_is(world: World, tmp_path
     assert (is_bare, answers) == (True, expected)
     for half, said in zip(halves, refused, strict=True):
         assert re.match(rf"the model in {half}/data/model is not what was written: \w+\.txt changed since; put", said)
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     serve = ["-m", "mlflow", "models", "serve", "-m", folders[0], "-p", str(port), "--env-manager", "local"]
     with subprocess.Popen([*command, *serve], cwd=tmp_path, env=clean, start_new_session=True) as process:
         try:
