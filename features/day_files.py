@@ -1,7 +1,7 @@
-"""The days of `features.days` on disk: segments sorted by customer, built once and extended by what is new.
+"""The days of `features.days` on disk: layers sorted by customer, built once and extended by what is new.
 
-A segment sums up some parts of the canonical tables. New parts make a segment of their own, so that a day of data
-costs a day's work; when the small segments have grown to a quarter of the whole, everything is put into one again.
+A layer sums up some parts of the canonical tables. New parts make a layer of their own, so that a day of data
+costs a day's work; when the small layers have grown to a quarter of the whole, everything is put into one again.
 Sorting by customer is what makes the features of an as_of quick: a customer's rows lie together.
 """
 
@@ -30,13 +30,13 @@ from workspace.tables import CONTRACTS, DATED, Contract
 _IBIS_TYPE = {"VARCHAR": "string", "TIMESTAMPTZ": "timestamp('UTC')", "DOUBLE": "float64", "BOOLEAN": "boolean"}
 _EVENTS = ("transactions", "interactions")
 KINDS = ("item_days", "customer_days", "interaction_days", "opinions")
-# Together the later segments may hold this share of the first one's rows.
+# Together the later layers may hold this share of the first one's rows.
 _GROWN = 0.25
 
 
 @dataclass(frozen=True)
-class _Segment:
-    """Which parts of which table a segment sums up; its files lie in a folder of its name."""
+class _Layer:
+    """Which parts of which table a layer sums up; its files lie in a folder of its name."""
 
     name: str
     parts: dict[str, list[str]]
@@ -46,11 +46,11 @@ class _Segment:
 def read(
     connection: duckdb.DuckDBPyConnection, workspace: Workspace, progress: Callable[[str], None] = lambda _: None
 ) -> Tables:
-    """The inputs of the feature families, after bringing the segments up to date with the canonical tables."""
+    """The inputs of the feature families, after bringing the layers up to date with the canonical tables."""
     backend = ibis.duckdb.from_connection(connection)
     # ibis 12 sets the session to UTC; hours are the workspace's.
     connection.execute("SET TimeZone = ?", [workspace.timezone])
-    return _Segments(connection, backend, workspace, progress).read()
+    return _Layers(connection, backend, workspace, progress).read()
 
 
 def days_files(workspace: Workspace) -> tuple[dict[str, list[Path]], dict[str, int]]:
@@ -61,15 +61,15 @@ def days_files(workspace: Workspace) -> tuple[dict[str, list[Path]], dict[str, i
     """
     folder = workspace.home_path / "days"
     noted = storage.read_json(folder / "segments.json") if (folder / "segments.json").exists() else {"segments": []}
-    segments = [_Segment(**segment) for segment in noted["segments"]]
+    layers = [_Layer(**layer) for layer in noted["segments"]]
     origins = {
         name: {e["part"]: e["origin"] for e in storage.sources_of(storage.tables_folder(workspace.home_path, name))}
         for name in _EVENTS
     }
-    held = {name: [part for segment in segments for part in segment.parts[name]] for name in _EVENTS}
-    if not segments or any(part not in origins[name] for name in _EVENTS for part in held[name]):
+    held = {name: [part for layer in layers for part in layer.parts[name]] for name in _EVENTS}
+    if not layers or any(part not in origins[name] for name in _EVENTS for part in held[name]):
         raise storage.CheckFailed(f"the days of {workspace.name} are not those of its tables; run `perennial snapshot`")
-    files = {kind: [folder / segment.name / f"{kind}.parquet" for segment in segments] for kind in KINDS}
+    files = {kind: [folder / layer.name / f"{kind}.parquet" for layer in layers] for kind in KINDS}
     of_events = {name: {str(file) for file in events.files(workspace.home_path, name)} for name in _EVENTS}
     seen = {
         name: [origin for part in held[name] if (origin := origins[name][part]) in of_events[name]] for name in _EVENTS
@@ -77,8 +77,8 @@ def days_files(workspace: Workspace) -> tuple[dict[str, list[Path]], dict[str, i
     return files, {name: max(map(events.last_in, seen[name]), default=0) for name in _EVENTS}
 
 
-class _Segments:
-    """The segments of one workspace."""
+class _Layers:
+    """The layers of one workspace."""
 
     def __init__(
         self,
@@ -91,18 +91,18 @@ class _Segments:
         self.folder = workspace.home_path / "days"
         self.index = self.folder / "segments.json"
         self.products = canonical(self._read, workspace, CONTRACTS["products"])
-        self.segments = self._current()
+        self.layers = self._current()
 
     def read(self) -> Tables:
         wanted = {name: _parts(self.workspace, name) for name in _EVENTS}
         pending = self._pending(wanted)
-        if any(pending.values()) and self.segments:
-            later = sum(segment.rows for segment in self.segments[1:]) + self._rows(pending)
-            if later > _GROWN * self.segments[0].rows:
-                self.segments, pending = [], wanted
+        if any(pending.values()) and self.layers:
+            later = sum(layer.rows for layer in self.layers[1:]) + self._count_rows(pending)
+            if later > _GROWN * self.layers[0].rows:
+                self.layers, pending = [], wanted
         if any(pending.values()):
-            self.segments.append(self._build(pending))
-            storage.write_json(self.index, {"stamp": self._stamp(), "segments": list(map(asdict, self.segments))})
+            self.layers.append(self._build(pending))
+            storage.write_json(self.index, {"stamp": self._stamp(), "segments": list(map(asdict, self.layers))})
         self._sweep()
         return self._tables()
 
@@ -111,28 +111,28 @@ class _Segments:
         shape = [code, self.workspace.timezone, item_column(self.workspace)]
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 
-    def _current(self) -> list[_Segment]:
-        """The segments that still say what the tables say; none where one of their parts has gone or changed."""
+    def _current(self) -> list[_Layer]:
+        """The layers that still say what the tables say; none where one of their parts has gone or changed."""
         noted = storage.read_json(self.index) if self.index.exists() else {}
         if noted.get("stamp") != self._stamp():
             return []
-        segments = [_Segment(**segment) for segment in noted["segments"]]
+        layers = [_Layer(**layer) for layer in noted["segments"]]
         there = {name: set(_parts(self.workspace, name)) for name in _EVENTS}
-        gone = any(not there[name].issuperset(s.parts[name]) for s in segments for name in _EVENTS)
-        return [] if gone or any(map(self._has_other_products, segments)) else segments
+        gone = any(not there[name].issuperset(s.parts[name]) for s in layers for name in _EVENTS)
+        return [] if gone or any(map(self._has_other_products, layers)) else layers
 
-    def _has_other_products(self, segment: _Segment) -> bool:
-        """Whether a product that the segment's lines name has another category or unit cost by now."""
-        used = self.backend.read_parquet(self._file(segment.name, "products"))
+    def _has_other_products(self, layer: _Layer) -> bool:
+        """Whether a product that the layer's lines name has another category or unit cost by now."""
+        used = self.backend.read_parquet(self._file(layer.name, "products"))
         both = used.left_join(self.products, "product_id")
         moved = ~both.category.identical_to(both.category_right) | ~both.unit_cost.identical_to(both.unit_cost_right)
         return bool(both.filter(moved).count().to_pyarrow().as_py())
 
     def _pending(self, wanted: dict[str, list[str]]) -> dict[str, list[str]]:
-        covered = {name: {part for s in self.segments for part in s.parts[name]} for name in _EVENTS}
+        covered = {name: {part for s in self.layers for part in s.parts[name]} for name in _EVENTS}
         return {name: [part for part in wanted[name] if part not in covered[name]] for name in _EVENTS}
 
-    def _rows(self, parts: dict[str, list[str]]) -> int:
+    def _count_rows(self, parts: dict[str, list[str]]) -> int:
         files = [str(path) for name in _EVENTS for path in self._files(name, parts[name])]
         query = f"SELECT coalesce(sum(num_rows), 0) FROM parquet_file_metadata({files!r})"
         return int(self.connection.execute(query).fetchall()[0][0])
@@ -140,13 +140,13 @@ class _Segments:
     def _files(self, table: str, parts: Sequence[str]) -> list[Path]:
         return [storage.tables_folder(self.workspace.home_path, table) / f"{part}.parquet" for part in parts]
 
-    def _file(self, segment: str, what: str) -> Path:
-        return self.folder / segment / f"{what}.parquet"
+    def _file(self, layer: str, what: str) -> Path:
+        return self.folder / layer / f"{what}.parquet"
 
-    def _build(self, parts: dict[str, list[str]]) -> _Segment:
-        rows = self._rows(parts)
+    def _build(self, parts: dict[str, list[str]]) -> _Layer:
+        rows = self._count_rows(parts)
         self.progress(f"summing {rows:,} rows by customer and day")
-        name = hashlib.sha256(json.dumps([parts, [s.name for s in self.segments]]).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps([parts, [s.name for s in self.layers]]).encode()).hexdigest()[:16]
         lines, interactions = (
             canonical(self._read, self.workspace, CONTRACTS[table], self._files(table, parts[table]))
             for table in _EVENTS
@@ -157,25 +157,25 @@ class _Segments:
         self._write_days(name, "customer_days", days.customer_days(described), ["customer_id", "day"])
         self._write(name, "interaction_days", days.interaction_days(interactions), "customer_id")
         self._write(name, "opinions", days.opinions(interactions), "customer_id")
-        return _Segment(name, parts, rows)
+        return _Layer(name, parts, rows)
 
-    def _write_days(self, segment: str, what: str, rows: ir.Table, key: list[str]) -> None:
-        """Marks rows as `late` that may not be their day's only one: recorded later, or in an earlier segment too."""
+    def _write_days(self, layer: str, what: str, rows: ir.Table, key: list[str]) -> None:
+        """Marks rows as `late` that may not be their day's only one: recorded later, or in an earlier layer too."""
         late = rows.known_day > rows.day
-        if self.segments:
+        if self.layers:
             again = rows.semi_join(self._union(what), key).select(*key, again=True).distinct()
             rows = rows.left_join(again, key).drop(*(f"{name}_right" for name in key))
             late = late | rows.again.notnull()
         rows = rows.mutate(late=late)
-        self._write(segment, what, rows, "customer_id")
+        self._write(layer, what, rows, "customer_id")
 
-    def _write(self, segment: str, what: str, rows: ir.Table, order: str) -> None:
-        self.backend.create_view("segment_rows", rows, overwrite=True)
-        path = self._file(segment, what)
-        storage.copy_to(self.connection, f"SELECT * FROM segment_rows ORDER BY {order}", path, codec="lz4")
+    def _write(self, layer: str, what: str, rows: ir.Table, order: str) -> None:
+        self.backend.create_view("layer_rows", rows, overwrite=True)
+        path = self._file(layer, what)
+        storage.copy_to(self.connection, f"SELECT * FROM layer_rows ORDER BY {order}", path, codec="lz4")
 
     def _union(self, what: str) -> ir.Table:
-        return self._read([self._file(segment.name, what) for segment in self.segments])
+        return self._read([self._file(layer.name, what) for layer in self.layers])
 
     def _read(self, files: Sequence[Path]) -> ir.Table:
         return self.backend.read_parquet([str(file) for file in files])
@@ -183,14 +183,14 @@ class _Segments:
     def _tables(self) -> Tables:
         customers = canonical(self._read, self.workspace, CONTRACTS["customers"])
         categories = item_categories(self.products, item_column(self.workspace))
-        if not self.segments:
-            self.segments.append(self._build({name: [] for name in _EVENTS}))
+        if not self.layers:
+            self.layers.append(self._build({name: [] for name in _EVENTS}))
         return Tables(**{kind: self._union(kind) for kind in KINDS}, customers=customers, categories=categories)
 
     def _sweep(self) -> None:
-        """Removes the folders of segments that are no longer in use, or that a killed run has left behind."""
+        """Removes the folders of layers that are no longer in use, or that a killed run has left behind."""
         for folder in self.folder.glob("*/"):
-            if folder.name not in {segment.name for segment in self.segments}:
+            if folder.name not in {layer.name for layer in self.layers}:
                 shutil.rmtree(folder)
 
 

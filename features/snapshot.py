@@ -126,12 +126,12 @@ class _Snapshot:
             affinity = self.engine.keep("affinity", lambda: product_affinity.product_affinity(self.tables, day))
             everybody = self.engine.keep("everybody", lambda: self._of_customers("profile", day, affinity))
             for family in missing:
-                self._write(family, partial(self._rows, family, day, affinity, everybody))
+                self._write(family, partial(self._computed, family, day, affinity, everybody))
 
     def _part(self, family: str) -> Path:
         return storage.snapshot_part(self.workspace.home_path, family, self.as_of)
 
-    def _rows(self, family: str, day: ir.DateScalar, affinity: ir.Table, everybody: ir.Table) -> ir.Table:
+    def _computed(self, family: str, day: ir.DateScalar, affinity: ir.Table, everybody: ir.Table) -> ir.Table:
         """The family's rows by its keys: of a customer family one for everybody known, null where it knows nothing."""
         match family:
             case "profile":

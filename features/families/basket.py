@@ -91,7 +91,7 @@ def _shares(sums: ir.Table) -> dict[str, ir.Value]:
 
 
 def _channels(days: ir.Table) -> ir.Table:
-    """Per customer: through how many channels. Deliveries of one day are one, whatever segments they lie in."""
+    """Per customer: through how many channels. Deliveries of one day are one, whatever layers of days they lie in."""
     named = days.group_by("customer_id", "day", "known_day").agg(channel=days.channel.min())
     return named.group_by("customer_id").agg(n_channels_365d=named.channel.nunique().nullif(0))
 

@@ -135,10 +135,10 @@ def _sums(days: ir.Table) -> dict[str, ir.Value]:
         weight = (-age / d).exp()
         sums[f"n_purchases_decayed_{d}d"] = weight.sum(where=bought)
         sums[f"spend_decayed_{d}d"] = (weight * days.spend).sum()
-    for season, (near, far) in _LAST_YEAR.items():
+    for span, (near, far) in _LAST_YEAR.items():
         then = (age > near) & (age <= far)
-        sums[f"n_then_{season}"] = days.count(where=bought & then)
-        sums[f"spend_then_{season}"] = money(days.spend.sum(where=then).fill_null(0))
+        sums[f"n_then_{span}"] = days.count(where=bought & then)
+        sums[f"spend_then_{span}"] = money(days.spend.sum(where=then).fill_null(0))
     return sums
 
 
@@ -153,10 +153,10 @@ def _shop(customer_days: ir.Table, as_of: ir.DateScalar) -> ir.Table:
     year, recent = sold(days.age <= 365), sold(days.age <= 90)
     then = sold((days.age > 365) & (days.age <= 455))
     shares = {
-        f"shop_share_next_{season}_last_year": _since(
+        f"shop_share_next_{span}_last_year": _since(
             begun, 365, sold((days.age > near) & (days.age <= far)) / _positive(year)
         )
-        for season, (near, far) in _LAST_YEAR.items()
+        for span, (near, far) in _LAST_YEAR.items()
     }
     return days.agg(**shares, shop_growth_90d=_since(begun, 455, recent / _positive(then)))
 
@@ -197,9 +197,9 @@ def _ratios(sums: ir.Table) -> dict[str, ir.Value]:
         "spend_90d_share_of_year": sums.spend_90d / _positive(sums.spend_365d),
         "weekend_share": sums.n_weekend / sums.n_purchases,
     }
-    for season in _LAST_YEAR:
-        n, spend = sums[f"n_then_{season}"], sums[f"spend_then_{season}"]
-        ratios[f"n_purchases_next_{season}_last_year"] = _since(sums["T"], 365, n.cast("float64"))
-        ratios[f"spend_next_{season}_last_year"] = _since(sums["T"], 365, spend)
-        ratios[f"spend_share_next_{season}_last_year"] = _since(sums["T"], 365, spend / _positive(sums.spend_365d))
+    for span in _LAST_YEAR:
+        n, spend = sums[f"n_then_{span}"], sums[f"spend_then_{span}"]
+        ratios[f"n_purchases_next_{span}_last_year"] = _since(sums["T"], 365, n.cast("float64"))
+        ratios[f"spend_next_{span}_last_year"] = _since(sums["T"], 365, spend)
+        ratios[f"spend_share_next_{span}_last_year"] = _since(sums["T"], 365, spend / _positive(sums.spend_365d))
     return ratios

@@ -20,8 +20,8 @@ KEYS = {"timezone": "Europe/Berlin", "attributes": ["city", "birth_year"], "max_
 
 
 def names_of(workspace: Workspace) -> list[str]:
-    """The segments in use; every folder is one of them."""
-    noted = [segment["name"] for segment in storage.read_json(workspace.home_path / "days/segments.json")["segments"]]
+    """The layers in use; every folder is one of them."""
+    noted = [layer["name"] for layer in storage.read_json(workspace.home_path / "days/segments.json")["segments"]]
     assert sorted(noted) == sorted(path.name for path in (workspace.home_path / "days").glob("*/"))
     return noted
 
@@ -75,7 +75,7 @@ def test_a_later_delivery_gives_what_all_at_once_gives(level: str, tmp_path: Pat
 
 
 def test_many_small_deliveries_are_put_together(tmp_path: Path) -> None:
-    """When the later segments have grown to a quarter of the first, one segment replaces them all."""
+    """When the later layers have grown to a quarter of the first, one layer replaces them all."""
     lines = make_transactions([("a", f"2022-01-{day:02}", 1.0) for day in range(1, 21)])
     workspace = shop_of(tmp_path, {"transactions": lines})
     counts = []
@@ -89,7 +89,7 @@ def test_many_small_deliveries_are_put_together(tmp_path: Path) -> None:
 
 
 def test_a_delivery_that_is_withdrawn_is_forgotten(tmp_path: Path) -> None:
-    """A segment of a part that the table no longer has does not count."""
+    """A layer of a part that the table no longer has does not count."""
     workspace = shop_of(tmp_path, {"transactions": make_transactions([("a", "2022-01-01", 1.0)])})
     deliver(tmp_path, "transactions", make_transactions([("b", "2022-02-01", 1.0)], transaction_id="b"), "1")
     intake.ingest(workspace, NOW)
@@ -111,7 +111,7 @@ def test_a_product_that_moves_to_another_category_takes_its_past_along(tmp_path:
     assert features_at(workspace, AFTER)["product_affinity"].index.tolist() == [("a", "cups"), ("a", "drinks")]
 
 
-def test_a_product_that_nobody_bought_changes_no_segment(tmp_path: Path) -> None:
+def test_a_product_that_nobody_bought_changes_no_layer(tmp_path: Path) -> None:
     """New products arrive every day; what was summed up before them stays."""
     products = pd.DataFrame({"product_id": ["p0"], "category": ["tea"]})
     lines = make_transactions([("a", "2022-01-01", 1.0)], product_id="p0")

@@ -187,7 +187,7 @@ def test_a_part_that_is_half_written_is_written_anew(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_that_fails_leaves_no_half_part(tmp_path: Path) -> None:
-    """A table that breaks while it is read leaves no part, no draft and no segment that counts."""
+    """A table that breaks while it is read leaves no part, no draft and no layer of days that counts."""
     workspace = shop_in(tmp_path)
     interactions = storage.parts(storage.tables_folder(workspace.home_path, "interactions"))[0]
     content = interactions.read_bytes()

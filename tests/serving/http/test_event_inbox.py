@@ -218,9 +218,9 @@ def test_events_that_wait_are_told(client: TestClient, workspace: Workspace) -> 
     fresh = Freshness(workspace.home_path, lambda: time)
     fresh.catch_up()
     health, answers = Health(workspace.home_path, lambda: time), bentoml.get_current_service().answers
-    segments = workspace.home_path / "days" / "segments.json"
-    noted = segments.read_bytes()
-    segments.unlink()
+    layers = workspace.home_path / "days" / "segments.json"
+    noted = layers.read_bytes()
+    layers.unlink()
     try:
         send(client, purchase("v1", "c0213"))
         fresh.run(iter([False, True]).__next__)
@@ -236,7 +236,7 @@ def test_events_that_wait_are_told(client: TestClient, workspace: Workspace) -> 
         assert "the days of small" in alert.says
         assert REGISTRY.get_sample_value("perennial_event_lag_seconds") == 61
     finally:
-        segments.write_bytes(noted)
+        layers.write_bytes(noted)
     fresh.run(iter([False, True]).__next__)
     health._looked_at = None
     assert list(health.problems(answers)) == []
