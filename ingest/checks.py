@@ -209,10 +209,10 @@ def mark_repeats(connection: duckdb.DuckDBPyConnection, key: Sequence[str], what
     """
     names = _names(key)
     connection.execute(f"""
-        UPDATE checked SET reason = verdict FROM (
+        UPDATE checked SET reason = fault FROM (
             SELECT rowid AS repeated,
                    CASE WHEN max(source) OVER (PARTITION BY {names}) > source
-                        THEN {quoted(REPLACED)} ELSE {quoted(f"duplicate {what}")} END AS verdict
+                        THEN {quoted(REPLACED)} ELSE {quoted(f"duplicate {what}")} END AS fault
             FROM checked
             WHERE reason IS NULL AND hash({names}) IN (
                 SELECT hash({names}) FROM checked WHERE reason IS NULL GROUP BY 1 HAVING count(*) > 1)

@@ -99,7 +99,7 @@ class EventStore:
     def waiting_since(self, after: int) -> datetime | None:
         """When the first event behind number `after` was accepted; none where there is none."""
         query = "SELECT min(accepted_at) FROM {events} WHERE workspace = :workspace AND number > :after"
-        first = self._rows(query, after=after)[0][0]
+        first = self._selected(query, after=after)[0][0]
         return None if first is None else datetime.fromtimestamp(first, UTC)
 
     def latest_days(self, customer_ids: Iterable[str]) -> dict[str, date]:
@@ -111,15 +111,15 @@ class EventStore:
             "SELECT customer_id, max(known_day) FROM {events} WHERE workspace = :workspace"
             f" AND customer_id IN ({', '.join(f':{name}' for name in names)}) GROUP BY customer_id"
         )
-        return {customer_id: date.fromisoformat(day) for customer_id, day in self._rows(query, **names)}
+        return {customer_id: date.fromisoformat(day) for customer_id, day in self._selected(query, **names)}
 
     def last_number(self) -> int:
         """The number of the last event; 0 before the first."""
-        return int(self._rows("SELECT coalesce(max(number), 0) FROM {events} WHERE workspace = :workspace")[0][0])
+        return int(self._selected("SELECT coalesce(max(number), 0) FROM {events} WHERE workspace = :workspace")[0][0])
 
     def count_after(self, after: int) -> int:
         query = "SELECT count(*) FROM {events} WHERE workspace = :workspace AND number > :after"
-        return int(self._rows(query, after=after)[0][0])
+        return int(self._selected(query, after=after)[0][0])
 
     def read(self, where: str, **values: Any) -> list[Event]:
         """The events that a SQL condition over table_name, customer_id, known_day and number selects, in order."""
@@ -129,17 +129,18 @@ class EventStore:
         )
         return [
             Event(table, event_id, customer_id, date.fromisoformat(day), tuple(json.loads(body)), number)
-            for table, event_id, customer_id, day, body, number in self._rows(query, **values)
+            for table, event_id, customer_id, day, body, number in self._selected(query, **values)
         ]
 
     def customers(self) -> set[str]:
         """Everybody of whom an event is held."""
-        return {row[0] for row in self._rows("SELECT DISTINCT customer_id FROM {events} WHERE workspace = :workspace")}
+        query = "SELECT DISTINCT customer_id FROM {events} WHERE workspace = :workspace"
+        return {row[0] for row in self._selected(query)}
 
     def applied(self, view: str) -> int | None:
         """Up to which number the publication `view` shows the events; none where that was never noted."""
         query = "SELECT number FROM {applied} WHERE workspace = :workspace AND view_name = :view"
-        return next((int(row[0]) for row in self._rows(query, view=view)), None)
+        return next((int(row[0]) for row in self._selected(query, view=view)), None)
 
     def forget_applied(self) -> None:
         with self._begun() as connection:
@@ -181,7 +182,7 @@ class EventStore:
                 bodies |= {(table, row[0]): row[1] for row in connection.execute(_text(query), values)}
         return bodies
 
-    def _rows(self, query: str, **values: Any) -> list[Any]:
+    def _selected(self, query: str, **values: Any) -> list[Any]:
         with self._begun() as connection:
             return list(connection.execute(_text(query), {"workspace": self.workspace, **values}))
 

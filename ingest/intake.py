@@ -73,11 +73,11 @@ class Account:
     returning: Returning | None = None
 
     def __str__(self) -> str:
-        reasons = "; ".join(f"{count:,} {reason}" for reason, count in sorted(self.quarantined.items()))
+        faults = "; ".join(f"{count:,} {fault}" for fault, count in sorted(self.quarantined.items()))
         return (
             f"{self.table}: {self.read:,} read = {self.accepted:,} accepted"
             f" + {sum(self.quarantined.values()):,} quarantined"
-            + (f" ({reasons})" if reasons else "")
+            + (f" ({faults})" if faults else "")
             + (f"; {self.filtered:,} more filtered by `where`" if self.filtered else "")
         )
 
@@ -524,20 +524,20 @@ class _Intake:
         if own.total() <= self.workspace.max_quarantined * entry.read:
             return
         storage.copy_to(connection, rows_of_bad, self.refused)
-        reasons = "; ".join(
+        faults = "; ".join(
             f"{count:,} {why} ({checks.examples(connection, number, why, columns, are_lines)})"
             for why, count in own.most_common(5)
         )
         raise CheckFailed(
-            f"{self.name}: {own.total():,} of {entry.read:,} rows of {entry.origin} cannot be used: {reasons}. They are"
+            f"{self.name}: {own.total():,} of {entry.read:,} rows of {entry.origin} cannot be used: {faults}. They are"
             f" in {self.refused}; nothing was changed. Mend the rows or the column map{self._advice(own)}; or raise"
             f" max_quarantined ({self.workspace.max_quarantined:g})"
         )
 
-    def _advice(self, reasons: Iterable[str]) -> str:
+    def _advice(self, faults: Iterable[str]) -> str:
         mapped = (self.table.columns.get(name, name) for name in ("customer_id", "occurred_at"))
         once = ", ".join(text for text in mapped if re.fullmatch(r"[\w .-]+", text))
-        hints = [advice for part, advice in _ADVICE.items() if any(part in reason for reason in reasons)]
+        hints = [advice for part, advice in _ADVICE.items() if any(part in fault for fault in faults)]
         return f" ({'; '.join(hints).replace('{once}', once)})" if hints else ""
 
     def _refuse_if_empty(self, entries: Sequence[_Entry]) -> None:
@@ -592,16 +592,16 @@ class _Intake:
                 self.progress(f"{self.name}: {len(entries)} source(s) taken in before {fate} ({shown})")
 
     def _account(self) -> Account:
-        reasons: Counter[str] = Counter()
+        quarantined: Counter[str] = Counter()
         for entry in self.entries:
-            reasons.update(entry.quarantined)
+            quarantined.update(entry.quarantined)
         read, filtered, accepted = (
             sum(getattr(entry, count) for entry in self.entries) for count in ("read", "filtered", "accepted")
         )
         if since := accepted - sum(pq.read_metadata(part).num_rows for part in storage.parts(self.folder)):
-            reasons[checks.ERASED] += since
+            quarantined[checks.ERASED] += since
         money = self._money(since) if self.has_money else None
-        return Account(self.name, read, filtered, accepted - since, dict(reasons), money, self._returning())
+        return Account(self.name, read, filtered, accepted - since, dict(quarantined), money, self._returning())
 
     def _money(self, erased_since: int) -> Money:
         """The sum over the sources, less the amounts of customers who were erased after their rows were taken in."""

@@ -44,17 +44,17 @@ class Money:
         return self.accepted + self.lost
 
     def __add__(self, other: Money) -> Money:
-        reasons = dict.fromkeys((*self.quarantined, *other.quarantined))
-        lost = {why: self.quarantined.get(why, NOTHING) + other.quarantined.get(why, NOTHING) for why in reasons}
+        faults = dict.fromkeys((*self.quarantined, *other.quarantined))
+        lost = {why: self.quarantined.get(why, NOTHING) + other.quarantined.get(why, NOTHING) for why in faults}
         unknown = dict(Counter(self.unknown) + Counter(other.unknown))
         return Money(self.accepted + other.accepted, self.filtered + other.filtered, lost, unknown)
 
     def __str__(self) -> str:
-        reasons = "; ".join(f"{amount:,} {why}" for why, amount in sorted(self.quarantined.items()) if amount)
+        faults = "; ".join(f"{amount:,} {why}" for why, amount in sorted(self.quarantined.items()) if amount)
         rows = "; ".join(f"{count:,} {why}" for why, count in sorted(self.unknown.items()))
         return (
             f"{self.read:,} read = {self.accepted:,} accepted + {self.lost:,} quarantined"
-            + (f" ({reasons})" if reasons else "")
+            + (f" ({faults})" if faults else "")
             + (f"; {self.filtered:,} more {FILTERED}" if self.filtered else "")
             + (f"; rows of unknown amount: {sum(self.unknown.values()):,} ({rows})" if rows else "")
         )

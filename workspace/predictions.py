@@ -71,7 +71,7 @@ def log_batch(workspace: Workspace, scores: pd.DataFrame, role: Role = "champion
 
     Who got neither a probability nor a value is left out. Returns the rows.
     """
-    rows = _rows(scores, role=role, via="batch", question=question(workspace), served_at=pd.NaT)
+    rows = _log_rows(scores, role=role, via="batch", question=question(workspace), served_at=pd.NaT)
     if rows.num_rows:
         models = (str(rows[name][0].as_py()).rpartition("/")[2] for name in ("churn_model", "lifetime_value_model"))
         name = f"batch-{'-'.join((role, *models))}.parquet"
@@ -90,7 +90,7 @@ def log_served(
     was asked about.
     """
     asked = question(workspace, horizon)
-    rows = _rows(answers, role="champion", via=via, question=asked, served_at=served_at, horizon=horizon)
+    rows = _log_rows(answers, role="champion", via=via, question=asked, served_at=served_at, horizon=horizon)
     folder = _folder(workspace.home_path)
     for as_of in rows["as_of"].unique().to_pylist():
         part = folder / str(as_of) / f"{uuid.uuid4().hex}.parquet"
@@ -100,7 +100,7 @@ def log_served(
     return int(rows.num_rows)
 
 
-def _rows(predictions: pd.DataFrame, **same: Any) -> pa.Table:
+def _log_rows(predictions: pd.DataFrame, **same: Any) -> pa.Table:
     """By `SCHEMA`; a column that `predictions` lacks is null."""
     known = [name for name in ("churn_probability", "lifetime_value") if name in predictions]
     given = predictions.loc[predictions[known].notna().any(axis=1)].reindex(columns=SCHEMA.names)
