@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.consent import Kind
+from serving.consent import Purpose
 from serving.predictor import NO_CONSENT, SCORE_COLUMNS
 from serving.reasons import Explainer
 from workspace.windows import days_after
@@ -28,7 +28,7 @@ def card(
     row: Mapping[str, Any],
     vector: NDArray[np.float32] | None,
     offers: Sequence[Mapping[str, Any]],
-    said: Mapping[Kind, bool | None],
+    said: Mapping[Purpose, bool | None],
 ) -> dict[str, Any]:
     """The card of a customer whose score is `row`; without a `vector`, the online store being away, it says less.
 

@@ -28,9 +28,9 @@ from workspace.settings import Workspace
 if TYPE_CHECKING:
     import duckdb
 
-Kind = Literal["marketing", "profiling"]
+Purpose = Literal["marketing", "profiling"]
 
-KINDS: tuple[Kind, ...] = ("marketing", "profiling")
+PURPOSES: tuple[Purpose, ...] = ("marketing", "profiling")
 # SQL over the rows of `said`: who withdrew the consent to be scored.
 REFUSED_PROFILING = "customer_id IN (SELECT customer_id FROM said WHERE kind = 'profiling' AND NOT granted)"
 _SCHEMA = """
@@ -50,12 +50,12 @@ class Consents:
     def __init__(self, home: Path) -> None:
         self.path = consents.path(home)
 
-    def put(self, customer_id: str, said: Mapping[Kind, bool], now: datetime) -> None:
+    def put(self, customer_id: str, said: Mapping[Purpose, bool], now: datetime) -> None:
         """Durable when it returns."""
-        self._write([(customer_id, kind, granted, now.isoformat()) for kind, granted in said.items()])
+        self._write([(customer_id, purpose, granted, now.isoformat()) for purpose, granted in said.items()])
 
-    def of(self, kind: Kind, customer_ids: Sequence[str]) -> dict[str, bool]:
-        """Whether those of these customers who said something of this kind gave their consent."""
+    def of(self, purpose: Purpose, customer_ids: Sequence[str]) -> dict[str, bool]:
+        """Whether those of these customers who said something of this purpose gave their consent."""
         if not storage.is_written(self.path):
             return {}
         agreed: dict[str, bool] = {}
@@ -63,24 +63,24 @@ class Consents:
             block = customer_ids[start : start + _AT_ONCE]
             among = ", ".join("?" * len(block))
             query = f"SELECT customer_id, granted FROM consents WHERE kind = ? AND customer_id IN ({among})"
-            agreed |= {one: bool(granted) for one, granted in self._reader.execute(query, (kind, *block))}
+            agreed |= {one: bool(granted) for one, granted in self._reader.execute(query, (purpose, *block))}
         return agreed
 
-    def by(self, customer_id: str) -> dict[Kind, bool]:
-        """What one customer said, by kind."""
-        return {kind: said[customer_id] for kind in KINDS if (said := self.of(kind, [customer_id]))}
+    def by(self, customer_id: str) -> dict[Purpose, bool]:
+        """What one customer said, by purpose."""
+        return {purpose: said[customer_id] for purpose in PURPOSES if (said := self.of(purpose, [customer_id]))}
 
-    def everybody(self, kind: Kind) -> dict[str, bool]:
+    def everybody(self, purpose: Purpose) -> dict[str, bool]:
         """The same of all customers, in order."""
         said = self._all()
-        own = said[said["kind"] == kind]
+        own = said[said["kind"] == purpose]
         return dict(zip(own["customer_id"], own["granted"].tolist(), strict=True))
 
     def catch_up(self, workspace: Workspace) -> int:
         """Takes over what `customers` says later than what was said here; returns how many consents changed."""
         if not storage.is_written(self.path) or workspace.tables.customers is None:
             return 0
-        values = " ".join(f"WHEN '{kind}' THEN {kind}_consent" for kind in KINDS)
+        values = " ".join(f"WHEN '{purpose}' THEN {purpose}_consent" for purpose in PURPOSES)
         with storage.connect(workspace.home_path, workspace.timezone) as connection:
             self.tell(connection)
             newer = connection.execute(f"""
@@ -105,7 +105,8 @@ class Consents:
             with closing(self._opened()) as database:
                 rows = database.execute(_ALL).fetchall()
         # Behind what they said: whose erasure waits agrees to nothing any more.
-        rows += [(one, kind, False, _NEVER_LATER) for one in ErasureQueue(self.path.parent).waiting() for kind in KINDS]
+        waiting = ErasureQueue(self.path.parent).waiting()
+        rows += [(one, purpose, False, _NEVER_LATER) for one in waiting for purpose in PURPOSES]
         said = pd.DataFrame(rows, columns=["customer_id", "kind", "granted", "recorded_at"], dtype=object)
         return said.astype({"granted": bool} | dict.fromkeys(("customer_id", "kind", "recorded_at"), str))
 

@@ -252,8 +252,8 @@ class Predictor:
         (what winning back is worth) beside the reason; who never bought or refused profiling gets no number at all.
         The `withheld_columns` are null unless `withhold` is false.
         """
-        reasons = self._reasons(vectors)
-        asked = ~np.isin(reasons, (NO_CONSENT, NO_PURCHASE))
+        why_not = self._why_not(vectors)
+        asked = ~np.isin(why_not, (NO_CONSENT, NO_PURCHASE))
         another = None if self.is_own(horizon) else horizon
         numbers = self._numbers(vectors[asked], another)
         columns: dict[str, Any] = {name: _among(asked, column) for name, column in numbers.items()}
@@ -261,7 +261,7 @@ class Predictor:
             "customer_id": np.asarray(customer_ids, dtype=object),
             "as_of": as_of,
             "churn_band": self._band(columns["churn_probability"], another),
-            "not_scored_reason": reasons,
+            "not_scored_reason": why_not,
             **{f"{kind}_model": self.versions.get(kind) for kind in KINDS},
         }
         hidden = self.withheld_columns if withhold else ()
@@ -304,12 +304,12 @@ class Predictor:
         same_days = churn.learnt == value.taught_horizon and not churn.leaving.gap and churn.leaving.patience is None
         return same_days and churn.history_model == value.history_model
 
-    def _reasons(self, vectors: NDArray[np.float32]) -> NDArray[np.object_]:
+    def _why_not(self, vectors: NDArray[np.float32]) -> NDArray[np.object_]:
         inputs = self.churn.inputs
-        reasons = self.churn.leaving.refusals(inputs, vectors)
-        reasons[np.isnan(inputs.column(vectors, "T"))] = NO_PURCHASE
-        reasons[inputs.column(vectors, "profiling_consent") == 0] = NO_CONSENT
-        return reasons
+        why_not = self.churn.leaving.refusals(inputs, vectors)
+        why_not[np.isnan(inputs.column(vectors, "T"))] = NO_PURCHASE
+        why_not[inputs.column(vectors, "profiling_consent") == 0] = NO_CONSENT
+        return why_not
 
     def percentile(self, probability: Floats) -> Floats:
         """From 0 to 100 among whom this one ranks; nan where it ranks nobody, or claims no order."""

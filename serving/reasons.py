@@ -170,7 +170,7 @@ def _little(facts: Facts) -> str | None:
     return None
 
 
-def _season(facts: Facts) -> str | None:
+def _year_ago(facts: Facts) -> str | None:
     """Where the shop sold then: nothing bought in a time that it was closed says nothing."""
     figures = facts.known("n_purchases_next_90d_last_year", "shop_share_next_90d_last_year")
     if figures is None or figures[0] or figures[1] < _OPEN:
@@ -333,7 +333,7 @@ _THEMES = (
     ),
     _Theme(
         r"(n_purchases|spend|spend_share)_next_\d+d_last_year",
-        _season,
+        _year_ago,
         _against("n_purchases_next_90d_last_year", _bought_then),
     ),
     _Theme(r"n_(visit|search|cart)_\d+d|days_since_(visit|interaction)", _visits, _against("n_visit_90d", _visited)),

@@ -21,7 +21,7 @@ from features.online import Row
 from features.publications import FeatureMismatch, LostFeatures, Publication
 from serving import card, telemetry
 from serving.batch_files import Filed
-from serving.consent import Consents, Kind, apply_profiling, withheld
+from serving.consent import Consents, Purpose, apply_profiling, withheld
 from serving.erasure_queue import ErasureQueue
 from serving.http.access import Gate, Refusal, Refused
 from serving.http.batching import Together
@@ -143,7 +143,7 @@ class Answers:
         self.served = Served(clock)
         self.gate, self.consents = Gate(home, service.rate_limit, clock), Consents(home)
         self.erasures = ErasureQueue(home)
-        self._together = Together(self._rows)
+        self._together = Together(self._scores_online)
         self.searching = asyncio.Lock()  # one search for a customer at a time: it reads every file of the home
         self._looking = threading.Lock()
         self._store_down_until = 0.0
@@ -244,14 +244,14 @@ class Answers:
         if not online_rows:
             rows = await self._stale(published, [customer_id])
         else:
-            rows = _rows(published, online_rows, explain=True)
+            rows = _score_rows(published, online_rows, explain=True)
         if customer_id not in rows:
             return None
         self.served.add(published.workspace, _logged(published, rows), "card")
         offers = await self._offers(published, [customer_id])
         marketing = await self._filed(published.filed.marketing_consent, customer_id)
         vector = online_rows[customer_id].vector if online_rows else None
-        said: dict[Kind, bool | None] = {"marketing": marketing, **self.consents.by(customer_id)}
+        said: dict[Purpose, bool | None] = {"marketing": marketing, **self.consents.by(customer_id)}
         shown = card.card(published.explainer, rows[customer_id], vector, offers.get(customer_id, []), said)
         return shown | published.terms(stale=rows[customer_id]["stale"]).to_json()
 
@@ -349,10 +349,10 @@ class Answers:
             raise Refused(_unavailable("no_online_store", message))
         return fresh | ({one: row | {"reasons": []} for one, row in rows.items()} if explain else rows)
 
-    def _rows(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]] | None:
+    def _scores_online(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]] | None:
         """What the online store's rows come to; None while it is out of reach and the files shall answer."""
         rows = self._online(asked.published, customer_ids)
-        return None if rows is None else _rows(asked.published, rows, asked.explain, asked.horizon)
+        return None if rows is None else _score_rows(asked.published, rows, asked.explain, asked.horizon)
 
     def _online(self, published: Published, customer_ids: Sequence[str]) -> dict[str, Row] | None:
         """What the online store says; None while it is out of reach, or has lost it, and the files shall answer.
@@ -451,7 +451,7 @@ def _agreed(rows: dict[str, Row], said: Mapping[str, bool], packed: Sequence[str
     return {one: row._replace(vector=vector) for (one, row), vector in zip(rows.items(), vectors, strict=True)}
 
 
-def _rows(
+def _score_rows(
     published: Published, online_rows: dict[str, Row], explain: bool = False, horizon: int | None = None
 ) -> dict[str, dict[str, Any]]:
     """Who has no churn probability gets no reasons: there is nothing to explain, or no consent to look."""

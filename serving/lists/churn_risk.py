@@ -130,7 +130,7 @@ def page(
     terms = Terms.at(explainer.predictor, as_of)
     where = _where(workspace, as_of, asked, terms)
     if asked.cursor is not None:
-        _go_on(where, asked.sort, _decoded(asked.cursor, as_of, asked.sort))
+        _go_on(where, asked.sort, _place_of(asked.cursor, as_of, asked.sort))
     rows = _listed(workspace, as_of, where, asked.sort, asked.top + 1)
     listed, more = rows.head(asked.top), len(rows) > asked.top
     blocks = (listed.iloc[start : start + _BLOCK] for start in range(0, max(len(listed), 1), _BLOCK))
@@ -138,7 +138,7 @@ def page(
     shown = (_shown(block, terms, asked.unproven_offers) for block in told)
     if contacts:
         shown = (_with_contacts(workspace, block) for block in shown)
-    cursor = _encoded(as_of, asked.sort, listed.iloc[-1]) if more else None
+    cursor = _cursor(as_of, asked.sort, listed.iloc[-1]) if more else None
     return Page(as_of, len(listed), shown, cursor, about(terms, as_of, asked.unproven_offers))
 
 
@@ -262,13 +262,13 @@ def _go_on(where: _Where, sort: str, last: _End) -> None:
     where.add(behind, last_id=customer_id)
 
 
-def _encoded(as_of: date, sort: str, last: pd.Series) -> str:
+def _cursor(as_of: date, sort: str, last: pd.Series) -> str:
     values = [None if pd.isna(last[name]) else float(last[name]) for name in _TIES[sort]]
     place = [str(as_of), sort, values, str(last["customer_id"])]
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
-def _decoded(cursor: str, as_of: date, sort: str) -> _End:
+def _place_of(cursor: str, as_of: date, sort: str) -> _End:
     """Where a page ended. A cursor is a caller's: whatever it says is checked, as a body is."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)

@@ -21,7 +21,7 @@ class _Answering:
         return {one: {"customer_id": one, "question": question} for one in customer_ids if one.isdigit()}
 
 
-def _rows(answering: Any, *requests: tuple[str, Sequence[str]]) -> list[Any]:
+def _answered(answering: Any, *requests: tuple[str, Sequence[str]]) -> list[Any]:
     async def ask() -> list[Any]:
         waiting = Together(answering)
         asked = (waiting.rows(question, customer_ids) for question, customer_ids in requests)
@@ -32,7 +32,7 @@ def _rows(answering: Any, *requests: tuple[str, Sequence[str]]) -> list[Any]:
 
 def test_who_asks_at_once_is_answered_by_one_prediction_and_each_with_its_own() -> None:
     answering = _Answering()
-    first, second, third = _rows(answering, ("plain", ["1", "2"]), ("plain", ["2", "nobody"]), ("plain", ["3"]))
+    first, second, third = _answered(answering, ("plain", ["1", "2"]), ("plain", ["2", "nobody"]), ("plain", ["3"]))
     assert answering.asked == [("plain", ["1", "2", "nobody", "3"])]
     assert list(first) == ["1", "2"]
     assert list(second) == ["2"]
@@ -41,7 +41,7 @@ def test_who_asks_at_once_is_answered_by_one_prediction_and_each_with_its_own() 
 
 def test_other_questions_are_answered_apart() -> None:
     answering = _Answering()
-    plain, explained = _rows(answering, ("plain", ["1"]), ("explain", ["1"]))
+    plain, explained = _answered(answering, ("plain", ["1"]), ("explain", ["1"]))
     assert plain["1"]["question"] == "plain"
     assert explained["1"]["question"] == "explain"
 
@@ -49,7 +49,9 @@ def test_other_questions_are_answered_apart() -> None:
 def test_what_stands_still_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "MOST", 3)
     answering = _Answering()
-    batches = _rows(answering, ("plain", ["1", "2"]), ("plain", ["3", "4"]), ("plain", ["5"]), ("plain", ["6789"] * 9))
+    batches = _answered(
+        answering, ("plain", ["1", "2"]), ("plain", ["3", "4"]), ("plain", ["5"]), ("plain", ["6789"] * 9)
+    )
     assert [len(asked) for _, asked in answering.asked] == [2, 3, 1]
     assert [list(rows) for rows in batches] == [["1", "2"], ["3", "4"], ["5"], ["6789"]]
 
@@ -62,7 +64,7 @@ def test_a_failure_is_everybodys_and_the_next_are_answered() -> None:
             raise ValueError("no")
         return answering(question, customer_ids)
 
-    first, second = _rows(failing, ("plain", ["1"]), ("plain", ["bad"]))
+    first, second = _answered(failing, ("plain", ["1"]), ("plain", ["bad"]))
     assert isinstance(first, ValueError)
     assert isinstance(second, ValueError)
 
@@ -88,4 +90,4 @@ def test_a_caller_who_has_gone_holds_up_nobody() -> None:
 
 
 def test_nothing_to_be_had_is_told_to_everybody() -> None:
-    assert _rows(lambda question, customer_ids: None, ("plain", ["1"]), ("plain", ["2"])) == [None, None]
+    assert _answered(lambda question, customer_ids: None, ("plain", ["1"]), ("plain", ["2"])) == [None, None]
