@@ -76,7 +76,7 @@ class Lately:
         return self._by_day[as_of]
 
     def _columns(self, table: str) -> set[str]:
-        described = self._connection.execute(f"DESCRIBE SELECT * FROM {_rows(self.workspace, table)}").fetchall()
+        described = self._connection.execute(f"DESCRIBE SELECT * FROM {_accepted(self.workspace, table)}").fetchall()
         return {row[0] for row in described}
 
     def _sort(self, table: str) -> None:
@@ -87,7 +87,7 @@ class Lately:
         self._connection.execute(f"""
             CREATE TEMP TABLE {table} AS
             SELECT {", ".join([*shown, *empty])}, hash({line}) AS line, hash({line}, {seed}) AS chance
-            FROM {_rows(self.workspace, table)} ORDER BY day""")
+            FROM {_accepted(self.workspace, table)} ORDER BY day""")
 
     def _given(self, table: str) -> list[str]:
         return [name for name in CONTRACTS[table].names if name in self._held[table] and name != "campaign_id"]
@@ -134,7 +134,7 @@ def _has(workspace: Workspace, table: str) -> bool:
     return given and bool(storage.parts(storage.tables_folder(workspace.home_path, table)))
 
 
-def _rows(workspace: Workspace, table: str) -> str:
+def _accepted(workspace: Workspace, table: str) -> str:
     """SQL: the rows of a table; transactions with the product's category, interactions without the marketer's own.
 
     Campaigns come when the marketer wants: their days are no news of the world.

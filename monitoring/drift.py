@@ -82,10 +82,10 @@ class Drift:
     problem: str = ""
 
     def __str__(self) -> str:
-        season = f" and {self.last_year}" if self.last_year else ""
+        beside = f" and {self.last_year}" if self.last_year else ""
         usual = f"{self.past} earlier months say what is usual" if self.past else "no earlier month says what is usual"
         lines = [
-            f"{'drift' if self.drifted else 'no drift'} at {self.as_of} against {self.reference}{season}"
+            f"{'drift' if self.drifted else 'no drift'} at {self.as_of} against {self.reference}{beside}"
             f"{', and it matters to the model' if self.matters else ''}; {usual}",
             *_listed("rows of the last month", self.sources),
             *_listed("predictions", self.predictions),

@@ -66,7 +66,7 @@ class Pair:
     chance: float
     before: float | None
     after: float | None
-    season: bool = False
+    has_last_year: bool = False
 
     @property
     def least(self) -> float:
@@ -174,7 +174,9 @@ def seasonal(reference: Mapping[str, Pair], last_year: Mapping[str, Pair]) -> di
     What did not move since last year is the season; what did not move since the reference never moved.
     """
     return {
-        name: replace(pair, score=min(pair.score, last_year[name].score), season=True) if name in last_year else pair
+        name: replace(pair, score=min(pair.score, last_year[name].score), has_last_year=True)
+        if name in last_year
+        else pair
         for name, pair in reference.items()
     }
 
@@ -184,7 +186,7 @@ def threshold(pair: Pair, past: Sequence[float]) -> float:
     if len(past) < FEWEST_PAST:
         usual = pair.least * UNKNOWN_PAST
     else:
-        usual = max(pair.least * (1 if pair.season else UNKNOWN_SEASON), MARGIN * max(past))
+        usual = max(pair.least * (1 if pair.has_last_year else UNKNOWN_SEASON), MARGIN * max(past))
     return max(pair.least, min(usual, MOST[pair.compared]))
 
 

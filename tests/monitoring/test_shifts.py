@@ -10,7 +10,7 @@ import pytest
 from monitoring import shifts
 from monitoring.shifts import Pair
 
-KNOWN_SEASON = Pair("values", 0.2, 0.01, 1.0, 2.0, season=True)
+KNOWN_SEASON = Pair("values", 0.2, 0.01, 1.0, 2.0, has_last_year=True)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ KNOWN_SEASON = Pair("values", 0.2, 0.01, 1.0, 2.0, season=True)
     [
         ([0.02] * 6, KNOWN_SEASON, 0.1),  # quiet: the least
         ([0.02] * 5 + [0.1], KNOWN_SEASON, 0.15),  # half as much again as ever before
-        ([0.02] * 6, replace(KNOWN_SEASON, season=False), 0.2),  # a first year: the season is not known
+        ([0.02] * 6, replace(KNOWN_SEASON, has_last_year=False), 0.2),  # a first year: the season is not known
         ([0.02] * 2, KNOWN_SEASON, 0.3),  # two months are no past
         ([0.9] * 6, KNOWN_SEASON, 0.5),  # the range was replaced once: half of the rows is news all the same
         ([0.02] * 6, replace(KNOWN_SEASON, chance=0.6), 0.6),  # so few rows that chance alone does it
