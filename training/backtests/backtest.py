@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.backtests import metrics, scoreboard
-from training.backtests.baselines import Answer, Histories, Kind, pace, silence
+from training.backtests.baselines import Answer, Histories, Side, pace, silence
 from training.backtests.scoreboard import Kept
 from training.learning import churn, datasets, lifetime_value
 from training.learning.datasets import Cutoff, Dataset, TooFewReturned
@@ -110,7 +110,7 @@ class Judged:
         """Of churn or, where there are bounds, of value; over the customers at `at`."""
         functions = scoreboard.CHURN if self.bounds is None else scoreboard.VALUE
         figures = scoreboard.customer_figures(functions, self.actual, answer, at, among)
-        if answer.kind == "ours" and self.bounds and self.n_purchases and among is None and len(at):
+        if answer.side == "ours" and self.bounds and self.n_purchases and among is None and len(at):
             figures["coverage"] = metrics.coverage(self.actual[at], self.bounds.low[at], self.bounds.high[at])
             figures["coverage_stated"] = self.bounds.interval
             figures["count_correlation"] = metrics.count_correlation(*(column[at] for column in self.n_purchases))
@@ -167,10 +167,10 @@ def led_by(answers: Sequence[Answer], name: str) -> tuple[Answer, ...]:
     """With this one's first, as the one that answers, which so is no rival of its own."""
     chosen = next((answer for answer in answers if answer.name == name and answer.may_answer), answers[0])
     others = [
-        replace(one, kind=_KINDS.get(one.name, "naive")) if one.kind == "ours" else one
+        replace(one, side=_SIDES.get(one.name, "naive")) if one.side == "ours" else one
         for one in answers if one is not chosen
     ]  # fmt: skip
-    return (replace(chosen, kind="ours"), *others)
+    return (replace(chosen, side="ours"), *others)
 
 
 def others(answers: Sequence[Answer], first: Answer) -> Iterator[Answer]:
@@ -252,7 +252,7 @@ def _unlabelled(cutoff: Cutoff) -> Cutoff:
 
 
 _Model = TypeVar("_Model")
-_KINDS: Mapping[str, Kind] = {
+_SIDES: Mapping[str, Side] = {
     OURS: "aside", HISTORIES: "aside", BASE_RATE: "aside", churn.SILENCE: "naive", lifetime_value.PACE: "naive",
 }  # fmt: skip
 
@@ -277,8 +277,8 @@ def _contenders(ours: Callable[[], _Model], simpler: Mapping[str, _Model]) -> di
     return {**({} if own is None else {OURS: own}), **simpler}
 
 
-def _kind(place: int, name: str) -> Kind:
-    return "ours" if place == 0 else _KINDS[name]
+def _side(place: int, name: str) -> Side:
+    return "ours" if place == 0 else _SIDES[name]
 
 
 def churn_at(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories | None) -> Judged:
@@ -292,7 +292,7 @@ def churn_at(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: His
     )
     field = histories if settings.kind == "inactivity" else None
     first, *others = [
-        Answer(name, _kind(place, name), model.probability(vectors), may_answer=True)
+        Answer(name, _side(place, name), model.probability(vectors), may_answer=True)
         for place, (name, model) in enumerate(models.items())
     ]
     told = field.churn(vectors, settings.horizon, settings.gap) if field else []
@@ -313,7 +313,7 @@ def value_at(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: His
     )
     forecasts = {name: model.forecast(vectors) for name, model in models.items()}
     answers = [
-        Answer(name, _kind(place, name), forecast.value, may_answer=True, forecast=forecast)
+        Answer(name, _side(place, name), forecast.value, may_answer=True, forecast=forecast)
         for place, (name, forecast) in enumerate(forecasts.items())
     ]
     if lifetime_value.PACE not in forecasts:

@@ -193,18 +193,18 @@ def _cutoff(total: Total, cutoff: JudgedCutoff) -> dict[str, Any]:
     return {
         "as_of": total.name, "learnt_from": list(map(str, cutoff.learnt_from)), "customers": total.customers,
         "expected_total": total.expected, "actual_total": total.actual,
-        "tenths": _rows(**cutoff.tenths()),
+        "tenths": _records(**cutoff.tenths()),
     }  # fmt: skip
 
 
-def _rows(**columns: Any) -> list[dict[str, float]]:
+def _records(**columns: Any) -> list[dict[str, float]]:
     return [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _contenders(contenders: Sequence[Contender]) -> dict[str, Any]:
     return {
         c.name: {
-            "kind": c.kind,
+            "kind": c.side,
             "figures": {metric: _spread(spread) for metric, spread in c.figures.items()},
             "ours_minus_this": {metric: _spread(spread) for metric, spread in c.ahead.items()},
         }

@@ -22,20 +22,20 @@ from training.models.value_model import Forecast
 Floats = NDArray[np.floating]
 
 
-Kind = Literal["ours", "naive", "btyd", "aside"]
+Side = Literal["ours", "naive", "btyd", "aside"]
 
 
 @dataclass(frozen=True)
 class Answer:
     """What one contender says of every row; `is_level` where it is a probability or money, not just an order.
 
-    kind: `ours` is the one that answers; `aside` are no rivals to be graded by: our full model and our history model
+    side: `ours` is the one that answers; `aside` are no rivals to be graded by: our full model and our history model
     where another one answers, and one answer for everybody, whose tenths are right whenever its total is. may_answer:
     whether it is a candidate (`choice`), as which a value has its `forecast`, bounds and all.
     """
 
     name: str
-    kind: Kind
+    side: Side
     predicted: Floats
     is_level: bool = True
     may_answer: bool = False

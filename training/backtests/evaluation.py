@@ -65,16 +65,16 @@ class Evaluation:
         return self.subject.name
 
     def figures(self) -> dict[str, float]:
-        """By metric: ours (`Scoreboard.recorded`); `naive_` and `btyd_` the best of either kind, means over the
+        """By metric: ours (`Scoreboard.recorded`); `naive_` and `btyd_` the best of either side, means over the
         cutoffs; and `judged_cutoffs`."""
         if self.board is None:
             return {}
         figures = {"judged_cutoffs": float(len(self.judged))}
         for metric in self.board.ours.figures:
             figures |= self.board.recorded(metric)
-            for kind in ("naive", "btyd"):
-                rival = self.board.best(kind, metric)
-                figures |= {f"{kind}_{metric}": rival.mean} if rival else {}
+            for side in ("naive", "btyd"):
+                rival = self.board.best(side, metric)
+                figures |= {f"{side}_{metric}": rival.mean} if rival else {}
         return figures
 
     def draw(self, folder: Path, currency: str) -> None:

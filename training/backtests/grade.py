@@ -241,7 +241,7 @@ class _Evidence:
     def _better_beyond_noise(self) -> list[float]:
         """The orders of purchase-history models that are better than ours, and not by chance as far as is known."""
         ours = self.board.ours.figures[self.order].mean
-        rivals = [c for c in self.board.contenders if c.kind == "btyd" and self.order in c.figures]
+        rivals = [c for c in self.board.contenders if c.side == "btyd" and self.order in c.figures]
         better = [c for c in rivals if c.figures[self.order].mean > ours]
         return [c.figures[self.order].mean for c in better if not (c.ahead[self.order].high >= 0)]
 
@@ -250,8 +250,8 @@ class _Evidence:
         rivals: tuple[tuple[Literal["naive", "btyd"], float, str], ...] = (
             ("naive", rule.level, "a naive rule"), ("btyd", rule.btyd_level, "a purchase-history model"),
         )  # fmt: skip
-        for kind, least, words in rivals:
-            rival = self.board.best(kind, name)
+        for side, least, words in rivals:
+            rival = self.board.best(side, name)
             if rival is None:
                 continue
             ours = self.board.ours.figures[name].mean

@@ -88,7 +88,7 @@ class JudgedOffers:
     def figures(self, answer: Answer, at: NDArray[np.int64], among: Iterable[str] | None = None) -> dict[str, float]:
         """Means over the customers at `at`; over all pairs, ours also has `auc`, `ece` and `relative_ece`."""
         means = {name: _mean(values[at]) for name, values in self.by_customer[answer.name].items()}
-        if answer.kind == "ours" and among is None and len(at) == len(self.customer_ids):
+        if answer.side == "ours" and among is None and len(at) == len(self.customer_ids):
             error = metrics.ece(self.actual, answer.predicted)
             means |= {"auc": metrics.auc(self.actual, answer.predicted), "ece": error}
             means["relative_ece"] = error / float(self.actual.mean())

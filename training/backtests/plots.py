@@ -64,7 +64,7 @@ def _lift(judged: Sequence[JudgedCutoff], what: str) -> Figure:
     """The share of all that happened which the best-ranked hold: ours, the first naive rule, perfect; all cutoffs."""
     figure, drawn = axes(f"{judged[0].rows}, best ranked first", f"share of all {what}")
     share = np.linspace(0, 1, 201)
-    naive = next(answer.name for answer in judged[0].answers if answer.kind == "naive")
+    naive = next(answer.name for answer in judged[0].answers if answer.side == "naive")
     for name, style in ((judged[0].answers[0].name, {"color": EXPECTED, "linewidth": 2.2}), (naive, {"color": ACTUAL})):
         curves = [_reached(c.actual, next(a.predicted for a in c.answers if a.name == name), share) for c in judged]
         drawn.plot(share, np.mean(curves, axis=0), label=name, **style)

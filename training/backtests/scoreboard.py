@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.backtests import metrics
-from training.backtests.baselines import Answer, Kind
+from training.backtests.baselines import Answer, Side
 
 Floats = NDArray[np.floating]
 Better = Literal["high", "low", "zero"]
@@ -213,7 +213,7 @@ class Contender:
     """
 
     name: str
-    kind: Kind
+    side: Side
     figures: Mapping[str, Spread]
     ahead: Mapping[str, Spread]
 
@@ -237,9 +237,9 @@ class Scoreboard:
     def ours(self) -> Contender:
         return self.contenders[0]
 
-    def best(self, kind: Literal["naive", "btyd"], metric: str) -> Spread | None:
-        """At each cutoff the best that any contender of a kind reaches; none where there is no such figure."""
-        rivals = [c.figures[metric].each for c in self.contenders if c.kind == kind and metric in c.figures]
+    def best(self, side: Literal["naive", "btyd"], metric: str) -> Spread | None:
+        """At each cutoff the best that any contender of a side reaches; none where there is no such figure."""
+        rivals = [c.figures[metric].each for c in self.contenders if c.side == side and metric in c.figures]
         if not rivals:
             return None
         each = zip(*rivals, strict=True)
@@ -293,7 +293,7 @@ def _contenders(
             m: Spread.ahead(m, ours[m], values, _drawn_ahead(drawn, names[0], name, m))
             for m, values in each[name].items()
         }  # fmt: skip
-        contenders.append(Contender(name, answer.kind, figures, ahead))
+        contenders.append(Contender(name, answer.side, figures, ahead))
     return tuple(contenders)
 
 
@@ -317,7 +317,7 @@ def _drawn_ahead(drawn: _Drawn, ours: str, other: str, metric: str) -> list[floa
 
 def _drawn_behind(judged: Sequence[JudgedCutoff], names: Sequence[str], at: Sequence[NDArray[np.int64]]) -> _Drawn:
     """Of ours and the purchase-history models that order the customers better on average; mostly nobody."""
-    models = [name for name in names if _answer(judged[0], name).kind == "btyd"]
+    models = [name for name in names if _answer(judged[0], name).side == "btyd"]
     if not models:
         return {}
     means = {name: [_mean(each) for each in _each(judged, name, at, ORDERS).values()] for name in (names[0], *models)}

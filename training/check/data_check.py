@@ -12,7 +12,7 @@ from ingest.intake import Account
 from training.check import amounts, comers_back, concentration, identities, left_out, renumbering, selling_days
 from training.check.cohorts import Cohort, Cohorts, cohorts
 from training.check.remarks import Remark, listed
-from training.check.sufficiency import Verdict, closed_cutoffs, create_purchase_days, verdicts
+from training.check.sufficiency import Sufficiency, closed_cutoffs, create_purchase_days, sufficiencies
 from training.check.table_figures import Coverage, Table, describe
 from training.learning import labels
 from training.learning.leaks import IDENTIFIES, Leaks, leaks
@@ -72,7 +72,7 @@ class DataCheck:
     as_of: date
     currency: str
     one_in: int
-    models: tuple[Verdict, ...]
+    models: tuple[Sufficiency, ...]
     remarks: tuple[Remark, ...]
     leaks: Leaks | None
     purchases: Purchases | None
@@ -83,7 +83,7 @@ class DataCheck:
     @property
     def suffices(self) -> bool:
         """Whether any model can be trained."""
-        return any(verdict.answer != "insufficient" for verdict in self.models)
+        return any(each.answer != "insufficient" for each in self.models)
 
     def doubts(self, model: str) -> tuple[str, ...]:
         """The names of the remarks that put a model's numbers in doubt, each once."""
@@ -105,7 +105,7 @@ def check(
         closed, refused, counted = _cohorts(workspace, as_of)
         progress(f"counted who left and who stayed at {len(closed)} closed cutoffs")
         bought = purchases(connection, workspace, one_in)
-        models = verdicts(connection, workspace, counted, refused, one_in)
+        models = sufficiencies(connection, workspace, counted, refused, one_in)
         suspected = leaks(connection, workspace, closed[-1] if closed else None, counted.latest)
         progress("judged models and attributes")
         remarks = [*_of_attributes(suspected), *_of_transactions(connection, workspace, account, as_of)]

@@ -11,7 +11,7 @@ from pages.page import Table as Shown
 from pages.page import render
 from training.check.data_check import Bar, DataCheck, Purchases
 from training.check.remarks import Remark
-from training.check.sufficiency import Count, Verdict
+from training.check.sufficiency import Count, Sufficiency
 from training.check.table_figures import Column, Table
 from training.learning.leaks import LEAK_AUC, Attribute, Leaks
 
@@ -21,14 +21,14 @@ _MARKS = {"sufficient": "✓", "history only": "◐", "base rate only": "○", "
 
 def as_data(check: DataCheck) -> dict[str, Any]:
     """What JSON holds: the fields of `DataCheck` by name, `suffices`, and by model the remarks that put it in doubt."""
-    doubts = {verdict.model: check.doubts(verdict.model) for verdict in check.models}
+    doubts = {sufficiency.model: check.doubts(sufficiency.model) for sufficiency in check.models}
     return asdict(check) | {"suffices": check.suffices, "doubts": doubts}
 
 
 def as_text(check: DataCheck) -> str:
-    """The verdicts first, then what to look at, what puts numbers in doubt first, then the tables."""
+    """The answers first, then what to look at, what puts numbers in doubt first, then the tables."""
     blocks = [[f"Data check of {check.name}, as known before {check.as_of}{_sampled(check)}", *_doubtful(check)]]
-    blocks += [_verdict_lines(verdict, check.doubts(verdict.model)) for verdict in check.models]
+    blocks += [_model_lines(sufficiency, check.doubts(sufficiency.model)) for sufficiency in check.models]
     if check.remarks:
         blocks.append(["look at", *(f"  {_mark(remark)} {remark}" for remark in check.remarks)])
     if check.leaks is not None and check.leaks.attributes:
@@ -56,16 +56,17 @@ def _mark(remark: Remark) -> str:
     return "!" if remark.doubts else "-"
 
 
-def _answer(verdict: Verdict, doubts: Sequence[str]) -> str:
-    """The verdict, which never stands alone where something puts its numbers in doubt."""
-    return f"{verdict.answer}, but in doubt" if doubts and verdict.answer != "insufficient" else verdict.answer
+def _answer(sufficiency: Sufficiency, doubts: Sequence[str]) -> str:
+    """The answer, which never stands alone where something puts its numbers in doubt."""
+    answer = sufficiency.answer
+    return f"{answer}, but in doubt" if doubts and answer != "insufficient" else answer
 
 
-def _verdict_lines(verdict: Verdict, doubts: Sequence[str]) -> list[str]:
-    why = f" ({'; '.join(doubts)})" if doubts and verdict.answer != "insufficient" else ""
-    lines = [f"{_MODELS[verdict.model]}: {_answer(verdict, doubts)}{why}: {verdict.reason}"]
-    lines += [f"  {_count(count)}" for count in verdict.counts]
-    return lines + ([f"  needed: {'; '.join(verdict.needed)}"] if verdict.needed else [])
+def _model_lines(sufficiency: Sufficiency, doubts: Sequence[str]) -> list[str]:
+    why = f" ({'; '.join(doubts)})" if doubts and sufficiency.answer != "insufficient" else ""
+    lines = [f"{_MODELS[sufficiency.model]}: {_answer(sufficiency, doubts)}{why}: {sufficiency.reason}"]
+    lines += [f"  {_count(count)}" for count in sufficiency.counts]
+    return lines + ([f"  needed: {'; '.join(sufficiency.needed)}"] if sufficiency.needed else [])
 
 
 def _count(count: Count) -> str:
@@ -167,14 +168,14 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def as_html(check: DataCheck) -> str:
-    """One page: the verdicts, what to look at, the pictures, the tables."""
+    """One page: the answers, what to look at, the pictures, the tables."""
     bought, leaks = check.purchases, check.leaks
     return render(
         "check.html",
         title=f"Data check of {check.name}, {check.as_of}",
         check=check,
         lead=_lead(check),
-        cards=[_card(verdict, check.doubts(verdict.model)) for verdict in check.models],
+        cards=[_card(sufficiency, check.doubts(sufficiency.model)) for sufficiency in check.models],
         remarks=[(remark, ", ".join(_MODELS[model] for model in remark.doubts)) for remark in check.remarks],
         attributes=_attributes(leaks) if leaks and leaks.attributes else None,
         judged_at=_judged_at(leaks) if leaks else "",
@@ -190,15 +191,16 @@ def _lead(check: DataCheck) -> str:
     return " ".join(f"{text[:1].upper()}{text[1:]}." for text in said)
 
 
-def _card(verdict: Verdict, doubts: Sequence[str]) -> dict[str, Any]:
+def _card(sufficiency: Sufficiency, doubts: Sequence[str]) -> dict[str, Any]:
     """Doubts say nothing where the data do not suffice anyway."""
-    answer = _answer(verdict, doubts)
-    is_doubtful = answer != verdict.answer
-    rows = [[c.what, f"{c.found:,}", "" if c.minimum is None else f"{c.minimum:,}"] for c in verdict.counts]
+    answer = _answer(sufficiency, doubts)
+    is_doubtful = answer != sufficiency.answer
+    rows = [[c.what, f"{c.found:,}", "" if c.minimum is None else f"{c.minimum:,}"] for c in sufficiency.counts]
     return {
-        "model": _MODELS[verdict.model], "verdict": verdict, "answer": answer, "doubts": doubts if is_doubtful else (),
+        "model": _MODELS[sufficiency.model], "sufficiency": sufficiency, "answer": answer,
+        "doubts": doubts if is_doubtful else (),
         "look": {"sufficient": "good", "insufficient": "bad"}.get(answer, "fair"),
-        "mark": "!" if is_doubtful else _MARKS[verdict.answer],
+        "mark": "!" if is_doubtful else _MARKS[sufficiency.answer],
         "counts": Shown(("Counted", "Found", "Least"), rows) if rows else None,
     }  # fmt: skip
 

@@ -54,11 +54,11 @@ def lost(account: Account, currency: str) -> list[Remark]:
     money = account.money
     if money is None or money.accepted <= 0:
         return []
-    reasons = {why: amount for why, amount in money.quarantined.items() if amount and not _is_repeated(why)}
-    total = sum(map(abs, reasons.values()))
+    amounts = {why: amount for why, amount in money.quarantined.items() if amount and not _is_repeated(why)}
+    total = sum(map(abs, amounts.values()))
     if total < _MUCH * float(money.accepted):
         return []
-    said = [f"{amount:,} {why}" for why, amount in sorted(reasons.items(), key=lambda one: -abs(one[1]))]
+    said = [f"{amount:,} {why}" for why, amount in sorted(amounts.items(), key=lambda one: -abs(one[1]))]
     says = (
         f"rows worth {total:,} {currency}, {percent(float(total / (money.accepted + total)))} of the revenue, cannot be"
         f" used ({listed(said, 3)})"
@@ -159,13 +159,13 @@ def _mend(expression: str, column: str, conversion: str | None) -> str:
 
 
 def _unreadable(
-    connection: duckdb.DuckDBPyConnection, workspace: Workspace, reasons: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, workspace: Workspace, faults: Sequence[str]
 ) -> Iterator[_Unread]:
     """Each row without a usable amount that looks like one."""
     quarantine = storage.quoted_path(workspace.home_path / "quarantine" / "transactions.parquet")
     expression = source_of(workspace.tables.transactions, "amount")
     of_column = re.fullmatch(r"\w+( \w+)*", expression) is not None
-    wanted = f"(SELECT source, line, amount FROM {quarantine} WHERE reason IN ({', '.join(map(quoted, reasons))}))"
+    wanted = f"(SELECT source, line, amount FROM {quarantine} WHERE reason IN ({', '.join(map(quoted, faults))}))"
     if of_column:
         written = connection.execute(f"""
             SELECT abs({_about("amount")}), amount FROM {wanted} WHERE {_about("amount")} IS NOT NULL""").fetchall()

@@ -32,7 +32,7 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Sufficiency:
     """What can be learnt: all of it, from purchase histories alone, one answer for everybody, or nothing.
 
     With the reason, and what is `needed` for more.
@@ -67,9 +67,9 @@ def closed_cutoffs(workspace: Workspace, as_of: date) -> tuple[list[date], str |
         return [], str(problem)
 
 
-def verdicts(
+def sufficiencies(
     connection: duckdb.DuckDBPyConnection, workspace: Workspace, cohorts: Cohorts, refused: str | None, one_in: int,
-) -> tuple[Verdict, ...]:  # fmt: skip
+) -> tuple[Sufficiency, ...]:  # fmt: skip
     """One per model; `refused` is why the training would not even begin. Needs the table `purchase_days`."""
     *closed, now = cohorts.each
     days = labels.purchase_days(workspace, now.as_of)
@@ -77,7 +77,7 @@ def verdicts(
         counts = (_repeat_buyers(now), Count("closed cutoffs", 0, None))
         why = refused or f"no purchase is known before {now.as_of}"
         return tuple(
-            Verdict(model, "insufficient", why, counts, ()) for model in ("churn", "lifetime_value", "cross_sell")
+            Sufficiency(model, "insufficient", why, counts, ()) for model in ("churn", "lifetime_value", "cross_sell")
         )
     history = (now.as_of - days[0]).days
     return (
@@ -91,7 +91,7 @@ def _repeat_buyers(now: Cohort) -> Count:
     return Count(_CAME_BACK, now.repeat_buyers, MINIMUM_REPEAT_BUYERS)
 
 
-def _churn(workspace: Workspace, closed: Sequence[Cohort], now: Cohort, history: int) -> Verdict:
+def _churn(workspace: Workspace, closed: Sequence[Cohort], now: Cohort, history: int) -> Sufficiency:
     """As `training.learning.churn.fit` decides: the latest closed cutoff calibrates, those before it teach."""
     teaching = churn.teaching(closed, workspace.churn.kind == "event")
     left, stayed = sum(c.left for c in teaching), sum(c.stayed for c in teaching)
@@ -117,15 +117,15 @@ def _churn(workspace: Workspace, closed: Sequence[Cohort], now: Cohort, history:
         return _without_histories("churn", closed, now, counts, needed)
     if not needed:
         reason = f"{len(teaching)} cutoffs to learn from and a later one to calibrate on"
-        return Verdict("churn", "sufficient", reason, counts, ())
+        return Sufficiency("churn", "sufficient", reason, counts, ())
     if event:
         why = "cancellations can only be learnt from labelled cutoffs, and there are too few"
-        return Verdict("churn", "insufficient", why, counts, tuple(needed))
+        return Sufficiency("churn", "insufficient", why, counts, tuple(needed))
     why = "learnt from purchase histories alone: too little has happened after earlier cutoffs to learn from"
-    return Verdict("churn", "history only", why, counts, tuple(needed))
+    return Sufficiency("churn", "history only", why, counts, tuple(needed))
 
 
-def _lifetime_value(workspace: Workspace, closed: Sequence[Cohort], now: Cohort, history: int) -> Verdict:
+def _lifetime_value(workspace: Workspace, closed: Sequence[Cohort], now: Cohort, history: int) -> Sufficiency:
     """As `training.learning.lifetime_value` decides: a booster where enough spent something in closed windows."""
     teaching = [cohort for cohort in closed if cohort.has_history]
     buyers = Count("customers who spent something in closed windows", sum(c.buyers for c in teaching),
@@ -142,29 +142,29 @@ def _lifetime_value(workspace: Workspace, closed: Sequence[Cohort], now: Cohort,
         return _without_histories("lifetime_value", closed, now, counts, needed)
     if not needed:
         reason = f"{len(teaching)} cutoffs to learn from, beside the purchase histories"
-        return Verdict("lifetime_value", "sufficient", reason, counts, ())
+        return Sufficiency("lifetime_value", "sufficient", reason, counts, ())
     why = "learnt from purchase histories alone: too little was spent after earlier cutoffs to learn from"
-    return Verdict("lifetime_value", "history only", why, counts, tuple(needed))
+    return Sufficiency("lifetime_value", "history only", why, counts, tuple(needed))
 
 
 def _without_histories(
     model: str, closed: Sequence[Cohort], now: Cohort, counts: tuple[Count, ...], needed: Sequence[str]
-) -> Verdict:
+) -> Sufficiency:
     """The rate of the latest closed window answers for everybody, where enough customers could leave in it."""
     why = f"only {now.repeat_buyers:,} customers had come back for a second purchase by {now.as_of}"
     if not closed or closed[-1].left + closed[-1].stayed < churn.FEWEST:
-        return Verdict(model, "insufficient", why, counts, tuple(needed))
+        return Sufficiency(model, "insufficient", why, counts, tuple(needed))
     rate = f"{why}: everybody gets one answer, by what followed {closed[-1].as_of}"
-    return Verdict(model, "base rate only", rate, counts, tuple(needed))
+    return Sufficiency(model, "base rate only", rate, counts, tuple(needed))
 
 
 def _cross_sell(
     connection: duckdb.DuckDBPyConnection, workspace: Workspace, as_of: date, history: int, one_in: int
-) -> Verdict:
+) -> Sufficiency:
     """As `training.learning.cross_sell.train` decides."""
     sell = workspace.cross_sell
     if (lacking := cross_sell.unmapped(workspace)) is not None:
-        return Verdict("cross_sell", "insufficient", lacking.why, (), (lacking.do,))
+        return Sufficiency("cross_sell", "insufficient", lacking.why, (), (lacking.do,))
     closed = cross_sell.cutoffs(workspace, as_of)
     if closed:
         _create_item_days(connection, workspace, closed[0], as_of)
@@ -179,15 +179,15 @@ def _cross_sell(
     if not closed:
         needed = _more_history(workspace.training.min_history + sell.horizon - history)
         why = f"no {sell.horizon}-day window has closed with {workspace.training.min_history} days of history before it"
-        return Verdict("cross_sell", "insufficient", why, counts, tuple(needed))
+        return Sufficiency("cross_sell", "insufficient", why, counts, tuple(needed))
     growth = math.ceil(_missing(counts[2]) * len(closed) / bought) * sell.horizon if bought else None
     short = _more(kind, _missing(counts[1]), None) + _more(f"purchases of {kind}", _missing(counts[2]), growth)
     if short:
-        return Verdict(
+        return Sufficiency(
             "cross_sell", "insufficient", f"too few {kind} were bought in the closed windows", counts, tuple(short)
         )
     reason = f"{len(closed)} closed window{'s' * (len(closed) > 1)} to learn from"
-    return Verdict("cross_sell", "sufficient", reason, counts, ())
+    return Sufficiency("cross_sell", "sufficient", reason, counts, ())
 
 
 def _create_item_days(connection: duckdb.DuckDBPyConnection, workspace: Workspace, first: date, as_of: date) -> None:

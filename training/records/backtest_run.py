@@ -21,7 +21,7 @@ def figures_by_day(report: Report) -> dict[date, dict[str, float]]:
     for evaluation in report.models:
         for place, cutoff in enumerate(evaluation.judged):
             for contender in evaluation.board.contenders if evaluation.board else ():
-                rival = "" if contender.kind == "ours" else f"/{_plain(contender.name)}"
+                rival = "" if contender.side == "ours" else f"/{_plain(contender.name)}"
                 by_day.setdefault(cutoff.as_of, {}).update(
                     {
                         f"{evaluation.kind}/{metric}{rival}": spread.each[place]

@@ -44,7 +44,7 @@ def _write_into(folder: Path, judged: Sequence[JudgedCutoff]) -> None:
         kept = cutoff.kept()
         noted: dict[str, Any] = {
             "as_of": str(cutoff.as_of), "learnt_from": [str(day) for day in cutoff.learnt_from],
-            "answers": [(a.name, a.kind, a.is_level) for a in cutoff.answers], "segments": list(cutoff.segments),
+            "answers": [(a.name, a.side, a.is_level) for a in cutoff.answers], "segments": list(cutoff.segments),
             "refused": cutoff.refused,
         }  # fmt: skip
         if cutoff.interval is not None:

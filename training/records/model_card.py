@@ -94,8 +94,8 @@ def card(
         for name, contenders in (board.segments if board else {}).items()
     }
     return Card(
-        model_name(workspace, evaluation.kind), as_of, workspace.currency, evaluation, _rows(workspace), data, settings,
-        made_by, learnt_from, figures, segments, (f"Grade {grade.letter}: {grade.reason}.", *_told(remarks),
+        model_name(workspace, evaluation.kind), as_of, workspace.currency, evaluation, _counted(workspace), data,
+        settings, made_by, learnt_from, figures, segments, (f"Grade {grade.letter}: {grade.reason}.", *_told(remarks),
         *evaluation.subject.limits), _drivers(workspace, *weights), _consent(workspace.home_path, as_of), answers_by,
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ def _told(remarks: Sequence[str]) -> list[str]:
     return [f"{remark[:1].upper()}{remark[1:]}." for remark in remarks]
 
 
-def _rows(workspace: Workspace) -> dict[str, int]:
+def _counted(workspace: Workspace) -> dict[str, int]:
     """Accepted rows of each table."""
     return {
         name: sum(source["accepted"] for source in storage.sources_of(storage.tables_folder(workspace.home_path, name)))

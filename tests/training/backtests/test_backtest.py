@@ -57,7 +57,7 @@ def test_nothing_that_happened_or_was_recorded_later_teaches(
         assert len(mine.learnt_from) == 2
         for one, other in zip(mine.answers, theirs.answers, strict=True):
             # Sums of money differ in the last digit with the order of rows; it moves a booster's split by a customer.
-            close = 0.05 if one.kind == "ours" else 1e-6
+            close = 0.05 if one.side == "ours" else 1e-6
             np.testing.assert_allclose(one.predicted, other.predicted, rtol=close, err_msg=one.name)
         assert not np.array_equal(mine.actual, theirs.actual)
 
@@ -82,7 +82,7 @@ def test_everyone_is_asked_the_same(judged: dict[str, Judged]) -> None:
     for of_kind in judged.values():
         assert all(len(answer.predicted) == len(of_kind.actual) for answer in of_kind.answers)
         assert all(np.isfinite(answer.predicted).all() for answer in of_kind.answers)
-    assert [a.kind for a in judged["value"].answers[:3]] == ["ours", "naive", "btyd"]
+    assert [a.side for a in judged["value"].answers[:3]] == ["ours", "naive", "btyd"]
 
 
 def test_calibrated_silence_has_the_rates_of_the_last_window_known(world: World, judged: dict[str, Judged]) -> None:
@@ -255,7 +255,7 @@ def test_bias_is_worst_where_it_is_furthest_from_zero() -> None:
 def test_differences_are_drawn_on_the_same_customers(two_cutoffs: list[Judged]) -> None:
     """A rival who says the same is ahead by exactly nothing in every draw, although both figures scatter."""
     noisy = [replace(cutoff, actual=np.roll(cutoff.actual, 5)) for cutoff in two_cutoffs]
-    twins = [replace(c, answers=(c.answers[0], replace(c.answers[0], name="twin", kind="naive"))) for c in noisy]
+    twins = [replace(c, answers=(c.answers[0], replace(c.answers[0], name="twin", side="naive"))) for c in noisy]
     board = scoreboard.scoreboard(twins, seed=1)
     assert (board.contenders[1].ahead["brier"].low, board.contenders[1].ahead["brier"].high) == (0, 0)
     assert board.ours.figures["brier"].low < board.ours.figures["brier"].mean < board.ours.figures["brier"].high

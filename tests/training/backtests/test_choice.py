@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from training.backtests import evaluation, metrics
 from training.backtests.backtest import Bounds, Judged
-from training.backtests.baselines import Answer, Kind
+from training.backtests.baselines import Answer, Side
 from training.backtests.choice import Choice, chosen
 from training.backtests.grade import OF_CHURN, OF_OFFERS, OF_VALUE
 from training.backtests.offer_backtest import CHANCE, JudgedOffers
@@ -27,8 +27,8 @@ RULE = "last year's rate"
 def make_answer(name: str, said: Floats, is_value: bool) -> Answer:
     """A candidate; a value has bounds, here as wide as can be."""
     wide = Forecast(said, said, said, np.zeros(len(said)), np.full(len(said), 1e9)) if is_value else None
-    kind: Kind = "ours" if name == OURS else "aside" if name == BASE_RATE else "naive"
-    return Answer(name, kind, said, may_answer=True, forecast=wide)
+    side: Side = "ours" if name == OURS else "aside" if name == BASE_RATE else "naive"
+    return Answer(name, side, said, may_answer=True, forecast=wide)
 
 
 def make_judged(place: int, actual: Floats, said: Mapping[str, Floats], is_value: bool) -> Judged:
@@ -158,7 +158,7 @@ def test_who_answers_is_no_rival_of_its_own() -> None:
     """A rule that answers leaves the naive rules, and the model that lost is none of them."""
     [first, *_] = churn(1, **{OURS: by_chance, RULE: as_it_is})
     led = first.answered_by(RULE)
-    assert [(answer.name, answer.kind) for answer in led.answers] == [
+    assert [(answer.name, answer.side) for answer in led.answers] == [
         (RULE, "ours"), (OURS, "aside"), (BASE_RATE, "aside")]  # fmt: skip
 
 

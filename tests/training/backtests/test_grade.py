@@ -25,14 +25,14 @@ def make_board(
     ahead: what chance makes of ours less the purchase-history model's order; stated: what bounds are to hold.
     """
     at = len(next(iter(figures.values())))
-    kinds: dict[str, dict[str, Spread]] = {"ours": {}, "naive": {}, "btyd": {}}
+    sides: dict[str, dict[str, Spread]] = {"ours": {}, "naive": {}, "btyd": {}}
     for name, each in figures.items():
-        kind, _, metric = name.partition("_") if name.startswith(("naive", "btyd")) else ("ours", "", name)
-        kinds[kind][metric] = Spread.of(metric, each)
+        side, _, metric = name.partition("_") if name.startswith(("naive", "btyd")) else ("ours", "", name)
+        sides[side][metric] = Spread.of(metric, each)
     if "coverage" in figures:
-        kinds["ours"]["coverage_stated"] = Spread.of("coverage_stated", [stated] * at)
+        sides["ours"]["coverage_stated"] = Spread.of("coverage_stated", [stated] * at)
     drawn = {metric: Spread(0.0, 0.0, 0.0, (0.0,) * at, *ahead) for metric in ("auc", "ngini")}
-    contenders = tuple(Contender(kind, kind, spread, drawn) for kind, spread in kinds.items() if spread)  # type: ignore[arg-type]
+    contenders = tuple(Contender(side, side, spread, drawn) for side, spread in sides.items() if spread)  # type: ignore[arg-type]
     taught = tuple(DAYS[:1] * learnt_from for _ in range(at))
     return Scoreboard(DAYS[:at], taught, (1000,) * at, contenders, (), {}, {})
 

@@ -21,7 +21,7 @@ from training import pipelines
 from training.check import data_check, data_report
 from training.check.cohorts import Cohort, cohorts
 from training.check.data_check import Bar, DataCheck
-from training.check.sufficiency import Verdict
+from training.check.sufficiency import Sufficiency
 from training.check.table_figures import Table
 from training.learning import churn, cross_sell, datasets, lifetime_value
 from training.learning.leaks import LEAK_AUC
@@ -44,12 +44,12 @@ def checked(folder: Path, transactions: pd.DataFrame, as_of: date = TODAY, **key
     return looked_at(settings.read(write_workspace(folder, transactions, **(horizons | keys))), as_of)
 
 
-def verdict(check: DataCheck, model: str) -> Verdict:
-    return next(verdict for verdict in check.models if verdict.model == model)
+def sufficiency(check: DataCheck, model: str) -> Sufficiency:
+    return next(each for each in check.models if each.model == model)
 
 
 def counted(check: DataCheck, model: str) -> list[int]:
-    return [count.found for count in verdict(check, model).counts]
+    return [count.found for count in sufficiency(check, model).counts]
 
 
 def sentences(check: DataCheck) -> list[str]:
@@ -163,7 +163,7 @@ def test_offers_are_counted_as_the_training_finds_them(shop: Shop) -> None:
     lessons = [cross_sell.lesson(shop.workspace, cutoff, AS_OF) for cutoff in cutoffs]
     items, bought = {item for each in lessons for item in each.pairs.items}, sum(each.n_bought for each in lessons)
     assert counted(shop.check, "cross_sell") == [len(cutoffs), len(items), bought]
-    assert verdict(shop.check, "cross_sell").answer == "sufficient"
+    assert sufficiency(shop.check, "cross_sell").answer == "sufficient"
 
 
 def test_check_and_training_draw_the_line_at_the_same_count(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_check_and_training_draw_the_line_at_the_same_count(shop: Shop, monkeypa
     left, stayed = counted(shop.check, "churn")[2:]
     for minimum, answer in ((min(left, stayed), "sufficient"), (min(left, stayed) + 1, None)):
         monkeypatch.setattr(churn, "MIN_OUTCOMES", minimum)
-        now = verdict(looked_at(shop.workspace), "churn")
+        now = sufficiency(looked_at(shop.workspace), "churn")
         if answer == "sufficient":
             assert now.answer == "sufficient"
             assert churn.fit(shop.data, shop.workspace, shop.data.closed, shop.data.current).booster is not None
@@ -190,7 +190,7 @@ def test_the_line_of_lifetime_value_is_the_trainings_too(shop: Shop, monkeypatch
     buyers = counted(shop.check, "lifetime_value")[2]
     for minimum, answer in ((buyers, "sufficient"), (buyers + 1, "history only")):
         monkeypatch.setattr(lifetime_value, "MIN_BUYERS", minimum)
-        assert verdict(looked_at(shop.workspace), "lifetime_value").answer == answer
+        assert sufficiency(looked_at(shop.workspace), "lifetime_value").answer == answer
         model = lifetime_value.fit(shop.data, shop.workspace, shop.data.closed, shop.data.current)
         assert bool(model.boosters) == (answer == "sufficient")
 
@@ -202,15 +202,15 @@ def test_a_shop_too_small_is_told_what_is_missing(tmp_path: Path) -> None:
     assert not check.suffices
     assert [v.answer for v in check.models] == ["insufficient"] * 3
     assert counted(check, "churn")[0] == 4
-    assert verdict(check, "churn").needed[0] == "26 more customers with a second purchase"
-    assert "add tables.products" in verdict(check, "cross_sell").needed[0]
+    assert sufficiency(check, "churn").needed[0] == "26 more customers with a second purchase"
+    assert "add tables.products" in sufficiency(check, "cross_sell").needed[0]
 
 
 def test_items_without_a_product_id_are_told_as_that(tmp_path: Path) -> None:
     """Where no line says what was bought, the mapping is missing, and no purchases are; the training says the same."""
     rows = [(f"c{n}", FIRST + timedelta(days=30 * k + n), 5.0) for n in range(12) for k in range(30)]
     workspace = settings.read(write_workspace(tmp_path, make_transactions(rows), cross_sell={"level": "item"}))
-    told = verdict(looked_at(workspace, date(2023, 7, 1)), "cross_sell")
+    told = sufficiency(looked_at(workspace, date(2023, 7, 1)), "cross_sell")
     assert "columns.product_id is not mapped" in told.reason
     with pytest.raises(cross_sell.NoCrossSell) as refused:
         cross_sell.train(workspace, date(2023, 7, 1))
@@ -221,11 +221,11 @@ def test_a_shop_where_nobody_comes_back_has_a_base_rate(tmp_path: Path) -> None:
     """As the training has it: one answer for everybody, once a window has closed; before that none."""
     rows = make_transactions([(f"c{n}", FIRST + timedelta(days=n), 5.0) for n in range(220)])
     check = checked(tmp_path, rows, as_of=FIRST + timedelta(days=220))
-    assert [verdict(check, model).answer for model in ("churn", "lifetime_value")] == ["base rate only"] * 2
-    assert "only 0 customers had come back" in verdict(check, "churn").reason
-    assert verdict(check, "churn").needed[0] == "30 more customers with a second purchase"
+    assert [sufficiency(check, model).answer for model in ("churn", "lifetime_value")] == ["base rate only"] * 2
+    assert "only 0 customers had come back" in sufficiency(check, "churn").reason
+    assert sufficiency(check, "churn").needed[0] == "30 more customers with a second purchase"
     early = checked(tmp_path, rows, as_of=FIRST + timedelta(days=100))
-    assert [verdict(early, model).answer for model in ("churn", "lifetime_value")] == ["insufficient"] * 2
+    assert [sufficiency(early, model).answer for model in ("churn", "lifetime_value")] == ["insufficient"] * 2
 
 
 def test_a_history_too_short_asks_for_months(tmp_path: Path) -> None:
@@ -233,9 +233,9 @@ def test_a_history_too_short_asks_for_months(tmp_path: Path) -> None:
     rows = [(f"c{n}", FIRST + timedelta(days=(7 * n) % 20 + 10 * k), 5.0) for n in range(40) for k in range(10)]
     check = checked(tmp_path, make_transactions(rows), as_of=FIRST + timedelta(days=120))
     assert check.suffices
-    assert (verdict(check, "churn").answer, verdict(check, "lifetime_value").answer) == ("history only",) * 2
-    assert verdict(check, "churn").needed == ("about 2 more months of purchases",)  # 90 + 60 + 30 days less 120
-    assert verdict(check, "lifetime_value").needed == ("about 30 more days of purchases",)
+    assert (sufficiency(check, "churn").answer, sufficiency(check, "lifetime_value").answer) == ("history only",) * 2
+    assert sufficiency(check, "churn").needed == ("about 2 more months of purchases",)  # 90 + 60 + 30 days less 120
+    assert sufficiency(check, "lifetime_value").needed == ("about 30 more days of purchases",)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_history_too_short_asks_for_months(tmp_path: Path) -> None:
     [(date(2021, 1, 1), "no purchase is known before 2021-01-01"), (date(2026, 1, 1), "choose an --as-of near 2022"),
      (FIRST + timedelta(days=50), "a horizon of 60 days is longer than the history of 50 days")],
 )  # fmt: skip
-def test_what_training_would_refuse_is_the_verdict(as_of: date, why: str, tmp_path: Path) -> None:
+def test_what_training_would_refuse_is_the_sufficiency(as_of: date, why: str, tmp_path: Path) -> None:
     """Nothing known, nobody active, a horizon beyond the history: reported for all models, not raised."""
     rows = [(f"c{n}", FIRST + timedelta(days=7 * k), 5.0) for n in range(40) for k in range(20)]
     check = checked(tmp_path, make_transactions(rows), as_of=as_of)
@@ -451,7 +451,7 @@ def test_the_page_holds_no_markup_of_the_data(hostile: DataCheck) -> None:
 
 
 def test_the_page_can_be_read_without_seeing_it(hostile: DataCheck) -> None:
-    """The verdicts before all other sections, every picture in words and in numbers."""
+    """The answers before all other sections, every picture in words and in numbers."""
     page = sound(data_report.as_html(hostile))
     pictures = [tag.attributes["alt"] for tag in page.all("img")]
     assert len(pictures) >= 4
@@ -461,7 +461,7 @@ def test_the_page_can_be_read_without_seeing_it(hostile: DataCheck) -> None:
 
 
 def test_json_page_and_terminal_say_the_same(accused: DataCheck, tmp_path: Path) -> None:
-    """Every count of every verdict, and every finding, is in all three."""
+    """Every count of every answer, and every finding, is in all three."""
     storage.write_json(tmp_path / "check.json", data_report.as_data(accused))
     data = json.loads((tmp_path / "check.json").read_text())
     text, page = data_report.as_text(accused), sound(data_report.as_html(accused)).text

@@ -61,7 +61,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.customer_ids, wanted.customer_ids)
     np.testing.assert_array_equal(read.actual, wanted.actual)
     for mine, theirs in zip(read.answers, wanted.answers, strict=True):
-        assert (mine.name, mine.kind, mine.is_level) == (theirs.name, theirs.kind, theirs.is_level)
+        assert (mine.name, mine.side, mine.is_level) == (theirs.name, theirs.side, theirs.is_level)
         np.testing.assert_array_equal(mine.predicted, theirs.predicted)
     assert read.segments.keys() == wanted.segments.keys()
     assert judged_windows.read(tmp_path, "another-run") == []
