@@ -114,12 +114,12 @@ def finished(config: Path, as_of: date) -> Iterator[Finished]:
 
 def peers(run: Finished) -> list[Answer]:
     """In the order of the scores' rows."""
-    rows = _rows(run.workspace, [run.as_of]).set_index("customer_id").loc[run.scores["customer_id"]]
+    rows = _customers(run.workspace, [run.as_of]).set_index("customer_id").loc[run.scores["customer_id"]]
     by_history = [_history(run.workspace, rows, model) for model in (BGNBD, ParetoNBD)]
     return [_naive(run.workspace, rows), *by_history, *_plain_boosting(run.workspace, run.as_of, rows)]
 
 
-def _rows(workspace: Workspace, days: list[date]) -> pd.DataFrame:
+def _customers(workspace: Workspace, days: list[date]) -> pd.DataFrame:
     return retrieval.customer_rows(retrieval.apply(workspace), workspace, days)
 
 
@@ -151,7 +151,7 @@ def _plain_boosting(workspace: Workspace, as_of: date, rows: pd.DataFrame) -> li
     if not closed:
         return []
     snapshot.snapshot(workspace, [*closed, as_of])
-    past = _rows(workspace, closed)
+    past = _customers(workspace, closed)
     happened = labels.outcomes(workspace, closed, as_of)
     happened["as_of"] = pd.to_datetime(happened["as_of"])
     past["as_of"] = pd.to_datetime(past["as_of"])

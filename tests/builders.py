@@ -87,17 +87,18 @@ def accepted(path: Path, table: str = "transactions") -> pd.DataFrame:
     """The accepted rows of a table, all parts, in the order of their columns' values."""
     workspace = settings.read(path)
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
-        query = f"SELECT * REPLACE ({_times(connection, workspace, table)}) FROM {_rows(workspace, table)} ORDER BY ALL"
+        times = _times(connection, workspace, table)
+        query = f"SELECT * REPLACE ({times}) FROM {_accepted(workspace, table)} ORDER BY ALL"
         return connection.execute(query).df()
 
 
-def _rows(workspace: Workspace, table: str) -> str:
+def _accepted(workspace: Workspace, table: str) -> str:
     return storage.rows_of(workspace.home_path, table)
 
 
 def _times(connection: duckdb.DuckDBPyConnection, workspace: Workspace, table: str) -> str:
     """Instants and days as texts, which compare the same whatever pandas makes of them."""
-    described = connection.execute(f"DESCRIBE SELECT * FROM {_rows(workspace, table)}").fetchall()
+    described = connection.execute(f"DESCRIBE SELECT * FROM {_accepted(workspace, table)}").fetchall()
     return ", ".join(f"CAST({row[0]} AS VARCHAR) AS {row[0]}" for row in described if row[1] != "DOUBLE")
 
 
