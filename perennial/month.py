@@ -211,10 +211,10 @@ def retrain(workspace: Workspace, day: date, say: Say, matters: bool) -> tuple[d
     from training.gate import retraining
 
     tracker = _tracker()
-    reasons = {kind: retraining.due(tracker, workspace, kind, day, matters) for kind in registry.KINDS}
-    for kind, reason in reasons.items():
-        say(f"{kind}: {reason or 'no training is due'}")
-    due = {kind: reason for kind, reason in reasons.items() if reason}
+    said = {kind: retraining.due(tracker, workspace, kind, day, matters) for kind in registry.KINDS}
+    for kind, why in said.items():
+        say(f"{kind}: {why or 'no training is due'}")
+    due = {kind: why for kind, why in said.items() if why}
     return due, train(workspace, day, say, list(due)) if due else {}
 
 
@@ -229,15 +229,15 @@ def decide(
     tracker = _tracker()
     reigning = registry.champion(tracker, workspace, kind)
     verdict = promotion.judge(tracker, workspace, kind, version, say)
-    reasons, by_hand = (
-        "; ".join(verdict.reasons),
+    grounds, by_hand = (
+        "; ".join(verdict.grounds),
         f"perennial promote {kind.replace('_', '-')} {typed} --version {version}",
     )
     if reigning is not None and str(reigning.version) == version:
         outcome = "is the champion already"
     elif workspace.retraining.promote == "person":
         outcome = "waits for a person"
-        summary.alerts.append(Alert(f"{kind} version {version} {outcome}", reasons, by_hand))
+        summary.alerts.append(Alert(f"{kind} version {version} {outcome}", grounds, by_hand))
     elif verdict.passed and verdict.stays:
         outcome = "answers about days before the champion's"
         promotion.admit(tracker, workspace, kind, version)
@@ -249,9 +249,9 @@ def decide(
             summary.alerts.append(Alert(answers, promoted.tags["grade_reason"], f"perennial check {typed}"))
     else:
         outcome = "refused"
-        summary.alerts.append(Alert(f"{kind} version {version} was refused", reasons, f"{by_hand} --force REASON"))
-    say(f"{kind}: version {version} {outcome}: {reasons}")
-    summary.decisions.append(Decision(kind, version, due, outcome, verdict.reasons))
+        summary.alerts.append(Alert(f"{kind} version {version} was refused", grounds, f"{by_hand} --force REASON"))
+    say(f"{kind}: version {version} {outcome}: {grounds}")
+    summary.decisions.append(Decision(kind, version, due, outcome, verdict.grounds))
 
 
 def predictor(workspace: Workspace, day: date) -> Predictor:

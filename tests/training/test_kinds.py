@@ -104,7 +104,7 @@ def test_the_naive_rule_becomes_a_kind_without_a_word_elsewhere(naive: Naive, wo
     for text in ("Who has been silent", "Silence says who leaves.", "It looks at nothing but silence."):
         assert text in page
     verdict = promotion.judge(tracker, workspace, "naive")
-    assert verdict.passed, verdict.reasons
+    assert verdict.passed, verdict.grounds
     promotion.promote(tracker, workspace, "naive")
 
     other = workspace.model_copy(update={"churn": workspace.churn.model_copy(update={"allow_leaks": True})})
@@ -112,7 +112,7 @@ def test_the_naive_rule_becomes_a_kind_without_a_word_elsewhere(naive: Naive, wo
     pipelines.train(world.store, other, tracker, TRAINED_AT, ["naive"])
     verdict = promotion.judge(tracker, workspace, "naive")
     assert not verdict.passed
-    assert any("not better beyond noise" in reason and "auc" in reason for reason in verdict.against), verdict.reasons
+    assert any("not better beyond noise" in reason and "auc" in reason for reason in verdict.against), verdict.grounds
     compared = comparison.compare(tracker, "world.naive/1", "world.naive/2")
     assert [one.metric for one in compared.metrics] == [*naive.figures]
     assert compared.metrics[0].second == pytest.approx(0.5)

@@ -75,11 +75,11 @@ def _judged(tracker: MlflowClient, run_id: str) -> list[JudgedCutoff]:
 
 def _compared(kind: Kind, runs: tuple[str, str], pairs: Sequence[paired_difference.Pair]) -> Comparison:
     main, _ = paired_difference.measured(kind.measures, pairs)
-    found = [paired_difference.difference(pairs, name, _SEED) for name in kind.compared(main)]
+    metrics = [paired_difference.difference(pairs, name, _SEED) for name in kind.compared(main)]
     segments = {name: [paired_difference.difference(pairs, main, _SEED, name)] for name in pairs[0][0].segments}
     days = tuple(cutoff.as_of for cutoff, _ in pairs)
     answers = sum(len(cutoff.customer_ids) for cutoff, _ in pairs)
-    return Comparison(kind.name, runs, days, answers, found, segments, _moved(pairs[-1], main))
+    return Comparison(kind.name, runs, days, answers, metrics, segments, _moved(pairs[-1], main))
 
 
 def _moved(pair: paired_difference.Pair, main: str) -> list[Moved]:
@@ -97,21 +97,21 @@ def _moved(pair: paired_difference.Pair, main: str) -> list[Moved]:
     ]  # fmt: skip
 
 
-def as_text(found: Comparison) -> str:
+def as_text(comparison: Comparison) -> str:
     """A line per metric and segment, `+` or `-` where the second run is better or worse beyond noise."""
     lines = [
-        f"{found.kind}: {found.runs[0]} -> {found.runs[1]}, {found.answers:,} answers at"
-        f" {', '.join(map(str, found.as_of))}"
+        f"{comparison.kind}: {comparison.runs[0]} -> {comparison.runs[1]}, {comparison.answers:,} answers at"
+        f" {', '.join(map(str, comparison.as_of))}"
     ]
-    lines += [f"{_sign(one)} {one}" for one in found.metrics]
-    if any(_sign(one) != " " for one in found.metrics):
+    lines += [f"{_sign(one)} {one}" for one in comparison.metrics]
+    if any(_sign(one) != " " for one in comparison.metrics):
         lines.append("(+ better, - worse beyond noise)")
     lines += ["by segment"]
-    lines += [f"{_sign(one)} {name}: {one}" for name, several in found.segments.items() for one in several]
-    if not found.moved:
-        return "\n".join([*lines, f"no score moved at {found.as_of[-1]}"])
-    lines.append(f"whose scores moved most at {found.as_of[-1]}")
-    lines += [f"  {one.customer_id:<14}  {one.first:.4g} -> {one.second:.4g}{_then(one)}" for one in found.moved]
+    lines += [f"{_sign(one)} {name}: {one}" for name, several in comparison.segments.items() for one in several]
+    if not comparison.moved:
+        return "\n".join([*lines, f"no score moved at {comparison.as_of[-1]}"])
+    lines.append(f"whose scores moved most at {comparison.as_of[-1]}")
+    lines += [f"  {one.customer_id:<14}  {one.first:.4g} -> {one.second:.4g}{_then(one)}" for one in comparison.moved]
     return "\n".join(lines)
 
 

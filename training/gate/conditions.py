@@ -47,9 +47,9 @@ def as_the_first(challenger: Version, alone: str = "there is no champion") -> Co
 
 def costs(settings: Promotion, kind: Kind, challenger: Version) -> list[Condition]:
     """What it takes to hold the model and to ask it."""
-    promotion, found = settings, challenger.model
+    promotion, model = settings, challenger.model
     size = sum(path.stat().st_size for path in challenger.folder.iterdir()) / 1e6
-    latency = _milliseconds(found, kind.rows_asked)
+    latency = _milliseconds(model, kind.rows_asked)
     return [
         Condition(latency <= promotion.latency, f"an answer takes {latency:.2f} ms; {promotion.latency:g} are allowed"),
         Condition(size <= promotion.size, f"its files have {size:.2f} MB; {promotion.size:g} are allowed"),
@@ -157,10 +157,10 @@ class Contest:
     def _by_segment(self, pairs: Sequence[paired_difference.Pair], metric: str) -> Iterator[Condition]:
         limit, hurt = self.workspace.promotion.segment_loss, False
         for name in pairs[0][0].segments:
-            found = paired_difference.difference(pairs, metric, self.workspace.training.seed, name)
-            if found.is_worse(limit):
+            loss = paired_difference.difference(pairs, metric, self.workspace.training.seed, name)
+            if loss.is_worse(limit):
                 hurt = True
-                yield Condition(False, f"the segment `{name}` loses more than {limit:g}: {found}")
+                yield Condition(False, f"the segment `{name}` loses more than {limit:g}: {loss}")
         if not hurt:
             yield Condition(True, f"no segment loses more than {limit:g} of {metric}")
 

@@ -51,15 +51,15 @@ class Difference:
 def paired(first: Sequence[JudgedCutoff], second: Sequence[JudgedCutoff]) -> list[Pair]:
     """Both at the cutoffs that both have, oldest first, cut down to the customers that both have."""
     by_day = {cutoff.as_of: cutoff for cutoff in first}
-    found = []
+    pairs = []
     for mine in second:
         theirs = by_day.get(mine.as_of)
         if theirs is None:
             continue
         _, places, own = np.intersect1d(theirs.customer_ids, mine.customer_ids, return_indices=True)
         if len(places):
-            found.append((theirs.of_customers(places), mine.of_customers(own)))
-    return found
+            pairs.append((theirs.of_customers(places), mine.of_customers(own)))
+    return pairs
 
 
 def measured(by: Measures, pairs: Sequence[Pair]) -> tuple[str, str]:
@@ -94,8 +94,8 @@ def _is_of_customers(pairs: Sequence[Pair], metric: str) -> bool:
 
 def _means(pairs: Sequence[Pair], metric: str, at: Sequence[NDArray[np.int64]]) -> tuple[float, float]:
     """Of both models over the cutoffs where the metric is defined for these customers, each by its size."""
-    found = [[_figure(cutoff, metric, rows) for cutoff in pair] for pair, rows in zip(pairs, at, strict=True)]
-    known = [values for values in found if not any(map(math.isnan, values))]
+    figures = [[_figure(cutoff, metric, rows) for cutoff in pair] for pair, rows in zip(pairs, at, strict=True)]
+    known = [values for values in figures if not any(map(math.isnan, values))]
     if not known:
         return math.nan, math.nan
     first, second = np.mean(known, axis=0)

@@ -44,7 +44,7 @@ class Verdict:
         return not self.against
 
     @property
-    def reasons(self) -> tuple[str, ...]:
+    def grounds(self) -> tuple[str, ...]:
         return (*self.against, *self.in_favour)
 
 
@@ -59,22 +59,22 @@ def judge(
         CheckFailed: there is no such version, or it could not answer here.
     """
     of = kind_of(kind)
-    found = version_of(tracker, workspace, kind, version)
-    asked = Version.of(tracker, workspace, of, found)
+    registered = version_of(tracker, workspace, kind, version)
+    asked = Version.of(tracker, workspace, of, registered)
     reigning = champion(tracker, workspace, kind)
-    if reigning is not None and reigning.version == found.version:
-        return Verdict(str(found.version), ("it is the champion already",), ())
+    if reigning is not None and reigning.version == registered.version:
+        return Verdict(str(registered.version), ("it is the champion already",), ())
     verdict = _judged(tracker, workspace, of, asked, reigning, say)
     if reigning is not None and not verdict.stays:
-        tracker.set_registered_model_alias(found.name, "challenger", str(found.version))
-    for name, value in (("gate", "passed" if verdict.passed else "refused"), ("gate_reasons", _told(verdict.reasons))):
-        tracker.set_model_version_tag(found.name, str(found.version), name, value)
+        tracker.set_registered_model_alias(registered.name, "challenger", str(registered.version))
+    for name, value in (("gate", "passed" if verdict.passed else "refused"), ("gate_reasons", _told(verdict.grounds))):
+        tracker.set_model_version_tag(registered.name, str(registered.version), name, value)
     return verdict
 
 
-def _told(reasons: Sequence[str]) -> str:
+def _told(grounds: Sequence[str]) -> str:
     """MLflow keeps 5,000 characters of a tag."""
-    return ". ".join(reasons)[:4900]
+    return ". ".join(grounds)[:4900]
 
 
 def _judged(
@@ -109,15 +109,15 @@ def promote(
     Raises:
         CheckFailed: there is no such version, or it could not answer here: no reason is good enough for that.
     """
-    found = version_of(tracker, workspace, kind, version)
-    usable(tracker, workspace, kind_of(kind), found)
-    number, reigning = str(found.version), champion(tracker, workspace, kind)
+    registered = version_of(tracker, workspace, kind, version)
+    usable(tracker, workspace, kind_of(kind), registered)
+    number, reigning = str(registered.version), champion(tracker, workspace, kind)
     if reigning is None or str(reigning.version) != number:
-        _let_in(tracker, workspace, kind, found, forced)
+        _let_in(tracker, workspace, kind, registered, forced)
         if reigning is not None:
-            tracker.set_model_version_tag(found.name, number, "promoted_over", str(reigning.version))
-        tracker.set_registered_model_alias(found.name, "champion", number)
-    return tracker.get_model_version(found.name, number)
+            tracker.set_model_version_tag(registered.name, number, "promoted_over", str(reigning.version))
+        tracker.set_registered_model_alias(registered.name, "champion", number)
+    return tracker.get_model_version(registered.name, number)
 
 
 def admit(tracker: MlflowClient, workspace: Workspace, kind: str, version: str, forced: str = "") -> None:
@@ -128,22 +128,22 @@ def admit(tracker: MlflowClient, workspace: Workspace, kind: str, version: str, 
     Raises:
         CheckFailed: as `promote`.
     """
-    found, reigning = version_of(tracker, workspace, kind, version), champion(tracker, workspace, kind)
-    usable(tracker, workspace, kind_of(kind), found)
+    registered, reigning = version_of(tracker, workspace, kind, version), champion(tracker, workspace, kind)
+    usable(tracker, workspace, kind_of(kind), registered)
     assert reigning is not None
-    _let_in(tracker, workspace, kind, found, forced)
-    tracker.set_model_version_tag(found.name, str(found.version), "promoted_before", str(reigning.version))
+    _let_in(tracker, workspace, kind, registered, forced)
+    tracker.set_model_version_tag(registered.name, str(registered.version), "promoted_before", str(reigning.version))
 
 
-def _let_in(tracker: MlflowClient, workspace: Workspace, kind: str, found: ModelVersion, forced: str) -> None:
+def _let_in(tracker: MlflowClient, workspace: Workspace, kind: str, registered: ModelVersion, forced: str) -> None:
     """What held of a version that stayed out holds no more; by what reason it came in does."""
-    number, unseen = str(found.version), challenger(tracker, workspace, kind)
-    for past in {"rolled_back", "forced"} & found.tags.keys():
-        tracker.delete_model_version_tag(found.name, number, past)
+    number, unseen = str(registered.version), challenger(tracker, workspace, kind)
+    for past in {"rolled_back", "forced"} & registered.tags.keys():
+        tracker.delete_model_version_tag(registered.name, number, past)
     if forced:
-        tracker.set_model_version_tag(found.name, number, "forced", forced)
+        tracker.set_model_version_tag(registered.name, number, "forced", forced)
     if unseen is not None and str(unseen.version) == number:
-        tracker.delete_registered_model_alias(found.name, "challenger")
+        tracker.delete_registered_model_alias(registered.name, "challenger")
 
 
 def rollback(tracker: MlflowClient, workspace: Workspace, kind: str) -> ModelVersion:

@@ -82,15 +82,15 @@ class Recorded:
 
     def differences(self, given: Workspace | None = None) -> list[str]:
         """What is no longer as it was, a sentence each: commit, settings (of a file, if given), data, libraries."""
-        found, now = [], tracking.commit()
+        sentences, now = [], tracking.commit()
         if self.commit.endswith("-dirty"):
-            found.append(
+            sentences.append(
                 f"commit: the run was made from changes to {self.commit.removesuffix('-dirty')} never committed"
             )
         elif self.commit != now:
-            found.append(f"commit: {self.commit} then, {now} now")
+            sentences.append(f"commit: {self.commit} then, {now} now")
         mine = tracking.libraries()
-        found += [
+        sentences += [
             f"library: {name} {then} then, {mine.get(name)} now"
             for name, then in self.libraries.items()
             if mine.get(name) != then
@@ -100,8 +100,8 @@ class Recorded:
             keys = sorted(
                 key for key in then.keys() | asked.keys() if key != "home" and then.get(key) != asked.get(key)
             )
-            found += [f"setting: {key} {then.get(key)} then, {asked.get(key)} in the file" for key in keys]
-        return [*found, *self.changed_data()]
+            sentences += [f"setting: {key} {then.get(key)} then, {asked.get(key)} in the file" for key in keys]
+        return [*sentences, *self.changed_data()]
 
     def changed_data(self) -> list[str]:
         """Of the tables, as far as known at the as_of."""
@@ -126,10 +126,10 @@ def _json(folder: Path, name: str) -> Any:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 @dataclass(frozen=True)

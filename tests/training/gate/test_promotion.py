@@ -166,10 +166,10 @@ def test_a_better_version_may_answer(shop: Registry) -> None:
     assert verdict.against == ()
     wanted = ["ms; 20 are allowed", "MB; 50 are allowed", "better beyond noise on", "calibration is no worse: ece",
               "no segment loses more than 0.02 of auc", "grade B, the champion's is B"]  # fmt: skip
-    assert all(any(text in reason for reason in verdict.reasons) for text in wanted), verdict.reasons
+    assert all(any(text in reason for reason in verdict.grounds) for text in wanted), verdict.grounds
     tags = shop.tags(version)
     assert tags["gate"] == "passed"
-    assert tags["gate_reasons"] == ". ".join(verdict.reasons)
+    assert tags["gate_reasons"] == ". ".join(verdict.grounds)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_champion_is_not_measured_by_a_grade_that_later_windows_took(shop: Reg
     assert verdict.against[-1] == "grade none, the champion's is B"
     verdict = shop.judge(shop.add(grade="none", reverse=True))
     assert verdict.passed, verdict.against
-    assert "grade none; by the windows closed since, the champion's B would be none" in verdict.reasons
+    assert "grade none; by the windows closed since, the champion's B would be none" in verdict.grounds
 
 
 def test_who_stays_out_is_the_challenger_until_promoted(shop: Registry) -> None:
@@ -231,7 +231,7 @@ def test_a_first_version_answers_and_says_its_grade(grade: str, told: str, shop:
     shop.world.tracker.delete_registered_model_alias(shop.name, "champion")
     verdict = shop.judge(shop.add(grade=grade, grade_reason="for a reason", answers_by="Perennial"))
     assert verdict.passed
-    assert told in verdict.reasons
+    assert told in verdict.grounds
 
 
 def test_the_champion_itself_may_answer(shop: Registry) -> None:
@@ -245,7 +245,7 @@ def test_a_refresh_need_not_be_better(shop: Registry) -> None:
     shop.promote(champion)
     verdict = shop.judge(shop.add(lambda cutoff: cutoff.actual, recipe="same"))
     assert verdict.passed
-    assert any("a refresh of the champion, no worse on" in reason for reason in verdict.reasons)
+    assert any("a refresh of the champion, no worse on" in reason for reason in verdict.grounds)
     worse = shop.add(lambda cutoff: 1 - unchanged(cutoff), recipe="same")
     assert any("a refresh of the champion, worse on" in reason for reason in shop.judge(worse).against)
     strict = shop.judge(worse, limited(shop, refresh="better"))
@@ -258,7 +258,7 @@ def test_a_refresh_before_any_window_has_closed_is_let_in(shop: Registry) -> Non
     shop.promote(champion)
     verdict = shop.judge(shop.add(unchanged, recipe="same"))
     assert verdict.passed
-    assert any("no window since has closed to compare them on" in reason for reason in verdict.reasons)
+    assert any("no window since has closed to compare them on" in reason for reason in verdict.grounds)
 
 
 def test_what_nothing_compares_stays_out(shop: Registry) -> None:
@@ -281,7 +281,7 @@ def test_the_champions_settings_are_taught_where_it_has_no_answers(shop: Registr
 def test_a_champion_is_asked_from_the_day_it_was_trained_at(shop: Registry) -> None:
     """On that day it had seen nothing of the window, whatever code it was made with; a day later it is too late."""
     shop.promote(shop.add(None, as_of="2024-04-27", code="older"))
-    assert any("beyond noise on 574 answers at 2024-04-27" in reason for reason in shop.judge(shop.add()).reasons)
+    assert any("beyond noise on 574 answers at 2024-04-27" in reason for reason in shop.judge(shop.add()).grounds)
     shop.promote(shop.add(None, as_of="2024-04-28", code="older"), "a test")
     assert "no cutoff has closed at which both can be asked" in shop.judge(shop.add()).against[0]
 
