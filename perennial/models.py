@@ -40,11 +40,11 @@ def histories(transactions: pd.DataFrame, as_of: date | str) -> pd.DataFrame:
     of = days.groupby("customer_id")
     first, last, frequency = of["day"].min(), of["day"].max(), of.size() - 1.0
     recency, age = ((end - first).dt.days.astype(float) for end in (last, until))
-    found = pd.DataFrame({"frequency": frequency, "recency": recency, "T": age})
+    summary = pd.DataFrame({"frequency": frequency, "recency": recency, "T": age})
     if amounts:
         repeat = days[days["day"] > days["customer_id"].map(first)]
-        found["monetary_value"] = repeat.groupby("customer_id")["amount"].mean()
-    return found
+        summary["monetary_value"] = repeat.groupby("customer_id")["amount"].mean()
+    return summary
 
 
 def _given(purchases: pd.DataFrame, as_of: date | str | None) -> pd.DataFrame:
