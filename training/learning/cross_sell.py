@@ -209,15 +209,15 @@ def _check(lessons: Sequence[Lesson]) -> None:
 
 def _newcomer_rate(lessons: Sequence[Lesson]) -> float:
     """Purchases of newcomers per share of their segment; as long as few are known, near that of active customers."""
-    found, active = (Rate.total(getattr(each, name) for each in lessons) for name in ("newcomers", "active"))
+    newcomers, active = (Rate.total(getattr(each, name) for each in lessons) for name in ("newcomers", "active"))
     of_active = active.bought / max(active.expected, _SMALL)
-    return (found.bought + _PRIOR_PURCHASES * of_active) / (found.expected + _PRIOR_PURCHASES)
+    return (newcomers.bought + _PRIOR_PURCHASES * of_active) / (newcomers.expected + _PRIOR_PURCHASES)
 
 
 def _launch_rate(lessons: Sequence[Lesson]) -> float:
     """Purchases of earlier launches per share of the customer's purchases in their category; 0 without any."""
-    found = Rate.total(each.launches for each in lessons)
-    return found.bought / max(found.expected, _SMALL)
+    rate = Rate.total(each.launches for each in lessons)
+    return rate.bought / max(rate.expected, _SMALL)
 
 
 def lesson(

@@ -207,9 +207,9 @@ def load(
         raise CheckFailed(f"everybody known at {as_of} refuses profiling: there is nobody to learn from")
     closed = [day for day in closed if pd.Timestamp(day) in groups]
     histories = share_of(workspace, as_of, HISTORIES)
-    *found, current = (_cutoff(inputs, day, groups[pd.Timestamp(day)], sold, histories) for day in [*closed, as_of])
+    *past, current = (_cutoff(inputs, day, groups[pd.Timestamp(day)], sold, histories) for day in [*closed, as_of])
     labelled = (
-        _labelled(inputs, short.churn, one, happened[happened["as_of"] == pd.Timestamp(one.as_of)]) for one in found
+        _labelled(inputs, short.churn, one, happened[happened["as_of"] == pd.Timestamp(one.as_of)]) for one in past
     )
     return Dataset(inputs, tuple(labelled), current, short)
 

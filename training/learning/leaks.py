@@ -103,8 +103,8 @@ def givens_away(data: Dataset, workspace: Workspace) -> list[str]:
     silence = data.inputs.column(latest.vectors, "days_since_last_purchase")
     outcomes = pd.DataFrame({"customer_id": latest.customer_ids, "churned": latest.churned, "silence": silence})
     with storage.connect(workspace.home_path, workspace.timezone) as connection:
-        found = leaks(connection, workspace, latest.as_of, outcomes)
-    suspects = [a for a in found.suspects if a.suspicion != IDENTIFIES] if found else []
+        leaking = leaks(connection, workspace, latest.as_of, outcomes)
+    suspects = [a for a in leaking.suspects if a.suspicion != IDENTIFIES] if leaking else []
     sentences = [f"attribute `{a.name}` is {a.suspicion}: {a.figure}; {a.remedy}" if a.suspicion == _RECORDED_AFTER
                  else f"attribute `{a.name}` {a.suspicion}: {a.figure}; {a.remedy}" for a in suspects]  # fmt: skip
     named = {f"attribute_{name}" for name in workspace.attributes}
@@ -112,14 +112,14 @@ def givens_away(data: Dataset, workspace: Workspace) -> list[str]:
 
 
 def _telling_features(inputs: Inputs, cutoff: Cutoff, left_out: set[str]) -> list[str]:
-    """Features other than attributes that separate almost alone, in sentences."""
+    """Features other than attributes that separate almost alone, in told."""
     judged = ~np.isnan(cutoff.churned)
     churned, vectors = cutoff.churned[judged], cutoff.vectors[judged]
     if min(churned.sum(), (1 - churned).sum()) < MIN_JUDGED:
         return []
     silence = pd.Series(inputs.column(vectors, "days_since_last_purchase")).rank(pct=True, na_option="bottom")
     stratum = np.ceil(silence.to_numpy() * _STRATA).astype(int)
-    found = []
+    told = []
     for name in inputs.used:
         values = inputs.column(vectors, name)
         groups = pd.DataFrame({"stratum": stratum, "n": 1.0, "n_left": churned})
@@ -130,9 +130,9 @@ def _telling_features(inputs: Inputs, cutoff: Cutoff, left_out: set[str]) -> lis
         if auc is not None and auc >= LEAK_AUC and name not in left_out:
             like_auc = _auc_within(groups, scores)
             if like_auc is not None and like_auc >= UNEXPLAINED_AUC:
-                found.append(f"feature `{name}` {_ALMOST_ALONE}: AUC {auc:.2f} alone, {like_auc:.2f} among customers"
+                told.append(f"feature `{name}` {_ALMOST_ALONE}: AUC {auc:.2f} alone, {like_auc:.2f} among customers"
                              f" equally long silent; leave out the interactions or columns it is made of")  # fmt: skip
-    return found
+    return told
 
 
 def leaks(
@@ -158,8 +158,8 @@ def leaks(
     silence = connection.execute("""
         SELECT coalesce(silence, 1e6) AS level, 0 AS half, 0 AS stratum, count(*) AS n, sum(churned) AS n_left
         FROM judged GROUP BY ALL""").df()
-    found = tuple(_judged(connection, name, cutoff) for name in workspace.attributes)
-    return Leaks(cutoff, left, stayed, _auc(silence, silence["level"].to_numpy(dtype=float)), found)
+    attributes = tuple(_judged(connection, name, cutoff) for name in workspace.attributes)
+    return Leaks(cutoff, left, stayed, _auc(silence, silence["level"].to_numpy(dtype=float)), attributes)
 
 
 def _create_judged(
@@ -272,12 +272,12 @@ def _auc(groups: pd.DataFrame, scores: Floats) -> float | None:
 
 def _auc_within(groups: pd.DataFrame, scores: Floats) -> float | None:
     """The same over pairs of customers of one stratum only: what behaviour explains is left out."""
-    found = [
+    counted = [
         _pairs(groups[here], scores[here])
         for here in (groups["stratum"].to_numpy() == stratum for stratum in groups["stratum"].unique())
     ]
-    pairs = sum(pairs for _, pairs in found)
-    return sum(right for right, _ in found) / pairs if pairs else None
+    pairs = sum(pairs for _, pairs in counted)
+    return sum(right for right, _ in counted) / pairs if pairs else None
 
 
 def _after(groups: pd.DataFrame, days: Floats, cutoff: date) -> tuple[int, int]:

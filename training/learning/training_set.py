@@ -62,6 +62,6 @@ def _pairs(workspace: Workspace, closed: Sequence[date], as_of: date) -> pd.Data
 def _stacked(rows: Sequence[pd.DataFrame], as_of: date, horizon: int) -> pd.DataFrame:
     if not rows:
         raise CheckFailed(f"no window has closed at {as_of} with enough history before it to learn from")
-    found = pd.concat(rows, ignore_index=True)
-    found.attrs["horizon"] = horizon
-    return found
+    stacked = pd.concat(rows, ignore_index=True)
+    stacked.attrs["horizon"] = horizon
+    return stacked
