@@ -16,7 +16,7 @@ from training.learning.datasets import Cutoff, Dataset, TooFewReturned
 from training.learning.deciles import decile_table
 from training.learning.leaks import givens_away
 from training.learning.season import YEAR
-from training.models.churn_model import ChurnModel, Season, design, fit_booster, inputs_of, silence
+from training.models.churn_model import ChurnModel, SeasonCorrection, design, fit_booster, inputs_of, silence
 from training.models.customer_model import logit, sigmoid
 from training.models.histories import MINIMUM_REPEAT_BUYERS
 from training.models.leaving import Leaving
@@ -50,13 +50,13 @@ def train(data: Dataset, workspace: Workspace) -> ChurnModel:
 
 def _leaks(data: Dataset, workspace: Workspace) -> tuple[str, ...]:
     """What the run says of columns that give the outcome away, where `churn.allow_leaks` lets it go on."""
-    found = givens_away(data, workspace)
-    if found and not workspace.churn.allow_leaks:
+    suspects = givens_away(data, workspace)
+    if suspects and not workspace.churn.allow_leaks:
         raise CheckFailed(
-            f"churn is not trained at {data.current.as_of}: {'. '.join(found)}. If you know better, set"
+            f"churn is not trained at {data.current.as_of}: {'. '.join(suspects)}. If you know better, set"
             " churn.allow_leaks: true"
         )
-    return tuple(f"trained although {sentence}" for sentence in found)
+    return tuple(f"trained although {sentence}" for sentence in suspects)
 
 
 def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> ChurnModel:
@@ -81,9 +81,9 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
         latest.vectors[judged], latest.churned[judged], latest.history_model
     )
     model = replace(line, booster=_booster(plain, closed, workspace))
-    season = _season(model, closed, current, workspace.training.spacing)
+    correction = _season_correction(model, closed, current, workspace.training.spacing)
     short = (f"learnt on windows of {learnt} days, carried to {leaving.horizon}",) if learnt != leaving.horizon else ()
-    return replace(model, season=season, remarks=(*short, str(season)))
+    return replace(model, correction=correction, remarks=(*short, str(correction)))
 
 
 def simpler(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> dict[str, ChurnModel]:
@@ -94,10 +94,10 @@ def simpler(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], curre
     """
     plain = _plain(data, workspace, current)
     rules = _rules(plain, closed[-1]) if closed else []
-    found = {rule.name: replace(plain, rule=rule, remarks=(_by(rule, closed[-1]),)) for rule in rules}
+    by_name = {rule.name: replace(plain, rule=rule, remarks=(_by(rule, closed[-1]),)) for rule in rules}
     if plain.history_model is not None and not plain.leaving.is_event:
-        found[HISTORIES] = _calibrated_history(plain, closed)
-    return found
+        by_name[HISTORIES] = _calibrated_history(plain, closed)
+    return by_name
 
 
 def _by(rule: Rule, latest: Cutoff) -> str:
@@ -205,7 +205,7 @@ def labelled(model: ChurnModel, cutoffs: Sequence[Cutoff]) -> tuple[Floats, Floa
     return np.concatenate(rows), np.concatenate(outcomes)
 
 
-def _season(model: ChurnModel, closed: Sequence[Cutoff], current: Cutoff, spacing: int) -> Season:
+def _season_correction(model: ChurnModel, closed: Sequence[Cutoff], current: Cutoff, spacing: int) -> SeasonCorrection:
     """Half of what lay, last year, between the coming window and how the calibrating one turned out.
 
     Half, since the calibrating window is the latest news of the shop and last year's the only news of the season: on
@@ -215,11 +215,11 @@ def _season(model: ChurnModel, closed: Sequence[Cutoff], current: Cutoff, spacin
     before = float(np.mean(model.probability(current.vectors[able]))) if able.any() else float("nan")
     then = min(closed, key=lambda cutoff: abs((current.as_of - cutoff.as_of).days - YEAR))
     if abs((current.as_of - then.as_of).days - YEAR) > spacing / 2 or then is closed[-1]:
-        return Season(before=before, after=before)
+        return SeasonCorrection(before=before, after=before)
     offsets = [_offset(model, cutoff) for cutoff in (then, closed[-1])]
     log_odds = (offsets[0] - offsets[1]) / 2
-    moved = replace(model, season=Season(log_odds)).probability(current.vectors[able])
-    return Season(log_odds, before, float(np.mean(moved)))
+    moved = replace(model, correction=SeasonCorrection(log_odds)).probability(current.vectors[able])
+    return SeasonCorrection(log_odds, before, float(np.mean(moved)))
 
 
 def _offset(model: ChurnModel, cutoff: Cutoff) -> float:

@@ -137,12 +137,12 @@ def _worth(data: Dataset, lifetime_value: LifetimeValue, cutoff: Cutoff) -> floa
 def simpler(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> dict[str, ValueModel]:
     """The simpler models for `current`, by name: purchase histories alone, and rules; each with bounds by what
     followed the closed cutoffs. The rules need one."""
-    found = {}
+    by_rule = {}
     whole = data.taught.lifetime_value.horizon == workspace.lifetime_value.horizon
     if closed:
         for name, rules in _rules(data, workspace.lifetime_value, closed[-1], current).items():
             then = [(cutoff, _ruled(data, workspace.lifetime_value, cutoff, rules)) for cutoff in closed]
-            found[name] = _bounded(_ruled(data, workspace.lifetime_value, current, rules), then, current, workspace)
+            by_rule[name] = _bounded(_ruled(data, workspace.lifetime_value, current, rules), then, current, workspace)
     if current.history_model is not None:
         then = [
             (cutoff, _plain(data, workspace.lifetime_value, cutoff))
@@ -150,8 +150,8 @@ def simpler(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], curre
             if cutoff.history_model is not None
         ]
         alone = _plain(data, workspace.lifetime_value, current)
-        found[HISTORIES] = _bounded(alone, then if whole else [], current, workspace)
-    return found
+        by_rule[HISTORIES] = _bounded(alone, then if whole else [], current, workspace)
+    return by_rule
 
 
 def _ruled(data: Dataset, lifetime_value: LifetimeValue, cutoff: Cutoff, rules: dict[str, Rule]) -> ValueModel:
@@ -230,18 +230,18 @@ def _leveled(model: ValueModel, taught: Sequence[_Taught], now: _Taught, current
     def level(name: str, shop: ShopDays) -> float:
         windows = [one.window(name, shop, model.taught_horizon) for one in taught]
         seasonal = seasonal_level(windows, shop, model.taught_horizon, now.expected[name])
-        found = recent_level(windows, model.taught_horizon) if seasonal is None else seasonal
-        return float(found * by_history[name] / said[name])
+        times = recent_level(windows, model.taught_horizon) if seasonal is None else seasonal
+        return float(times * by_history[name] / said[name])
 
     return replace(
         model,
         level=level("value", current.shop_value),
         purchases_level=level("purchases", current.shop_purchases),
-        seasons=_seasons(current.shop_value),
+        sold_last_year=_sold_last_year(current.shop_value),
     )
 
 
-def _seasons(shop: ShopDays) -> tuple[float, ...]:
+def _sold_last_year(shop: ShopDays) -> tuple[float, ...]:
     """What the shop sold a year ago in the first 1, 2, ... months from here, over an even share of that year."""
     start, year = shop.as_of - timedelta(days=YEAR), shop.total(shop.as_of - timedelta(days=YEAR), YEAR)
     if len(shop.sold) < YEAR or year <= 0:

@@ -40,7 +40,7 @@ def inputs_of(inputs: Inputs, leaving: Leaving) -> Inputs:
 
 
 @dataclass(frozen=True)
-class Season:
+class SeasonCorrection:
     """How the coming window differs from those calibrated on, by last year's: in log-odds, and in the mean probability.
 
     `before` and `after` are the mean probability of those who can leave without and with it; equal where there is no
@@ -80,7 +80,7 @@ class ChurnModel:
     rule: Rule | None = None
     slope: float = 1.0
     intercept: float = 0.0
-    season: Season = Season()
+    correction: SeasonCorrection = SeasonCorrection()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -134,7 +134,7 @@ class ChurnModel:
         """Of the learnt windows; the history as it is where no line calibrates it."""
         if self.booster is None and (self.slope, self.intercept) == (1.0, 0.0):
             return np.exp(-hazard(outlook))
-        return sigmoid(self.slope * self.score(vectors, outlook) + self.intercept + self.season.log_odds)
+        return sigmoid(self.slope * self.score(vectors, outlook) + self.intercept + self.correction.log_odds)
 
     def _can_be_asked(self, vectors: Vectors) -> NDArray[np.bool_]:
         return self.leaving.is_event | ~np.isnan(self.inputs.column(vectors, "T"))
@@ -234,7 +234,7 @@ class ChurnModel:
         parameters = {
             "packed": self.inputs.packed, "used": self.inputs.used, "history_model": history,
             "leaving": self.leaving.to_json(), "learnt": self.learnt, "longest": self.longest, "slope": self.slope,
-            "intercept": self.intercept, "season": asdict(self.season), "remarks": self.remarks,
+            "intercept": self.intercept, "season": asdict(self.correction), "remarks": self.remarks,
             "rule": self.rule and self.rule.to_json(),
         }  # fmt: skip
         Stored(parameters, {} if self.booster is None else {"booster": self.booster}).write(folder)
@@ -247,7 +247,7 @@ class ChurnModel:
         return cls(
             Inputs(tuple(p["packed"]), tuple(p["used"])), history,
             Leaving(**p["leaving"]), p["learnt"], p["longest"], stored.boosters.get("booster"),
-            p["rule"] and Rule.from_json(p["rule"]), p["slope"], p["intercept"], Season(**p["season"]),
+            p["rule"] and Rule.from_json(p["rule"]), p["slope"], p["intercept"], SeasonCorrection(**p["season"]),
             tuple(p["remarks"]),
         )  # fmt: skip
 

@@ -58,20 +58,20 @@ class Leaving:
 
     def can_leave(self, inputs: Inputs, vectors: Vectors) -> NDArray[np.bool_]:
         """Who has not left already, and has bought often enough to be asked about."""
-        return np.array([reason is None for reason in self.refusals(inputs, vectors)], dtype=bool)
+        return np.array([refusal is None for refusal in self.refusals(inputs, vectors)], dtype=bool)
 
     def refusals(self, inputs: Inputs, vectors: Vectors) -> NDArray[np.object_]:
         """Per row why there is no probability of leaving; null where there is one."""
         bought = np.nan_to_num(inputs.column(vectors, "n_purchases"))
-        reasons = np.full(len(vectors), None, dtype=object)
+        refusals = np.full(len(vectors), None, dtype=object)
         gone, sentence = self._gone(inputs, vectors)
-        reasons[gone] = sentence
+        refusals[gone] = sentence
         if self.is_event and self.min_purchases <= 1:
-            return reasons
+            return refusals
         few = bought < self.min_purchases
-        reasons[few] = f"too little history: fewer than {self.min_purchases} purchases"
-        reasons[bought == 0] = NO_PURCHASE
-        return reasons
+        refusals[few] = f"too little history: fewer than {self.min_purchases} purchases"
+        refusals[bought == 0] = NO_PURCHASE
+        return refusals
 
     def _gone(self, inputs: Inputs, vectors: Vectors) -> tuple[NDArray[np.bool_], str]:
         if self.is_event:

@@ -72,21 +72,21 @@ class Shown(NamedTuple):
 
 def _bins(column: Floats) -> list[NDArray[np.intp]]:
     """Rows by ascending `column`, cut at `_EDGES`, each bin with at least `_FEWEST` rows (all in one where too few)."""
-    order, found, begin = np.argsort(column, kind="stable"), [], 0
+    order, bins, begin = np.argsort(column, kind="stable"), [], 0
     for end in (round(edge * len(column)) for edge in _EDGES[1:]):
         if end - begin >= _FEWEST and (len(column) - end >= _FEWEST or end == len(column)):
-            found.append(order[begin:end])
+            bins.append(order[begin:end])
             begin = end
-    return found or [order]
+    return bins or [order]
 
 
 def _apart(bins: Sequence[NDArray[np.intp]], column: Floats) -> list[NDArray[np.intp]]:
     """Bins of one and the same value are one: a rule says the same of many."""
-    found: list[NDArray[np.intp]] = []
+    groups: list[NDArray[np.intp]] = []
     for rows in bins:
-        alike = bool(found) and column[found[-1]].min() == column[rows].max()
-        found = [*found[:-1], np.concatenate([found[-1], rows])] if alike else [*found, rows]
-    return found
+        alike = bool(groups) and column[groups[-1]].min() == column[rows].max()
+        groups = [*groups[:-1], np.concatenate([groups[-1], rows])] if alike else [*groups, rows]
+    return groups
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,10 @@ class ValueModel:
     boosters: `spend` (Tweedie), `buys` (whether at all) and `purchases` (Poisson), each of a window of `taught_horizon`
     days that goes as histories expect; none where the history stands alone. curve: from `spend` times the chance to buy
     to the spend to be expected; none where no later cutoff could show it. level, purchases_level: the coming window's
-    totals over those of such a window. seasons: the shop's sales a year ago over the first 1, 2, ... months from here,
-    over their even share; empty without a year to look back on. worth: of a unit of spend where the history stands
-    alone (the margin in it). rules: for `value` and `purchases`, of `taught_horizon` days, which answer in place of
-    boosters and history; none where these do. The history model is null where too few came back.
+    totals over those of such a window. sold_last_year: the shop's sales a year ago over the first 1, 2, ... months from
+    here, over their even share; empty without a year to look back on. worth: of a unit of spend where the history
+    stands alone (the margin in it). rules: for `value` and `purchases`, of `taught_horizon` days, which answer in place
+    of boosters and history; none where these do. The history model is null where too few came back.
     """
 
     inputs: Inputs
@@ -175,7 +175,7 @@ class ValueModel:
     spread: Spread | None = None
     level: float = 1.0
     purchases_level: float = 1.0
-    seasons: tuple[float, ...] = ()
+    sold_last_year: tuple[float, ...] = ()
     worth: float = 1.0
     rules: Mapping[str, Rule] = field(default_factory=dict)
     remarks: ClassVar[tuple[str, ...]] = ()
@@ -310,15 +310,15 @@ class ValueModel:
 
     def _ends(self, days: int) -> list[int]:
         """The days on which the months end, the last with the window; one, where all months are alike."""
-        alike = not self.seasons and not self.discount_rate
+        alike = not self.sold_last_year and not self.discount_rate
         return [days] if alike else [*range(MONTH, days, MONTH), days]
 
     @cached_property
     def _calendar(self) -> Floats:
         """Each month's sales a year ago over an even share; where more came back than was sold, it is nothing."""
-        if not self.seasons:
+        if not self.sold_last_year:
             return np.ones(1)
-        sold = np.arange(1, len(self.seasons) + 1) * self.seasons
+        sold = np.arange(1, len(self.sold_last_year) + 1) * self.sold_last_year
         return np.diff(sold, prepend=0.0).clip(min=0.0)
 
     def _purchases_by(self, vectors: NDArray[np.float32], taught: Outlook, ends: Sequence[int]) -> Floats:
@@ -328,8 +328,8 @@ class ValueModel:
         if list(ends) == [self.taught_horizon]:
             return taught.expected_purchases[np.newaxis]
         history = History(*(np.tile(column, len(ends)) for column in self.inputs.history(vectors)))
-        found = self.history_model.outlook(history, np.repeat(ends, len(vectors)).astype(float))
-        return found.expected_purchases.reshape(len(ends), len(vectors))
+        outlook = self.history_model.outlook(history, np.repeat(ends, len(vectors)).astype(float))
+        return outlook.expected_purchases.reshape(len(ends), len(vectors))
 
     def save(self, folder: Path) -> None:
         parameters = {
@@ -338,7 +338,8 @@ class ValueModel:
             "rules": {name: rule.to_json() for name, rule in self.rules.items()}, "horizon": self.horizon,
             "discount_rate": self.discount_rate, "taught_horizon": self.taught_horizon,
             "curve": asdict(self.curve) if self.curve else None, "spread": asdict(self.spread) if self.spread else None,
-            "level": self.level, "purchases_level": self.purchases_level, "seasons": self.seasons, "worth": self.worth,
+            "level": self.level, "purchases_level": self.purchases_level, "seasons": self.sold_last_year,
+            "worth": self.worth,
         }  # fmt: skip
         Stored(parameters, self.boosters).write(folder)
 

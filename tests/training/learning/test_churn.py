@@ -186,16 +186,16 @@ def with_season(world: World, left: int) -> ChurnModel:
 def test_the_base_rate_moves_towards_last_years_season(world: World) -> None:
     """The more left a year ago, the higher every probability; the model says from which mean to which."""
     few, many = with_season(world, 50), with_season(world, 500)
-    assert few.season.log_odds < many.season.log_odds
-    assert many.season.after > many.season.before
+    assert few.correction.log_odds < many.correction.log_odds
+    assert many.correction.after > many.correction.before
     vectors = world.data.current.vectors[many.can_churn(world.data.current.vectors)]
-    assert many.probability(vectors).mean() == pytest.approx(many.season.after)
-    assert re.search(rf"{many.season.before:.3f} -> {many.season.after:.3f}", many.remarks[-1])
+    assert many.probability(vectors).mean() == pytest.approx(many.correction.after)
+    assert re.search(rf"{many.correction.before:.3f} -> {many.correction.after:.3f}", many.remarks[-1])
 
 
 def test_without_a_last_year_the_season_is_left_alone(model: ChurnModel) -> None:
     """Five cutoffs of half a year say nothing of a season; the run says so."""
-    assert model.season.log_odds == 0
+    assert model.correction.log_odds == 0
     assert model.remarks == ("season: no cutoff a year ago to correct the base rate by",)
 
 
