@@ -25,6 +25,7 @@ ROOMS = {
 }
 CLOCK = "perennial.shop"
 ROLES = {"utils", "util", "helpers", "common", "base", "manager", "misc"}
+FOUND_IN_JSON = {"serving.erasure_queue", "serving.http.bodies", "training.check.sufficiency"}
 
 
 def _modules(folder: str) -> dict[str, Path]:
@@ -124,6 +125,15 @@ def test_modules_are_named_after_things_and_each_name_means_one() -> None:
     stages = [f"{stage}." for stage in STAGES if stage != "simulation"]
     stems = [path.stem for name, path in MODULES.items() if path.stem != "__init__" and name.startswith((*stages,))]
     assert {stem for stem in stems if stems.count(stem) > 1} == set()
+
+
+def test_nothing_is_called_found() -> None:
+    """A name says what a thing is; only JSON counts what was `found`."""
+    for path in (path for name, path in MODULES.items() if name not in FOUND_IN_JSON):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
+                    assert name.strip("_") != "found", f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
 def test_every_room_says_what_it_is() -> None:
