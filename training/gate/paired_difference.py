@@ -74,11 +74,11 @@ def difference(pairs: Sequence[Pair], metric: str, seed: int, segment: str | Non
     at = [np.flatnonzero(rows) for rows in inside]
     first, second = _means(pairs, metric, at)
     drawn: list[float] = []
-    if not math.isnan(first + second) and _is_of_customers(pairs, metric):
+    if not math.isnan(first) and _is_of_customers(pairs, metric):
         for draw in metrics.customer_draws([cutoff.customer_ids for cutoff, _ in pairs], _DRAWS, seed):
             places = [rows[part[rows]] for rows, part in zip(draw, inside, strict=True)]
             drawn.append(_gain(metric, *_means(pairs, metric, places)))
-    low, high = metrics.percentile_interval(drawn) if drawn else (math.nan, math.nan)
+    low, high = metrics.percentile_interval(drawn)
     return Difference(metric, first, second, _gain(metric, first, second), low, high)
 
 
@@ -93,7 +93,7 @@ def _is_of_customers(pairs: Sequence[Pair], metric: str) -> bool:
 
 
 def _means(pairs: Sequence[Pair], metric: str, at: Sequence[NDArray[np.int64]]) -> tuple[float, float]:
-    """Of both models over the cutoffs where the metric is defined for these customers, each by its size."""
+    """Of both models over the cutoffs where the metric is defined for these customers, each by its size; else nan."""
     figures = [[_figure(cutoff, metric, rows) for cutoff in pair] for pair, rows in zip(pairs, at, strict=True)]
     known = [values for values in figures if not any(map(math.isnan, values))]
     if not known:
