@@ -225,6 +225,15 @@ def test_a_segment_is_compared_by_itself() -> None:
     assert paired_difference.difference(pairs, "auc", 1, "second half").gain == 0
 
 
+def test_a_handful_is_not_compared() -> None:
+    """Nineteen customers have no figures; that some draws have more of them makes nobody better."""
+    few = {"few": np.arange(400) < 19}
+    noisy, sharp = (replace(judged(noise=noise), segments=few) for noise in (0.3, 0.05))
+    found = paired_difference.difference(paired_difference.paired([noisy], [sharp]), "auc", 1, "few")
+    assert np.isnan([found.first, found.second, found.gain, found.low, found.high]).all()
+    assert not found.is_better
+
+
 def planted(world: World, kind: str, change: Any, experiment: str = "world") -> str:
     """A run like that of version 1, with other answers."""
     first = world.versions[kind]

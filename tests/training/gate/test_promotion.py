@@ -112,6 +112,9 @@ class Registry:
     def promote(self, version: str, forced: str = "") -> ModelVersion:
         return promotion.promote(self.world.tracker, self.world.workspace, self.kind, version, forced)
 
+    def admit(self, version: str) -> None:
+        promotion.admit(self.world.tracker, self.world.workspace, self.kind, version)
+
     def rollback(self) -> ModelVersion:
         return promotion.rollback(self.world.tracker, self.world.workspace, self.kind)
 
@@ -227,11 +230,12 @@ def test_who_stays_out_is_the_challenger_until_promoted(shop: Registry) -> None:
     ],
 )
 def test_a_first_version_answers_and_says_its_grade(grade: str, told: str, shop: Registry) -> None:
-    """Its training chose who answers; where nothing grades it, the gate says what is missing."""
+    """Its training chose who answers; where nothing grades it, the gate says what is missing. It challenges nobody."""
     shop.world.tracker.delete_registered_model_alias(shop.name, "champion")
     verdict = shop.judge(shop.add(grade=grade, grade_reason="for a reason", answers_by="Perennial"))
     assert verdict.passed
     assert told in verdict.grounds
+    assert registry.challenger(shop.world.tracker, shop.world.workspace, "churn") is None
 
 
 def test_the_champion_itself_may_answer(shop: Registry) -> None:
@@ -368,7 +372,7 @@ def test_a_version_whose_files_are_gone_is_refused_whatever_the_reason(shop: Reg
     champion, source = shop.champion, shop.world.versions["churn"]
     gone = shop.world.tracker.create_model_version(shop.name, "file:///nowhere", source.run_id, tags=dict(source.tags))
     shop.made.append(gone)
-    for attempt in (shop.judge, lambda version: shop.promote(version, "because")):
+    for attempt in (shop.judge, shop.admit, lambda version: shop.promote(version, "because")):
         with pytest.raises(
             CheckFailed, match=r"world.churn version \d+ cannot answer: the files of .*`perennial train`"
         ):
@@ -418,12 +422,32 @@ def test_a_champion_that_cannot_answer_keeps_nobody_out(shop: Registry) -> None:
     assert "nothing compares them, and it has grade B" in verdict.in_favour
 
 
+def test_a_champion_of_other_features_is_compared(shop: Registry) -> None:
+    """The service could not ask it any more, but what it was judged by is kept."""
+    other = shop.add(unchanged, features_hash="0123456789abcdef")
+    shop.world.tracker.set_registered_model_alias(shop.name, "champion", other)
+    verdict = shop.judge(shop.add())
+    assert verdict.passed, verdict.against
+    assert any("better beyond noise on" in reason for reason in verdict.in_favour)
+
+
+def test_a_version_keeps_the_reason_that_it_came_in_by_last(shop: Registry) -> None:
+    """Let in by the gate, it has none, whatever it once had."""
+    first, second = str(shop.champion), shop.add()
+    shop.promote(second, "we know better")
+    shop.promote(first)
+    assert shop.tags(second)["forced"] == "we know better"
+    promotion.promote(shop.world.tracker, shop.world.workspace, "churn", second)
+    assert "forced" not in shop.tags(second)
+
+
 def test_rollback_goes_back_step_by_step(shop: Registry) -> None:
     """To the champion before, and to the one before that; who was rolled back is let in by no gate again."""
     first, second, third = str(shop.champion), shop.add(), shop.add()
     shop.promote(second)
     shop.promote(third)
     assert str(shop.rollback().version) == shop.champion == second
+    assert shop.tags(third)["rolled_back"] == "true"
     assert "rolled back before" in shop.judge(third).against[0]
     assert str(shop.rollback().version) == shop.champion == first
     shop.promote(third, "we looked again")
@@ -446,6 +470,13 @@ def test_rollback_of_versions_that_took_each_others_place_ends(shop: Registry) -
     shop.world.tracker.set_registered_model_alias(shop.name, "champion", second)
     with pytest.raises(CheckFailed, match=f"version {second} took no other's place: there is nothing to go back to"):
         shop.rollback()
+    third, fourth = shop.add(), shop.add()
+    for version in (third, fourth, third):
+        shop.promote(version)
+    assert str(shop.rollback().version) == fourth
+    with pytest.raises(CheckFailed, match=f"version {fourth} took no other's place"):
+        shop.rollback()
+    assert "rolled_back" not in shop.tags(fourth)
 
 
 def test_rollback_to_what_cannot_answer_is_refused(shop: Registry) -> None:
@@ -478,6 +509,8 @@ def test_a_kind_may_be_written_with_a_dash(world: World) -> None:
     assert promotion.judge(tracker, workspace, "lifetime-value").in_favour == ("it is the champion already",)
     assert str(promotion.promote(tracker, workspace, "lifetime-value", number).version) == number
     assert tracking.training_run(tracker, f"world.lifetime-value/{number}").info.run_id == reigning.run_id
+    with pytest.raises(CheckFailed, match="takes its place by `perennial promote lifetime-value -c FILE"):
+        promotion.rollback(tracker, workspace, "lifetime_value")
     for kinds in (["cross_sell"], ["lifetime_value"]):
         dashed = [kind.replace("_", "-") for kind in kinds]
         assert pipelines.cutoffs(workspace, TRAINED_AT, dashed) == pipelines.cutoffs(workspace, TRAINED_AT, kinds)
@@ -566,5 +599,6 @@ def test_a_challenger_that_is_let_in_for_earlier_days_is_none_any_more(shop: Reg
     """It was judged before the champion of now was trained."""
     early = shop.add(unchanged, as_of="2024-06-30")
     shop.world.tracker.set_registered_model_alias(shop.name, "challenger", early)
-    promotion.admit(shop.world.tracker, shop.world.workspace, "churn", early)
+    shop.admit(early)
+    assert "forced" not in shop.tags(early)
     assert registry.challenger(shop.world.tracker, shop.world.workspace, "churn") is None
