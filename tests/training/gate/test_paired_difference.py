@@ -115,9 +115,10 @@ def test_a_real_difference_is_beyond_noise_and_a_chance_one_is_not() -> None:
 
 @pytest.mark.parametrize("metric", ["brier", "ece"])
 def test_less_error_is_a_gain(metric: str) -> None:
-    """Whichever way a figure is good, a gain is good."""
+    """Whichever way a figure is good, a gain is good; also beside a rival that only orders customers."""
     off = judged(noise=0.1)
-    off = replace(off, answers=(replace(off.answers[0], predicted=np.clip(off.answers[0].predicted + 0.3, 0, 1)),))
+    high = replace(off.answers[0], predicted=np.clip(off.answers[0].predicted + 0.3, 0, 1))
+    off = replace(off, answers=(high, *off.answers[1:]))
     assert paired_difference.difference(paired_difference.paired([off], [judged(noise=0.1)]), metric, 1).is_better
 
 
