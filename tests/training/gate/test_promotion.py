@@ -467,9 +467,10 @@ def test_rollback_of_versions_that_took_each_others_place_ends(shop: Registry) -
     first, second = shop.add(rolled_back="true"), shop.add(rolled_back="true")
     for version, other in ((first, second), (second, first)):
         shop.world.tracker.set_model_version_tag(shop.name, version, "promoted_over", other)
-    shop.world.tracker.set_registered_model_alias(shop.name, "champion", second)
-    with pytest.raises(CheckFailed, match=f"version {second} took no other's place: there is nothing to go back to"):
-        shop.rollback()
+    for champion in (second, shop.add(promoted_over=first)):
+        shop.world.tracker.set_registered_model_alias(shop.name, "champion", champion)
+        with pytest.raises(CheckFailed, match=f"version {champion} took no other's place: there is nothing to go back"):
+            shop.rollback()
     third, fourth = shop.add(), shop.add()
     for version in (third, fourth, third):
         shop.promote(version)
