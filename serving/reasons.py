@@ -65,7 +65,8 @@ class Facts:
         return self.norms.medians.get(name, np.nan)
 
     def money(self, value: float) -> str:
-        return f"{value:,.0f} {self.currency}" if abs(value) >= 100 else f"{value:,.2f} {self.currency}"
+        exact = round(value, 2) + 0.0  # sums of goods bought and sent back are -0.0 at times
+        return f"{exact:,.0f} {self.currency}" if abs(value) >= 100 else f"{exact:,.2f} {self.currency}"
 
     def attribute(self, name: str) -> str | None:
         value = self[name]
@@ -179,13 +180,17 @@ def _year_ago(facts: Facts) -> str | None:
 
 
 def _visits(facts: Facts) -> str | None:
-    """As long as the shop counts visits as it did before, and only of who fell by more than all others."""
+    """As long as the shop counts visits as it did before, and only of who fell by more than all others.
+
+    Who bought since the last visit was there, be it at a till that counts none: they are not said to have stayed away.
+    """
     figures, shop = facts.known("n_visit_30d", "n_visit_90d", "days_since_visit"), facts.norms.visits
     if figures is None or shop < _STILL_COUNTED:
         return None
     recent, before = figures[0], figures[1] - figures[0]
     if not recent:
-        return f"has not visited for {_days(figures[2])}"
+        bought = facts["days_since_last_purchase"]
+        return f"has not visited for {_days(figures[2])}" if bought is None or bought >= figures[2] else None
     if recent < before / 2 * shop:
         return f"visits less often: {_counted(recent, 'visit')} in the last 30 days, {before:,.0f} in the 60 before"
     return None
@@ -261,7 +266,7 @@ def _coupons(facts: Facts) -> str | None:
     return f"redeemed no coupon in the last 90 days, {figures[1]:,.0f} in the 275 before"
 
 
-def _against(name: str, words: Callable[[Facts, float], str], worth: int = 1, prices: bool = False) -> Side:
+def _against(name: str, words: Callable[[Facts, float], str | None], worth: int = 1, prices: bool = False) -> Side:
     """What is said of a value: `more` where the customer has more of this than the shop's median, `less` where less.
 
     `worth` is -1 where having more of it makes a customer worth less. Of money, what prices explain is no difference.
@@ -287,16 +292,24 @@ def _bought_then(_: Facts, times: float) -> str:
     return f"{bought} a year ago in the 90 days that come now"
 
 
-def _visited(_: Facts, visits: float) -> str:
-    return f"{_counted(visits, 'visit')} in the last 90 days" if visits else "no visit in the last 90 days"
+def _visited(facts: Facts, visits: float) -> str | None:
+    """That there was none is not said of who bought meanwhile, as `_visits` has it."""
+    if visits:
+        return f"{_counted(visits, 'visit')} in the last 90 days"
+    return None if facts["n_purchases_90d"] else "no visit in the last 90 days"
 
 
-_last_bought = _against("days_since_last_purchase", lambda _, days: f"last bought {_days(days)} ago", worth=-1)
+_bought_ago = _against("days_since_last_purchase", lambda _, days: f"last bought {_days(days)} ago", worth=-1)
+
+
+def _last_bought(facts: Facts, of: For) -> str | None:
+    """Never for being worth more of who has been away for longer than they usually are."""
+    return None if of == "more" and _overdue(facts) else _bought_ago(facts, of)
 
 
 def _silent_for_long(facts: Facts) -> str | None:
     """What a rule means that knows of the silence only: longer than their own, or than is usual in the shop."""
-    return _overdue(facts) or _last_bought(facts, "less")
+    return _overdue(facts) or _bought_ago(facts, "less")
 
 
 def _only(say: Say) -> Side:

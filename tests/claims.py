@@ -209,6 +209,7 @@ RISK: dict[str, Holds] = {
     ),
     rf"has not visited for {DAYS}": lambda own, shop, told: (
         told == [own["visit_last"]] and told[0] > 30 and shop.facts["visit30"].sum() > 0
+        and not own["silent"] < told[0]
     ),
     r"visits less often: ([\d,]+) visits? in the last 30 days, ([\d,]+) in the 60 before": lambda own, shop, told: (
         told == [own["visit30"], own["visit90"] - own["visit30"]] and 0 < told[0] < told[1] / 2
@@ -265,7 +266,14 @@ def _sided(name: str, worth: int = 1, digits: float = 0.0) -> dict[str, Holds]:
 
 
 VALUE: dict[str, dict[str, Holds]] = {
-    rf"last bought {DAYS} ago": _sided("silent", worth=-1),
+    rf"last bought {DAYS} ago": _sided("silent", worth=-1)
+    | {
+        "more": lambda own, shop, told: (
+            told == [own["silent"]] and own["silent"] < _usual(shop, "silent")
+            and not (own["n"] >= 4 and own["silent"] > round(own["gap"]))
+            and not (2 <= own["n"] <= 3 and own["silent"] > own["longest"])
+        )
+    },
     rf"bought on {DAYS} of the last year": _sided("n365"),
     rf"spent {MONEY} in the last year": _sided("spend365", digits=0.51),
     rf"bought {TIMES} a year ago in the 90 days that come now": _sided("then"),
@@ -274,7 +282,7 @@ VALUE: dict[str, dict[str, Holds]] = {
     r"bought from (\d+) categor(?:y|ies) in the last year": _sided("categories"),
     rf"has been a customer for {DAYS}": _sided("tenure"),
     r"no visit in the last 90 days": {
-        "less": lambda own, shop, told: own["visit90"] == 0 and _usual(shop, "visit90") > 0
+        "less": lambda own, shop, told: own["visit90"] == 0 == own["n90"] and _usual(shop, "visit90") > 0
     },
     r"bought nothing in the last year": {
         "less": lambda own, shop, told: own["n365"] == 0 and _usual(shop, "n365") > 0

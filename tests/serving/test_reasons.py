@@ -73,6 +73,11 @@ def telling(explainer: Explainer, parts: NDArray[np.floating]) -> Explainer:
     return Explainer(replace(explainer.predictor, churn=churn), explainer.norms)
 
 
+def counting_visits(explainer: Explainer) -> Explainer:
+    """The explainer of a shop that counts visits as it did before."""
+    return Explainer(explainer.predictor, replace(explainer.norms, visits=1.0))
+
+
 def test_the_reasons_of_the_list_hold_against_the_customers_rows(predictor: Predictor, own: claims.Shop) -> None:
     """As the list shows them: true, their own numbers, and only what speaks for a risk; most rows have some."""
     listed = churn_risk.churn_risk(predictor, AS_OF, top=100).set_index("customer_id")["reasons"]
@@ -139,12 +144,44 @@ def test_not_overdue_is_rare_or_nothing(explainer: Explainer, vectors: Vectors) 
 
 
 def test_the_day_after_a_purchase_nobody_is_silent(explainer: Explainer, vectors: Vectors) -> None:
-    """Whoever bought yesterday, whatever their rhythm and whatever the model."""
+    """Whoever bought yesterday, whatever their rhythm and whatever the model: at a till that counts no visits too."""
     fresh = vectors.copy()
-    fresh[:, explainer.packed.index("days_since_last_purchase")] = 1
+    for name, value in {
+        "days_since_last_purchase": 1,
+        "n_visit_30d": 0,
+        "n_visit_90d": 1,
+        "days_since_visit": 60,
+    }.items():
+        fresh[:, explainer.packed.index(name)] = value
     names = explainer.predictor.churn.explained
-    for own in telling(explainer, np.ones((len(fresh), len(names))))(fresh):
-        assert not [reason for reason in own if "silent" in reason]
+    for own in telling(counting_visits(explainer), np.ones((len(fresh), len(names))))(fresh):
+        assert not [reason for reason in own if "silent" in reason or "not visited" in reason]
+
+
+def test_no_visit_is_told_of_who_stayed_away_alone(explainer: Explainer, vectors: Vectors) -> None:
+    """A last visit 60 days ago is a reason where the last purchase was as long ago, and none where one came later."""
+    names = explainer.predictor.churn.explained
+    parts = np.zeros((len(vectors), len(names)))
+    parts[:, names.index("days_since_visit")] = 9.0
+    rows = vectors.copy()
+    for name, value in {"n_visit_30d": 0, "n_visit_90d": 1, "days_since_visit": 60}.items():
+        rows[:, explainer.packed.index(name)] = value
+    for bought, told in ((60, True), (59, False)):
+        rows[:, explainer.packed.index("days_since_last_purchase")] = bought
+        reasons = telling(counting_visits(explainer), parts)(rows)
+        assert all(("has not visited for 60 days" in own) is told for own in reasons)
+
+
+def test_no_money_is_less_than_none(explainer: Explainer, vectors: Vectors) -> None:
+    """What was bought and all sent back comes to 0.00, not to -0.00."""
+    names = explainer.predictor.churn.explained
+    parts = np.zeros((len(vectors), len(names)))
+    parts[:, names.index("spend_90d")] = 9.0
+    rows = vectors.copy()
+    for name, value in {"T": 400, "n_purchases_90d": 1, "spend_90d": -0.0, "spend_180d": 80.0}.items():
+        rows[:, explainer.packed.index(name)] = value
+    told = "spends less: 0.00 EUR in the last 90 days, 80.00 EUR in the 90 before"
+    assert all(own == [told] for own in telling(explainer, parts)(rows))
 
 
 def test_without_a_booster_the_history_is_told(explainer: Explainer, vectors: Vectors) -> None:
@@ -258,4 +295,19 @@ def test_a_value_is_told_by_its_own_models_features(explainer: Explainer, vector
     value = TellingOfValue(**predictor.value.__dict__, told=(names, planted))
     told = Explainer(replace(predictor, value=value), explainer.norms).value(vectors)
     assert all(sentence.startswith("more: last bought ") for own in told for sentence in own)
-    assert 0.3 < np.mean([len(own) for own in told]) < 0.7
+    assert 0.1 < np.mean([len(own) for own in told]) < 0.7
+
+
+def test_who_is_overdue_is_not_worth_more_for_it(explainer: Explainer, vectors: Vectors) -> None:
+    """Half of the shop may have been away for longer still: it is their own rhythm that they have left."""
+    names, parts = explainer.predictor.value.contributions(vectors)
+    planted = np.zeros_like(parts)
+    planted[:, names.index("days_since_last_purchase")] = 9.0
+    value = TellingOfValue(**explainer.predictor.value.__dict__, told=(names, planted))
+    rows = vectors.copy()
+    for name, value_of in {"n_purchases": 10, "gap_mean": 5, "gap_max": 9, "days_since_last_purchase": 8}.items():
+        rows[:, explainer.packed.index(name)] = value_of
+    explained = Explainer(replace(explainer.predictor, value=value), explainer.norms)
+    assert not any(explained.value(rows))
+    rows[:, explainer.packed.index("days_since_last_purchase")] = 5
+    assert all(own == ["more: last bought 5 days ago"] for own in explained.value(rows))
