@@ -161,11 +161,21 @@ def _csv(connection: duckdb.DuckDBPyConnection, source: Source, table: Table, co
     copy = scratch / f"{hashlib.sha256(bytes(source.file)).hexdigest()}.csv"
     given = _readable(source.file, table, copy)
     delimiter, columns, of_header = _header(given)
-    if not columns:
-        raise SettingsError(f"{contract.name}: {source.origin} is empty: not even a header is in it")
     _refuse_lines_before(source.origin, given, columns, table, contract)
+    if not columns:
+        what = (
+            "begins with an empty line, where a header should be"
+            if given.lines
+            else "is empty: not even a header is in it"
+        )
+        raise SettingsError(f"{contract.name}: {source.origin} {what}")
     read = _read(given.file, given.encoding, delimiter, columns)
-    rows = connection.execute(f"SELECT count(*) FROM {read}").fetchall()[0][0]
+    try:
+        rows = connection.execute(f"SELECT count(*) FROM {read}").fetchall()[0][0]
+    except duckdb.Error as problem:
+        if "CSV Error" in str(problem) and (odd := _odd_line(given, delimiter, len(columns))):
+            raise SettingsError(f"{contract.name}: {source.origin} cannot be read: {odd}") from problem
+        raise
     if rows == given.lines - of_header:
         return f"(SELECT row_number() OVER () + {given.before + of_header} AS {LINE}, * FROM {read})"
     _copy_numbered(given, delimiter, len(columns), copy)
@@ -219,6 +229,29 @@ def _copy_numbered(given: _Csv, delimiter: str, columns: int, copy: Path) -> Non
                 out.write(f"{number}{delimiter}{''.join(taken)}")
             taken.clear()
             number = given.before + records.line_num + 1
+
+
+def _odd_line(given: _Csv, delimiter: str, columns: int) -> str | None:
+    """What is wrong with the first row that is not as the header says; none where every row is.
+
+    DuckDB's own numbers of lines count a row over several lines as one, and begin behind those that were passed over.
+    """
+    csv.field_size_limit(sys.maxsize)
+    number = given.before + 1
+    with _plain(given.file, given.encoding) as lines:
+        records = csv.reader(lines, delimiter=delimiter, strict=True)
+        try:
+            for cells in records:
+                if cells and len(cells) != columns:
+                    fields = f"{len(cells):,} field{'' if len(cells) == 1 else 's'}, the header has {columns:,}"
+                    return (
+                        f"line {number:,} has {fields}; mend that line: a delimiter in a field needs quotes around it"
+                    )
+                number = given.before + records.line_num + 1
+        except csv.Error:
+            wrong = f"the row that begins at line {number:,} has a quote without its pair"
+            return f"{wrong}; mend that line: a quote in a field is doubled"
+    return None
 
 
 def _copy_from(file: Path, before: int, copy: Path) -> None:
@@ -302,7 +335,7 @@ def _refuse_lines_before(
         for number, line in enumerate(itertools.islice(lines, _LINES_BEFORE)):
             names = {cell.strip().lower() for cell in next(csv.reader([line], delimiter=_most_frequent(line)), [])}
             if len(wanted & names) >= min(2, len(wanted)):
-                before = number + table.skip_lines
+                before = number + given.before
                 raise SettingsError(
                     f"{contract.name}: the header of {origin} seems to be line {before + 1}: set"
                     f" `tables.{contract.name}.skip_lines: {before}`"

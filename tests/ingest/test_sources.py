@@ -401,14 +401,21 @@ def test_a_wrong_map_names_the_setting(tmp_path: Path, kind: str, keys: dict[str
         ("l.csv", b"1,2,3\n4,5,6\n", "columns: transaction_id is required; the source has 1, 2, 3"),
         ("l.csv", (TEXT + "t3,é,2024-01-05,1\n").encode("latin-1"), r"to what the file is in \(utf-8, windows-1252"),
         ("l.csv", TEXT.encode("utf-16"), r"set `tables\.transactions\.encoding` to what the file is in \(utf-16\?\)"),
-        ("l.csv", (TEXT + "t3,c3,2024-01-05\n").encode(), r"Error on Line: 4.*Number of Columns: 4 Found: 3; mend"),
-        ("l.csv", (TEXT + "t3,c3,2024-01-05,5,6\n").encode(), "Expected Number of Columns: 4 Found: 5; mend that line"),
-        ("l.csv", (TEXT + 't3,"c3,2024-01-05,5\n').encode(), "CSV Error on Line: 4.*mend that line"),
+        ("l.csv", ("\n\n" + TEXT).encode(), r"the header of .*/l\.csv seems to be line 3: set `.*skip_lines: 2`"),
+        ("l.csv", b"\nno,header\n", r"/l\.csv begins with an empty line, where a header should be"),
+        ("l.csv", (TEXT + "t3,c3,2024-01-05\n").encode(), "line 4 has 3 fields, the header has 4; mend that line"),
+        ("l.csv", (TEXT + "t3,c3,2024-01-05,5,6\n").encode(), "line 4 has 5 fields, the header has 4; mend that line"),
+        ("l.csv", (TEXT + 't3,"c3,2024-01-05,5\n').encode(), "begins at line 4 has a quote without its pair; mend"),
+        ("l.csv", (TEXT + '\nt3,"c\n\n3",2024-01-05,5\nt4\n').encode(), "line 8 has 1 field, the header has 4; mend"),
+        ("l.csv", b"sep=,\n" + (TEXT + "\nt4\n").encode(), "line 6 has 1 field, the header has 4; mend"),
         ("l.parquet", b"PAR1 and no more", "the file is damaged or incomplete: copy it again"),
         ("l.parquet", b"", "the file is damaged or incomplete"),
         ("l.csv.gz", b"not packed", r"l\.csv\.gz cannot be read"),
     ],
-    ids=["empty", "no header", "latin-1", "utf-16", "short line", "long line", "quote", "cut", "void", "not packed"],
+    ids=[
+        "empty", "no header", "latin-1", "utf-16", "empty lines first", "empty line first", "short line", "long line",
+        "quote", "after a row of lines", "after sep", "cut", "void", "not packed",
+    ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_is_explained(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     """The file, the line and what to do; nothing is left behind, and the mended file is read."""
