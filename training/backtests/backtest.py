@@ -110,10 +110,12 @@ class Judged:
         """Of churn or, where there are bounds, of value; over the customers at `at`."""
         functions = scoreboard.CHURN if self.bounds is None else scoreboard.VALUE
         figures = scoreboard.customer_figures(functions, self.actual, answer, at, among)
-        if answer.side == "ours" and self.bounds and self.n_purchases and among is None and len(at):
-            figures["coverage"] = metrics.coverage(self.actual[at], self.bounds.low[at], self.bounds.high[at])
+        if answer.side == "ours" and self.bounds and self.n_purchases and among is None:
+            low, high, counts = self.bounds.low[at], self.bounds.high[at], [column[at] for column in self.n_purchases]
+            # A segment may have nobody at one cutoff: unknown there, and known at the others.
+            figures["coverage"] = metrics.coverage(self.actual[at], low, high) if len(at) else math.nan
             figures["coverage_stated"] = self.bounds.interval
-            figures["count_correlation"] = metrics.count_correlation(*(column[at] for column in self.n_purchases))
+            figures["count_correlation"] = metrics.count_correlation(*counts) if len(at) else math.nan
         return figures
 
     def figure(self, answer: Answer, at: NDArray[np.int64], metric: str) -> float:

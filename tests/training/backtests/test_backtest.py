@@ -16,7 +16,7 @@ from features import retrieval, snapshot
 from ingest import intake
 from tests.training.conftest import TRAINED_AT, World
 from training.backtests import backtest, metrics, scoreboard
-from training.backtests.backtest import Judged
+from training.backtests.backtest import Bounds, Judged
 from training.backtests.baselines import Answer
 from training.kinds import CHURN, LIFETIME_VALUE
 from training.learning import churn, datasets, labels, lifetime_value
@@ -130,6 +130,22 @@ def make_judged(as_of: date, actual: list[float], rival: list[float], ours: list
     answers = Answer("ours", "ours", np.array(ours)), Answer("rival", "naive", np.array(rival))
     ids = np.array([f"c{number}" for number in range(len(actual))], dtype=object)
     return Judged(as_of, (as_of,), ids, np.array(actual), answers, {"all": np.ones(len(actual), dtype=bool)})
+
+
+@pytest.mark.parametrize("empty_first", [False, True])
+def test_a_segment_may_have_nobody_at_one_cutoff(empty_first: bool) -> None:
+    """As where nobody new came for a quarter: its figures are unknown there, and known at the other cutoff."""
+    spent = np.arange(1.0, 41.0)
+    bounds, counts = Bounds(spent - 1, spent + 1, 0.8), (spent, spent + 1)
+    some = replace(
+        make_judged(date(2024, 1, 1), spent.tolist(), [9.0] * 40, spent.tolist()), bounds=bounds, n_purchases=counts
+    )
+    both = [some, replace(some, segments={"all": np.zeros(40, dtype=bool)})]
+    figures = scoreboard.scoreboard(both[::-1] if empty_first else both).segments["all"][0].figures
+    empty = 0 if empty_first else 1
+    for name, known in {"coverage": 1.0, "coverage_stated": 0.8, "count_correlation": 1.0}.items():
+        assert figures[name].each[1 - empty] == pytest.approx(known)
+    assert np.isnan([figures[name].each[empty] for name in ("coverage", "count_correlation")]).all()
 
 
 @pytest.fixture
