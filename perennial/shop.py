@@ -112,16 +112,22 @@ class Shop:
 
         Raises:
             ValueError: the text is no id.
-            CheckFailed: nothing is held of the customer, or the audit log cannot be written.
+            CheckFailed: nothing is held of the customer, their erasure waits, or the audit log cannot be written.
             SettingsError: contact data are held, and the privacy key is not there to read them.
         """
         from features import retrieval
         from serving import erasure
+        from serving.erasure_queue import ErasureQueue
         from serving.http.audit import AuditLog
         from workspace import ids, privacy
 
         home, asked = self.workspace.home_path, ids.canonical(customer_id)
         name = privacy.naming(self.workspace)(asked)
+        if name in ErasureQueue(home).waiting():
+            raise CheckFailed(
+                f"{asked} was asked to be erased, and the erasure waits until the command that is at work has ended:"
+                " nothing is shown any more"
+            )
         try:
             held = erasure.held(self.workspace, retrieval.open_store(self.workspace), name)
         except erasure.UnknownCustomer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from features import online, publications, retrieval, snapshot
 from features.fresh import FreshFeatures
 from ingest import events, intake
 from perennial.commands.app import alone
+from perennial.shop import Shop
 from serving import erasure, erasure_queue, scoring
 from serving.erasure import UnknownCustomer
 from serving.erasure_queue import ErasureQueue
@@ -39,6 +41,7 @@ from serving.predictor import Predictor
 from training.learning import datasets
 from workspace import privacy, registry, storage
 from workspace.settings import Workspace
+from workspace.storage import CheckFailed
 
 BEARER = {"Authorization": "Bearer a-secret"}
 # One whose id a URL must escape, an ordinary one, one to be shown.
@@ -344,6 +347,8 @@ def test_an_erasure_waits_while_a_command_is_at_work(client: TestClient, workspa
         for what in ("scores", "offers", "features"):
             exports.export(workspace, what, None, tmp_path / f"{what}.parquet", unproven_offers=True)
         assert files_with(tmp_path, customer_id) == set()
+        with pytest.raises(CheckFailed, match=f"^{re.escape(customer_id)} was asked to be erased, .* nothing is shown"):
+            Shop(workspace).customer(customer_id)
     erasure.carry_out(workspace, lambda: NOW)
     done = client.get(job).json()
     assert (done["erased_at"], done["erasure_id"]) == (NOW.isoformat(), answer.json()["erasure_id"])
