@@ -137,17 +137,9 @@ def serve(workspace: Workspace, port: int) -> None:
     Raises:
         CheckFailed: nothing was compared yet.
     """
-    if not _folder(workspace.home_path).exists():
+    folder = _folder(workspace.home_path)
+    if not folder.exists():
         raise storage.CheckFailed(f"nothing was compared in {workspace.home_path} yet; run `perennial monitor -c FILE`")
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "evidently.cli",
-        "ui",
-        "--workspace",
-        str(_folder(workspace.home_path)),
-    ]
+    command = [sys.executable, "-W", "ignore", "-m", "evidently.cli", "ui", "--workspace", str(folder)]
     with contextlib.suppress(KeyboardInterrupt):
         subprocess.run([*command, "--port", str(port)], env=os.environ | {"DO_NOT_TRACK": "1"}, check=False)

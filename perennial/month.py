@@ -63,6 +63,7 @@ def run(workspace: Workspace, day: date, typed: str, now: Now, say: Say) -> bool
 def in_order(workspace: Workspace, day: date, summary: Summary, typed: str, now: Now) -> bool:
     """The stages of a run, each noted in `summary`; True as in `run`."""
     from features.snapshot import snapshot as compute
+    from serving import champions
 
     with summary.stage("ingest") as say:
         summary.accounts = ingest(workspace, now(), say)
@@ -82,6 +83,7 @@ def in_order(workspace: Workspace, day: date, summary: Summary, typed: str, now:
         sum_up(answering, day, summary, typed)
     with summary.stage("publish") as say:
         publish(workspace, day, say)
+        champions.that_scored(workspace, _tracker, day)  # noted now, so that lists need not wait for MLflow
     decided = {decision.outcome for decision in summary.decisions}
     unanswered = drift is not None and drift.drifted and (bool(drift.sources) or "promoted" not in decided)
     return "refused" in decided or unanswered
@@ -261,7 +263,8 @@ def predictor(workspace: Workspace, day: date) -> Predictor:
         CheckFailed: nothing was promoted that may, or it was trained on other features than the workspace has.
     """
     from features.publications import FeatureMismatch
-    from serving.predictor import NoChampion, Predictor
+    from serving.champions import NoChampion
+    from serving.predictor import Predictor
 
     try:
         return Predictor.load(workspace, _tracker(), day)

@@ -259,12 +259,12 @@ class ShopAt:
 
         import pyarrow.parquet as pq
 
+        from serving import champions
         from serving.lists import exports
-        from serving.predictor import scored_by
 
         workspace = self.shop.workspace
         if what != "features":
-            scored_by(workspace, registry.client(), self.as_of)
+            champions.that_scored(workspace, registry.client, self.as_of)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{what}.parquet"
             rows = exports.export(workspace, what, self.as_of, file, unproven_offers, self.shop.say)
@@ -360,7 +360,7 @@ class ShopAt:
         from serving.predictor import Predictor
 
         try:
-            return Predictor.that_scored(self.shop.workspace, registry.client(), self.as_of)
+            return Predictor.that_scored(self.shop.workspace, registry.client, self.as_of)
         except (FeatureMismatch, FileNotFoundError) as problem:
             raise CheckFailed(str(problem)) from problem
 

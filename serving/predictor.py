@@ -6,29 +6,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.items import candidates
 from features.publications import FeatureMismatch
-from features.snapshot import customer_features, families, features_hash
+from features.snapshot import customer_features, features_hash
+from serving import champions
+from serving.champions import Answering, Registered
 from training.models.buy_till_you_die import Outlook
 from training.models.churn_model import ChurnModel
 from training.models.customer_model import read_model
 from training.models.leaving import NO_PURCHASE
 from training.models.offer_model import OfferModel
-from training.models.rule import OURS
 from training.models.value_model import ValueModel
-from workspace import registry, storage
-from workspace.registry import KINDS, model_folder
+from workspace import registry
+from workspace.registry import KINDS
 from workspace.settings import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 Floats = NDArray[np.floating]
 Names = tuple[str, ...]
@@ -50,78 +49,6 @@ AMOUNTS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 # What a score says of the customer, rather than where it comes from.
 NUMBERS = SCORE_COLUMNS[2 : SCORE_COLUMNS.index("not_scored_reason")]
-
-
-class NoChampion(RuntimeError):
-    """Nothing was promoted for this workspace yet: there is no model to answer with."""
-
-
-class Registered(NamedTuple):
-    """What MLflow's registry says of a version; `grade` is the backtest's, `trained_at` in seconds since 1970.
-
-    `answers_by` names what answers where that is not the model that was taught, `withheld` says why no amount is shown.
-    """
-
-    name: str
-    version: str
-    grade: str | None
-    trained_at: float
-    trained_as_of: str | None
-    answers_by: str | None = None
-    withheld: str | None = None
-
-    @classmethod
-    def of(cls, tracker: MlflowClient, version: ModelVersion) -> Registered:
-        tags, at, trained = version.tags, version.creation_timestamp / 1000, registry.trained_as_of(tracker, version)
-        by, known = tags.get("answers_by"), str(trained) if trained else None
-        other = None if by == OURS else by
-        return cls(version.name, str(version.version), tags.get("grade"), at, known, other, tags.get("withheld"))
-
-
-def _kinds(workspace: Workspace) -> tuple[str, ...]:
-    return KINDS if "product_affinity" in families(workspace) else ("churn", "lifetime_value")
-
-
-def versions_answering(
-    workspace: Workspace, tracker: MlflowClient, as_of: date | None
-) -> tuple[dict[str, ModelVersion | None], tuple[str, ...]]:
-    """The version of each kind that answers, and what is to be said of one that does not."""
-    versions: dict[str, ModelVersion | None] = {}
-    remarks: list[str] = []
-    for kind in _kinds(workspace):
-        try:
-            versions[kind] = registry.answering(tracker, workspace, kind, as_of)
-        except registry.Unfit as problem:
-            if kind != "cross_sell" or not problem.too_late:
-                raise
-            remarks.append(f"nothing is offered: {problem}")
-    for kind in ("churn", "lifetime_value"):
-        if versions[kind] is None:
-            raise NoChampion(f"{workspace.name} has no {kind} champion; run `perennial train` and `promote`")
-    return versions, tuple(remarks)
-
-
-def scored_by(workspace: Workspace, tracker: MlflowClient, as_of: date) -> dict[str, ModelVersion]:
-    """The versions that made the scores of `as_of`, by kind, once it is sure that they may say something of it.
-
-    Raises:
-        CheckFailed: there are no such scores, MLflow knows a version no more, or it may not answer about `as_of`.
-    """
-    path, again = storage.scores_path(workspace.home_path, as_of), f"`perennial score -c FILE --as-of {as_of}`"
-    if not path.exists():
-        raise storage.CheckFailed(f"{workspace.name} has no scores of {as_of}; {again} makes them")
-    with pq.ParquetFile(path) as scores:
-        row = next(scores.iter_batches(1, columns=[f"{kind}_model" for kind in KINDS])).to_pylist()[0]
-    versions = {}
-    for kind in _kinds(workspace):
-        if (name := row[f"{kind}_model"]) is None:
-            continue
-        version = registry.version_called(tracker, name)
-        why = registry.misfit(tracker, workspace, kind, version, as_of) if version else "is not in MLflow any more"
-        if version is None or why:
-            raise storage.CheckFailed(f"the scores of {as_of} are by {name}, which {why}; {again} makes them anew")
-        versions[kind] = version
-    return versions
 
 
 @dataclass(frozen=True)
@@ -153,8 +80,8 @@ class Predictor:
             FeatureMismatch: a champion was trained on other features than this code defines.
             CheckFailed: the files of one are such as this code cannot read.
         """
-        versions, remarks = versions_answering(workspace, tracker, as_of)
-        return replace(cls._of(workspace, tracker, versions), remarks=remarks)
+        versions, remarks = champions.versions_answering(workspace, tracker, as_of)
+        return replace(cls._of(workspace, champions.answering(tracker, versions)), remarks=remarks)
 
     @classmethod
     def shadow(
@@ -169,8 +96,8 @@ class Predictor:
             FileNotFoundError: the files of one are gone.
             Unfit, FeatureMismatch, CheckFailed: as in `load`.
         """
-        challengers: dict[str, ModelVersion] = {}
-        for kind in _kinds(workspace):
+        challengers = {}
+        for kind in champions.kinds(workspace):
             version = registry.challenger(tracker, workspace, kind)
             why = registry.misfit(tracker, workspace, kind, version, as_of) if version else ""
             if version and why:
@@ -179,23 +106,24 @@ class Predictor:
                 challengers[kind] = version
         if not challengers:
             return None
-        beside, _ = versions_answering(workspace, tracker, as_of)
-        return cls._of(workspace, tracker, beside | challengers)
+        beside, _ = champions.versions_answering(workspace, tracker, as_of)
+        return cls._of(workspace, champions.answering(tracker, beside | challengers))
 
     @classmethod
-    def that_scored(cls, workspace: Workspace, tracker: MlflowClient, as_of: date) -> Predictor:
+    def that_scored(cls, workspace: Workspace, tracker: Callable[[], MlflowClient], as_of: date) -> Predictor:
         """The versions that made the scores of `as_of`: of these are the lists that are read from them.
 
-        A version that was promoted since has made none of them, one that was rolled back since all.
+        A version that was promoted since has made none of them, one that was rolled back since all. `tracker` is
+        asked for only where the registry has changed since it was asked last.
 
         Raises:
             CheckFailed: there are no such scores, or they were made by what may not answer about `as_of`.
         """
-        return cls._of(workspace, tracker, scored_by(workspace, tracker, as_of))
+        return cls._of(workspace, champions.that_scored(workspace, tracker, as_of))
 
     @classmethod
-    def _of(cls, workspace: Workspace, tracker: MlflowClient, by_kind: Mapping[str, ModelVersion | None]) -> Predictor:
-        folders = {kind: model_folder(tracker, version) for kind, version in by_kind.items() if version is not None}
+    def _of(cls, workspace: Workspace, answering: Mapping[str, Answering]) -> Predictor:
+        folders = {kind: of_kind.folder for kind, of_kind in answering.items()}
         churn, value = read_model(ChurnModel, folders["churn"]), read_model(ValueModel, folders["lifetime_value"])
         expected = features_hash(feature.name for feature in customer_features(workspace))
         for kind, inputs in (("churn", churn.inputs), ("lifetime_value", value.inputs)):
@@ -206,8 +134,8 @@ class Predictor:
         offers = read_model(OfferModel, folders["cross_sell"]) if "cross_sell" in folders else None
         if offers is not None and offers.names != candidates.names(workspace):
             raise FeatureMismatch("the cross_sell champion was trained on other features than these: train again")
-        registered = {kind: Registered.of(tracker, version) for kind, version in by_kind.items() if version is not None}
-        versions = {kind: f"{of_kind.name}/{of_kind.version}" for kind, of_kind in registered.items()}
+        registered = {kind: of_kind.registered for kind, of_kind in answering.items()}
+        versions = {kind: of_kind.title for kind, of_kind in registered.items()}
         return cls(workspace, churn, value, offers, versions, registered=registered)
 
     @property

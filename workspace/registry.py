@@ -32,6 +32,8 @@ _LATELY = 90  # days before a training whose sales tell one shop's data from ano
 _APART = 0.2  # of them, by which corrections, erasures and late rows may move them
 _FEW = 10
 _WEEK = 7
+_DATABASE = Path("mlruns/mlflow.db")
+_SQLITE, _SQLITE_HEADER = "sqlite:///", 100
 # Of how each day departs from the same weekday before and after, in ranks: one shop's days that lost a twentieth of the
 # customers keep more than this, and two shops of like size, season and weekdays have less.
 _SAME_DAYS = 0.7
@@ -57,17 +59,35 @@ def client() -> MlflowClient:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     import mlflow
 
-    address = os.environ.get("MLFLOW_TRACKING_URI")
-    if address is None:
-        folder = Path("mlruns").resolve()
-        folder.mkdir(exist_ok=True)
-        address = f"sqlite:///{folder / 'mlflow.db'}"
+    address = _address()
+    if address == _address_of(_DATABASE):
+        _DATABASE.parent.mkdir(exist_ok=True)
     # A page of migrations at the first start, a line per registered version, the trace of an error that it raises too.
     for noisy in ("alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     made = mlflow.MlflowClient(address)
     turn_to(made)
     return made
+
+
+def _address() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI", _address_of(_DATABASE))
+
+
+def _address_of(database: Path) -> str:
+    return f"{_SQLITE}{database.resolve()}"
+
+
+def edition() -> list[object] | None:
+    """Another one where anything was written to the registry; none where it is no file that would show it."""
+    address = _address()
+    path = Path(address.removeprefix(_SQLITE))
+    if not address.startswith(_SQLITE) or not path.exists():
+        return None
+    with path.open("rb") as file:
+        changes = file.read(_SQLITE_HEADER).hex()  # SQLite counts its transactions there
+    log = path.with_name(f"{path.name}-wal")
+    return [address, changes, storage.edition(path), storage.edition(log) if log.exists() else None]
 
 
 def turn_to(tracker: MlflowClient) -> None:
@@ -339,25 +359,22 @@ def model_folder(tracker: MlflowClient, version: ModelVersion) -> Path:
     model_file = next(folder.rglob("model.json"), None)
     if model_file is None:
         raise FileNotFoundError(f"{uri} has no model.json below {folder}; train it again")
-    _refuse_changed(version, model_file.parent)
+    noted = version.tags.get(DIGESTS)
+    refuse_changed(f"{version.name}/{version.version}", model_file.parent, json.loads(noted) if noted else None)
     return model_file.parent
 
 
-def _refuse_changed(version: ModelVersion, folder: Path) -> None:
-    """The digests are in the registry's database, the files elsewhere. A version of before there were any passes.
+def refuse_changed(title: str, folder: Path, noted: Mapping[str, str] | None) -> None:
+    """Holds a version's files against the digests that the registry notes. One of before there were any passes.
 
     Raises:
         ChangedModel: a file is missing, another one, or was not there.
     """
-    noted = version.tags.get(DIGESTS)
     if noted is None:
-        _log.warning(
-            "%s/%s was registered without digests, so its files are taken as they are", version.name, version.version
-        )
+        _log.warning("%s was registered without digests, so its files are taken as they are", title)
         return
-    if names := digests.changed(json.loads(noted), digests.of(folder)):
+    if names := digests.changed(noted, digests.of(folder)):
         raise ChangedModel(
-            f"{version.name} version {version.version} is not what was registered: {names} changed"
-            f" since, in {folder}; put a back-up's files there, let the version before answer (`perennial rollback`),"
-            " or train again"
+            f"{title} is not what was registered: {names} changed since, in {folder}; put a back-up's files there, let"
+            " the version before answer (`perennial rollback`), or train again"
         )

@@ -155,12 +155,12 @@ def export(
     Behind the scores and the offers stand the grades of their numbers.
     Example: perennial export scores -c configs/online_retail.yaml --out scores.csv
     """
+    from serving import champions
     from serving.lists import exports
-    from serving.predictor import scored_by
 
     workspace, day = opened(config, overrides, home), as_of and as_of.date()
     if what is not Exported.features:
-        scored_by(workspace, _tracker(), day or storage.latest_scored(workspace.home_path))
+        champions.that_scored(workspace, _tracker, day or storage.latest_scored(workspace.home_path))
     rows = exports.export(workspace, what.value, day, out, unproven_offers, partial(typer.echo, err=True))
     note(workspace, f"export {what.value}", {"as_of": day, "unproven_offers": unproven_offers}, rows)
     typer.echo(f"{rows:,} rows in {out}")

@@ -21,6 +21,7 @@ from features.online import Row
 from features.publications import FeatureMismatch, LostFeatures, Publication
 from serving import card, telemetry
 from serving.batch_files import Filed
+from serving.champions import NoChampion, versions_answering
 from serving.consent import Consents, Purpose, apply_profiling, withheld
 from serving.erasure_queue import ErasureQueue
 from serving.http.access import Gate, Refusal, Refused
@@ -28,7 +29,7 @@ from serving.http.batching import Together
 from serving.http.health import Health
 from serving.lists import churn_risk
 from serving.prediction_buffer import Served
-from serving.predictor import NoChampion, Predictor, versions_answering
+from serving.predictor import Predictor
 from serving.reasons import Explainer
 from serving.terms import Terms, norms_of
 from workspace import privacy, registry, settings, storage
@@ -111,7 +112,7 @@ class Published:
         versions_answering(workspace, tracker, publication.as_of if publication else None)
         if publication is None:
             raise NotPublished(f"{workspace.name} has published nothing yet; run `perennial publish`")
-        predictor = Predictor.that_scored(workspace, tracker, publication.as_of)
+        predictor = Predictor.that_scored(workspace, lambda: tracker, publication.as_of)
         store = retrieval.open_store(workspace, _STORE_PATIENCE)
         try:
             online.check(store, workspace, publication, publications.expected_hash(workspace))

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from features import online, publications, retrieval
 from features.publications import FeatureMismatch
 from ingest import events
+from serving.champions import NoChampion
 from serving.http import processes
 from serving.http.keys import Keys
-from serving.predictor import NoChampion, Predictor
+from serving.predictor import Predictor
 from workspace import privacy, registry, settings, storage
 from workspace.settings import SettingsError, Workspace
 from workspace.storage import CheckFailed

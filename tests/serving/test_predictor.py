@@ -14,7 +14,8 @@ from workspaces import AS_OF, ODD_IDS
 
 from features import retrieval, snapshot
 from features.publications import FeatureMismatch
-from serving.predictor import SCORE_COLUMNS, NoChampion, Predictor
+from serving.champions import NoChampion
+from serving.predictor import SCORE_COLUMNS, Predictor
 from tests.serving.conftest import Shop
 from workspace import registry
 from workspace.settings import Workspace

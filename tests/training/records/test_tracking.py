@@ -254,7 +254,7 @@ def test_a_changed_model_is_refused_before_it_is_read(world: World, tmp_path: Pa
     for said, change in changes.items():
         shutil.copytree(kept, folder)
         change()
-        with pytest.raises(ChangedModel, match=f"changed.churn version 1 is not what was registered: {said}"):
+        with pytest.raises(ChangedModel, match=f"changed.churn/1 is not what was registered: {said}"):
             registry.model_folder(world.tracker, made)
         shutil.rmtree(folder)
     shutil.copytree(kept, folder)
