@@ -195,7 +195,7 @@ def _pictures(outcomes: Outcomes, role: str) -> list[Picture]:
             (_values(outcomes.of("week", role)), "Mean value, expected and actual, by week of the as_of."),
             (_rates(outcomes.of("contact", role)), "By contact in the window: the contacted, and the random control."),
         ]  # fmt: skip
-    return [picture.picture(figure, caption) for figure, caption in drawn if figure is not None]
+    return [picture.picture(picture.drawn(figure), caption) for figure, caption in drawn if figure is not None]
 
 
 def _calibration(deciles: Sequence[Group]) -> Figure | None:

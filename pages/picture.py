@@ -41,13 +41,17 @@ def styled() -> AbstractContextManager[None]:
     return rc_context(_STYLE)
 
 
-def picture(figure: Figure, caption: str, alt: str | None = None) -> Picture:
-    """The figure for a page; the same figure is the same bytes."""
+def drawn(figure: Figure) -> bytes:
+    """The figure as SVG; the same figure is the same bytes."""
     held = io.BytesIO()
     with styled():
         figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
-    data = base64.b64encode(held.getvalue()).decode()
-    return Picture(caption, alt or caption, f"data:image/svg+xml;base64,{data}")
+    return held.getvalue()
+
+
+def picture(svg: bytes, caption: str, alt: str | None = None) -> Picture:
+    """What was drawn, for a page."""
+    return Picture(caption, alt or caption, f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}")
 
 
 def axes(xlabel: str = "", ylabel: str = "") -> tuple[Figure, Axes]:

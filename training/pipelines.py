@@ -101,6 +101,6 @@ def _training(kind: Kind, workspace: Workspace, as_of: date, trained: Trained) -
     told = card(workspace, evaluation, as_of, closed, fingerprint, trained.drivers, model.remarks, model.answers_by)
     return tracking.Training(
         kind, as_of, closed, snapshot.features_hash(model.columns), fingerprint, evaluation.figures(),
-        lambda folder: evaluation.draw(folder, workspace.currency), evaluation.grade, remarks, evaluation.judged,
+        evaluation.draw, evaluation.grade, remarks, evaluation.judged,
         told.write, choice, model.answers_by,
     )  # fmt: skip

@@ -20,13 +20,15 @@ def drawn(figure: Figure) -> FigureCanvasAgg:
 
 def test_a_picture_is_in_the_page_itself_and_the_same_again() -> None:
     """As SVG, without a date: a page that is written again is the same page."""
-    first, again = (picture.picture(picture.bars(["a", "b"], [1, 2]), "Two bars", "a 1, b 2") for _ in range(2))
+    first, again = (
+        picture.picture(picture.drawn(picture.bars(["a", "b"], [1, 2])), "Two bars", "a 1, b 2") for _ in range(2)
+    )
     assert first == again
     assert (first.caption, first.alt) == ("Two bars", "a 1, b 2")
     kind, _, data = first.address.partition(",")
     assert kind == "data:image/svg+xml;base64"
     assert b"<svg" in base64.b64decode(data)
-    assert picture.picture(picture.bars(["a"], [1]), "One bar").alt == "One bar"
+    assert picture.picture(picture.drawn(picture.bars(["a"], [1])), "One bar").alt == "One bar"
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 12, 30])

@@ -87,7 +87,7 @@ def as_html(report: Report) -> str:
         title=f"Backtest of {report.name}, {report.as_of}",
         lead=_lead(report),
         cards=list(map(card, report.models)),
-        sections=[section(evaluation, report.currency) for evaluation in _by_money(report.models) if evaluation.judged],
+        sections=[section(evaluation) for evaluation in _by_money(report.models) if evaluation.judged],
         figures=_figures(report.models),
         meanings=_MEANINGS,
         grades=_grades(),
@@ -116,15 +116,14 @@ def card(evaluation: Evaluation) -> Card:
     return Card(letter, evaluation.subject.title, _MEANINGS[letter], headline, reason)
 
 
-def section(evaluation: Evaluation, currency: str) -> Section:
+def section(evaluation: Evaluation) -> Section:
     """Of a model that was judged at one date at least."""
     assert evaluation.board is not None
-    what = evaluation.subject.counted_in(currency)
+    what = evaluation.subject.counted_in(evaluation.currency)
     tables = [] if what is None else _totals(evaluation, what)
     for of, names in shown(evaluation).items():
         tables += [_contenders(evaluation, of, names), _segments(evaluation, of, names)]
-    drawn = evaluation.subject.pictures(evaluation.judged, currency).items()
-    pictures = tuple(picture(figure, _CAPTIONS[name]) for name, figure in drawn)
+    pictures = tuple(picture(svg, _CAPTIONS[name]) for name, svg in evaluation.pictures.items())
     return Section(evaluation.subject.title, pictures, tuple(tables), ", ".join(evaluation.board.missing))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from matplotlib.figure import Figure
 
+from pages import picture
 from training.backtests.choice import OURS_ANSWERS, Choice, chosen, no_skill
 from training.backtests.grade import Grade, Measures, Outcomes, graded
 from training.backtests.scoreboard import JudgedCutoff, Scoreboard, scoreboard
@@ -58,6 +60,7 @@ class Evaluation:
     board: Scoreboard | None
     grade: Grade
     choice: Choice = OURS_ANSWERS
+    currency: str = ""
 
     @property
     def kind(self) -> str:
@@ -77,10 +80,16 @@ class Evaluation:
                 figures |= {f"{side}_{metric}": rival.mean} if rival else {}
         return figures
 
-    def draw(self, folder: Path, currency: str) -> None:
-        """Writes the pictures of this kind of model."""
-        for name, figure in self.subject.pictures(self.judged, currency).items():
-            figure.savefig(folder / f"{name}.png", dpi=120)
+    @cached_property
+    def pictures(self) -> dict[str, bytes]:
+        """Those of this kind of model, as SVG by name; drawn once, though a page and MLflow show them."""
+        figures = self.subject.pictures(self.judged, self.currency)
+        return {name: picture.drawn(figure) for name, figure in figures.items()}
+
+    def draw(self, folder: Path) -> None:
+        """Writes the pictures."""
+        for name, svg in self.pictures.items():
+            (folder / f"{name}.svg").write_bytes(svg)
 
 
 def evaluated(
@@ -99,7 +108,7 @@ def evaluated(
     by_rules = graded(subject.measures, board, Outcomes.of([cutoff.actual for cutoff in judged]), because, doubt)
     told = Grade("none" if choice.no_skill else by_rules.letter, "; ".join(filter(None, (
         choice.no_skill or by_rules.reason, choice.reason, choice.withheld))))  # fmt: skip
-    return Evaluation(subject, horizon, tuple(judged), board, told, choice)
+    return Evaluation(subject, horizon, tuple(judged), board, told, choice, workspace.currency)
 
 
 def _chosen(measures: Measures, judged: Sequence[JudgedCutoff], settings: Training, is_learnt: bool) -> Choice:

@@ -236,7 +236,7 @@ def _counted(title: str, bars: Sequence[Bar]) -> dict[str, Any]:
     says = f"{title}: from {bars[0].label} to {bars[-1].label}; most, {most.count:,}, at {most.label}."
     figure = picture.bars([bar.label for bar in bars], [bar.count for bar in bars])
     return {
-        "picture": picture.picture(figure, f"{title} (most: {most.count:,})", says),
+        "picture": picture.picture(picture.drawn(figure), f"{title} (most: {most.count:,})", says),
         "numbers": Shown(("", "count"), [[bar.label, f"{bar.count:,}"] for bar in bars]),
     }
 

@@ -42,7 +42,7 @@ def record(tracker: MlflowClient, workspace: Workspace, report: Report, files: S
     def draw(folder: Path) -> None:
         for evaluation in report.models:
             (folder / evaluation.kind).mkdir()
-            evaluation.draw(folder / evaluation.kind, report.currency)
+            evaluation.draw(folder / evaluation.kind)
 
     tags = {f"grade.{evaluation.kind}": evaluation.grade.letter for evaluation in report.models}
     return tracking.record_backtest(tracker, workspace, report.as_of, tags, figures_by_day(report), draw, files)

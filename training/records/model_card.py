@@ -167,7 +167,7 @@ def as_html(card: Card) -> str:
         grade=backtest_page.card(card.evaluation),
         windows=_windows(card),
         rows=Table(("table", "rows"), [[name, f"{count:,}"] for name, count in card.tables.items()], "Rows accepted"),
-        judged=backtest_page.section(card.evaluation, card.currency) if card.evaluation.judged else None,
+        judged=backtest_page.section(card.evaluation) if card.evaluation.judged else None,
         figures=_figures("cutoff", card.figures) + _figures("segment", card.segments),
         drivers=Table(
             ("feature", "what it is", "share"), [[d.feature, d.meaning, f"{d.share:.1%}"] for d in card.drivers]

@@ -66,7 +66,9 @@ def offered(day: date) -> JudgedOffers:
 
 def evaluated(kind: str, cutoffs: Sequence[Judged | JudgedOffers]) -> Evaluation:
     of = kind_of(kind)
-    return Evaluation(of, 90, tuple(cutoffs), scoreboard(cutoffs), evaluation.grade(of.measures, cutoffs))
+    return Evaluation(
+        of, 90, tuple(cutoffs), scoreboard(cutoffs), evaluation.grade(of.measures, cutoffs), currency="EUR"
+    )
 
 
 OFF = (0.3, -0.3)
