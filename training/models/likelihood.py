@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from training.models.histories import Floats, NotIdentified, row_chunks
 
@@ -46,11 +48,36 @@ def maximise(
 
     The starts race on rows thinned evenly over their sorted order (all rows if few); from the winner the search goes on
     over all rows. In doubt if a parameter runs off or its logarithm's standard error is too large; a parameter without
-    a name, "", may run off.
+    a name, "", may run off. A peak that this process has found once is not searched for again: the models of churn and
+    of value are judged beside the same ones.
     """
-    begin = _best_start(scores, columns, weights, starts)
-    log_parameters = _polish(scores, columns, weights, begin)
-    totals = _totals(scores, log_parameters, columns, weights)
+    asked = scores, _digest((*columns, weights)), tuple(map(tuple, starts)), tuple(names)
+    if asked not in _PEAKS:
+        if len(_PEAKS) >= _MOST_PEAKS:
+            _PEAKS.clear()
+        _PEAKS[asked] = _searched(scores, columns, weights, starts, names)
+    return _PEAKS[asked]
+
+
+_PEAKS: dict[tuple[object, ...], Peak] = {}
+_MOST_PEAKS = 500
+
+
+def _digest(columns: Sequence[Floats]) -> bytes:
+    digest = hashlib.sha256()
+    for column in columns:
+        digest.update(column.tobytes())
+    return digest.digest()
+
+
+def _searched(
+    scores: Scores, columns: Sequence[Floats], weights: Floats, starts: Sequence[Sequence[float]], names: Sequence[str]
+) -> Peak:
+    # The search's linear algebra is of four numbers: threads that wait for it between steps would cost more than it.
+    with threadpool_limits(1, "blas"):
+        begin = _best_start(scores, columns, weights, starts)
+        log_parameters = _polish(scores, columns, weights, begin)
+        totals = _totals(scores, log_parameters, columns, weights)
     return Peak(np.exp(log_parameters), totals.log_likelihood, _doubt(log_parameters, totals, names))
 
 
