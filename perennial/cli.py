@@ -38,6 +38,8 @@ def main() -> None:
     warnings.showwarning = lambda *_, **__: None
     # LightGBM's threads spin while they wait: beside any other busy process a fit then takes six times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Nothing here multiplies large matrices; threads woken for small ones spin, and cost what they were to save.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # What a command, or a service, writes is about customers: MLflow, Feast and SQLite make files of their own too.
     os.umask(0o077)
     try:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# Before anything imports LightGBM: two test processes on two cores must not spin while they wait.
+# Before anything imports LightGBM or numpy: two test processes on two cores must not spin while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # As the Makefile does, for who calls pytest: where the shipped configurations and `datasets.py` find the real data.
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 os.environ.setdefault("PERENNIAL_DATASETS", str(_BESIDE))
