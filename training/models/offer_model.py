@@ -10,7 +10,6 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from sklearn.linear_model import LogisticRegression
 
 from training.models.customer_model import PyFunc, Stored, binned, boosted, predicted, sigmoid
 from training.models.rule import BASE_RATE, OURS
@@ -166,6 +165,8 @@ def fit(
     rows: Rows, bought: Floats, names: tuple[str, ...], used: tuple[str, ...], sell: CrossSell, seed: int
 ) -> OfferModel:
     """Fitted on (customer, item) rows of several cutoffs; `bought` is 1 where the item was bought in the horizon."""
+    from sklearn.linear_model import LogisticRegression  # not needed to answer, and slow to load
+
     booster = boosted(binned(_columns(rows, names, used), used), bought, PARAMETERS, ROUNDS, seed, sell.boosting)
     model = OfferModel(names, used, sell.horizon, sell.level, booster)
     new = ~model.owned(rows)
