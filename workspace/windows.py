@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -49,3 +51,20 @@ def closed_cutoffs(
     latest = as_of - timedelta(days=outcome_days)
     candidates = (latest - timedelta(days=spacing * i) for i in range(most))
     return sorted(cutoff for cutoff in candidates if (cutoff - first_day).days >= min_history)
+
+
+def judged_cutoffs(
+    closed: Sequence[date], count: int, *, outcome_days: int, spacing: int, enough: Sequence[int]
+) -> list[date]:
+    """Which of the `closed` cutoffs, oldest first, to judge at: `count` of them, or as many as there can be.
+
+    The latest and others before it, as far apart as leaves each so many closed cutoffs to learn from as the first of
+    `enough` that can be had, but no further than that their windows just do not overlap.
+    """
+    apart = math.ceil(outcome_days / spacing)
+    for least in enough:
+        able = [day for day in closed if sum((day - c).days >= outcome_days for c in closed) >= least][::-1]
+        if len(able) >= count or (able and least <= 2):
+            stride = min(apart, max(1, (len(able) - 1) // max(1, count - 1)))
+            return able[::stride][:count][::-1]
+    return []

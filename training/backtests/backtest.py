@@ -33,6 +33,7 @@ from training.models.customer_model import Inputs
 from training.models.rule import BASE_RATE, HISTORIES, OURS
 from workspace.settings import Workspace
 from workspace.storage import CheckFailed
+from workspace.windows import judged_cutoffs
 
 Floats = NDArray[np.floating]
 Rows = NDArray[np.bool_]
@@ -195,18 +196,11 @@ def _spacings(workspace: Workspace) -> int:
 
 
 def judged_dates(workspace: Workspace, closed: Sequence[date], count: int) -> list[date]:
-    """Which of the `closed` cutoffs, oldest first, to judge at: `count` of them, or as many as there can be.
-
-    The latest and others before it, as far apart as leaves each enough closed cutoffs to learn from, but no further
-    than that their windows just do not overlap.
-    """
-    days = datasets.outcome_days(workspace)
-    for enough in (workspace.training.cutoffs, *_ENOUGH):
-        able = [day for day in closed if sum((day - c).days >= days for c in closed) >= enough][::-1]
-        if len(able) >= count or (able and enough <= 2):
-            stride = min(_spacings(workspace), max(1, (len(able) - 1) // max(1, count - 1)))
-            return able[::stride][:count][::-1]
-    return []
+    """As `windows.judged_cutoffs`, with as many before each as a training has, or as few as none."""
+    return judged_cutoffs(
+        closed, count, outcome_days=datasets.outcome_days(workspace), spacing=workspace.training.spacing,
+        enough=(workspace.training.cutoffs, *_ENOUGH),
+    )  # fmt: skip
 
 
 JudgeAt = Callable[[Dataset, Workspace, Cutoff, Histories | None], Judged]
@@ -307,7 +301,7 @@ def churn_at(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: His
 
 def value_at(then: Dataset, workspace: Workspace, cutoff: Cutoff, histories: Histories | None) -> Judged:
     """Of everyone who had bought."""
-    rows = ~np.isnan(then.inputs.column(cutoff.vectors, "T"))
+    rows = then.inputs.bought(cutoff.vectors)
     vectors = cutoff.vectors[rows]
     models = _contenders(
         lambda: lifetime_value.fit(then, workspace, then.closed, then.current),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from typing import Protocol, TypeVar
 
 import lightgbm as lgb
@@ -21,7 +22,7 @@ from training.models.customer_model import logit, sigmoid
 from training.models.histories import MINIMUM_REPEAT_BUYERS
 from training.models.leaving import Leaving
 from training.models.rule import HISTORIES, Rule
-from workspace.settings import Workspace
+from workspace.settings import Boosting, Workspace
 from workspace.storage import CheckFailed
 
 Floats = NDArray[np.floating]
@@ -70,20 +71,26 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
     """
     leaving, learnt = Leaving.of(workspace.churn), data.taught.churn.horizon
     plain = _without_booster(data, workspace, current)
-    refused = _too_little(closed, leaving)
+    refused = too_little(closed, leaving)
     if refused is not None:
         if leaving.is_event:
             raise CheckFailed(f"event churn cannot be learnt at {current.as_of}: {refused}")
         return replace(plain, remarks=(f"learnt from purchase histories alone: {refused}",))
-    *teaching, latest = closed
-    judged = ~np.isnan(latest.churned)
-    line = replace(plain, booster=_booster(plain, teaching, workspace)).calibrated(
-        latest.vectors[judged], latest.churned[judged], latest.history_model
-    )
-    model = replace(line, booster=_booster(plain, closed, workspace))
+    model = learn(plain, closed, workspace.churn.boosting, workspace.training.seed)
     correction = _season_correction(model, closed, current, workspace.training.spacing)
     short = (f"learnt on windows of {learnt} days, carried to {leaving.horizon}",) if learnt != leaving.horizon else ()
     return replace(model, correction=correction, remarks=(*short, str(correction)))
+
+
+def learn(plain: ChurnModel, closed: Sequence[Cutoff], boosting: Boosting, seed: int) -> ChurnModel:
+    """With a booster taught by all `closed` cutoffs, under the line that the latest found for one taught by the earlier
+    ones."""
+    *teaching, latest = closed
+    judged = ~np.isnan(latest.churned)
+    line = replace(plain, booster=_booster(plain, teaching, boosting, seed)).calibrated(
+        latest.vectors[judged], latest.churned[judged], latest.history_model
+    )
+    return replace(line, booster=_booster(plain, closed, boosting, seed))
 
 
 def simpler(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> dict[str, ChurnModel]:
@@ -96,7 +103,7 @@ def simpler(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], curre
     rules = _rules(plain, closed[-1]) if closed else []
     by_name = {rule.name: replace(plain, rule=rule, remarks=(_by(rule, closed[-1]),)) for rule in rules}
     if plain.history_model is not None and not plain.leaving.is_event:
-        by_name[HISTORIES] = _calibrated_history(plain, closed)
+        by_name[HISTORIES] = calibrated_history(plain, closed)
     return by_name
 
 
@@ -104,7 +111,8 @@ def _by(rule: Rule, latest: Cutoff) -> str:
     return f"the {rule.name} by what followed {latest.as_of}"
 
 
-def _calibrated_history(plain: ChurnModel, closed: Sequence[Cutoff]) -> ChurnModel:
+def calibrated_history(plain: ChurnModel, closed: Sequence[Cutoff]) -> ChurnModel:
+    """Purchase histories alone, by a line on the latest closed cutoff where enough outcomes are known of it."""
     if not closed or closed[-1].history_model is None:
         return plain
     latest, known = closed[-1], ~np.isnan(closed[-1].churned)
@@ -163,18 +171,18 @@ def teaching(closed: Sequence[_AnyClosed], is_event: bool) -> list[_AnyClosed]:
     return [cutoff for cutoff in closed[:-1] if is_event or cutoff.has_history]
 
 
-def _too_little(closed: Sequence[Cutoff], leaving: Leaving) -> str | None:
+def too_little(closed: Sequence[Cutoff], leaving: Leaving, least: int = MIN_OUTCOMES) -> str | None:
     """Why a booster cannot be taught, in words; null where it can."""
     if len(closed) < 2 or (closed[-1].history_model is None and not leaving.is_event):
         return "there are not two cutoffs with closed windows, one to teach and one to calibrate"
     taught = teaching(closed, leaving.is_event)
     left, stayed = (sum(int((cutoff.churned == outcome).sum()) for cutoff in taught) for outcome in (1, 0))
-    if min(left, stayed) >= MIN_OUTCOMES:
+    if min(left, stayed) >= least:
         return None
     gone = "cancellations" if leaving.is_event else "customers who left"
     return (
         f"{left:,} {gone} and {stayed:,} customers who stayed in the closed windows that teach; with fewer than"
-        f" {MIN_OUTCOMES} of either nothing can be learnt"
+        f" {least} of either nothing can be learnt"
     )
 
 
@@ -188,9 +196,9 @@ def too_few(closed: Sequence[Cutoff]) -> str:
     )
 
 
-def _booster(model: ChurnModel, cutoffs: Sequence[Cutoff], workspace: Workspace) -> lgb.Booster:
+def _booster(model: ChurnModel, cutoffs: Sequence[Cutoff], boosting: Boosting, seed: int) -> lgb.Booster:
     rows, churned = labelled(model, cutoffs)
-    return fit_booster(model.inputs, rows, churned, model.leaving, workspace.training.seed, workspace.churn.boosting)
+    return fit_booster(model.inputs, rows, churned, model.leaving, seed, boosting)
 
 
 def labelled(model: ChurnModel, cutoffs: Sequence[Cutoff]) -> tuple[Floats, Floats]:
@@ -206,20 +214,27 @@ def labelled(model: ChurnModel, cutoffs: Sequence[Cutoff]) -> tuple[Floats, Floa
 
 
 def _season_correction(model: ChurnModel, closed: Sequence[Cutoff], current: Cutoff, spacing: int) -> SeasonCorrection:
-    """Half of what lay, last year, between the coming window and how the calibrating one turned out.
-
-    Half, since the calibrating window is the latest news of the shop and last year's the only news of the season: on
-    the made-up shops that was nearer than either alone, and no worse where there is no season.
-    """
+    """The correction by last year's season, and what it does to the customers of `current`."""
     able = model.can_churn(current.vectors)
     before = float(np.mean(model.probability(current.vectors[able]))) if able.any() else float("nan")
-    then = min(closed, key=lambda cutoff: abs((current.as_of - cutoff.as_of).days - YEAR))
-    if abs((current.as_of - then.as_of).days - YEAR) > spacing / 2 or then is closed[-1]:
+    log_odds = seasonal_log_odds(model, closed, current.as_of, spacing)
+    if not log_odds:
         return SeasonCorrection(before=before, after=before)
-    offsets = [_offset(model, cutoff) for cutoff in (then, closed[-1])]
-    log_odds = (offsets[0] - offsets[1]) / 2
     moved = replace(model, correction=SeasonCorrection(log_odds)).probability(current.vectors[able])
     return SeasonCorrection(log_odds, before, float(np.mean(moved)))
+
+
+def seasonal_log_odds(model: ChurnModel, closed: Sequence[Cutoff], as_of: date, spacing: int) -> float:
+    """Half of what lay, last year, between the window coming at `as_of` and how the calibrating one turned out.
+
+    Half, since the calibrating window is the latest news of the shop and last year's the only news of the season: on
+    the made-up shops that was nearer than either alone, and no worse where there is no season. 0 without a last year.
+    """
+    then = min(closed, key=lambda cutoff: abs((as_of - cutoff.as_of).days - YEAR))
+    if abs((as_of - then.as_of).days - YEAR) > spacing / 2 or then is closed[-1]:
+        return 0.0
+    offsets = [_offset(model, cutoff) for cutoff in (then, closed[-1])]
+    return (offsets[0] - offsets[1]) / 2
 
 
 def _offset(model: ChurnModel, cutoff: Cutoff) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from difflib import get_close_matches
@@ -14,11 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features import retrieval, snapshot
+from features.families.catalogue import Feature
 from training.learning import labels
 from training.learning.season import ShopDays
 from training.models.buy_till_you_die import BuyTillYouDie
 from training.models.customer_model import Inputs
-from training.models.histories import NotIdentified
 from training.models.leaving import Leaving
 from workspace.consents import said_of_profiling
 from workspace.settings import Churn, Workspace
@@ -194,10 +194,8 @@ def load(
     rows = teaching(workspace.home_path, retrieval.customer_rows(store, workspace, [*closed, as_of], share))
     features = snapshot.customer_features(workspace)
     packed = tuple(feature.name for feature in features)
-    used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
     coded = tuple(f"attribute_{name}" for name in snapshot.attribute_codes(workspace)) if workspace.attributes else ()
-    directions = {f.name: _DIRECTIONS[f.risk] for f in features if f.risk in _DIRECTIONS}
-    inputs = Inputs(packed, used, coded, directions, frozenset(f.name for f in features if f.risk == "restless"))
+    inputs = inputs_of(packed, coded, features)
     short = taught(workspace, as_of)
     happened = labels.outcomes(short, closed, known_by=as_of)
     sold = labels.shop_days(workspace, known_by=as_of)
@@ -212,6 +210,15 @@ def load(
         _labelled(inputs, short.churn, one, happened[happened["as_of"] == pd.Timestamp(one.as_of)]) for one in past
     )
     return Dataset(inputs, tuple(labelled), current, short)
+
+
+def inputs_of(packed: Sequence[str], coded: Sequence[str], features: Iterable[Feature]) -> Inputs:
+    """Rows with the columns `packed`, of which `features` says what is known of some."""
+    features = [feature for feature in features if feature.name in packed]
+    used = tuple(name for name in packed if name not in snapshot.NOT_FOR_MODELS)
+    directions = {f.name: _DIRECTIONS[f.risk] for f in features if f.risk in _DIRECTIONS}
+    restless = frozenset(f.name for f in features if f.risk == "restless")
+    return Inputs(tuple(packed), used, tuple(coded), directions, restless)
 
 
 def teaching(home: Path, customers: pd.DataFrame) -> pd.DataFrame:
@@ -252,11 +259,7 @@ def _cutoff(inputs: Inputs, as_of: date, rows: pd.DataFrame, sold: pd.DataFrame,
     """Without what happened next; its history model is fitted on a share of its customers."""
     vectors = retrieval.matrix(rows, inputs.packed)
     customer_ids = rows["customer_id"].to_numpy(dtype=object)
-    try:
-        seen = vectors[retrieval.in_sample(customer_ids, histories)]
-        history_model = BuyTillYouDie.fit(inputs.history(seen), inputs.column(seen, "spend_last"))
-    except NotIdentified:
-        history_model = None
+    history_model = inputs.history_model(vectors[retrieval.in_sample(customer_ids, histories)])
     unknown = np.full(len(rows), np.nan)
     shop_value, shop_purchases = (_shop_days(sold, as_of, name) for name in ("value", "n_purchases"))
     return Cutoff(as_of, customer_ids, vectors, history_model, unknown, unknown, unknown, shop_value, shop_purchases)

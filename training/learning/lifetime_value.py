@@ -23,7 +23,7 @@ from training.models.customer_model import Inputs, predicted
 from training.models.histories import MINIMUM_REPEAT_BUYERS
 from training.models.rule import BASE_RATE, HISTORIES, Rule
 from training.models.value_model import MONTH, OBJECTIVES, Curve, Shown, Spread, ValueModel, fit_boosters
-from workspace.settings import LifetimeValue, Workspace
+from workspace.settings import Boosting, LifetimeValue, Workspace
 
 Floats = NDArray[np.floating]
 
@@ -51,12 +51,12 @@ class _Taught:
 
     @classmethod
     def of(cls, inputs: Inputs, cutoff: Cutoff, horizon: int) -> Self:
-        assert cutoff.history_model is not None
-        bought = ~np.isnan(inputs.column(cutoff.vectors, "T"))
+        bought = inputs.bought(cutoff.vectors)
         vectors, value, purchases = cutoff.vectors[bought], cutoff.value[bought], cutoff.n_purchases[bought]
-        outlook = cutoff.history_model.outlook(inputs.history(vectors), horizon)
-        expected = {"value": float(outlook.value.sum()), "purchases": float(outlook.expected_purchases.sum())}
+        outlook = inputs.outlook(cutoff.history_model, vectors, horizon)
         happened = {"value": float(value.sum()), "purchases": float(purchases.sum())}
+        expected = {"value": float(outlook.value.sum()), "purchases": float(outlook.expected_purchases.sum())}
+        expected = expected if inputs.has_histories else happened
         return cls(cutoff.as_of, Shown.of(inputs, vectors, outlook, horizon), value, purchases, expected, happened)
 
     def target(self, kind: str) -> Floats:
@@ -74,39 +74,58 @@ class _Taught:
 
 
 def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> ValueModel:
-    """The model for `current`, from `closed` cutoffs alone.
-
-    The earlier ones teach boosters that are judged on the later ones, for the curve from score to spend and for the
-    bounds; then all of them teach. With fewer than `MIN_BUYERS` the history stands alone.
+    """The model for `current`, from `closed` cutoffs alone, as `learn` says; with fewer than `MIN_BUYERS` the history
+    stands alone.
 
     Raises:
         CheckFailed: too few customers came back to learn from.
     """
     used = datasets.chosen(workspace, data.inputs.used, workspace.lifetime_value.features)
     data = replace(data, inputs=replace(data.inputs, used=used))
-    alone = _history_only(data, workspace.lifetime_value, current)
-    usable = [c for c in closed if c.history_model is not None and c.value.sum() > 0 and c.n_purchases.sum() > 0]
-    rng = np.random.default_rng(workspace.training.seed)
-    if sum(int((cutoff.value > 0).sum()) for cutoff in usable) < MIN_BUYERS:
-        return replace(alone, spread=_drawn_spread(alone, current, workspace.lifetime_value, rng))
-    horizon = data.taught.lifetime_value.horizon
-    taught = [_Taught.of(data.inputs, cutoff, horizon) for cutoff in usable]
+    settings, seed = workspace.lifetime_value, workspace.training.seed
+    alone = _history_only(data, settings, current)
+    closed = usable(data.inputs, closed)
+    if buyers(closed) < MIN_BUYERS:
+        return drawn(alone, current, settings.interval, seed)
+    return learn(alone, closed, current, data.taught.lifetime_value.horizon, settings, seed)
+
+
+def usable(inputs: Inputs, closed: Sequence[Cutoff]) -> list[Cutoff]:
+    """The cutoffs in whose windows something was sold to customers whose histories say what to expect."""
+    told = [cutoff for cutoff in closed if cutoff.has_history or not inputs.has_histories]
+    return [cutoff for cutoff in told if cutoff.value.sum() > 0 and cutoff.n_purchases.sum() > 0]
+
+
+def buyers(closed: Sequence[Cutoff]) -> int:
+    """Who spent something in closed windows."""
+    return sum(int((cutoff.value > 0).sum()) for cutoff in closed)
+
+
+def learn(
+    alone: ValueModel, closed: Sequence[Cutoff], current: Cutoff, horizon: int, settings: LifetimeValue, seed: int
+) -> ValueModel:
+    """With boosters of the `usable` cutoffs, whose windows have `horizon` days, beside the history that stood `alone`.
+
+    The earlier ones teach boosters that are judged on the later ones, for the curve from score to spend and for the
+    bounds; then all of them teach. Of rows without histories two cutoffs are needed.
+    """
+    taught = [_Taught.of(alone.inputs, cutoff, horizon) for cutoff in closed]
     # Whether somebody buys at all is asked only where a later cutoff can say what the answer means for the spend.
     kinds = tuple(OBJECTIVES) if len(taught) > 1 else ("spend", "purchases")
-    boosters = _boosters(data.inputs, taught, kinds, workspace)
+    boosters = _boosters(alone.inputs, taught, kinds, settings.boosting, seed)
     model = replace(alone, taught_horizon=horizon, boosters=boosters)
     if len(taught) > 1:
-        model = _judged(model, taught, workspace)
-    model = _leveled(model, taught, _Taught.of(data.inputs, current, horizon), current)
+        model = _judged(model, taught, settings, seed)
+    if alone.inputs.has_histories:
+        model = _leveled(model, taught, _Taught.of(alone.inputs, current, horizon), current)
     if model.curve is None or horizon != model.horizon:
-        return replace(model, spread=_drawn_spread(model, current, workspace.lifetime_value, rng))
+        return drawn(model, current, settings.interval, seed)
     return model
 
 
 def too_few(closed: Sequence[Cutoff]) -> str:
     """What closed windows hold, where that teaches no booster."""
-    buyers = sum(int((cutoff.value > 0).sum()) for cutoff in closed)
-    return f"{buyers:,} customers spent something in closed windows; at least {MIN_BUYERS} are needed"
+    return f"{buyers(closed):,} customers spent something in closed windows; at least {MIN_BUYERS} are needed"
 
 
 def _history_only(data: Dataset, lifetime_value: LifetimeValue, current: Cutoff) -> ValueModel:
@@ -169,7 +188,7 @@ def pace(data: Dataset, lifetime_value: LifetimeValue, current: Cutoff) -> dict[
 
 def _rules(data: Dataset, lifetime_value: LifetimeValue, latest: Cutoff, current: Cutoff) -> dict[str, dict[str, Rule]]:
     """Last year's pace, and the means of who had bought by the latest closed cutoff, over the window after it."""
-    bought = ~np.isnan(data.inputs.column(latest.vectors, "T"))
+    bought = data.inputs.bought(latest.vectors)
     means = {
         name: Rule.for_everybody(float(column[bought].mean()))
         for name, column in (("value", latest.value), ("purchases", latest.n_purchases))
@@ -183,9 +202,8 @@ def _bounded(
     """With the spread of what followed earlier cutoffs about what the same kind of model said there; without any, the
     scatter that the history model implies."""
     if not then:
-        rng = np.random.default_rng(workspace.training.seed)
-        return replace(model, spread=_drawn_spread(model, current, workspace.lifetime_value, rng))
-    bought = [~np.isnan(one.inputs.column(cutoff.vectors, "T")) for cutoff, one in then]
+        return drawn(model, current, workspace.lifetime_value.interval, workspace.training.seed)
+    bought = [one.inputs.bought(cutoff.vectors) for cutoff, one in then]
     said = [
         one.value(cutoff.vectors[rows], one.taught_horizon) for (cutoff, one), rows in zip(then, bought, strict=True)
     ]
@@ -195,27 +213,26 @@ def _bounded(
 
 
 def _boosters(
-    inputs: Inputs, taught: Sequence[_Taught], kinds: Sequence[str], workspace: Workspace
+    inputs: Inputs, taught: Sequence[_Taught], kinds: Sequence[str], boosting: Boosting, seed: int
 ) -> dict[str, lgb.Booster]:
-    seed, boosting = workspace.training.seed, workspace.lifetime_value.boosting
     design = np.concatenate([one.shown.design for one in taught])
     targets = {kind: np.concatenate([one.target(kind) for one in taught]) for kind in kinds}
     return fit_boosters(inputs, design, targets, seed, boosting)
 
 
-def _judged(model: ValueModel, taught: Sequence[_Taught], workspace: Workspace) -> ValueModel:
+def _judged(model: ValueModel, taught: Sequence[_Taught], settings: LifetimeValue, seed: int) -> ValueModel:
     """With the curve and the spread of what boosters of earlier cutoffs say of the later ones.
 
     The earlier ones are those whose windows had closed by the latest cutoff; where none had, all before the latest.
     """
     ages = [(taught[-1].as_of - one.as_of).days for one in taught]
     early = sum(age >= model.taught_horizon for age in ages) or len(taught) - 1
-    boosters = _boosters(model.inputs, taught[:early], ("spend", "buys"), workspace)
+    boosters = _boosters(model.inputs, taught[:early], ("spend", "buys"), settings.boosting, seed)
     judged = replace(model, boosters=boosters)
     score = np.concatenate([judged.score(one.shown) for one in taught[early:]])
     actual = np.concatenate([one.target("spend") for one in taught[early:]])
     curve = Curve.of(score, actual)
-    return replace(model, curve=curve, spread=Spread.of(curve(score), actual, workspace.lifetime_value.interval))
+    return replace(model, curve=curve, spread=Spread.of(curve(score), actual, settings.interval))
 
 
 def _leveled(model: ValueModel, taught: Sequence[_Taught], now: _Taught, current: Cutoff) -> ValueModel:
@@ -250,16 +267,15 @@ def _sold_last_year(shop: ShopDays) -> tuple[float, ...]:
     return tuple(shop.total(start, days) / days * YEAR / year for days in months)
 
 
-def _drawn_spread(model: ValueModel, cutoff: Cutoff, lifetime_value: LifetimeValue, rng: np.random.Generator) -> Spread:
-    """The scatter that the history model itself implies, where nothing has happened to measure it on.
+def drawn(model: ValueModel, cutoff: Cutoff, interval: float, seed: int) -> ValueModel:
+    """With the scatter that the history model itself implies, where nothing has happened to measure it on.
 
     Its draws are moved, customer by customer, from the value that it expects to the model's.
     """
     assert model.history_model is not None
-    bought = np.flatnonzero(~np.isnan(model.inputs.column(cutoff.vectors, "T")))
-    drawn = rng.choice(bought, min(len(bought), _DRAWN_CUSTOMERS), replace=False)
-    vectors = cutoff.vectors[drawn]
+    rng, bought = np.random.default_rng(seed), np.flatnonzero(model.inputs.bought(cutoff.vectors))
+    vectors = cutoff.vectors[rng.choice(bought, min(len(bought), _DRAWN_CUSTOMERS), replace=False)]
     history = model.inputs.history(vectors)
     value, expected = model.value(vectors), model.history_model.outlook(history, model.horizon).value
     outcome = model.history_model.draw_value(history, model.horizon, rng) * value / np.maximum(expected, 1e-9)
-    return Spread.of(value / model.level, outcome / model.level, lifetime_value.interval)
+    return replace(model, spread=Spread.of(value / model.level, outcome / model.level, interval))

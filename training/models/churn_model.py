@@ -137,7 +137,7 @@ class ChurnModel:
         return sigmoid(self.slope * self.score(vectors, outlook) + self.intercept + self.correction.log_odds)
 
     def _can_be_asked(self, vectors: Vectors) -> NDArray[np.bool_]:
-        return self.leaving.is_event | ~np.isnan(self.inputs.column(vectors, "T"))
+        return self.inputs.bought(vectors) | self.leaving.is_event
 
     def _asked(self, vectors: Vectors, horizon: int | None) -> Floats:
         if horizon is None:
@@ -178,10 +178,8 @@ class ChurnModel:
 
     def outlook_by(self, history_model: BuyTillYouDie | None, vectors: Vectors) -> Outlook:
         """What the histories say of the learnt windows, by the model of any cutoff; nan where it has none."""
-        if history_model is None:
-            return Outlook(*np.full((4, len(vectors)), np.nan))
         days = self.leaving.within(self.learnt).days(self.inputs, vectors)
-        return history_model.outlook(self.inputs.history(vectors), days, self.leaving.gap)
+        return self.inputs.outlook(history_model, vectors, days, self.leaving.gap)
 
     def score(self, vectors: Vectors, outlook: Outlook) -> Floats:
         """Log-odds before the line, given the outlook over the learnt window."""

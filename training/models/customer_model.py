@@ -13,7 +13,8 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from training.models.buy_till_you_die import History, Outlook
+from training.models.buy_till_you_die import BuyTillYouDie, History, Outlook
+from training.models.histories import NotIdentified
 from workspace import digests
 from workspace.settings import Boosting
 from workspace.storage import CheckFailed
@@ -26,6 +27,9 @@ _OUTLOOK_NAMES = (
     "btyd_expected_spend",
     "btyd_value",
 )
+
+HISTORY = (*History._fields, "spend_last", "spend_365d")
+"""The columns of a row that purchase histories are learnt from, and last year's pace."""
 
 _FEW_ROWS = 2_000
 
@@ -60,8 +64,34 @@ class Inputs:
     def column(self, vectors: NDArray[np.float32], name: str) -> Floats:
         return vectors[:, self.places[name]].astype(np.float64)
 
+    @cached_property
+    def has_histories(self) -> bool:
+        """Whether rows have purchase histories; those of a shop do."""
+        return {*HISTORY} <= {*self.packed}
+
+    def bought(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Who ever bought; everybody, where rows do not say."""
+        return ~np.isnan(self.column(vectors, "T")) if "T" in self.places else np.ones(len(vectors), dtype=bool)
+
     def history(self, vectors: NDArray[np.float32]) -> History:
         return History(*(self.column(vectors, name) for name in History._fields))
+
+    def history_model(self, vectors: NDArray[np.float32]) -> BuyTillYouDie | None:
+        """Fitted on the histories of these rows; null where too few came back, or rows have none."""
+        if not self.has_histories:
+            return None
+        try:
+            return BuyTillYouDie.fit(self.history(vectors), self.column(vectors, "spend_last"))
+        except NotIdentified:
+            return None
+
+    def outlook(
+        self, model: BuyTillYouDie | None, vectors: NDArray[np.float32], days: float | Floats, gap: float = 0.0
+    ) -> Outlook:
+        """What a history model says of rows; nan without one."""
+        if model is None:
+            return Outlook(*np.full((4, len(vectors)), np.nan))
+        return model.outlook(self.history(vectors), days, gap)
 
     def design(self, vectors: NDArray[np.float32], outlook: Outlook) -> Floats:
         """The booster's input: the used features beside what the history alone predicts."""

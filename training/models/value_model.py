@@ -66,7 +66,8 @@ class Shown(NamedTuple):
 
     @classmethod
     def of(cls, inputs: Inputs, vectors: NDArray[np.float32], outlook: Outlook, horizon: int) -> Self:
-        pace = np.maximum(np.nan_to_num(inputs.column(vectors, "spend_365d")), 0) * horizon / 365
+        spent = inputs.column(vectors, "spend_365d") if inputs.has_histories else np.zeros(len(vectors))
+        pace = np.maximum(np.nan_to_num(spent), 0) * horizon / 365
         return cls(inputs.design(vectors, outlook), outlook, pace)
 
 
@@ -213,7 +214,7 @@ class ValueModel:
         purchases, value = self._in_taught_window(vectors, taught)
         bounds = self._bounds(value * own.value, asked.value / own.value)
         columns = (purchases * asked.purchases, value * asked.value, *bounds)
-        known = ~np.isnan(self.inputs.column(vectors, "T"))
+        known = self.inputs.bought(vectors)
         return Forecast(taught.p_alive, *(np.where(known, column, np.nan) for column in columns))
 
     def _in_taught_window(self, vectors: NDArray[np.float32], taught: Outlook) -> tuple[Floats, Floats]:
@@ -229,9 +230,7 @@ class ValueModel:
 
     def outlook(self, vectors: NDArray[np.float32], horizon: int) -> Outlook:
         """What the histories say; nan where too few came back to say anything."""
-        if self.history_model is None:
-            return Outlook(*np.full((4, len(vectors)), np.nan))
-        return self.history_model.outlook(self.inputs.history(vectors), horizon)
+        return self.inputs.outlook(self.history_model, vectors, horizon)
 
     def relative(self, shown: Shown) -> Floats:
         """Spend in a window of `taught_horizon` days that goes as histories expect."""
@@ -242,14 +241,16 @@ class ValueModel:
         """What customers are ordered by: spend times the chance to buy at all, of booster and history averaged.
 
         The product ranks the many who will mostly not buy better than spend alone (docs/decisions/0008). Without a
-        later cutoff to say what the product is worth, spend alone.
+        later cutoff to say what the product is worth, spend alone. Of rows without histories boosters alone.
         """
-        spend = (1 - _HISTORY_WEIGHT - _PACE_WEIGHT) * predicted(self.boosters["spend"], shown.design)
-        spend += _HISTORY_WEIGHT * shown.outlook.value + _PACE_WEIGHT * shown.pace
+        spend = predicted(self.boosters["spend"], shown.design)
+        if self.history_model is not None:
+            spend = (1 - _HISTORY_WEIGHT - _PACE_WEIGHT) * spend
+            spend += _HISTORY_WEIGHT * shown.outlook.value + _PACE_WEIGHT * shown.pace
         if "buys" not in self.boosters:
             return spend
         buys = logit(predicted(self.boosters["buys"], shown.design))
-        return spend * sigmoid((buys - logit(shown.outlook.no_purchase)) / 2)
+        return spend * sigmoid(buys if self.history_model is None else (buys - logit(shown.outlook.no_purchase)) / 2)
 
     @property
     def explained(self) -> tuple[str, ...]:
