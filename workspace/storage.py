@@ -27,7 +27,12 @@ _PATIENCE = 5  # seconds that a writer of a database waits for another
 
 
 class CheckFailed(RuntimeError):
-    """The data or a gate does not allow what was asked. The command line exits with 1."""
+    """The data or a gate does not allow what was asked. The command line exits with 1.
+
+    >>> perennial.open("shop.yaml").at("2020-01-01").scores()
+    Traceback (most recent call last):
+    workspace.storage.CheckFailed: ...
+    """
 
 
 def connect(home: Path, timezone: str = "UTC", memory: float | None = None) -> duckdb.DuckDBPyConnection:
@@ -40,7 +45,9 @@ def connect(home: Path, timezone: str = "UTC", memory: float | None = None) -> d
     if memory is not None:
         connection.execute("SET memory_limit = ?", [f"{memory}GB"])
     connection.execute("SET preserve_insertion_order = false")
-    connection.execute("SET enable_progress_bar = false")  # on in processes that have no main file
+    # On in processes that have no main file; in Jupyter without ipywidgets it is off, and DuckDB 2.0 refuses to set it.
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
+        connection.execute("SET enable_progress_bar = false")
     return connection
 
 
