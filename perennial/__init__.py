@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perennial import models as models
     from perennial.shop import Shop as Shop
     from perennial.shop import ShopAt as ShopAt
     from perennial.shop import encode as encode
@@ -23,6 +24,8 @@ __all__ = ["CheckFailed", "SettingsError", "Shop", "ShopAt", "encode", "open", "
 
 
 def __getattr__(name: str) -> Any:
+    if name == "models":
+        return import_module("perennial.models")
     if name not in _WHERE:
         raise AttributeError(f"module 'perennial' has no attribute {name!r}")
     return getattr(import_module(_WHERE[name]), name)

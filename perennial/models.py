@@ -1,20 +1,42 @@
-"""The purchase models of the field, on data frames: fitted on purchases or histories, asked for a horizon in days.
+"""Models without a shop: the purchase models of the field on data frames, and the service's own as scikit-learn's.
 
-The mathematics is that of `training/models/`, which the lifetime-value model is made of too. `transactions` in the
-examples are the purchases of 2,357 customers of CDNOW (columns `customer_id`, `occurred_at`, `amount`), on which the
-models were published.
+The purchase models are fitted on purchases or histories, and asked for a horizon in days. The mathematics is that of
+`training/models/`, which the lifetime-value model is made of too. `transactions` in the examples are the purchases of
+2,357 customers of CDNOW (columns `customer_id`, `occurred_at`, `amount`), on which the models were published.
+`ChurnClassifier`, `LifetimeValueRegressor` and `CutoffSplit` are loaded when they are asked for.
 """
 
 from __future__ import annotations
 
 from datetime import date
-from typing import Any, ClassVar, Self
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pandas as pd
 
 from training.models import bg_nbd, gamma_gamma, mbg_nbd, pareto_nbd
 
+if TYPE_CHECKING:
+    from perennial.cutoff_split import CutoffSplit as CutoffSplit
+    from perennial.estimators import ChurnClassifier as ChurnClassifier
+    from perennial.estimators import LifetimeValueRegressor as LifetimeValueRegressor
+
+_WHERE = {
+    **dict.fromkeys(("ChurnClassifier", "LifetimeValueRegressor"), "perennial.estimators"),
+    "CutoffSplit": "perennial.cutoff_split",
+}  # fmt: skip
+__all__ = [
+    "BGNBD", "MBGNBD", "ChurnClassifier", "CutoffSplit", "GammaGamma", "LifetimeValueRegressor", "ParetoNBD",
+    "histories",
+]  # fmt: skip
+
 _HISTORY = ["frequency", "recency", "T"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'perennial.models' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
 
 
 def histories(transactions: pd.DataFrame, as_of: date | str) -> pd.DataFrame:

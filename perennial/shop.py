@@ -53,6 +53,9 @@ def open(
     `overrides` are `key.path=value` over the file, as of `--set`; `home` is a folder for the shop's state, as of
     `--home`. `say` is told the progress, and what a person should know: `print` shows it.
 
+    >>> perennial.open("shop.yaml", overrides=["churn.horizon=30"]).workspace.churn.horizon
+    30
+
     Raises:
         SettingsError: the file is missing or not YAML, a setting is unknown or of the wrong type.
     """
@@ -73,6 +76,14 @@ class Shop:
 
     `options` name it on the command line, for alerts, which end in the command to type. `words` is in whose name it is
     held while something is written, and `role` how the audit log calls who reads.
+
+    >>> shop = perennial.open("shop.yaml")
+    >>> shop.at("2023-07-01").as_of
+    datetime.date(2023, 7, 1)
+    >>> shop.latest() == shop.at("2023-07-01")  # the same day, but nobody has named it
+    False
+    >>> [*shop.customer("c0300")]
+    ['customer_id', 'held', 'audit']
     """
 
     workspace: Workspace
@@ -207,6 +218,17 @@ class ShopAt:
 
     Whatever is refused is a `CheckFailed` of one sentence: nothing is scored, no champion may answer, a source lacks
     rows. What writes needs sole use of the workspace (`InUse` while another process has it).
+
+    >>> today = perennial.open("shop.yaml").latest()
+    >>> risk = today.list("churn-risk", top=3, band="high")
+    >>> risk["churn_band"].tolist()
+    ['high', 'high', 'high']
+    >>> scores = today.scores()
+    >>> {*risk["customer_id"]} <= {*scores["customer_id"]}
+    True
+    >>> today.list("churn-risk", top=0)
+    Traceback (most recent call last):
+    ValueError: top 0: a list has at least one row
     """
 
     shop: Shop
@@ -459,14 +481,25 @@ class ShopAt:
 
 
 def encode(rows: pd.DataFrame, format: Literal["csv", "xlsx", "json"]) -> bytes:
-    """A frame of this module as the file that the command writes, byte by byte; safe to open in a spreadsheet."""
+    """A frame of this module as the file that the command writes, byte by byte; safe to open in a spreadsheet.
+
+    >>> rows = pd.DataFrame({"customer_id": ["c1"], "churn_probability": [0.25]})
+    >>> perennial.encode(rows, "json")
+    b'[{"customer_id":"c1","churn_probability":0.25}]'
+    """
     from serving.lists import files
 
     return files.encode(rows, format, rows.attrs.get("about", ()))
 
 
 def to_arrow(rows: pd.DataFrame) -> pa.Table:
-    """A frame of this module as an Arrow table: texts are strings, days are days, moments are in UTC."""
+    """A frame of this module as an Arrow table: texts are strings, days are days, moments are in UTC.
+
+    >>> rows = pd.DataFrame({"customer_id": ["c1"], "as_of": [pd.Timestamp("2025-01-01")]})
+    >>> perennial.to_arrow(rows).schema
+    customer_id: string
+    as_of: date32[day]
+    """
     import pandas as pd
     import pyarrow as pa
 

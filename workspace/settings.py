@@ -36,7 +36,12 @@ _AS_WRITTEN = {*_ADDRESSES, "alerts"}
 
 
 class SettingsError(ValueError):
-    """A workspace file, or an override of it, that cannot be used. The command line exits with 2."""
+    """A workspace file, or an override of it, that cannot be used. The command line exits with 2.
+
+    >>> perennial.open("shop.yaml", overrides=["churn.horizn=60"])
+    Traceback (most recent call last):
+    workspace.settings.SettingsError: ...
+    """
 
 
 class _Model(BaseModel):
