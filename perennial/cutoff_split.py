@@ -70,14 +70,14 @@ class CutoffSplit(BaseCrossValidator):
     def _judged(self, known: list[date]) -> list[date]:
         spacing = min((later - day).days for day, later in pairwise(known)) if known[1:] else 1
         outcome_days, enough = self.gap + self.horizon, (self.max_cutoffs, *_ENOUGH)
-        found = judged_cutoffs(known, self.n_splits, outcome_days=outcome_days, spacing=spacing, enough=enough)
-        if len(found) < self.n_splits:
+        judged = judged_cutoffs(known, self.n_splits, outcome_days=outcome_days, spacing=spacing, enough=enough)
+        if len(judged) < self.n_splits:
             able = sum(sum(self._has_closed(c, day) for c in known) >= min(_ENOUGH) for day in known)
             raise ValueError(
                 f"{self.n_splits} splits cannot be had of {len(known)} days with windows of {outcome_days} days: {able}"
                 f" {'has' if able == 1 else 'have'} two closed ones before it; give earlier days, or n_splits={able}"
             )
-        return found
+        return judged
 
 
 def _given(X: Any, groups: Any) -> Any:

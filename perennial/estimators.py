@@ -29,7 +29,7 @@ from training.learning.lifetime_value import MIN_BUYERS
 from training.learning.season import ShopDays
 from training.models import churn_model
 from training.models.buy_till_you_die import BuyTillYouDie
-from training.models.churn_model import ChurnModel, Season
+from training.models.churn_model import ChurnModel, SeasonCorrection
 from training.models.customer_model import HISTORY, Inputs
 from training.models.histories import MINIMUM_REPEAT_BUYERS
 from training.models.leaving import Leaving
@@ -121,8 +121,8 @@ class _OfCustomers(BaseEstimator):
 
     def _rows(self, X: Any) -> Vectors:
         check_is_fitted(self)
-        found = validate_data(self, self._numbers(X), reset=False, dtype=np.float32, ensure_all_finite="allow-nan")
-        return np.asarray(found)
+        rows = validate_data(self, self._numbers(X), reset=False, dtype=np.float32, ensure_all_finite="allow-nan")
+        return np.asarray(rows)
 
     def _numbers(self, X: Any) -> Any:
         """Without keys, and with categories as codes, unknown where `fit` had no such category.
@@ -265,9 +265,9 @@ class ChurnClassifier(ClassifierMixin, _OfCustomers):
         return self
 
     def _outcomes(self, y: NDArray) -> Floats:
-        found = type_of_target(y, input_name="y", raise_unknown=True)
-        if found != "binary":
-            raise ValueError(f"Only binary classification is supported. The type of the target is {found}.")
+        target = type_of_target(y, input_name="y", raise_unknown=True)
+        if target != "binary":
+            raise ValueError(f"Only binary classification is supported. The type of the target is {target}.")
         self.classes_, places = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[0]!r}: who left and who stayed are needed")
@@ -285,7 +285,9 @@ class ChurnClassifier(ClassifierMixin, _OfCustomers):
         model = churn.learn(plain, closed, self._boosting, self._seed)
         if not lesson.is_dated:
             return model
-        return replace(model, season=Season(churn.seasonal_log_odds(model, closed, lesson.coming, lesson.spacing)))
+        return replace(
+            model, correction=SeasonCorrection(churn.seasonal_log_odds(model, closed, lesson.coming, lesson.spacing))
+        )
 
     def _kind(self) -> Literal["inactivity", "event"]:
         missing = [name for name in HISTORY if name not in self._inputs().packed]
@@ -413,8 +415,8 @@ class LifetimeValueRegressor(RegressorMixin, _OfCustomers):
             return _FEW_CAME_BACK
         if not inputs.has_histories and len(usable) < 2:
             return "there are not two cutoffs with something spent after them, one to teach and one to judge"
-        found = lifetime_value.buyers(usable)
-        return None if found >= self.min_buyers else f"{found:,} spent something, and {self.min_buyers} are needed"
+        buyers = lifetime_value.buyers(usable)
+        return None if buyers >= self.min_buyers else f"{found:,} spent something, and {self.min_buyers} are needed"
 
     def _stand_in(self, alone: ValueModel, closed: Sequence[Cutoff], current: Cutoff, reason: str) -> ValueModel:
         """Purchase histories alone, or the mean for everybody."""
