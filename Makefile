@@ -4,6 +4,7 @@
 # make check   style, types and the quick tests
 # make fix     formats, and mends what can be mended
 # make docs    the pages as a site in build/site; a broken link fails
+# make results docs/results.md from the figures in docs/results; RUN="value churn" keeps those of these last runs first
 PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
@@ -12,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Where the real data sets are that tests, benchmarks and the shipped configurations read.
 export PERENNIAL_DATASETS ?= $(abspath ../shared/data)
 
-.PHONY: setup demo test check fix docs lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
+.PHONY: setup demo test check fix docs results lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
 
 setup: .venv/.ready
 
@@ -65,6 +66,9 @@ fix: setup
 
 docs: setup
 	$(BIN)/mkdocs build --strict
+
+results: setup
+	$(BIN)/python -m benchmarks.results_page $(RUN)
 
 # The lock's registry is the reader's own: no address stands in it.
 lock:

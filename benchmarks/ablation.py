@@ -9,7 +9,6 @@ latest window closed by then. "history alone" leaves the booster only what the b
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks import figures, tables
 from features import retrieval, snapshot
 from features.families import product_affinity
 from features.items import candidates
@@ -33,7 +33,6 @@ from training.learning.cross_sell import Lesson
 from workspace import settings
 from workspace.settings import Workspace
 
-RESULTS = Path("benchmarks/results")
 SHOPS = (("online_retail", "2011-06-01"), ("complete_journey", "2017-10-01"))
 _LONG_AFTER = date(2100, 1, 1)
 _OF_CHURN = ("auc", "average_precision", "brier", "ece")
@@ -43,9 +42,11 @@ _OF_OFFERS = ("auc", "ndcg5", "ndcg5_repeat", "ndcg5_new", "naive_ndcg5", "naive
 
 def main() -> None:
     shops = [tuple(sys.argv[1:3])] if len(sys.argv) > 2 else list(SHOPS)
-    measured = {f"{name} {as_of}": _measure(name, date.fromisoformat(as_of)) for name, as_of in shops}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "ablation.json").write_text(json.dumps(measured, indent=1))
+    measured = {}
+    for name, as_of in shops:
+        measured[window := f"{name} at {as_of}"] = _measure(name, date.fromisoformat(as_of))
+        print(f"\n{tables.ablation(measured, window)}", flush=True)
+    figures.write("ablation", measured)
 
 
 def _measure(name: str, as_of: date) -> dict[str, dict[str, dict[str, float]]]:
@@ -54,14 +55,11 @@ def _measure(name: str, as_of: date) -> dict[str, dict[str, dict[str, float]]]:
         intake.ingest(workspace, datetime.now(UTC))
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, as_of))
         store = retrieval.apply(workspace)
-        tables = {"of customers": _of_customers(workspace, datasets.load(store, workspace, as_of))}
+        measured = {"of customers": _of_customers(workspace, datasets.load(store, workspace, as_of))}
         lessons = [cross_sell.lesson(workspace, day, as_of) for day in cross_sell.cutoffs(workspace, as_of)]
         if len(lessons) > 1:
-            tables["of items"] = _of_items(workspace, lessons)
-    for families, rows in tables.items():
-        print(f"\n{name} at {as_of}: families {families}")
-        print(pd.DataFrame(rows).T.to_string(float_format=lambda figure: f"{figure:.4f}"), flush=True)
-    return tables
+            measured["of items"] = _of_items(workspace, lessons)
+    return measured
 
 
 def _of_customers(workspace: Workspace, data: datasets.Dataset) -> dict[str, dict[str, float]]:

@@ -10,10 +10,9 @@ there our learner is taught by four fifths of the customers, of which a fifth ca
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
+from benchmarks import figures, tables
 from benchmarks.peers import PLAIN, RFM
 from features import retrieval, snapshot
 from ingest import intake
@@ -39,7 +39,6 @@ from workspace.storage import CheckFailed
 
 Floats = NDArray[np.floating]
 
-RESULTS = Path("benchmarks/results")
 SHOPS = {
     "online_retail": ("2010-11-29", "2011-03-01", "2011-06-01"),
     "complete_journey": ("2017-08-01", "2017-09-01", "2017-10-01"),
@@ -54,35 +53,36 @@ _SEED = 7
 
 def main() -> None:
     asked = sys.argv[1:] or [*SHOPS, CONTRACTS]
-    measured = {name: _contracts() if name == CONTRACTS else _shop(name) for name in asked}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "churn.json").write_text(json.dumps(measured, indent=1))
+    parts: dict[str, object] = {}
+    for name in asked:
+        parts |= _contracts() if name == CONTRACTS else _shop(name)
+    figures.write("churn", parts)
 
 
 def _shop(name: str) -> dict[str, object]:
-    """One shop at its cutoffs: prints and returns the table, and how the last cutoff's other horizons came out."""
+    """One shop at its cutoffs: prints and returns the tables, and how the last cutoff's other horizons came out."""
     with tempfile.TemporaryDirectory() as home:
         workspace = _taken_in(name, home)
-        judged, horizons = [], pd.DataFrame()
+        judged, horizons = [], {}
         for as_of in map(date.fromisoformat, SHOPS[name]):
             data = _loaded(workspace, as_of)
             judged.append(_judged(workspace, data))
             horizons = _horizons(workspace, data)
     board = scoreboard(judged, seed=_SEED)
-    print(f"\n{name}, {workspace.churn.horizon} days")
+    parts: dict[str, object] = {}
     for place, as_of in enumerate(board.as_of):
-        rate = judged[place].actual.mean()
-        print(
-            f"at {as_of}: {board.customers[place]:,} can leave, {rate:.3f} did; {len(board.learnt_from[place])} cutoffs"
-        )
-        print(_printed({c.name: _at(c, place) for c in board.contenders}))
+        parts[window := f"{name} at {as_of}"] = {
+            "horizon": workspace.churn.horizon, "customers": board.customers[place],
+            "left": float(judged[place].actual.mean()), "cutoffs": len(board.learnt_from[place]),
+            "figures": {contender.name: _at(contender, place) for contender in board.contenders},
+        }  # fmt: skip
+        print(f"\n{tables.churn(parts, window)}")
     if len(judged) > 1:
-        print("mean of the cutoffs, and its 95 % interval")
-        print(pd.DataFrame({c.name: _mean(c) for c in board.contenders}).T.to_string(na_rep=""))
-    print(f"other horizons at {board.as_of[-1]}, without training again")
-    print(_printed(horizons.to_dict("index")), flush=True)
-    tables = {str(day): {c.name: _at(c, place) for c in board.contenders} for place, day in enumerate(board.as_of)}
-    return {"cutoffs": tables, "mean": {c.name: _mean(c) for c in board.contenders}, "missing": board.missing}
+        parts[f"{name}, mean"] = means = {contender.name: _mean(contender) for contender in board.contenders}
+        print(f"\nmean of the cutoffs, and its 95 % interval\n{pd.DataFrame(means).T.to_string(na_rep='')}")
+    parts[other := f"{name}, other horizons at {board.as_of[-1]}"] = horizons
+    print(f"\n{tables.horizons(parts, other)}", flush=True)
+    return parts
 
 
 def _taken_in(name: str, home: str) -> Workspace:
@@ -123,7 +123,7 @@ def _boosted(rows: Floats, left: Floats, asked: Floats) -> Floats:
     return np.asarray(model.predict(asked))
 
 
-def _horizons(workspace: Workspace, data: Dataset) -> pd.DataFrame:
+def _horizons(workspace: Workspace, data: Dataset) -> dict[str, dict[str, float]]:
     """Said and happened within other horizons, of the customers who could leave; as far as the data go on."""
     model = churn.fit(data, workspace, data.closed, data.current)
     able = model.can_churn(data.current.vectors)
@@ -140,7 +140,7 @@ def _horizons(workspace: Workspace, data: Dataset) -> pd.DataFrame:
         rows[f"{horizon} days"] = {"left": float(1 - bought.mean()), "said": float(said.mean())} | _figures(
             1 - bought, said
         )
-    return pd.DataFrame(rows).T
+    return rows
 
 
 def _figures(left: Floats, said: Floats) -> dict[str, float]:
@@ -156,31 +156,28 @@ def _mean(contender: Contender) -> dict[str, str]:
     return {name: f"{one.mean:.4f} ({one.low:.4f} to {one.high:.4f})" for name, one in spreads.items()}
 
 
-def _printed(rows: Mapping[str, Mapping[str, float]]) -> str:
-    return pd.DataFrame(rows).T.to_string(float_format=lambda figure: f"{figure:.4f}", na_rep="")
-
-
 def _contracts() -> dict[str, object]:
     """The telephone company: which columns training refuses, then five stratified folds."""
     with tempfile.TemporaryDirectory() as home:
         workspace = _taken_in(CONTRACTS, f"{home}/leaking")
-        _refused(workspace.model_copy(update={"attributes": (*workspace.attributes, *LEAKING)}))
+        refused = _refused(workspace.model_copy(update={"attributes": (*workspace.attributes, *LEAKING)}))
         workspace = _taken_in(CONTRACTS, f"{home}/clean")
         data = _loaded(workspace, CONTRACTS_AT)
         folds = [_fold(workspace, data, *places) for places in _split(data.closed[-1].churned)]
     rows = {name: pd.DataFrame([fold[name] for fold in folds]).mean().to_dict() for name in folds[0]}
-    print(f"\n{CONTRACTS}: {len(data.closed[-1].churned):,} contracts, five stratified folds, mean")
-    print(_printed(rows), flush=True)
-    return {"mean": rows, "folds": folds}
+    parts = {"leaking": LEAKING, "refused": refused, "contracts": len(data.closed[-1].churned), "mean": rows}
+    print(f"\n{tables.contracts({CONTRACTS: parts}, CONTRACTS)}", flush=True)
+    return {CONTRACTS: parts}
 
 
-def _refused(workspace: Workspace) -> None:
+def _refused(workspace: Workspace) -> list[str]:
+    """Which of the columns that know the answer training refuses."""
     intake.ingest(workspace, datetime.now(UTC))
     try:
         churn.train(_loaded(workspace, CONTRACTS_AT), workspace)
     except CheckFailed as problem:
-        named = [name for name in LEAKING if f"`{name}` " in str(problem)]
-        print(f"\n{CONTRACTS} with {', '.join(LEAKING)}: training refuses {', '.join(named)}")
+        return [name for name in LEAKING if f"`{name}` " in str(problem)]
+    return []
 
 
 def _split(churned: Floats) -> Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]:

@@ -11,7 +11,6 @@ judged at cutoffs, by models that saw nothing after them.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
+from benchmarks import figures, tables
 from benchmarks.fits import peak_gigabytes
 from features import retrieval, snapshot
 from ingest import intake
@@ -42,7 +42,6 @@ from workspace.settings import Workspace
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
-RESULTS = Path("benchmarks/results")
 SHOPS = {"online_retail": ("2011-03-01", "2011-06-01"), "complete_journey": ("2017-10-01",)}
 _LONG_AFTER = date(2100, 1, 1)
 _SEED = 7
@@ -50,12 +49,11 @@ _SEED = 7
 
 def main() -> None:
     parts = {"tafeng": _tafeng, "online_retail": _shop, "complete_journey": _shop, "scale": _scale}
-    RESULTS.mkdir(exist_ok=True)
-    measured = {}
+    measured: dict[str, object] = {}
     for name in sys.argv[1:] or parts:
         with tempfile.TemporaryDirectory() as home:
-            measured[name] = parts[name](name, Path(home))
-    (RESULTS / "cross_sell.json").write_text(json.dumps(measured, indent=1))
+            measured |= parts[name](name, Path(home))
+    figures.write("cross_sell", measured)
 
 
 _BASKETS = "${PERENNIAL_DATASETS}/nbr_tafeng_reality_check"
@@ -119,12 +117,11 @@ def _tafeng(name: str, home: Path) -> dict[str, object]:
     workspace = baskets.workspace(home)
     seconds = _end_to_end(workspace)
     methods = _peers(baskets)
-    by_fold = [_fold(baskets, methods, *ours) for ours in _ours(workspace, baskets, folds)]
-    tables = {what: _mean([fold[what] for fold in by_fold]) for what in by_fold[0]}
-    for what, rows in tables.items():
-        print(f"\ntafeng, {what}: mean of the five folds' test users\n{_printed(rows)}")
-    print(f"item level end to end, from lines to everybody's offers: {seconds:.0f} s, peak {peak_gigabytes():.1f} GB")
-    return {"tables": tables, "seconds": seconds}
+    per_fold = [_fold(baskets, methods, *ours) for ours in _ours(workspace, baskets, folds)]
+    means = {what: _mean([fold[what] for fold in per_fold]) for what in per_fold[0]}
+    part = {name: {"tables": means, "seconds": seconds, "gigabytes": peak_gigabytes()}}
+    print(f"\n{tables.baskets(part, name)}", flush=True)
+    return part
 
 
 def _end_to_end(workspace: Workspace) -> float:
@@ -258,27 +255,22 @@ def _mean(tables: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, floa
     return {name: pd.DataFrame([table[name] for table in tables]).mean().to_dict() for name in tables[0]}
 
 
-def _printed(rows: Mapping[str, Mapping[str, float]]) -> str:
-    return pd.DataFrame(rows).T.to_string(float_format=lambda figure: f"{figure:.4f}")
-
-
 def _shop(name: str, home: Path) -> dict[str, object]:
     """One shop by category: ours and the rule at each cutoff, the difference with its 95 % interval over customers."""
     workspace = settings.read(Path(f"configs/{name}.yaml"), home=home)
     intake.ingest(workspace, datetime.now(UTC))
-    tables = {}
+    parts: dict[str, object] = {}
     for as_of in map(date.fromisoformat, SHOPS[name]):
         learnt_from = cross_sell.cutoffs(workspace, as_of)
         snapshot.snapshot(workspace, [*learnt_from, as_of])
         backtest = cross_sell.judged_at(workspace, as_of, learnt_from, _LONG_AFTER)
         judged = JudgedOffers.of(backtest, learnt_from, as_of, workspace.cross_sell.top)
-        tables[str(as_of)] = _compared(judged)
-        said = _said(workspace, backtest, as_of)
-        print(f"\n{name} at {as_of}: {len(judged.customer_ids):,} bought; {len(learnt_from)} cutoffs taught")
-        print(_printed(tables[str(as_of)]))
-        print("the first 5 offers: " + ", ".join(f"{what} {figure:.4g}" for what, figure in said.items()), flush=True)
-        tables[str(as_of)]["offers"] = said
-    return tables
+        parts[window := f"{name} at {as_of}"] = {
+            "bought": len(judged.customer_ids), "cutoffs": len(learnt_from), "figures": _compared(judged),
+            "top": workspace.cross_sell.top, "first offers": _said(workspace, backtest, as_of),
+        }  # fmt: skip
+        print(f"\n{tables.offers(parts, window)}", flush=True)
+    return parts
 
 
 def _compared(judged: JudgedOffers) -> dict[str, dict[str, float]]:
@@ -315,7 +307,7 @@ def _said(workspace: Workspace, backtest: Backtest, as_of: date) -> dict[str, fl
 _CUSTOMERS, _CATEGORIES, _DAYS = 1_000_000, 50, 300
 
 
-def _scale(name: str, home: Path) -> dict[str, float]:
+def _scale(name: str, home: Path) -> dict[str, object]:
     """Seconds and gigabytes of ranking a million customers x 50 categories, in a process of its own."""
     workspace = _large(home)
     as_of = date(2025, 1, 1)
@@ -324,9 +316,10 @@ def _scale(name: str, home: Path) -> dict[str, float]:
     cross_sell.train(workspace, as_of).save(home / "model")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         seconds, gigabytes, rows = pool.apply(_rank, (workspace, home / "model", as_of))
-    what = f"{_CUSTOMERS:,} customers x {_CATEGORIES} categories"
-    print(f"\n{what} ranked: {seconds:.0f} s, {gigabytes:.1f} GB, {rows:,} offers")
-    return {"seconds": seconds, "gigabytes": gigabytes, "offers": rows}
+    size = {"customers": _CUSTOMERS, "categories": _CATEGORIES}
+    part = {name: size | {"seconds": seconds, "gigabytes": gigabytes, "offers": rows}}
+    print(f"\n{tables.ranked(part, name)}")
+    return part
 
 
 def _rank(workspace: Workspace, model: Path, as_of: date) -> tuple[float, float, int]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks import figures
 from features import retrieval, snapshot
 from ingest import intake
 from simulation.world import simulate
@@ -45,6 +46,7 @@ def main() -> None:
             part = whole.sampled(datasets.share_of(workspace, AS_OF, size))
             measured[f"{size:,} customers"] = _figures(part, whole, workspace)
             print(pd.DataFrame(measured).T.to_string(float_format=lambda figure: f"{figure:.4f}"), flush=True)
+    figures.write("customers", measured)
 
 
 def _shop(folder: Path, customers: int) -> Workspace:

@@ -23,9 +23,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from benchmarks import figures, tables
 from features import retrieval, snapshot
 from ingest import intake
-from monitoring import drift
+from monitoring import arrivals, drift
 from monitoring.drift import Champion, Comparison, Drift
 from simulation.world import simulate
 from training.learning import churn, datasets, lifetime_value
@@ -33,7 +34,6 @@ from workspace import settings, storage
 from workspace.settings import Workspace
 from workspace.tables import TRANSACTIONS
 
-RESULTS = Path("benchmarks/results/drift.json")
 _FOLDER = Path("var/bench_drift").resolve()
 _NOW = datetime(2030, 1, 1, tzinfo=UTC)
 STEP = drift.STEP
@@ -82,7 +82,7 @@ def main() -> None:
     made = [Made(SHOPS[name], asked.chosen) for name in asked.shops]
     measured = {part: _PARTS[part](made) for part in asked.parts}
     if not asked.chosen:
-        storage.write_json(RESULTS, (storage.read_json(RESULTS) if RESULTS.exists() else {}) | measured)
+        figures.write("drift", figures.read("drift") | measured)
 
 
 class Made:
@@ -94,7 +94,7 @@ class Made:
         raw = _raw(shop.name)
         every = settings.parse({**raw, "home": str(self.folder / "all")}, shop.name)
         intake.ingest(every, _NOW)
-        first = drift.sources.first_day(every)
+        first = arrivals.first_day(every)
         assert first is not None
         self.as_ofs = shop.as_ofs(first)
         blocks = _blocks(every, self.folder / "lines", self.as_ofs)
@@ -161,37 +161,32 @@ def _champion(workspace: Workspace, as_of: date) -> Champion | None:
         return None
 
 
-def false_alarms(made: Sequence[Made]) -> dict[str, object]:
+def false_alarms(made: Sequence[Made]) -> dict[str, dict]:
     """A line for every shop: months, and those of them that were called drift, or drift that matters."""
-    print(f"{'ordinary months':<20}{'months':>8}{'drift':>8}{'matters':>9}  what moved", flush=True)
-    alarms_of: dict[str, object] = {}
-    months = drifted = matters = 0
+    told: dict[str, dict] = {}
     for one in made:
         ordinary = [day for day in one.judged if one.shop.jump is None or day <= one.shop.jump]
         said = {day: one.drift(day) for day in ordinary}
         alarms = [day for day, of in said.items() if of.drifted]
-        months, drifted = months + len(said), drifted + len(alarms)
-        matters += sum(of.matters for of in said.values())
-        what = "; ".join(f"{day}: {_what(said[day])}" for day in alarms)
-        print(
-            f"{one.shop.name:<20}{len(said):>8}{len(alarms):>8}{sum(of.matters for of in said.values()):>9}  {what}",
-            flush=True,
-        )
-        alarms_of[one.shop.name] = {"months": len(said), "drift": len(alarms)}
-    print(f"{'all':<20}{months:>8}{drifted:>8}{matters:>9}  {drifted / months:.1%} false alarms", flush=True)
-    return alarms_of | {"all": {"months": months, "drift": drifted, "matters": matters}}
+        told[one.shop.name] = {
+            "months": len(said), "drift": len(alarms), "matters": sum(of.matters for of in said.values()),
+            "moved": "; ".join(f"{day}: {_what(said[day])}" for day in alarms),
+        }  # fmt: skip
+    told["all"] = {what: sum(shop[what] for shop in told.values()) for what in ("months", "drift", "matters")}
+    print(tables.false_alarms(told), flush=True)
+    return told
 
 
-def jump(made: Sequence[Made]) -> dict[str, object]:
-    """The months of a shop that moved by itself."""
-    drifted_of = {}
+def jump(made: Sequence[Made]) -> dict[str, str]:
+    """What was said of the months of a shop that moved by itself."""
+    told = {}
     for one in made:
         for day in one.judged if one.shop.jump else ():
             if one.shop.jump and day > one.shop.jump:
                 of = one.drift(day)
-                drifted_of[f"{one.shop.name} {day}"] = of.drifted
-                print(f"{one.shop.name} at {day}: {'drift' if of.drifted else 'QUIET'}: {_what(of)}", flush=True)
-    return drifted_of
+                told[f"{one.shop.name} at {day}"] = f"{'drift' if of.drifted else 'QUIET'}: {_what(of)}"
+    print(tables.moved(told), flush=True)
+    return told
 
 
 def _what(of: Drift) -> str:
@@ -252,14 +247,18 @@ def power(made: Sequence[Made]) -> dict[str, object]:
             answers[fault].setdefault(one.shop.name, []).append((said.drifted, said.matters))
             if not said.drifted and fault != "none":
                 print(f"    missed: {one.shop.name} {said.as_of} {fault}", flush=True)
-    names = [one.shop.name for one in made]
-    print(f"{'planted fault':<38}{''.join(f'{name:>18}' for name in names)}{'caught':>10}{'matters':>10}")
-    for fault, by_shop in answers.items():
-        every = [said for of_shop in by_shop.values() for said in of_shop]
-        cells = "".join(f"{f'{sum(d for d, _ in by_shop[name])} of {len(by_shop[name])}':>18}" for name in names)
-        shares = [sum(part) / len(every) for part in zip(*every, strict=True)]
-        print(f"{fault:<38}{cells}{shares[0]:>10.0%}{shares[1]:>10.0%}", flush=True)
-    return {fault: {name: [d for d, _ in said] for name, said in by_shop.items()} for fault, by_shop in answers.items()}
+    shown = {
+        "months": {one.shop.name: len(one.shop.planted) for one in made},
+        "faults": {fault: _counted(by_shop) for fault, by_shop in answers.items()},
+    }
+    print(tables.power(shown), flush=True)
+    return shown
+
+
+def _counted(by_shop: Mapping[str, list[tuple[bool, bool]]]) -> dict[str, object]:
+    """Of a fault: the months called drift by shop, and those called drift that matters."""
+    caught = {shop: sum(drifted for drifted, _ in said) for shop, said in by_shop.items()}
+    return {"caught": caught, "matters": sum(matters for said in by_shop.values() for _, matters in said)}
 
 
 def _planted(one: Made) -> Iterator[tuple[str, Drift]]:
@@ -314,7 +313,7 @@ def speed(made: Sequence[Made]) -> dict[str, object]:
     return {"features": features, "seconds": seconds}
 
 
-_PARTS: Mapping[str, Callable[[Sequence[Made]], dict[str, object]]] = {
+_PARTS: Mapping[str, Callable[[Sequence[Made]], Mapping[str, object]]] = {
     "false-alarms": false_alarms, "jump": jump, "power": power, "speed": speed,
 }  # fmt: skip
 

@@ -10,7 +10,6 @@ Every measurement is a process of its own. Beyond `--pandas` lines pandas runs o
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import resource
 import shutil
@@ -26,14 +25,13 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from benchmarks import pandas_features
+from benchmarks import figures, pandas_features, tables
 from features import snapshot
 from ingest import intake
 from simulation.world import simulate
 from workspace import settings, storage
 from workspace.settings import Workspace
 
-RESULTS = Path("benchmarks/results")
 ENDS = date(2025, 1, 1)
 LAST_DAY = ENDS - timedelta(days=1)
 # Lines of a simulated customer in three years, per line of a purchase.
@@ -54,13 +52,18 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as thrown_away:
         folder = asked.folder or Path(thrown_away)
-        measured = _on_a_copy(folder, asked.transactions, asked.customers, lambda shop: _measure(shop, asked.cutoffs))
+        measured = {asked.transactions: _on_a_copy(
+            folder, asked.transactions, asked.customers, lambda shop: _measure(shop, asked.cutoffs)
+        )}  # fmt: skip
         if asked.pandas:
             lines = min(asked.pandas, asked.transactions)
             customers = round(asked.customers * lines / asked.transactions)
-            measured |= _on_a_copy(folder, lines, customers, lambda shop: _beside_others(shop, asked.spark))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "features.json").write_text(json.dumps(measured, indent=1))
+            others = _on_a_copy(folder, lines, customers, lambda shop: _beside_others(shop, asked.spark))
+            measured[lines] = measured.get(lines, {}) | others
+    parts = {f"{lines:,} lines": part for lines, part in measured.items()}
+    for shop in parts:
+        print(f"\n{tables.features(parts, shop)}")
+    figures.write("features", parts)
 
 
 def _on_a_copy(
@@ -121,23 +124,17 @@ def _copy(connection: duckdb.DuckDBPyConnection, rows: str, where: str, path: Pa
 
 
 def _measure(workspace: Workspace, cutoffs: int) -> dict[str, Any]:
-    floors = {table: _floor(workspace, table) for table in ("transactions", "interactions")}
-    rows = {table: floor[0] for table, floor in floors.items()}
-    print(f"\n{rows['transactions']:,} lines, {rows['interactions']:,} interactions, {_known(workspace):,} customers")
-    measured: dict[str, Any] = {"rows": rows, "floor": {table: floor[1] for table, floor in floors.items()}}
-    _row("count, sum, max by customer: lines (the floor)", measured["floor"]["transactions"])
-    _row("the same, lines and interactions", sum(measured["floor"].values()))
-    base = measured["floor"]["transactions"], sum(measured["floor"].values())
-    measured["one"] = _apart(_snapshots, workspace, [LAST_DAY])
-    _row("whole catalogue, one as_of", *measured["one"], *base)
+    floor = {table: _floor(workspace, table) for table in ("transactions", "interactions")}
+    measured: dict[str, Any] = {
+        "rows": _size(workspace),
+        "floor": floor,
+        "one": _apart(_snapshots, workspace, [LAST_DAY]),
+    }
     if cutoffs > 1:
         _forget(workspace)
         days = [LAST_DAY - timedelta(days=30 * i) for i in range(cutoffs)]
-        measured["many"] = _apart(_snapshots, workspace, days)
-        _row(f"whole catalogue, {cutoffs} as_of dates", *measured["many"], *base)
-        print(f"{cutoffs} as_of dates cost {measured['many'][0] / measured['one'][0]:.1f} times one")
-    measured |= _next_day(workspace)
-    return measured
+        measured |= {"dates": cutoffs, "many": _apart(_snapshots, workspace, days)}
+    return measured | _next_day(workspace)
 
 
 def _next_day(workspace: Workspace) -> dict[str, Any]:
@@ -152,36 +149,20 @@ def _next_day(workspace: Workspace) -> dict[str, Any]:
     whole = _apart(_snapshots, workspace, [ENDS])
     for rows, part in zip(before, parts, strict=True):
         pd.testing.assert_frame_equal(rows, pd.read_parquet(part), rtol=1e-6, atol=1e-9)
-    _row("the next day, from scratch", *whole)
-    _row("the next day, after one day of new data", *following)
-    print(f"the next day costs {following[0] / whole[0]:.2f} of starting over, and is equal to it")
     return {"next day": following, "next day from scratch": whole}
 
 
 def _beside_others(workspace: Workspace, spark: bool) -> dict[str, Any]:
-    ours, baseline = _apart(_snapshots, workspace, [LAST_DAY]), _apart(_in_pandas, workspace)
-    lines = _floor(workspace, "transactions")
-    print(f"\n{lines[0]:,} lines, {_known(workspace):,} customers")
-    _row("count, sum, max by customer: lines (the floor)", lines[1])
-    _row("ours, one as_of", *ours)
-    _row("pandas, one as_of", *baseline)
-    print(f"ours is {baseline[0] / ours[0]:.0f} times faster; values agree in {_compared(workspace)} features")
-    measured = {"rows": lines[0], "ours": ours, "pandas": baseline}
+    measured = {"rows": _size(workspace), "ours": _apart(_snapshots, workspace, [LAST_DAY])}
+    measured |= {"pandas": _apart(_in_pandas, workspace), "agree": _compared(workspace)}
     if spark:
         _forget(workspace)
         measured["spark"] = _apart(_snapshots, workspace.model_copy(update={"engine": "spark"}), [LAST_DAY])
-        _row("ours on Spark, one as_of (without Java's memory)", *measured["spark"])
-    return {"small": measured}
+    return measured
 
 
-def _row(what: str, seconds: float, gigabytes: float | None = None, *floors: float) -> None:
-    memory = f"{gigabytes:6.1f} GB" if gigabytes is not None else ""
-    times = "".join(f"  {seconds / floor:5.1f} x" for floor in floors)
-    print(f"{what:50} {seconds:8.1f} s {memory}{times}", flush=True)
-
-
-def _floor(workspace: Workspace, table: str) -> tuple[int, float]:
-    """Rows of a table, and the median of three times what the barest question about all customers takes."""
+def _floor(workspace: Workspace, table: str) -> float:
+    """The median of three times what the barest question about all customers takes, in seconds."""
     figure = "sum(amount)" if table == "transactions" else "sum(value)"
     rows, seconds = storage.rows_of(workspace.home_path, table), []
     with storage.connect(workspace.home_path) as connection:
@@ -190,14 +171,14 @@ def _floor(workspace: Workspace, table: str) -> tuple[int, float]:
             query = f"SELECT customer_id, count(*), {figure}, max(occurred_at) FROM {rows} GROUP BY customer_id"
             connection.execute(f"CREATE OR REPLACE TEMP TABLE floor AS {query}").fetchall()
             seconds.append(time.monotonic() - start)
-        n = connection.execute(f"SELECT count(*) FROM {rows}").fetchall()[0][0]
-    return n, statistics.median(seconds)
+    return statistics.median(seconds)
 
 
-def _known(workspace: Workspace) -> int:
-    return int(
-        duckdb.execute(f"SELECT count(*) FROM {storage.rows_of(workspace.home_path, 'customers')}").fetchall()[0][0]
-    )
+def _size(workspace: Workspace) -> dict[str, int]:
+    """Rows by table."""
+    names = ("transactions", "interactions", "customers")
+    counts = (f"SELECT count(*) FROM {storage.rows_of(workspace.home_path, name)}" for name in names)
+    return {name: duckdb.execute(count).fetchall()[0][0] for name, count in zip(names, counts, strict=True)}
 
 
 def _apart(work: Callable[..., None], *arguments: Any) -> tuple[float, float]:

@@ -13,7 +13,6 @@ on the machine hardly changes; the memory is the most that was held during the s
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -29,10 +28,10 @@ from typing import Any
 import duckdb
 import yaml
 
+from benchmarks import figures, tables
 from simulation.world import simulate
 from workspace import storage
 
-RESULTS = Path("benchmarks/results")
 BEFORE, AS_OF = date(2024, 12, 1), date(2025, 1, 1)
 YEARS = 3
 EVENTS = ("transactions", "interactions")
@@ -60,13 +59,10 @@ def main() -> None:
         if not (folder / "ready").exists():
             make_ready(folder, asked.customers)
         stages = a_month(folder)
-    print(f"{'':10}{'clock':>10}{'processor':>12}{'memory':>10}")
-    for used in (*stages, summed(stages)):
-        print(f"{used.stage:10}{used.seconds:8.1f} s{used.processor:10.1f} s{used.gigabytes:7.2f} GB")
-    print(f"to reach: {LIMITS}")
-    RESULTS.mkdir(exist_ok=True)
-    measured = {"customers": asked.customers, "stages": [asdict(used) for used in stages]}
-    (RESULTS / "month.json").write_text(json.dumps(measured, indent=1))
+    used = [asdict(one) for one in (*stages, summed(stages))]
+    measured = {"customers": asked.customers, "stages": used, "to_reach": LIMITS}
+    print(tables.month(measured))
+    figures.write("month", measured)
 
 
 def summed(stages: list[Used]) -> Used:

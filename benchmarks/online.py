@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import figures, tables
 from features import online, publications, retrieval, snapshot
 from workspace import settings, storage
 from workspace.settings import Workspace
@@ -34,7 +35,6 @@ from workspace.settings import Workspace
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-RESULTS = Path("benchmarks/results")
 AS_OF = date(2024, 1, 1)
 _NAME = "perennial_bench"
 _ATTRIBUTES = [f"a{number:02}" for number in range(17)]  # with the catalogue's own features, about 130
@@ -58,9 +58,8 @@ def main() -> None:
         for store in ("sqlite", "redis")
     ]
     print(f"{measured[0]['features']} features a customer; load before: {load:.1f} on {os.cpu_count()} cores")
-    print(pd.DataFrame(measured).drop(columns="features").to_string(index=False, float_format=lambda x: f"{x:,.2f}"))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "online.json").write_text(json.dumps({"load": load, "figures": measured}, indent=1))
+    print(tables.online({"figures": measured}))
+    figures.write("online", {"load": load, "figures": measured})
 
 
 def _measured(layout: str, store: str, customers: int) -> dict[str, Any]:

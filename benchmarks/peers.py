@@ -33,7 +33,6 @@ from workspace.settings import Workspace
 
 Floats = NDArray[np.floating]
 
-RESULTS = Path("benchmarks/results")
 _LONG_AFTER = date(2100, 1, 1)
 RFM = (
     "frequency", "recency", "T", "monetary_value", "days_since_last_purchase", "n_purchases_30d", "n_purchases_90d",

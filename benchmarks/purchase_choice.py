@@ -8,7 +8,6 @@ reported one begins, or inside CDNOW's calibration period. CLVTools' apparel sho
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks import figures
 from benchmarks.erlang import CNBD
-from benchmarks.peers import RESULTS, Floats
+from benchmarks.peers import Floats
 from ingest import intake
 from training.backtests import metrics
 from training.models.bg_nbd import BGNBD
@@ -76,17 +76,16 @@ def main() -> None:
         for cutoff, window in _windows(shop, dates)
         for row in _judged(window)
     ]
-    figures = pd.DataFrame(rows)
-    counted, names = figures[figures["spend"] == "first counts"], list(figures.columns[4:])
+    table = pd.DataFrame(rows)
+    counted, names = table[table["spend"] == "first counts"], list(table.columns[4:])
     for title, by, part in (
         ("over all cutoffs", ["model"], counted),
         ("by shop", ["shop", "model"], counted),
-        ("spend per purchase, by shop", ["shop", "spend"], figures[figures["model"] == "MBG/NBD"]),
+        ("spend per purchase, by shop", ["shop", "spend"], table[table["model"] == "MBG/NBD"]),
     ):
         print(f"\n{title}")
         print(part.groupby(by, sort=False)[names].mean().to_string(float_format=lambda figure: f"{figure:.4f}"))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "purchase_choice.json").write_text(json.dumps(rows, indent=1))
+    figures.write("purchase_choice", {"rows": rows})
 
 
 def _windows(shop: str, dates: list[tuple[str, int]]) -> Iterator[tuple[str, Window]]:

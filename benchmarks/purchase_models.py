@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks import figures, tables
 from benchmarks.fits import PARAMETERS, Columns
 from training.models.pareto_nbd import ParetoNBD
 from workspace import settings
 
-RESULTS = Path("benchmarks/results")
 ENVIRONMENTS = Path("var/environments")
 PINNED = {"lifetimes": "lifetimes==0.11.3", "pymc-marketing": "pymc-marketing==0.19.2"}
 CDNOW_ENDS = pd.Timestamp("1997-10-01")
@@ -41,15 +41,15 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=1_800, help="seconds for one fit")
     asked = parser.parse_args()
     pythons = {"perennial": sys.executable} | {package: _environment(package) for package in PINNED}
-    rows: list[Row] = []
+    measured = {}
     for title, histories in (
         (f"CDNOW before {CDNOW_ENDS.date()}", _cdnow()),
         (f"{asked.customers:,} simulated customers", _simulated(asked.customers)),
     ):
-        print(f"\n{title}: {len(histories['T']):,} customers, {int((histories['frequency'] > 0).sum()):,} came back")
-        rows += [{"histories": title, **row} for row in _fits(histories, pythons, asked.patience)]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "purchase_models.json").write_text(json.dumps(rows, indent=1))
+        size = {"customers": len(histories["T"]), "came back": int((histories["frequency"] > 0).sum())}
+        measured[title] = size | {"fits": _fits(histories, pythons, asked.patience)}
+        print(f"\n{tables.fits(measured, title)}")
+    figures.write("purchase_models", measured)
 
 
 def _environment(package: str) -> str:
@@ -76,8 +76,8 @@ def _fits(histories: Columns, pythons: dict[str, str], patience: float) -> list[
             for package, python in pythons.items():
                 row = _fit([python, "benchmarks/fits.py", package, model, str(path)], patience)
                 ours = ours or row.get("parameters", {})
-                rows.append({"model": model, "package": package, **row})
-                print(_line(rows[-1], ours), flush=True)
+                rows.append({"model": model, "package": package, **row, **_apart(row, ours)})
+                print(tables.fit(rows[-1]), flush=True)
     return rows
 
 
@@ -91,13 +91,11 @@ def _fit(command: list[str], patience: float) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _line(row: dict, ours: dict[str, float]) -> str:
-    title = f"{row['model']:12} {row['package']:15}"
+def _apart(row: dict, ours: dict[str, float]) -> Row:
+    """The largest relative difference of a parameter from ours, where there is a fit."""
     if "failed" in row:
-        return f"{title} {row['failed']}"
-    shown = "  ".join(f"{name} {value:.5g}" for name, value in row["parameters"].items())
-    apart = max(abs(value / ours[name] - 1) for name, value in row["parameters"].items()) if ours else np.nan
-    return f"{title} {row['seconds']:7.1f} s {row['gigabytes']:6.2f} GB   {shown}   apart {apart:.0e}"
+        return {}
+    return {"apart": max(abs(value / ours[name] - 1) for name, value in row["parameters"].items())}
 
 
 def _cdnow() -> Columns:

@@ -13,7 +13,6 @@ plot to `docs/images`.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -31,12 +30,13 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from benchmarks import figures
 from monitoring import outcomes
 from workspace import settings, storage
 
 CONFIG = Path("configs/online_retail.yaml")
 FIRST, LAST = "2010-12-01", "2011-08-01"
-RESULTS, PLOT = Path("benchmarks/results/replay.json"), Path("docs/images/replay.svg")
+PLOT = Path("docs/images/replay.svg")
 Month = dict[str, Any]
 
 
@@ -50,18 +50,18 @@ def main() -> None:
     if not asked.draw:
         with tempfile.TemporaryDirectory() as thrown_away:
             replay((asked.folder or Path(thrown_away)).absolute(), asked.first, asked.last)
-    draw(json.loads(RESULTS.read_text()), PLOT)
+    draw([*figures.read("replay").values()], PLOT)
 
 
 def replay(folder: Path, first: str, last: str) -> None:
     """Prints each month as it ends, and keeps the figures of those so far."""
     folder.mkdir(parents=True, exist_ok=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    months: list[Month] = []
+    months: dict[str, Month] = {}
     for start in pd.date_range(first, last, freq="MS"):
-        months.append(live(folder, start.date()))
-        RESULTS.write_text(json.dumps(months, indent=1, default=str))
-        print(told(months[-1]), flush=True)
+        month = live(folder, start.date())
+        months[month["as_of"]] = month
+        figures.write("replay", months)
+        print(told(month), flush=True)
 
 
 def arrive(folder: Path, as_of: date) -> None:

@@ -12,7 +12,6 @@ two cores.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import tempfile
@@ -21,6 +20,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+from benchmarks import figures
 from benchmarks.fits import peak_gigabytes
 from features import retrieval, snapshot
 from ingest import intake
@@ -32,7 +32,6 @@ from training.gate import promotion
 from workspace import registry, settings
 from workspace.settings import Workspace
 
-RESULTS = Path("benchmarks/results")
 AS_OF = date(2025, 1, 1)
 CUTOFFS = 6
 KINDS = ("churn", "lifetime_value")
@@ -52,9 +51,8 @@ def main() -> None:
         folder = (asked.folder or Path(thrown_away)) / f"shop-{asked.customers}"
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder.absolute()}/mlflow.db"
-        measured = {stage.__name__: _apart(stage, folder, asked.customers) for stage in STAGES}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scale.json").write_text(json.dumps({"customers": asked.customers, "stages": measured}, indent=1))
+        found = {stage.__name__: _apart(stage, folder, asked.customers) for stage in STAGES}
+    figures.write("scale", {"customers": asked.customers, "stages": found})
 
 
 def _apart(stage: Callable[[Path, int, Notes], None], folder: Path, customers: int) -> dict[str, float]:

@@ -43,10 +43,10 @@ import httpx
 import numpy as np
 import pandas as pd
 
+from benchmarks import figures
 from workspace import settings, storage
 from workspace.settings import Workspace
 
-RESULTS = Path("benchmarks/results")
 _SHOP = Path("var/bench_service")
 AS_OF = "2025-01-01"
 _KEY = "bench"
@@ -71,15 +71,15 @@ def main() -> None:
     ids = shop(asked.customers)
     load = os.getloadavg()[0]
     print(f"load before: {load:.1f} on {os.cpu_count()} cores; {asked.customers:,} customers")
-    figures = []
+    found: dict[str, Any] = {}
     for name in asked.only.split(","):
-        figures += (rows := _measured(name, ids, asked.seconds))
+        rows = _measured(name, ids, asked.seconds)
+        found[name] = _by_question(rows)
         print(pd.DataFrame(rows).to_string(index=False, float_format=lambda x: f"{x:,.1f}"), flush=True)
     pages = _pages(asked.listed)
     print(f"\na page of 100 out of {asked.listed:,} scores, without the service around it; milliseconds")
     print(pd.DataFrame(pages).to_string(index=False, float_format=lambda x: f"{x:,.1f}"))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "service.json").write_text(json.dumps({"load": load, "figures": figures, "pages": pages}, indent=1))
+    figures.write("service", found | {"load": load, "pages": pages})
 
 
 def workspace_file() -> Path:
@@ -268,6 +268,15 @@ def _questions(name: str, ids: Sequence[str]) -> Iterator[tuple[str, str, list[b
 
 def _row(name: str, what: str, load: str, times: Times) -> dict[str, Any]:
     return {"contender": name, "asked": what, "load": load, **times}
+
+
+def _by_question(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Times]]:
+    """By what was asked, then by load."""
+    found: dict[str, dict[str, Times]] = {}
+    for row in rows:
+        times = {name: figure for name, figure in row.items() if name not in ("contender", "asked", "load")}
+        found.setdefault(row["asked"], {})[row["load"]] = times
+    return found
 
 
 Times = dict[str, float]

@@ -10,7 +10,6 @@ error (`features.retrieval.customer_rows`). The same rows read from the Parquet 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import resource
 import tempfile
@@ -21,13 +20,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks import figures, tables
 from features import retrieval, snapshot
 from ingest import intake
 from simulation.world import simulate
 from workspace import settings, storage
 from workspace.settings import Workspace
 
-RESULTS = Path("benchmarks/results")
 ENDS = date(2025, 1, 1)
 # Of the simulated customers nine in ten are known a year before the end.
 _SPARE = 1.2
@@ -44,11 +43,10 @@ def main() -> None:
         snapshot.snapshot(workspace, dates)
         least = min(len(retrieval.customers_at(workspace, day)) for day in dates)
         print(f"{len(dates)} as_of dates, {least:,} customers known at the earliest of them", flush=True)
-        measured = {work.__name__[1:]: _apart(work, workspace, dates) for work in (_feast, _pandas)}
-    for what, (seconds, gigabytes, rows, columns) in measured.items():
-        print(f"{what:8} {rows:,} rows x {columns} columns: {seconds:.1f} s, {gigabytes:.1f} GB")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "training_join.json").write_text(json.dumps(measured, indent=1))
+        found = {work.__name__[1:]: _apart(work, workspace, dates) for work in (_feast, _pandas)}
+    for way in found:
+        print(f"{way:8} {tables.join(found, way)}")
+    figures.write("training_join", found)
 
 
 def _shop(folder: Path, customers: int) -> Workspace:
@@ -81,7 +79,7 @@ def _pandas(workspace: Workspace, dates: Sequence[date]) -> pd.DataFrame:
 
 def _apart(
     work: Callable[[Workspace, Sequence[date]], pd.DataFrame], workspace: Workspace, dates: Sequence[date]
-) -> tuple[float, float, int, int]:
+) -> dict[str, float]:
     """Seconds, peak gigabytes, rows and columns of `work` in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_timed, (work, workspace, dates))
@@ -89,10 +87,11 @@ def _apart(
 
 def _timed(
     work: Callable[[Workspace, Sequence[date]], pd.DataFrame], workspace: Workspace, dates: Sequence[date]
-) -> tuple[float, float, int, int]:
+) -> dict[str, float]:
     start = time.monotonic()
     rows = work(workspace, dates)
-    return time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, *rows.shape
+    seconds, gigabytes = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    return {"rows": len(rows), "columns": rows.shape[1], "seconds": seconds, "gigabytes": gigabytes}
 
 
 if __name__ == "__main__":

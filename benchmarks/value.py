@@ -13,19 +13,20 @@ with the number of days on which the customer then bought. A figure that misses 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from benchmarks.peers import RESULTS, Answer, Finished, Floats, finished, peers
+from benchmarks import figures, tables
+from benchmarks.peers import Answer, Finished, Floats, finished, peers
 from features import retrieval, snapshot
 from ingest import intake
 from simulation.truth import truth
@@ -42,11 +43,11 @@ METRICS: dict[str, Callable[[Floats, Floats], float]] = {
     "capture": metrics.top_decile_capture,
 }
 COUNT = "count"
-LOW_IS_GOOD = ("dec_wape", "bias")
-TOLERANCE = 0.03
 WORLD_ENDS, WORLD_HORIZON = date(2025, 1, 1), 90
 WORLD_AS_OF = WORLD_ENDS - timedelta(days=WORLD_HORIZON)
 LEAST_REGRET = 0.02
+Part = dict[str, Any]
+"""Figures under the name of what they are of."""
 ROLLING, ROLLING_AS_OF, ROLLING_CUTOFFS = "online_retail", date(2011, 9, 1), 9
 MEAN_BIAS = 0.08
 
@@ -75,13 +76,20 @@ def main() -> None:
     parser.add_argument("as_of", nargs="?", type=date.fromisoformat)
     parser.add_argument("--customers", type=int, default=100_000, help="of the simulated shop")
     asked = parser.parse_args()
-    measured = [_real(window) for window in _asked_for(asked.name, asked.as_of)]
+    parts = {}
+    for window in _asked_for(asked.name, asked.as_of):
+        parts |= _printed(_real(window), tables.value)
     if asked.name in (None, "rolling"):
-        measured.append(_rolling())
+        parts |= _printed(_rolling(), tables.rolling)
     if asked.name in (None, "world"):
-        measured.append(_simulated(asked.customers))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "value.json").write_text(json.dumps(measured, indent=1))
+        parts |= _printed(_simulated(asked.customers), tables.value)
+    figures.write("value", parts)
+
+
+def _printed(part: Part, table: Callable[[Part, str], str]) -> Part:
+    for name in part:
+        print(f"\n{table(part, name)}", flush=True)
+    return part
 
 
 def _asked_for(name: str | None, as_of: date | None) -> list[Window]:
@@ -89,12 +97,12 @@ def _asked_for(name: str | None, as_of: date | None) -> list[Window]:
     return known or ([Window(name, as_of, {})] if name and as_of else [])
 
 
-def _real(window: Window) -> dict[str, object]:
+def _real(window: Window) -> Part:
     with finished(Path(f"configs/{window.name}.yaml"), window.as_of) as run:
         return _measured(run, peers(run), window.to_reach)
 
 
-def _rolling() -> dict[str, object]:
+def _rolling() -> Part:
     """By how much totals are off at cutoffs a month apart, each trained on what was known then, and on the mean."""
     with TemporaryDirectory() as home:
         workspace = settings.read(Path(f"configs/{ROLLING}.yaml"), home=Path(home))
@@ -108,12 +116,11 @@ def _rolling() -> dict[str, object]:
         for cutoff in judged
     })  # fmt: skip
     table = table.assign(**{"mean |bias|": table.abs().mean(axis=1), "|mean|": table.mean(axis=1).abs()})
-    print(f"\n{ROLLING}, total off by, at cutoffs of 92 days (mean |bias| at most {MEAN_BIAS})")
-    print(table.to_string(float_format=lambda share: f"{share:.3f}"))
-    return {"workspace": ROLLING, "rolling": table.to_dict("index")}
+    parts = {"horizon": workspace.lifetime_value.horizon, "mean_bias_at_most": MEAN_BIAS}
+    return {ROLLING: parts | {"figures": table.to_dict("index")}}
 
 
-def _simulated(customers: int) -> dict[str, object]:
+def _simulated(customers: int) -> Part:
     """The shop whose true expected values are known: they are a contender too, and regret is counted from them."""
     with _world(customers) as (world, config), finished(config, WORLD_AS_OF) as run:
         known = truth(world, WORLD_AS_OF, WORLD_HORIZON).set_index("customer_id").loc[run.scores["customer_id"]]
@@ -121,12 +128,9 @@ def _simulated(customers: int) -> dict[str, object]:
                         known["expected_purchases"].to_numpy())  # fmt: skip
         asked = run.may_be_asked
         best = metrics.ngini(run.truth.value[asked], oracle.value[asked])
-        figures = _measured(run, [*peers(run), oracle], {"ngini": best - LEAST_REGRET})
         regret = best - metrics.ngini(run.truth.value[asked], np.nan_to_num(run.ours.value[asked]))
-        print(
-            f"regret in ngini against the truth: {regret:.4f}{_mark(regret <= LEAST_REGRET)} (at most {LEAST_REGRET})"
-        )
-        return figures | {"regret": regret}
+        ((name, parts),) = _measured(run, [*peers(run), oracle], {"ngini": best - LEAST_REGRET}).items()
+        return {name: parts | {"regret": regret, "regret_at_most": LEAST_REGRET}}
 
 
 @contextmanager
@@ -143,21 +147,17 @@ def _world(customers: int) -> Iterator[tuple[Path, Path]]:
         yield world, config
 
 
-def _measured(run: Finished, contenders: list[Answer], to_reach: dict[str, float]) -> dict[str, object]:
-    """Prints one window's table and coverage; returns the same figures."""
-    print(f"\n{run.workspace.name} at {run.as_of}, {run.workspace.lifetime_value.horizon} days: "
-          f"{len(run.scores):,} customers, run in {run.seconds:.0f} s, {run.gigabytes:.1f} GB")  # fmt: skip
+def _measured(run: Finished, contenders: list[Answer], to_reach: dict[str, float]) -> Part:
     answers = [replace(answer, name=answer.name.removeprefix("silence / ")) for answer in [*contenders, run.ours]]
-    rows = {answer.name: _figures(run, answer) for answer in answers}
-    _print_table(rows, _intervals(run), to_reach)
-    coverage, stated = _coverage(run), run.workspace.lifetime_value.interval
-    shown = " ".join(f"{share:.2f}{_mark(abs(share - stated) <= TOLERANCE)}" for share in coverage[1:])
-    print(
-        f"value within its {100 * stated:g} % bounds: {coverage[0]:.3f}; from the lowest tenth of predictions to the"
-        f" highest: {shown}"
-    )
-    return {"workspace": run.workspace.name, "as_of": str(run.as_of), "seconds": run.seconds,
-            "gigabytes": run.gigabytes, "figures": rows, "to_reach": to_reach, "coverage": coverage}  # fmt: skip
+    intervals, terms = _intervals(run), run.workspace.lifetime_value
+    parts = {
+        "horizon": terms.horizon, "customers": len(run.scores), "seconds": run.seconds, "gigabytes": run.gigabytes,
+        "figures": {answer.name: _figures(run, answer) for answer in answers},
+        "low": {name: interval.low for name, interval in intervals.items()},
+        "high": {name: interval.high for name, interval in intervals.items()},
+        "to_reach": to_reach, "stated": terms.interval, "coverage": _coverage(run),
+    }  # fmt: skip
+    return {f"{run.workspace.name} at {run.as_of}": parts}
 
 
 def _figures(run: Finished, answer: Answer) -> dict[str, float]:
@@ -180,40 +180,6 @@ def _intervals(run: Finished) -> dict[str, metrics.Interval]:
     intervals = {name: metrics.bootstrap_interval(metric, truth.value[asked], value, seed=7)
              for name, metric in METRICS.items()}  # fmt: skip
     return intervals | {COUNT: metrics.bootstrap_interval(_correlation, truth.purchases[asked], purchases, seed=7)}
-
-
-def _print_table(
-    rows: dict[str, dict[str, float]], intervals: dict[str, metrics.Interval], to_reach: dict[str, float]
-) -> None:
-    names = [*METRICS, COUNT]
-    table = pd.DataFrame({title: {name: _shown(row.get(name)) for name in names} for title, row in rows.items()}).T
-    ours = rows["Perennial"]
-    table.loc["Perennial"] = [
-        f"{_shown(ours[name])}{_mark(name not in to_reach or _reached(name, ours[name], to_reach[name]))}"
-        for name in names
-    ]
-    table.loc["  95 % from"] = [_shown(intervals[name].low) for name in names]
-    table.loc["  to"] = [_shown(intervals[name].high) for name in names]
-    table.loc["to reach"] = [_aim(name, to_reach) for name in names]
-    print(table.to_string())
-
-
-def _reached(name: str, figure: float, aim: float) -> bool:
-    return abs(figure) <= aim if name in LOW_IS_GOOD else figure >= aim
-
-
-def _aim(name: str, to_reach: dict[str, float]) -> str:
-    if name not in to_reach:
-        return ""
-    return f"{'±' if name == 'bias' else '<' if name in LOW_IS_GOOD else '>'}{to_reach[name]:.4f}"
-
-
-def _shown(figure: float | None) -> str:
-    return "" if figure is None else f"{figure:.4f}"
-
-
-def _mark(reached: bool) -> str:
-    return " " if reached else "!"
 
 
 def _coverage(run: Finished) -> list[float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from benchmarks import figures, results_page
 from perennial.cli import app
 from perennial.commands import reference
 
@@ -76,7 +77,19 @@ def test_the_page_of_commands_is_what_they_say() -> None:
     assert (ROOT / "docs" / "commands.md").read_text() == reference.describe()
 
 
-@pytest.mark.parametrize("target", ["setup", "demo", "test", "check", "fix", "docs"])
+def test_the_page_of_results_is_what_the_figures_say() -> None:
+    """`make results` would write `docs/results.md` as it is: no figure in it is typed."""
+    kept = results_page.read_kept(ROOT / figures.KEPT)
+    assert (ROOT / "docs" / "results.md").read_text() == results_page.page(kept)
+
+
+def test_the_readme_shows_the_figures_that_are_kept() -> None:
+    """Its one table of results is made of the same figures."""
+    kept = results_page.read_kept(ROOT / figures.KEPT)
+    assert f"\n\n{results_page.readme_table(kept)}\n\n" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("target", ["setup", "demo", "test", "check", "fix", "docs", "results"])
 def test_the_makefile_has_what_the_readme_promises(target: str) -> None:
     """The two commands of the quickstart, and the set-up they share, are there."""
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
