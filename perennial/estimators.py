@@ -416,7 +416,7 @@ class LifetimeValueRegressor(RegressorMixin, _OfCustomers):
         if not inputs.has_histories and len(usable) < 2:
             return "there are not two cutoffs with something spent after them, one to teach and one to judge"
         buyers = lifetime_value.buyers(usable)
-        return None if buyers >= self.min_buyers else f"{found:,} spent something, and {self.min_buyers} are needed"
+        return None if buyers >= self.min_buyers else f"{buyers:,} spent something, and {self.min_buyers} are needed"
 
     def _stand_in(self, alone: ValueModel, closed: Sequence[Cutoff], current: Cutoff, reason: str) -> ValueModel:
         """Purchase histories alone, or the mean for everybody."""

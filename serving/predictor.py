@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from features.items import candidates
 from features.publications import FeatureMismatch
-from features.snapshot import customer_features, features_hash
+from features.snapshot import customer_features
 from serving import champions
 from serving.champions import Answering, Registered
 from training.models.buy_till_you_die import Outlook
@@ -33,6 +33,7 @@ Floats = NDArray[np.floating]
 Names = tuple[str, ...]
 
 NO_CONSENT = "no consent to profiling"
+_SHOWN = 5  # names in a sentence, at most
 
 SCORE_COLUMNS = (
     "customer_id", "as_of", "churn_probability", "churn_percentile", "churn_band", "p_alive", "expected_purchases",
@@ -49,6 +50,18 @@ AMOUNTS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 # What a score says of the customer, rather than where it comes from.
 NUMBERS = SCORE_COLUMNS[2 : SCORE_COLUMNS.index("not_scored_reason")]
+
+
+def _refuse_other_features(kind: str, trained: Names, expected: Names) -> None:
+    """A vector has no names: in another order, or with one more, every number in it would mean something else."""
+    if trained == expected:
+        return
+    more, gone = (sorted({*one} - {*other})[:_SHOWN] for one, other in ((expected, trained), (trained, expected)))
+    apart = [f"{what} {', '.join(names)}" for what, names in (("now also", more), ("no more", gone)) if names]
+    raise FeatureMismatch(
+        f"the {kind} champion was trained on other features than this workspace has"
+        f" ({'; '.join(apart) or 'in another order'}): `perennial run -c FILE --as-of DATE` trains another one"
+    )
 
 
 @dataclass(frozen=True)
@@ -125,15 +138,12 @@ class Predictor:
     def _of(cls, workspace: Workspace, answering: Mapping[str, Answering]) -> Predictor:
         folders = {kind: of_kind.folder for kind, of_kind in answering.items()}
         churn, value = read_model(ChurnModel, folders["churn"]), read_model(ValueModel, folders["lifetime_value"])
-        expected = features_hash(feature.name for feature in customer_features(workspace))
-        for kind, inputs in (("churn", churn.inputs), ("lifetime_value", value.inputs)):
-            if (trained := features_hash(inputs.packed)) != expected:
-                raise FeatureMismatch(
-                    f"the {kind} champion was trained on features {trained}, this workspace has {expected}: train again"
-                )
+        expected = tuple(feature.name for feature in customer_features(workspace))
+        _refuse_other_features("churn", churn.inputs.packed, expected)
+        _refuse_other_features("lifetime_value", value.inputs.packed, expected)
         offers = read_model(OfferModel, folders["cross_sell"]) if "cross_sell" in folders else None
-        if offers is not None and offers.names != candidates.names(workspace):
-            raise FeatureMismatch("the cross_sell champion was trained on other features than these: train again")
+        if offers is not None:
+            _refuse_other_features("cross_sell", offers.names, candidates.names(workspace))
         registered = {kind: of_kind.registered for kind, of_kind in answering.items()}
         versions = {kind: of_kind.title for kind, of_kind in registered.items()}
         return cls(workspace, churn, value, offers, versions, registered=registered)

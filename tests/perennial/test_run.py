@@ -555,7 +555,9 @@ def test_a_champion_of_other_features_is_refused(shop: Shop, undisturbed: Finish
     before = digest(undisturbed.home)
     done = risk(shop, undisturbed, "--set", "attributes=[region]")
     assert (done.code, "Traceback" in done.stderr) == (1, False)
-    assert re.search(r"error: the churn champion was trained on features .*: train again", done.stderr)
+    assert re.search(
+        r"error: the churn champion was trained on other features .*attribute_region.*: `perennial run", done.stderr
+    )
     assert digest(undisturbed.home) == before
 
 

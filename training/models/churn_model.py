@@ -242,10 +242,11 @@ class ChurnModel:
         stored = Stored.read(folder)
         p = stored.parameters
         history = p["history_model"] and BuyTillYouDie.from_json(p["history_model"])
+        rule = p.get("rule")  # which models written before rules could answer do not name
         return cls(
             Inputs(tuple(p["packed"]), tuple(p["used"])), history,
             Leaving(**p["leaving"]), p["learnt"], p["longest"], stored.boosters.get("booster"),
-            p["rule"] and Rule.from_json(p["rule"]), p["slope"], p["intercept"], SeasonCorrection(**p["season"]),
+            rule and Rule.from_json(rule), p["slope"], p["intercept"], SeasonCorrection(**p["season"]),
             tuple(p["remarks"]),
         )  # fmt: skip
 

@@ -157,7 +157,7 @@ class OfferModel:
         return cls(
             tuple(p["names"]), tuple(p["used"]), p["horizon"], p["level"], stored.boosters.get("booster"),
             p["plain"] and tuple(p["plain"]), Line(*p["repeat"]), Line(*p["new"]), p["newcomer_rate"], p["launch_rate"],
-            p["rule"],
+            p.get("rule"),  # which models written before rules could answer do not name
         )  # fmt: skip
 
 

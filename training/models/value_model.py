@@ -351,10 +351,11 @@ class ValueModel:
         history = p["history_model"] and BuyTillYouDie.from_json(p["history_model"])
         curve = Curve(**_tuples(p["curve"])) if p["curve"] else None
         spread = Spread(**_tuples(p["spread"])) if p["spread"] else None
+        rules = p.get("rules", {})  # which models written before rules could answer do not name
         return cls(
             Inputs(tuple(p["packed"]), tuple(p["used"])), history, p["horizon"], p["discount_rate"],
             p["taught_horizon"], stored.boosters, curve, spread, p["level"], p["purchases_level"],
-            tuple(p["seasons"]), p["worth"], {name: Rule.from_json(rule) for name, rule in p["rules"].items()},
+            tuple(p["seasons"]), p["worth"], {name: Rule.from_json(rule) for name, rule in rules.items()},
         )  # fmt: skip
 
 
