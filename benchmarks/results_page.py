@@ -41,6 +41,9 @@ _PEERS = {
     "personal frequency, recency, popular": "personal frequency",
 }
 
+# What is ours without its boosters, and what puts nobody in order, is no peer.
+_NO_PEERS = ("Perennial", "purchase histories alone", "base rate")
+
 Kept = Mapping[str, Parts]
 
 
@@ -133,7 +136,7 @@ def _titled(window: str, part: Mapping[str, Any]) -> str:
 
 
 def _apart(contenders: tables.Rows) -> tuple[Mapping[str, float], tables.Rows]:
-    peers = {name: row for name, row in contenders.items() if name != "Perennial"}
+    peers = {name: row for name, row in contenders.items() if name not in _NO_PEERS}
     return contenders["Perennial"], peers
 
 

@@ -63,6 +63,14 @@ def test_the_readme_names_whichever_peer_was_best(kept: dict[str, Any]) -> None:
     assert "| .724, 17 % | .710 (BG/NBD), 5 % (last year's rate) |" in results_page.readme_table(kept)
 
 
+def test_what_is_ours_is_no_peer_of_ours(kept: dict[str, Any]) -> None:
+    """The history model that a training may choose, and one rate for everybody, stand in the page alone."""
+    for name in ("purchase histories alone", "base rate"):
+        kept["churn"][WINDOW]["figures"][name] = {"auc": 0.99, "ece": 0.0}
+        assert name in results_page.page(kept)
+    assert results_page.readme_table(kept) == results_page.readme_table(KEPT)
+
+
 def test_only_the_table_of_the_readme_is_written_anew(kept: dict[str, Any]) -> None:
     """What stands around it stays."""
     readme = "# A\n\n| a | b |\n|---|---|\n\n## Results\n\n| | window | | x |\n| old | row |\n\nAfter.\n"
