@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from perennial import problems
-from workspace import registry, storage
+from workspace import registry, sentences, storage
 from workspace.settings import Workspace
 from workspace.storage import CheckFailed
 
@@ -231,10 +231,8 @@ def decide(
     tracker = _tracker()
     reigning = registry.champion(tracker, workspace, kind)
     verdict = promotion.judge(tracker, workspace, kind, version, say)
-    grounds, by_hand = (
-        "; ".join(verdict.grounds),
-        f"perennial promote {kind.replace('_', '-')} {typed} --version {version}",
-    )
+    grounds = sentences.joined(verdict.grounds)
+    by_hand = f"perennial promote {kind.replace('_', '-')} {typed} --version {version}"
     if reigning is not None and str(reigning.version) == version:
         outcome = "is the champion already"
     elif workspace.retraining.promote == "person":

@@ -28,7 +28,7 @@ import pytest
 import yaml
 from workspaces import AS_OF, small_workspace
 
-from workspace import storage
+from workspace import sentences, storage
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("churn", "cross_sell", "lifetime_value")
@@ -685,7 +685,9 @@ def test_an_old_champion_is_challenged_and_a_person_decides(shop: Shop, aged: Fi
     watched = json.loads((home / "reports" / f"drift-{AS_OF}.json").read_text())
     assert watched["matters"] is False  # else drift would have been the reason
     alert = next(one for one in recorded["alerts"] if one["about"] == "churn version 2 waits for a person")
-    assert alert["says"] == "; ".join(next(one["reasons"] for one in recorded["decisions"] if one["kind"] == "churn"))
+    assert alert["says"] == sentences.joined(
+        next(one["reasons"] for one in recorded["decisions"] if one["kind"] == "churn")
+    )
     typed = f"-c {shop.config} --home {home} --set training.min_history=200 --set retraining.promote=person"
     assert alert["command"] == f"perennial promote churn {typed} --version 2"
     assert set(pd.read_parquet(storage.scores_path(home, AS_OF))["churn_model"].dropna()) == {"small.churn/1"}

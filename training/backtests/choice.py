@@ -139,7 +139,7 @@ def _without_order(measures: Measures, contenders: Sequence[_Contender], outcome
 def _told(best: _Contender, outcomes: Outcomes) -> str:
     return (
         f"no skill: nothing orders customers better than chance beyond noise, with {min(outcomes):,} of"
-        f" {sum(outcomes):,} outcomes of the rarer kind; the best, {best.name}, is {best.order[0]:.3f} above chance on"
+        f" {sum(outcomes):,} outcomes of the rarer kind. The best, {best.name}, is {best.order[0]:.3f} above chance on"
         " a scale to 1"
     )
 

@@ -18,6 +18,7 @@ from training.backtests.scoreboard import JudgedCutoff, Scoreboard, scoreboard
 from training.learning import datasets, labels
 from training.learning.datasets import Cutoff, Dataset
 from training.models.rule import BASE_RATE, OURS
+from workspace import sentences
 from workspace.settings import Training, Workspace
 from workspace.storage import CheckFailed
 
@@ -106,7 +107,7 @@ def evaluated(
     board = scoreboard(judged, seed) if judged else None
     because = simpler if choice.name == OURS else ""
     by_rules = graded(subject.measures, board, Outcomes.of([cutoff.actual for cutoff in judged]), because, doubt)
-    told = Grade("none" if choice.no_skill else by_rules.letter, "; ".join(filter(None, (
+    told = Grade("none" if choice.no_skill else by_rules.letter, sentences.joined(filter(None, (
         choice.no_skill or by_rules.reason, choice.reason, choice.withheld))))  # fmt: skip
     return Evaluation(subject, horizon, tuple(judged), board, told, choice, workspace.currency)
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.backtests.scoreboard import Scoreboard
+from workspace import sentences
 
 Letter = Literal["A", "B", "C", "none"]
 
@@ -61,13 +62,16 @@ class Errors(NamedTuple):
 class Measures:
     """What a kind of model is graded by: which figures stand for order, level and the level's error.
 
-    order: an order of lists carries their length behind this name; words: of the error; limits: how large it may be.
+    order: an order of lists carries their length behind this name; ordered: what is put in order; words, level_words:
+    of the error and of the level; limits: how large the error may be.
     in_points: the error is a difference of two probabilities, else a share of what happened. is_total: it is one of a
     total, which of few customers too is more than noise.
     """
 
     order: str
+    ordered: str
     level: str
+    level_words: str
     error: str
     words: str
     limits: Mapping[Letter, Errors]
@@ -89,15 +93,15 @@ class Measures:
 
 
 OF_CHURN = Measures(
-    "auc", "brier", "ece", "probabilities are off by {}",
+    "auc", "customers", "brier", "squared error", "ece", "probabilities are off by {}",
     {"A": Errors(0.05, 0.10), "B": Errors(0.08, 0.15), "C": Errors(0.12, 0.20)}, in_points=True,
 )  # fmt: skip
 OF_VALUE = Measures(
-    "ngini", "decile_wape", "bias", "the total is off by {}",
+    "ngini", "customers", "decile_wape", "error by tenths", "bias", "the total is off by {}",
     {"A": Errors(0.10, 0.25), "B": Errors(0.20, 0.40), "C": Errors(0.35, 0.60)}, is_total=True,
 )  # fmt: skip
 OF_OFFERS = Measures(
-    "ndcg", "", "relative_ece", "probabilities are off by {} of their mean",
+    "ndcg", "offers", "", "", "relative_ece", "probabilities are off by {} of their mean",
     {"A": Errors(0.15, 0.30), "B": Errors(0.25, 0.50), "C": Errors(0.40, 0.75)},
 )  # fmt: skip
 
@@ -135,13 +139,14 @@ def graded(
     cutoffs that were learnt from histories alone say less than half of a model that is not: C is then the most.
     `dropout_doubt` says why nothing is known of how customers leave.
     """
-    because = f"; {simpler}" if simpler else ""
-    because += f"; p_alive says nothing here: {dropout_doubt}" if dropout_doubt else ""
+    because = [simpler] if simpler else []
+    because += [f"nothing can be said of p_alive here: {dropout_doubt}"] if dropout_doubt else []
     if board is None:
-        return Grade("none", f"no earlier date could be judged{because}")
+        return Grade("none", sentences.joined(["no earlier date could be judged", *because]))
     if outcomes.are_too_few:
         counted = f"{min(outcomes):,} of {sum(outcomes):,} outcomes at the judged cutoffs are of one kind"
-        return Grade("none", f"{counted}; at least {MIN_OUTCOMES} of either kind are needed{because}")
+        needed = f"at least {MIN_OUTCOMES} of either kind are needed"
+        return Grade("none", sentences.joined([counted, needed, *because]))
     evidence = _Evidence(measures, board)
     half = not simpler and not all(board.learnt_from)
     held_back: list[str] = []
@@ -150,14 +155,15 @@ def graded(
         if half and letter != "C":
             unmet.append("a judged cutoff had to be learnt from purchase histories alone")
         if not unmet:
-            return Grade(letter, _sentence(evidence, letter, held_back) + because)
+            return Grade(letter, sentences.joined([*evidence.in_short, *_short_of(letter, held_back), *because]))
         held_back = unmet
-    return Grade("none", f"{evidence.in_short}; not C: {'; '.join(held_back)}{because}")
+    return Grade("none", sentences.joined([*evidence.in_short, *_short_of("none", held_back), *because]))
 
 
-def _sentence(evidence: _Evidence, letter: Letter, held_back: list[str]) -> str:
-    better = {"B": "A", "C": "B"}.get(letter)
-    return evidence.in_short + (f"; not {better}: {'; '.join(held_back)}" if better else "")
+def _short_of(letter: Letter, held_back: Sequence[str]) -> list[str]:
+    """What the next better letter asks for and is not there."""
+    better = {"B": "A", "C": "B", "none": "C"}.get(letter)
+    return [f"it is not {better}: {held_back[0]}", *held_back[1:]] if better else []
 
 
 @dataclass(frozen=True)
@@ -174,19 +180,22 @@ class _Evidence:
         return [abs(value) for value in self.board.ours.figures[self.measures.error].each]
 
     @property
-    def in_short(self) -> str:
+    def in_words(self) -> str:
+        """The order, with the name of its figure."""
+        return f"order of {self.measures.ordered} ({self.order})"
+
+    @property
+    def in_short(self) -> Iterator[str]:
         ours, naive = self.board.ours.figures[self.order], self.board.best("naive", self.order)
         btyd, error = self.board.best("btyd", self.order), self.board.ours.figures[self.measures.error]
         count = len(self.board.as_of)
         over = f"on average over {count} cutoffs, {ours.worst:.3f} at the worst" if count > 1 else "at one cutoff"
-        rivals = [f"the best naive rule has {naive.mean:.3f}"] if naive else []
+        yield f"its {self.in_words} is {ours.mean:.3f} {over}"
+        if naive:
+            yield f"the best naive rule has {naive.mean:.3f}"
         if btyd is not None and btyd.mean > ours.mean:
-            rivals.append(f"the best purchase-history model has {btyd.mean:.3f}")
-        beside = f", where {' and '.join(rivals)}" if rivals else ""
-        return (
-            f"{self.order} {ours.mean:.3f} {over}{beside}; {self._off(error.mean)} on average,"
-            f" {self.measures.shown(abs(error.worst))} at the worst"
-        )
+            yield f"the best purchase-history model has {btyd.mean:.3f}"
+        yield f"{self._off(error.mean)} on average, {self.measures.shown(abs(error.worst))} at the worst"
 
     def _off(self, by: float, digits: int = 1, more_than: str = "") -> str:
         return self.measures.words.format(more_than + self.measures.shown(by, digits))
@@ -196,18 +205,19 @@ class _Evidence:
         rule, figures = RULES[letter], self.board.ours.figures
         if len(self.board.as_of) < rule.cutoffs:
             yield f"{rule.cutoffs} judged cutoffs are asked for"
-        yield from self._unknown(self.order) or self._unmet_order(rule)
+        yield from self._unknown(self.order, self.in_words) or self._unmet_order(rule)
         yield from self._unmet_level(rule)
-        yield from self._unknown(self.measures.error) or self._unmet_error(self.measures.limits[letter])
+        error = self.measures.error
+        yield from self._unknown(error, f"error ({error})") or self._unmet_error(self.measures.limits[letter])
         if "coverage" in figures:
             held, stated = figures["coverage"].mean, figures["coverage_stated"].mean
             if not held >= stated - rule.shortfall:
                 yield f"{held:.1%} of the customers lie within bounds that should hold {stated:.0%}"
 
-    def _unknown(self, metric: str) -> list[str]:
+    def _unknown(self, metric: str, words: str) -> list[str]:
         each = zip(self.board.as_of, self.board.ours.figures[metric].each, strict=True)
         days = ", ".join(str(day) for day, value in each if math.isnan(value))
-        return [f"{metric} is not defined at {days}"] if days else []
+        return [f"its {words} is not defined at {days}"] if days else []
 
     def _unmet_error(self, limits: Errors) -> Iterator[str]:
         errors = self.errors
@@ -229,14 +239,14 @@ class _Evidence:
             if not min(ways) >= rule.worst_order:
                 place = ways.index(min(ways))
                 yield (
-                    f"a naive rule has {self.order} {naive.each[place]:.3f} at {self.board.as_of[place]}, this model"
-                    f" {ours.each[place]:.3f}"
+                    f"a naive rule's {self.in_words} is {naive.each[place]:.3f} at {self.board.as_of[place]}, this"
+                    f" model's {ours.each[place]:.3f}"
                 )
         btyd, beyond_noise = self.board.best("btyd", self.order), self._better_beyond_noise()
         if btyd is not None and not _way(ours.mean, btyd.mean) >= rule.btyd_order:
-            yield f"a purchase-history model has {self.order} {btyd.mean:.3f}"
+            yield f"a purchase-history model's {self.in_words} is {btyd.mean:.3f}"
         elif rule.btyd_noise and beyond_noise:
-            yield f"a purchase-history model has {self.order} {max(beyond_noise):.3f}, which is better beyond noise"
+            yield f"a purchase-history model's {self.in_words} is {max(beyond_noise):.3f}, better beyond noise"
 
     def _better_beyond_noise(self) -> list[float]:
         """The orders of purchase-history models that are better than ours, and not by chance as far as is known."""
@@ -256,7 +266,8 @@ class _Evidence:
                 continue
             ours = self.board.ours.figures[name].mean
             if not _saved(ours, rival.mean) >= least:
-                yield f"{words} has {name} {rival.mean:.3f}, this model {ours:.3f}"
+                error = f"{self.measures.level_words} ({name})"
+                yield f"{words}'s {error} is {rival.mean:.3f}, this model's {ours:.3f}"
 
 
 def _mean(values: Sequence[float]) -> float:

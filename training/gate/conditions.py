@@ -41,7 +41,7 @@ def as_the_first(challenger: Version, alone: str = "there is no champion") -> Co
     if challenger.grade == "none":
         why = challenger.tags.get("grade_reason", "it was never judged")
         name = challenger.tags.get("answers_by", OURS)
-        return Condition(True, f"{alone}; without a grade, {name} answers: {why}")
+        return Condition(True, f"{alone}. Without a grade, {name} answers: {why}")
     return Condition(True, f"{alone}, and it has grade {challenger.grade}")
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from training.gate.conditions import Condition, Contest, as_the_first, costs
 from training.kinds import Kind, kind_of
 from training.records.versions import Version, usable, version_of
+from workspace import sentences
 from workspace.registry import challenger, champion, model_name, trained_as_of
 from workspace.settings import Workspace
 from workspace.storage import CheckFailed
@@ -74,7 +75,7 @@ def judge(
 
 def _told(grounds: Sequence[str]) -> str:
     """MLflow keeps 5,000 characters of a tag."""
-    return ". ".join(grounds)[:4900]
+    return sentences.joined(grounds)[:4900]
 
 
 def _judged(

@@ -352,4 +352,4 @@ def test_unidentified_drop_out_is_said(tmp_path: Path) -> None:
     grade = LIFETIME_VALUE.evaluated(model, data, workspace, []).grade
     assert grade.letter == "none"
     assert "no earlier date could be judged" in grade.reason
-    assert "p_alive says nothing here: the data do not determine" in grade.reason
+    assert "Nothing can be said of p_alive here: the data do not determine" in grade.reason

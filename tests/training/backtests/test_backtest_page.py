@@ -155,7 +155,7 @@ def test_differences_of_probabilities_are_points(report: Report, page: str) -> N
     """In the grade's sentence, on its card and in the table of what grades ask for; money stays in per cent."""
     error = report.models[0].board.ours.figures["ece"].mean  # type: ignore[union-attr]
     assert f"probabilities are off by {100 * error:.0f} points on average" in page
-    assert f"probabilities are off by {100 * error:.1f} points on average" in page
+    assert f"Probabilities are off by {100 * error:.1f} points on average" in page
     asked = tables(page)[-1]
     assert [row[5] for row in asked[1:]] == ["5 points, 10 points", "8 points, 15 points", "12 points, 20 points"]
     assert [row[6] for row in asked[1:]] == ["10%, 25%", "20%, 40%", "35%, 60%"]

@@ -54,9 +54,10 @@ def test_an_a_beats_the_naive_rule_everywhere_and_is_exact() -> None:
     """Mean gain of 5 % of the way to perfection, no cutoff behind, ece of 0.05 on average and 0.10 at the worst."""
     grade = graded(OF_CHURN, make_good(auc=[0.631, 0.60, 0.631]), ENOUGH)
     assert grade.letter == "A"
-    assert "auc 0.621 on average over 3 cutoffs, 0.600 at the worst" in grade.reason
-    assert "the best naive rule has 0.600" in grade.reason
-    assert grade.reason.endswith("; probabilities are off by 4.7 points on average, 10.0 points at the worst")
+    assert grade.reason == (
+        "its order of customers (auc) is 0.621 on average over 3 cutoffs, 0.600 at the worst. The best naive rule has"
+        " 0.600. Probabilities are off by 4.7 points on average, 10.0 points at the worst"
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,21 +65,23 @@ def test_an_a_beats_the_naive_rule_everywhere_and_is_exact() -> None:
     [
         ({"auc": [0.63, 0.60, 0.627]}, "its order is 4.8% of the way from the best naive rule's to a perfect one, not"
          " 5%"),
-        ({"auc": [0.65, 0.599, 0.65]}, "a naive rule has auc 0.600 at 2024-02-01, this model 0.599"),
-        ({"auc": [0.65] * 3, "btyd_auc": [0.655] * 3}, "a purchase-history model has auc 0.655"),
-        ({"auc": [0.65] * 3, "brier": [0.201] * 3}, "a naive rule has brier 0.200, this model 0.201"),
-        ({"auc": [0.65] * 3, "btyd_brier": [0.19] * 3}, "a purchase-history model has brier 0.190"),
+        ({"auc": [0.65, 0.599, 0.65]}, "a naive rule's order of customers (auc) is 0.600 at 2024-02-01, this model's"
+         " 0.599"),
+        ({"auc": [0.65] * 3, "btyd_auc": [0.655] * 3}, "a purchase-history model's order of customers (auc) is 0.655"),
+        ({"auc": [0.65] * 3, "brier": [0.201] * 3}, "a naive rule's squared error (brier) is 0.200, this model's"
+         " 0.201"),
+        ({"auc": [0.65] * 3, "btyd_brier": [0.19] * 3}, "a purchase-history model's squared error (brier) is 0.190"),
         ({"auc": [0.65] * 3, "ece": [0.051] * 3}, "probabilities are off by more than 5 points on average"),
         ({"auc": [0.65] * 3, "ece": [0.01, 0.01, 0.101]}, "probabilities are off by more than 10 points at 2024-03-01"),
         ({"auc": [0.65] * 3, "btyd_auc": [0.651] * 3, "ahead": (-0.002, -0.0001)},
-         "a purchase-history model has auc 0.651, which is better beyond noise"),
+         "a purchase-history model's order of customers (auc) is 0.651, better beyond noise"),
     ],
 )  # fmt: skip
 def test_one_failing_condition_takes_the_a_and_is_named(changed: dict[str, Any], held_back: str) -> None:
     """Order alone, or level alone, or a good mean over one bad cutoff, is never enough."""
     grade = graded(OF_CHURN, make_good(**changed), ENOUGH)
     assert grade.letter == "B"
-    assert f"not A: {held_back}" in grade.reason
+    assert f"It is not A: {held_back}" in grade.reason
 
 
 def test_a_good_order_with_a_wrong_level_is_nothing() -> None:
@@ -101,10 +104,10 @@ def test_figures_that_are_not_defined_meet_no_rule() -> None:
     nan = float("nan")
     assert letter(auc=[nan] * 3) == "none"
     assert letter(auc=[0.9] * 3, ece=[nan] * 3) == "none"
-    for name in ("auc", "ece"):
-        grade = graded(OF_CHURN, make_good(**({"auc": [0.9] * 3} | {name: [0.05, nan, nan]})), ENOUGH)
-        assert grade.letter == "none"
-        assert grade.reason.endswith(f"; not C: {name} is not defined at 2024-02-01, 2024-03-01")
+    for name, words in (("auc", "order of customers (auc)"), ("ece", "error (ece)")):
+        found = graded(OF_CHURN, make_good(**({"auc": [0.9] * 3} | {name: [0.05, nan, nan]})), ENOUGH)
+        assert found.letter == "none"
+        assert found.reason.endswith(f". It is not C: its {words} is not defined at 2024-02-01, 2024-03-01")
     assert letter(auc=[0.65] * 3, brier=[nan] * 3) == "none"
     assert letter(auc=[0.65] * 3, btyd_auc=[0.651] * 3, ahead=(nan, nan)) == "B"
 
@@ -116,9 +119,9 @@ def test_the_total_counts_in_either_direction() -> None:
     even = make_board(**good, bias=[-0.5, 0.5, 0.0], coverage=[0.8] * 3)
     assert [graded(OF_VALUE, board, ENOUGH).letter for board in (exact, even)] == ["A", "C"]
     reason = graded(OF_VALUE, even, ENOUGH).reason
-    assert "the total is off by 33.3% on average, 50.0% at the worst" in reason
+    assert "The total is off by 33.3% on average, 50.0% at the worst" in reason
     assert (
-        "not B: the total is off by more than 20% on average; the total is off by more than 40% at 2024-01-" in reason
+        "not B: the total is off by more than 20% on average. The total is off by more than 40% at 2024-01-" in reason
     )
 
 
@@ -140,7 +143,7 @@ def test_ninety_nine_outcomes_of_a_kind_are_too_few() -> None:
     """Chance then decides who looks better; the reason counts them."""
     grade = graded(OF_CHURN, make_good(auc=[0.9] * 3), Outcomes(99, 901))
     assert grade.letter == "none"
-    assert "99 of 1,000 outcomes at the judged cutoffs are of one kind; at least 100" in grade.reason
+    assert "99 of 1,000 outcomes at the judged cutoffs are of one kind. At least 100" in grade.reason
     assert graded(OF_CHURN, make_good(auc=[0.9] * 3), Outcomes(100, 900)).letter == "A"
 
 
@@ -153,7 +156,7 @@ def test_a_model_judged_in_a_simpler_form_gets_a_c_at_most() -> None:
     assert (
         graded(OF_CHURN, board, ENOUGH, simpler="learnt from purchase histories alone, since it is new").letter == "A"
     )
-    assert "not B: a judged cutoff had to be learnt from purchase histories alone" in grade.reason
+    assert "It is not B: a judged cutoff had to be learnt from purchase histories alone" in grade.reason
     mixed = Scoreboard(board.as_of, ((DAYS[0],), (), (DAYS[0],)), *(getattr(board, name) for name in (
         "customers", "contenders", "missing", "segments", "segment_customers")))  # fmt: skip
     assert graded(OF_CHURN, mixed, ENOUGH).letter == "C"
@@ -163,7 +166,7 @@ def test_nothing_judged_is_no_grade_and_says_so() -> None:
     """With the reason why the model is the simpler one."""
     grade = graded(OF_CHURN, None, Outcomes(0, 0), "learnt from purchase histories alone, since it is new")
     assert grade.letter == "none"
-    assert grade.reason == "no earlier date could be judged; learnt from purchase histories alone, since it is new"
+    assert grade.reason == "no earlier date could be judged. Learnt from purchase histories alone, since it is new"
 
 
 @pytest.mark.parametrize(("better", "worse"), [("A", "B"), ("B", "C")])
@@ -219,7 +222,7 @@ def test_an_a_may_be_behind_a_purchase_history_model_by_chance_only() -> None:
     behind: dict[str, Any] = {"auc": [0.65] * 3, "btyd_auc": [0.651] * 3}
     grade = graded(OF_CHURN, make_good(**behind, ahead=(-0.003, 0.0)), ENOUGH)
     assert grade.letter == "A"
-    assert "where the best naive rule has 0.600 and the best purchase-history model has 0.651;" in grade.reason
+    assert "The best naive rule has 0.600. The best purchase-history model has 0.651. Prob" in grade.reason
     assert letter(**behind, ahead=(-0.003, -0.001)) == "B"
     assert letter(**(behind | {"btyd_auc": [0.64, 0.64, 0.66]}), ahead=(-0.003, -0.001)) == "A"
     equal = make_good(auc=[0.65] * 3, btyd_auc=[0.65] * 3, ahead=(-0.003, -0.001))
@@ -232,7 +235,9 @@ def test_a_limit_that_is_just_reached_is_met() -> None:
     board = make_board(auc=[0.9] * 2, brier=[0.1] * 2, ece=[0.08] * 2, naive_auc=[0.6] * 2)
     grade = graded(OF_CHURN, board, ENOUGH)
     assert grade.letter == "B"
-    assert grade.reason.startswith("auc 0.900 on average over 2 cutoffs, 0.900 at the worst, where")
+    assert grade.reason.startswith(
+        "its order of customers (auc) is 0.900 on average over 2 cutoffs, 0.900 at the worst"
+    )
     assert graded(OF_CHURN, make_board(auc=[0.9] * 2, brier=[0.1] * 2, ece=[0.15, 0.0]), ENOUGH).letter == "B"
     value = {"decile_wape": [0.1] * 2, "bias": [0.0] * 2, "naive_ngini": [-0.5] * 2, "btyd_ngini": [0.0] * 2}
     assert graded(OF_VALUE, make_board(ngini=[-0.02] * 2, **value), ENOUGH).letter == "B"
@@ -266,18 +271,21 @@ def test_every_purchase_history_model_is_looked_at() -> None:
     other = Contender("other", "btyd", {"auc": Spread.of("auc", [0.651] * 3)}, better.ahead)
     for pair in ((better, other), (other, better)):
         made = Scoreboard(board.as_of, board.learnt_from, board.customers, (*board.contenders[:2], *pair), (), {}, {})
-        assert "has auc 0.652, which is better beyond noise" in graded(OF_CHURN, made, ENOUGH).reason
+        assert "(auc) is 0.652, better beyond noise" in graded(OF_CHURN, made, ENOUGH).reason
 
 
 def test_without_any_rival_order_and_level_stand_alone() -> None:
     """The error and the number of cutoffs still decide."""
     grade = graded(OF_CHURN, make_board(auc=[0.7] * 3, brier=[0.2] * 3, ece=[0.06] * 3), ENOUGH)
     assert grade.reason == (
-        "auc 0.700 on average over 3 cutoffs, 0.700 at the worst; probabilities are off by 6.0 points on average, 6.0"
-        " points at the worst; not A: probabilities are off by more than 5 points on average"
+        "its order of customers (auc) is 0.700 on average over 3 cutoffs, 0.700 at the worst. Probabilities are off by"
+        " 6.0 points on average, 6.0 points at the worst. It is not A: probabilities are off by more than 5 points on"
+        " average"
     )
     alone = graded(OF_CHURN, make_board(auc=[0.7], brier=[0.2], ece=[0.01], btyd_auc=[0.71]), ENOUGH)
-    assert alone.reason.startswith("auc 0.700 at one cutoff, where the best purchase-history model has 0.710; prob")
+    assert alone.reason.startswith(
+        "its order of customers (auc) is 0.700 at one cutoff. The best purchase-history model has 0.710. Prob"
+    )
 
 
 def test_a_rival_that_is_perfect_is_not_divided_by() -> None:
@@ -296,9 +304,9 @@ def test_offers_are_graded_by_the_order_of_lists_and_their_error() -> None:
     grade = graded(OF_OFFERS, board, ENOUGH)
     assert grade.letter == "B"
     assert grade.reason == (
-        "ndcg7 0.800 on average over 3 cutoffs, 0.800 at the worst, where the best naive rule has 0.700; probabilities"
-        " are off by 20.0% of their mean on average, 30.0% at the worst; not A: probabilities are off by"
-        " more than 15% of their mean on average"
+        "its order of offers (ndcg7) is 0.800 on average over 3 cutoffs, 0.800 at the worst. The best naive rule has"
+        " 0.700. Probabilities are off by 20.0% of their mean on average, 30.0% at the worst. It is not A:"
+        " probabilities are off by more than 15% of their mean on average"
     )
 
 
@@ -313,11 +321,11 @@ def test_outcomes_are_counted_over_all_cutoffs() -> None:
 
 def test_doubts_are_told_with_any_grade() -> None:
     """Beside the reason, also where there is no grade."""
-    told = "; p_alive says nothing here: a and b are open"
+    told = ". Nothing can be said of p_alive here: a and b are open"
     assert graded(OF_CHURN, make_good(), ENOUGH, dropout_doubt="a and b are open").reason.endswith(told)
-    assert graded(OF_CHURN, None, ENOUGH, "it is new", "a and b are open").reason.endswith(f"; it is new{told}")
-    assert graded(OF_CHURN, make_good(), Outcomes(1, 2), "it is new").reason.endswith("; it is new")
-    assert graded(OF_CHURN, make_good(ece=[0.5] * 3), ENOUGH, "it is new").reason.endswith("; it is new")
+    assert graded(OF_CHURN, None, ENOUGH, "it is new", "a and b are open").reason.endswith(f". It is new{told}")
+    assert graded(OF_CHURN, make_good(), Outcomes(1, 2), "it is new").reason.endswith(". It is new")
+    assert graded(OF_CHURN, make_good(ece=[0.5] * 3), ENOUGH, "it is new").reason.endswith(". It is new")
 
 
 def test_the_page_of_models_has_every_rule() -> None:

@@ -363,7 +363,7 @@ def test_an_answer_is_a_customers_row_or_those_of_all_items() -> None:
 def test_the_first_version_answers_and_says_why_it_has_no_grade() -> None:
     """What is missing is told, also where it was never judged."""
     assert conditions.as_the_first(version([], grade="C")) == (True, "there is no champion, and it has grade C")
-    told = "there is no champion; without a grade, Perennial answers"
+    told = "there is no champion. Without a grade, Perennial answers"
     assert conditions.as_the_first(version([], grade="none", grade_reason="x")) == (True, f"{told}: x")
     ungraded = version([])
     del ungraded.tags["grade"]

@@ -30,7 +30,7 @@ from training.gate.promotion import Verdict
 from training.kinds import LIFETIME_VALUE, kind_of
 from training.records import judged_windows, tracking
 from training.records.versions import Version, version_of
-from workspace import registry
+from workspace import registry, sentences
 from workspace.settings import Workspace
 from workspace.storage import CheckFailed
 
@@ -172,7 +172,7 @@ def test_a_better_version_may_answer(shop: Registry) -> None:
     assert all(any(text in reason for reason in verdict.grounds) for text in wanted), verdict.grounds
     tags = shop.tags(version)
     assert tags["gate"] == "passed"
-    assert tags["gate_reasons"] == ". ".join(verdict.grounds)
+    assert tags["gate_reasons"] == sentences.joined(verdict.grounds)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_who_stays_out_is_the_challenger_until_promoted(shop: Registry) -> None:
 @pytest.mark.parametrize(
     ("grade", "told"),
     [
-        ("none", "there is no champion; without a grade, Perennial answers: for a reason"),
+        ("none", "there is no champion. Without a grade, Perennial answers: for a reason"),
         ("C", "there is no champion, and it has grade C"),
     ],
 )

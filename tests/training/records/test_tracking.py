@@ -382,7 +382,7 @@ def test_a_version_carries_its_grade_and_why(kind: str, world: World) -> None:
     """The service and the promotion read both from the version; the run has the same."""
     version, run = world.versions[kind], run_of(world, kind)
     assert version.tags["grade"] in {"A", "B", "C", "none"}
-    assert f"{ORDER[kind]} {run.data.metrics[ORDER[kind]]:.3f}" in version.tags["grade_reason"]
+    assert f"({ORDER[kind]}) is {run.data.metrics[ORDER[kind]]:.3f}" in version.tags["grade_reason"]
     assert {name: run.data.tags[name] for name in ("grade", "grade_reason")} == {
         name: version.tags[name] for name in ("grade", "grade_reason")
     }
@@ -396,7 +396,7 @@ def test_a_model_without_outcomes_says_so(world: World) -> None:
     version = pipelines.train(world.store, world.workspace, world.tracker, early, ["churn"], said.append)["churn"]
     run = world.tracker.get_run(version.run_id)
     assert version.tags["grade"] == "none"
-    assert "no earlier date could be judged; learnt from purchase histories alone" in version.tags["grade_reason"]
+    assert "no earlier date could be judged. Learnt from purchase histories alone" in version.tags["grade_reason"]
     assert "no window of 65 days has closed with 200 days of history before it" in version.tags["grade_reason"]
     assert any("grade none: no earlier date" in line for line in said)
     assert run.data.metrics == {}
