@@ -19,6 +19,7 @@ from workspace.storage import CheckFailed
 if TYPE_CHECKING:
     from feast import FeatureStore
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
     from ingest.intake import Account
     from monitoring.drift import Drift
@@ -247,11 +248,29 @@ def decide(
         if promoted.tags.get("grade") == "none" and (reigning is None or reigning.tags.get("grade") != "none"):
             answers = f"{kind} version {version} answers without a grade"
             summary.alerts.append(Alert(answers, promoted.tags["grade_reason"], f"perennial check {typed}"))
+    elif reigning is not None and (unable := _unable(tracker, workspace, kind, reigning)):
+        outcome = "promoted"
+        promotion.promote(tracker, workspace, kind, version, unable)
+        answers = f"{kind} version {version} answers though the gate refused it"
+        both = f"perennial compare {reigning.name}/{reigning.version} {reigning.name}/{version}"
+        summary.alerts.append(Alert(answers, sentences.joined([unable, *verdict.grounds]), both))
     else:
         outcome = "refused"
         summary.alerts.append(Alert(f"{kind} version {version} was refused", grounds, f"{by_hand} --force REASON"))
     say(f"{kind}: version {version} {outcome}: {grounds}")
     summary.decisions.append(Decision(kind, version, due, outcome, verdict.grounds))
+
+
+def _unable(tracker: MlflowClient, workspace: Workspace, kind: str, reigning: ModelVersion) -> str:
+    """Why the champion cannot answer here, whatever it would win: it learnt other features, say; "" where it can."""
+    from training.kinds import kind_of
+    from training.records.versions import usable
+
+    try:
+        usable(tracker, workspace, kind_of(kind), reigning)
+    except CheckFailed as problem:
+        return str(problem)
+    return ""
 
 
 def predictor(workspace: Workspace, day: date) -> Predictor:

@@ -1,4 +1,4 @@
-"""A home and a registry that earlier code made are read.
+"""A home and a registry that earlier code made: what was held is there, and one run brings the rest up to date.
 
 The code of then makes them, from git, in a process of its own.
 """
@@ -6,9 +6,11 @@ The code of then makes them, from git, in a process of its own.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,7 @@ from workspaces import AS_OF
 
 import perennial
 from features import retrieval, snapshot
+from serving.consent import Consents
 from training.kinds import kind_of
 from training.models.customer_model import read_model
 from workspace import registry, storage
@@ -38,6 +41,7 @@ from pathlib import Path
 from features import retrieval
 from perennial import events, settings
 from serving import erasure
+from serving.consent import Consents
 from workspaces import run_line, small_workspace
 folder, refuses, buyer, erased, *quick = sys.argv[1:]
 workspace = small_workspace(Path(folder), *quick)
@@ -121,3 +125,19 @@ def test_a_list_says_what_to_run(made: Made) -> None:
     )
     with pytest.raises(CheckFailed, match=says):
         made.shop.at(AS_OF).list("churn-risk")
+
+
+def test_one_run_brings_it_up_to_date(made: Made) -> None:
+    """It trains, and scores by what can answer, whatever the gate says; what was said and erased then still counts."""
+    day = AS_OF + timedelta(days=1)
+    made.shop.at(day).run()
+    alerts = (made.shop.workspace.home_path / "alerts.jsonl").read_text()
+    assert re.search(
+        r"version 2 answers though the gate refused it.* version 1 cannot answer: it learnt features", alerts
+    )
+    scores = made.shop.at(day).scores().set_index("customer_id")
+    assert set(scores["churn_model"]) == {"small.churn/2"}
+    assert scores.loc[REFUSES, "not_scored_reason"] == "no consent to profiling"
+    assert ERASED not in scores.index
+    assert Consents(made.shop.workspace.home_path).of("profiling", [REFUSES]) == {REFUSES: False}
+    assert len(made.shop.at(day).list("churn-risk", top=10)) == 10
