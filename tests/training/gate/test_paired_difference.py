@@ -230,9 +230,9 @@ def test_a_handful_is_not_compared() -> None:
     """Nineteen customers have no figures; that some draws have more of them makes nobody better."""
     few = {"few": np.arange(400) < 19}
     noisy, sharp = (replace(judged(noise=noise), segments=few) for noise in (0.3, 0.05))
-    found = paired_difference.difference(paired_difference.paired([noisy], [sharp]), "auc", 1, "few")
-    assert np.isnan([found.first, found.second, found.gain, found.low, found.high]).all()
-    assert not found.is_better
+    difference = paired_difference.difference(paired_difference.paired([noisy], [sharp]), "auc", 1, "few")
+    assert np.isnan([difference.first, difference.second, difference.gain, difference.low, difference.high]).all()
+    assert not difference.is_better
 
 
 def planted(world: World, kind: str, change: Any, experiment: str = "world") -> str:
