@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models.model import ModelInfo
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -148,52 +149,71 @@ def record(tracker: MlflowClient, workspace: Workspace, training: Training, mode
     """Logs the run with its plots and model and registers the version, its key set in the same stroke."""
     import mlflow
 
-    name, columns = model_name(workspace, training.kind.name), training.kind.columns(workspace)
+    name, title = model_name(workspace, training.kind.name), f"{training.kind.name} {training.as_of}"
     experiment_id = experiment(tracker, workspace.name)
     _close_killed(tracker, experiment_id, key)
-    withheld = {"withheld": training.choice.withheld} if training.choice.withheld else {}
-    told = {"answers_by": training.answers_by, "contender": training.choice.name} | withheld
-    grade = {"grade": training.grade.letter, "grade_reason": training.grade.reason} | told
-    title = f"{training.kind.name} {training.as_of}"
     with (
         mlflow.start_run(experiment_id=experiment_id, run_name=title, tags={"training_key": key}) as run,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        mlflow.log_params(_parameters(workspace, training))
-        mlflow.set_tags({"git_commit": commit(), "remarks": ". ".join(training.remarks)} | grade)
-        mlflow.log_metrics({name: value for name, value in training.figures.items() if value == value})
-        mlflow.log_dict(workspace.model_dump(mode="json"), "settings.json")
-        mlflow.log_dict(libraries(), "libraries.json")
-        mlflow.log_dict(snapshot.contents(workspace, training.as_of), "data.json")
-        plots, stored = Path(scratch) / "plots", Path(scratch) / "model"
-        plots.mkdir()
-        training.draw(plots)
-        mlflow.log_artifacts(str(plots), "plots")
+        _log_training(workspace, training, Path(scratch))
         judged_windows.write(workspace.home_path, run.info.run_id, training.judged)
-        kept = Path(scratch) / "kept"
-        kept.mkdir()
-        training.card(kept)
-        mlflow.log_artifacts(str(kept))
-        model.save(stored)
-        written = json.dumps(digests.of(stored))
-        made_from = (training.data, training.features_hash, *map(str, training.cutoffs))
-        learnt = carried.training_set(workspace, training.kind.name, training.as_of, columns, made_from)
-        mlflow.log_input(learnt, context="training")
-        module = type(model).__module__
-        logged = mlflow.pyfunc.log_model(
-            name="model", data_path=str(stored), loader_module=module,
-            code_paths=carried.code(module, Path(scratch) / "code"), pip_requirements=carried.requirements(module),
-            signature=carried.signature(columns, training.kind.answer), input_example=carried.example(columns),
-        )  # fmt: skip
+        logged, written = _log_model(workspace, training, model, Path(scratch))
     if not tracker.search_registered_models(f"name = '{name}'"):
         tracker.create_registered_model(name)
-    tags = grade | {
+    tags = _graded(training) | {
         "training_key": key, "as_of": str(training.as_of), "features_hash": training.features_hash, "code": code(),
-        "recipe": recipe(workspace, training.kind, training.features_hash), DIGESTS: written,
+        "recipe": recipe(workspace, training.kind, training.features_hash), DIGESTS: json.dumps(written),
     }  # fmt: skip
     if (sold := registry.sales(workspace, training.as_of)) is not None:
         tags["sales"] = json.dumps(sold._asdict())
     return tracker.create_model_version(name, logged.model_uri, run.info.run_id, tags=tags, model_id=logged.model_id)
+
+
+def _graded(training: Training) -> dict[str, str]:
+    """The tags that run and version share: the grade, and what answers."""
+    withheld = {"withheld": training.choice.withheld} if training.choice.withheld else {}
+    told = {"answers_by": training.answers_by, "contender": training.choice.name} | withheld
+    return {"grade": training.grade.letter, "grade_reason": training.grade.reason} | told
+
+
+def _log_training(workspace: Workspace, training: Training, scratch: Path) -> None:
+    """What the training was made from and came to, its plots and its card; into the run that is open."""
+    import mlflow
+
+    mlflow.log_params(_parameters(workspace, training))
+    mlflow.set_tags({"git_commit": commit(), "remarks": ". ".join(training.remarks)} | _graded(training))
+    mlflow.log_metrics({name: value for name, value in training.figures.items() if value == value})
+    mlflow.log_dict(workspace.model_dump(mode="json"), "settings.json")
+    mlflow.log_dict(libraries(), "libraries.json")
+    mlflow.log_dict(snapshot.contents(workspace, training.as_of), "data.json")
+    plots, kept = scratch / "plots", scratch / "kept"
+    plots.mkdir()
+    training.draw(plots)
+    mlflow.log_artifacts(str(plots), "plots")
+    kept.mkdir()
+    training.card(kept)
+    mlflow.log_artifacts(str(kept))
+
+
+def _log_model(
+    workspace: Workspace, training: Training, model: Model, scratch: Path
+) -> tuple[ModelInfo, dict[str, str]]:
+    """The model with its code and what it learnt from, into the run that is open; and the digests of its files."""
+    import mlflow
+
+    stored, module = scratch / "model", type(model).__module__
+    model.save(stored)
+    written, columns = digests.of(stored), training.kind.columns(workspace)
+    made_from = (training.data, training.features_hash, *map(str, training.cutoffs))
+    learnt = carried.training_set(workspace, training.kind.name, training.as_of, columns, made_from)
+    mlflow.log_input(learnt, context="training")
+    logged = mlflow.pyfunc.log_model(
+        name="model", data_path=str(stored), loader_module=module,
+        code_paths=carried.code(module, scratch / "code"), pip_requirements=carried.requirements(module),
+        signature=carried.signature(columns, training.kind.answer), input_example=carried.example(columns),
+    )  # fmt: skip
+    return logged, written
 
 
 def record_backtest(
