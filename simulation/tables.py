@@ -1,4 +1,4 @@
-"""The tables that are written: the input tables of DESIGN section 3, and those of the truth."""
+"""The tables that are written: the input tables of docs/tables.md, and those of the truth."""
 
 from collections.abc import Iterable
 from pathlib import Path

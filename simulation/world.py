@@ -1,6 +1,6 @@
 """A shop that does not exist, whose customers' intentions are known: input tables, and beside them the truth.
 
-`simulate` plays the shop day by day and writes the input tables of DESIGN section 3; `simulation.truth.truth` answers,
+`simulate` plays the shop day by day and writes the input tables of docs/tables.md; `simulation.truth.truth` answers,
 from the latent parameters kept under `OUT/truth/`, what a perfect forecaster would say on any date. The process and its
 equations are in docs/simulate.md. A day is a UTC day, numbered from 1970-01-01 as numpy does.
 """

@@ -93,3 +93,13 @@ def test_the_readme_shows_the_figures_that_are_kept() -> None:
 def test_the_makefile_has_what_the_readme_promises(target: str) -> None:
     """The two commands of the quickstart, and the set-up they share, are there."""
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_every_decision_is_in_the_index_under_its_number() -> None:
+    """Numbered without a gap, in order."""
+    folder = ROOT / "docs" / "decisions"
+    indexed = re.findall(
+        r"^\| (\d+) \| \[[^]]+\]\((\d{4})-([a-z0-9-]+)\.md\)", (folder / "README.md").read_text(), re.M
+    )
+    assert [int(number) for number, *_ in indexed] == [*range(1, len(indexed) + 1)]
+    assert [f"{number}-{name}.md" for _, number, name in indexed] == sorted(path.name for path in folder.glob("0*.md"))

@@ -268,7 +268,12 @@ class Bands(_Model):
 
 class Monitoring(_Model):
     sample: int = Field(default=10_000, ge=100, description="rows a side that the drift report compares")
-    drifted_share: float = Field(default=0.3, gt=0, le=1, description="share of drifted features that counts as drift")
+    drifted_share: float = Field(
+        default=0.3,
+        gt=0,
+        le=1,
+        description="share of moved features that counts as drift; more, where the shop's own past months moved more",
+    )
     matters_share: float = Field(
         default=0.3,
         gt=0,

@@ -19,7 +19,8 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
 from serving.http.bodies import LONGEST_ID
-from serving.http.routes import described
+from serving.http.routes import ListRow, described
+from serving.lists import churn_risk
 from tests.serving.conftest import KEY
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -45,6 +46,11 @@ def without_keys() -> dict[str, Any]:
 
 
 schema = schemathesis.openapi.from_dict(without_keys())
+
+
+def test_the_list_is_described_column_by_column() -> None:
+    """A column that is served stands in the description, in the same order."""
+    assert tuple(ListRow.model_fields) == churn_risk.COLUMNS
 
 
 @pytest.fixture(scope="module")
