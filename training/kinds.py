@@ -341,7 +341,7 @@ class LifetimeValue(OfCustomers):
     answer = "lifetime_value"
     measures = OF_VALUE
     model = ValueModel
-    boosting = value_model.TREES | {"rounds": value_model.ROUNDS}
+    boosting = value_model.TREES | {"rounds": value_model.ROUNDS["spend"]}
     figures = ("ngini", "spearman", "top_decile_capture", "decile_wape", "bias", "coverage")
     fitted = staticmethod(lifetime_value.fit)
     simpler = staticmethod(lifetime_value.simpler)
