@@ -233,12 +233,13 @@ def decide(
     reigning = registry.champion(tracker, workspace, kind)
     verdict = promotion.judge(tracker, workspace, kind, version, say)
     grounds = sentences.joined(verdict.grounds)
+    called = f"{kind.replace('_', ' ')} version {version}"
     by_hand = f"perennial promote {kind.replace('_', '-')} {typed} --version {version}"
     if reigning is not None and str(reigning.version) == version:
         outcome = "is the champion already"
     elif workspace.retraining.promote == "person":
         outcome = "waits for a person"
-        summary.alerts.append(Alert(f"{kind} version {version} {outcome}", grounds, by_hand))
+        summary.alerts.append(Alert(f"{called} {outcome}", grounds, by_hand))
     elif verdict.passed and verdict.stays:
         outcome = "answers about days before the champion's"
         promotion.admit(tracker, workspace, kind, version)
@@ -246,17 +247,17 @@ def decide(
         outcome = "promoted"
         promoted = promotion.promote(tracker, workspace, kind, version)
         if promoted.tags.get("grade") == "none" and (reigning is None or reigning.tags.get("grade") != "none"):
-            answers = f"{kind} version {version} answers without a grade"
-            summary.alerts.append(Alert(answers, promoted.tags["grade_reason"], f"perennial check {typed}"))
+            why = promoted.tags["grade_reason"]
+            summary.alerts.append(Alert(f"{called} answers without a grade", why, f"perennial check {typed}"))
     elif reigning is not None and (unable := _unable(tracker, workspace, kind, reigning)):
         outcome = "promoted"
         promotion.promote(tracker, workspace, kind, version, unable)
-        answers = f"{kind} version {version} answers though the gate refused it"
+        answers = f"{called} answers though the gate refused it"
         both = f"perennial compare {reigning.name}/{reigning.version} {reigning.name}/{version}"
         summary.alerts.append(Alert(answers, sentences.joined([unable, *verdict.grounds]), both))
     else:
         outcome = "refused"
-        summary.alerts.append(Alert(f"{kind} version {version} was refused", grounds, f"{by_hand} --force REASON"))
+        summary.alerts.append(Alert(f"{called} was refused", grounds, f"{by_hand} --force REASON"))
     say(f"{kind}: version {version} {outcome}: {grounds}")
     summary.decisions.append(Decision(kind, version, due, outcome, verdict.grounds))
 
