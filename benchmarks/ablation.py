@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks import figures, tables
+from benchmarks import figures, needs, tables
 from features import retrieval, snapshot
 from features.families import product_affinity
 from features.items import candidates
@@ -42,6 +42,7 @@ _OF_OFFERS = ("auc", "ndcg5", "ndcg5_repeat", "ndcg5_new", "naive_ndcg5", "naive
 
 def main() -> None:
     shops = [tuple(sys.argv[1:3])] if len(sys.argv) > 2 else list(SHOPS)
+    needs.refuse_without(shops=[name for name, _ in shops])
     measured = {}
     for name, as_of in shops:
         measured[window := f"{name} at {as_of}"] = _measure(name, date.fromisoformat(as_of))

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from benchmarks import figures, tables
+from benchmarks import figures, needs, tables
 from benchmarks.peers import PLAIN, RFM
 from features import retrieval, snapshot
 from ingest import intake
@@ -53,6 +53,7 @@ _SEED = 7
 
 def main() -> None:
     asked = sys.argv[1:] or [*SHOPS, CONTRACTS]
+    needs.refuse_without(shops=asked)
     parts: dict[str, object] = {}
     for name in asked:
         parts |= _contracts() if name == CONTRACTS else _shop(name)

@@ -12,6 +12,7 @@ judged at cutoffs, by models that saw nothing after them.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -26,7 +27,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
-from benchmarks import figures, tables
+from benchmarks import figures, needs, tables
 from benchmarks.fits import peak_gigabytes
 from features import retrieval, snapshot
 from ingest import intake
@@ -50,13 +51,15 @@ _SEED = 7
 def main() -> None:
     parts = {"tafeng": _tafeng, "online_retail": _shop, "complete_journey": _shop, "scale": _scale}
     measured: dict[str, object] = {}
-    for name in sys.argv[1:] or parts:
+    wanted = sys.argv[1:] or [*parts]
+    needs.refuse_without(shops=[_BASKETS if name == "tafeng" else name for name in wanted if name != "scale"])
+    for name in wanted:
         with tempfile.TemporaryDirectory() as home:
             measured |= parts[name](name, Path(home))
     figures.write("cross_sell", measured)
 
 
-_BASKETS = "${PERENNIAL_DATASETS}/nbr_tafeng_reality_check"
+_BASKETS = "nbr_tafeng_reality_check"
 _AS_OF, _STEP = date(2001, 3, 1), timedelta(days=7)
 _DEPTH = 20
 # As tuned on Ta-Feng for TIFU-KNN: Hu, He, Gao, Zhang, SIGIR 2020.
@@ -109,7 +112,7 @@ class _Baskets:
 
 
 def _tafeng(name: str, home: Path) -> dict[str, object]:
-    folder = Path(settings.filled(_BASKETS, name))
+    folder = Path(os.environ["PERENNIAL_DATASETS"]) / _BASKETS
     baskets, folds = (
         _Baskets.read(folder),
         pd.read_parquet(folder / "folds.parquet", columns=["fold", "split", "user_id"]),

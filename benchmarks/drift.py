@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from benchmarks import figures, tables
+from benchmarks import figures, needs, tables
 from features import retrieval, snapshot
 from ingest import intake
 from monitoring import arrivals, drift
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--shops", nargs="*", default=[*SHOPS], help="all if absent")
     parser.add_argument("--chosen", action="store_true", help="the months that the constants were chosen on")
     asked = parser.parse_args()
+    needs.refuse_without(shops=[name for name in asked.shops if not name.startswith("world")])
     made = [Made(SHOPS[name], asked.chosen) for name in asked.shops]
     measured = {part: _PARTS[part](made) for part in asked.parts}
     if not asked.chosen:

@@ -31,7 +31,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from benchmarks import service
+from benchmarks import needs, service
 from ingest import events
 from workspace import registry
 
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=5_000)
     parser.add_argument("--minutes", type=float, default=10, help="of the soak")
     asked = parser.parse_args()
+    needs.refuse_without(["wrk", "redis-server"])
     ids, wrong = service.shop(asked.customers), 0
     faults = _FAULTS | {"soak": lambda ids: soak(ids, asked.minutes)}
     for name in asked.faults or _FAULTS:

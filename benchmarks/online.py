@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import figures, tables
+from benchmarks import figures, needs, tables
 from features import online, publications, retrieval, snapshot
 from workspace import settings, storage
 from workspace.settings import Workspace
@@ -51,6 +51,7 @@ def main() -> None:
     if asked.contender:
         print(json.dumps(_contend(*asked.contender, asked.customers)))
         return
+    needs.refuse_without(redis=True)
     load = os.getloadavg()[0]
     measured = [
         _measured(layout, store, customers)
@@ -139,10 +140,9 @@ def _milliseconds(read: Callable[[list[str]], object], count: int, repeats: int,
 
 
 def _workspace(folder: Path, kind: str) -> Workspace:
-    redis = os.environ.get("PERENNIAL_BENCH_REDIS", "redis://127.0.0.1:6379/8")
     tables = {name: {"path": "nowhere.parquet"} for name in ("transactions", "customers")}
     wanted = {"name": _NAME, "home": str(folder), "tables": tables, "attributes": _ATTRIBUTES}
-    return settings.parse(wanted | {"online": redis if kind == "redis" else "sqlite"}, "the benchmark")
+    return settings.parse(wanted | {"online": needs.REDIS if kind == "redis" else "sqlite"}, "the benchmark")
 
 
 def _id(number: int) -> str:

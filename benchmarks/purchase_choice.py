@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks import figures
+from benchmarks import figures, needs
 from benchmarks.erlang import CNBD
 from benchmarks.peers import Floats
 from ingest import intake
@@ -70,6 +70,7 @@ class Window:
 
 
 def main() -> None:
+    needs.refuse_without(shops=["clvtools" if shop == "apparel" else shop for shop in CUTOFFS])
     rows = [
         {"shop": shop, "cutoff": cutoff, **row}
         for shop, dates in CUTOFFS.items()

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks import figures, tables
+from benchmarks import figures, needs, tables
 from benchmarks.fits import PARAMETERS, Columns
 from training.models.pareto_nbd import ParetoNBD
 from workspace import settings
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=1_000_000, help="simulated")
     parser.add_argument("--patience", type=float, default=1_800, help="seconds for one fit")
     asked = parser.parse_args()
+    needs.refuse_without(shops=["cdnow"])
     pythons = {"perennial": sys.executable} | {package: _environment(package) for package in PINNED}
     measured = {}
     for title, histories in (

@@ -30,7 +30,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from benchmarks import figures
+from benchmarks import figures, needs
 from monitoring import outcomes
 from workspace import settings, storage
 
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="the plot alone")
     asked = parser.parse_args()
     if not asked.draw:
+        needs.refuse_without(shops=[CONFIG.stem])
         with tempfile.TemporaryDirectory() as thrown_away:
             replay((asked.folder or Path(thrown_away)).absolute(), asked.first, asked.last)
     draw([*figures.read("replay").values()], PLOT)

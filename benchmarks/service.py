@@ -43,7 +43,7 @@ import httpx
 import numpy as np
 import pandas as pd
 
-from benchmarks import figures
+from benchmarks import figures, needs
 from workspace import settings, storage
 from workspace.settings import Workspace
 
@@ -68,6 +68,7 @@ def main() -> None:
     if asked.contender:
         _contend(asked.contender)
         return
+    needs.refuse_without(["wrk"], redis="ours-redis" in asked.only)
     ids = shop(asked.customers)
     load = os.getloadavg()[0]
     print(f"load before: {load:.1f} on {os.cpu_count()} cores; {asked.customers:,} customers")
@@ -88,8 +89,7 @@ def workspace_file() -> Path:
 
 def workspace(store: str = "sqlite") -> Workspace:
     """The benchmark's shop with its features on one store or the other, each with a home of its own."""
-    redis = os.environ.get("PERENNIAL_BENCH_REDIS", "redis://127.0.0.1:6379/8")
-    changes = [f"online={redis}"] if store == "redis" else []
+    changes = [f"online={needs.REDIS}"] if store == "redis" else []
     return settings.read(workspace_file(), changes, _SHOP / f"home-{store}")
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from benchmarks import figures, tables
+from benchmarks import figures, needs, tables
 from benchmarks.peers import Answer, Finished, Floats, finished, peers
 from features import retrieval, snapshot
 from ingest import intake
@@ -76,6 +76,8 @@ def main() -> None:
     parser.add_argument("as_of", nargs="?", type=date.fromisoformat)
     parser.add_argument("--customers", type=int, default=100_000, help="of the simulated shop")
     asked = parser.parse_args()
+    shops = [window.name for window in _asked_for(asked.name, asked.as_of)]
+    needs.refuse_without(shops=[*shops, *([ROLLING] if asked.name in (None, "rolling") else [])])
     parts = {}
     for window in _asked_for(asked.name, asked.as_of):
         parts |= _printed(_real(window), tables.value)
