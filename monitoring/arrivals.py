@@ -6,6 +6,7 @@ those who did not buy lately.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from monitoring import shifts
-from monitoring.shifts import Pair
+from monitoring.shifts import Numbers, Pair, Texts
 from workspace import storage
 from workspace.settings import Workspace
 from workspace.tables import CONTRACTS, TREATMENT_KINDS
@@ -44,6 +45,18 @@ class Recent:
     repeated: float
     missing: Mapping[str, float]
     new: Mapping[str, float]
+
+    @functools.cached_property
+    def numbers(self) -> dict[str, Numbers]:
+        """By column of `rows`, what is not missing of it."""
+        columns = self.rows.select_dtypes("number")
+        return {str(name): Numbers(columns[name].dropna().to_numpy(dtype=np.float64)) for name in columns}
+
+    @functools.cached_property
+    def texts(self) -> dict[str, Texts]:
+        """By column of `rows`, what is not missing of it."""
+        columns = self.rows.select_dtypes(exclude="number")
+        return {str(name): Texts(columns[name].dropna().astype(str)) for name in columns}
 
 
 def first_day(workspace: Workspace) -> date | None:
@@ -169,23 +182,31 @@ def pairs(before: Mapping[str, Recent], after: Mapping[str, Recent]) -> dict[str
         for name, share in now.new.items():
             other = then.new.get(name, 0.0)
             by_name[f"{table}.{name} new"] = Pair("new", share - other, 0.0, other, share)
-        for name in then.rows.columns.intersection(now.rows.columns):
-            columns = then.rows[name].dropna(), now.rows[name].dropna()
-            if min(map(len, columns)) >= _FEWEST_ROWS:
-                by_name[f"{table}.{name}"] = _column(*columns)
-            if name in _MONEY and min(map(len, columns)) >= _FEWEST_OF_A_TAIL:
-                extremes = shifts.tail(*(column.to_numpy(dtype=np.float64) for column in columns))
-                by_name |= {f"{table}.{name} tail": extremes} if extremes else {}
+        by_name |= _numbers(table, then, now) | _texts(table, then, now)
     return by_name
+
+
+def _numbers(table: str, then: Recent, now: Recent) -> dict[str, Pair]:
+    by_name: dict[str, Pair] = {}
+    for name, before in then.numbers.items():
+        after = now.numbers[name]
+        fewest = min(before.rows, after.rows)
+        if fewest >= _FEWEST_ROWS:
+            by_name[f"{table}.{name}"] = shifts.numbers(before, after)
+        if name in _MONEY and fewest >= _FEWEST_OF_A_TAIL and (extremes := shifts.tail(before, after)):
+            by_name[f"{table}.{name} tail"] = extremes
+    return by_name
+
+
+def _texts(table: str, then: Recent, now: Recent) -> dict[str, Pair]:
+    return {
+        f"{table}.{name}": shifts.categories(before, now.texts[name])
+        for name, before in then.texts.items()
+        if min(before.rows, now.texts[name].rows) >= _FEWEST_ROWS
+    }
 
 
 def _volume(then: Recent, now: Recent) -> Pair:
     score = abs(math.log((now.count + 1) / (then.count + 1)))
     chance = 3 * math.sqrt(1 / (then.count + 1) + 1 / (now.count + 1))
     return Pair("volume", score, chance, then.count / DAYS, now.count / DAYS)
-
-
-def _column(before: pd.Series, after: pd.Series) -> Pair:
-    if pd.api.types.is_numeric_dtype(before) and pd.api.types.is_numeric_dtype(after):
-        return shifts.numbers(before.to_numpy(dtype=np.float64), after.to_numpy(dtype=np.float64))
-    return shifts.categories(before.astype(str), after.astype(str))

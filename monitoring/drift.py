@@ -22,7 +22,7 @@ import pandas as pd
 from features.snapshot import CUSTOMER_FAMILIES, NOT_FOR_MODELS
 from monitoring import arrivals, customers, report, shifts
 from monitoring.customers import PREDICTIONS, Champion, reference_of
-from monitoring.shifts import Pair, Shift
+from monitoring.shifts import Column, Pair, Shift
 from workspace import storage
 from workspace.settings import Workspace
 from workspace.windows import days_after
@@ -184,13 +184,18 @@ class Comparison:
         )  # fmt: skip
 
 
-class _Side(NamedTuple):
+class _Customers:
     """The customers of one as_of: every feature of them and what is predicted, smallest, largest, and what grows."""
 
-    rows: pd.DataFrame
-    low: pd.Series
-    high: pd.Series
-    growing: tuple[str, ...]
+    def __init__(self, home: Path, rows: pd.DataFrame, growing: tuple[str, ...]) -> None:
+        self.home, self.rows, self.growing = home, rows, growing
+        self.low, self.high = rows.min(), rows.max()
+        self._columns: dict[str, Column] = {}
+
+    def column(self, name: str) -> Column:
+        if name not in self._columns:
+            self._columns[name] = Column(self.rows[name], customers.attribute_values(self.home, name))
+        return self._columns[name]
 
 
 class _Seen:
@@ -198,21 +203,22 @@ class _Seen:
 
     def __init__(self, workspace: Workspace, champion: Champion | None) -> None:
         self.workspace, self.champion = workspace, champion
-        self._sides: dict[date, _Side] = {}
+        self._sides: dict[date, _Customers] = {}
         family = storage.snapshot_part(workspace.home_path, CUSTOMER_FAMILIES[0], "*").parent
         self.written = sorted(date.fromisoformat(part.name) for part in family.glob("[0-9]*"))
 
     def at(self, as_of: date) -> pd.DataFrame:
         return self._side(as_of).rows
 
-    def _side(self, as_of: date) -> _Side:
+    def _side(self, as_of: date) -> _Customers:
         if as_of not in self._sides:
             rows = customers.read(self.workspace, as_of)
             said = [self.champion.predictions(rows)] if self.champion else []
             rows = pd.concat([rows, *said], axis=1)
-            history = customers.days_of_history(self.workspace.home_path, as_of)
+            home = self.workspace.home_path
+            history = customers.days_of_history(home, as_of)
             growing = tuple(name for name in _shown(rows) if _follows_the_calendar(name, history))
-            self._sides[as_of] = _Side(rows, rows.min(), rows.max(), growing)
+            self._sides[as_of] = _Customers(home, rows, growing)
         return self._sides[as_of]
 
     def growing(self, before: date) -> tuple[str, ...]:
@@ -223,15 +229,14 @@ class _Seen:
         varies: pd.Series = then.high.combine(now.high, np.fmax) > then.low.combine(now.low, np.fmin)
         return tuple(name for name in _shown(then.rows) if not varies[name])
 
-    def pairs(self, before: date, after: date) -> Pairs:
-        """Of every feature that is judged between two dates, and of every prediction."""
+    def compared(self, before: date, after: date) -> list[str]:
+        """Every feature that is judged between two dates, and every prediction."""
         left_out = {*self.growing(before), *self.constant(before, after)}
-        then, now = self.at(before), self.at(after)
-        return {
-            name: shifts.compared(then[name], now[name], customers.attribute_values(self.workspace.home_path, name))
-            for name in _shown(then)
-            if name not in left_out
-        }
+        return [name for name in _shown(self.at(before)) if name not in left_out]
+
+    def pairs(self, before: date, after: date) -> Pairs:
+        then, now = self._side(before), self._side(after)
+        return {name: shifts.compared(then.column(name), now.column(name)) for name in self.compared(before, after)}
 
     def against(self, reference: date, as_of: date) -> Pairs:
         """Against the reference, and against last year where a snapshot of then is there."""
@@ -258,7 +263,7 @@ class _Seen:
         last_year = self.last_year(as_of)
         dates = {"": reference} | ({"-last-year": last_year} if last_year else {})
         return {
-            name: (self.at(day)[list(self.pairs(day, as_of))], self.at(as_of)[list(self.pairs(day, as_of))])
+            name: (self.at(day)[self.compared(day, as_of)], self.at(as_of)[self.compared(day, as_of)])
             for name, day in dates.items()
         }
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from monitoring import customers, shifts
 from monitoring.arrivals import TABLES
+from monitoring.shifts import Column, Numbers, Texts
 from workspace import storage
 from workspace.settings import Workspace
 
@@ -75,7 +76,11 @@ def _run(
 
     def moved(before: pd.Series, after: pd.Series, kind: Any, threshold: float) -> tuple[float, bool]:
         is_text = kind == ColumnType.Categorical
-        pair = shifts.categories(before, after) if is_text else shifts.numbers(before.to_numpy(), after.to_numpy())
+        pair = (
+            shifts.categories(Texts(before), Texts(after))
+            if is_text
+            else shifts.numbers(Numbers(before.to_numpy()), Numbers(after.to_numpy()))
+        )
         return pair.score, pair.score >= threshold
 
     kinds = [ColumnType.Numerical, ColumnType.Categorical]
@@ -106,7 +111,7 @@ def _columns(home: Path, before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.
 
 def _column(home: Path, name: str, before: pd.Series, after: pd.Series) -> tuple[pd.Series, pd.Series]:
     values = customers.attribute_values(home, name)
-    if shifts.changed_hands(before, after):
+    if shifts.changed_hands(Column(before), Column(after)):
         known = {True: "known", False: "unknown"}
         return before.notna().map(known), after.notna().map(known)
     if values is not None:
