@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from itertools import combinations
@@ -22,6 +22,7 @@ import pandas as pd
 from features.snapshot import CUSTOMER_FAMILIES, NOT_FOR_MODELS
 from monitoring import arrivals, customers, report, shifts
 from monitoring.customers import PREDICTIONS, Champion, reference_of
+from monitoring.report import Side
 from monitoring.shifts import Column, Pair, Shift
 from workspace import storage
 from workspace.settings import Workspace
@@ -158,8 +159,16 @@ class Comparison:
         """The score from which each thing has moved, by name."""
         return shifts.limits(self.pairs, self.past) | shifts.limits(self.rows.now, self.rows.past)
 
+    def nearest(self) -> list[str]:
+        """What is predicted, then the features, farthest beyond their own limit or nearest to it first."""
+        limits = shifts.limits(self.pairs, self.past)
+        return sorted(self.pairs, key=lambda name: (name not in PREDICTIONS, -self.pairs[name].score / limits[name]))
+
     def sides(self) -> report.Sides:
-        return self.seen.sides(self.as_of, self.reference) | self.rows.sides()
+        """What Evidently is shown: of customers `monitoring.page_columns`, of rows every column."""
+        most = self.workspace.monitoring.page_columns
+        shown = self.nearest()[:most] if most else None
+        return self.seen.sides(self.as_of, self.reference, shown) | self.rows.sides()
 
     def drift(self) -> Drift:
         monitoring, equal = self.workspace.monitoring, dict.fromkeys(self.judged, 1 / len(self.judged))
@@ -258,14 +267,16 @@ class _Seen:
         closer = [dates for dates in every if STEP - _NEAR <= (dates[1] - dates[0]).days <= lag + _NEAR]
         return (alike if len(alike) >= shifts.FEWEST_PAST else closer)[-_MOST_PAST:]
 
-    def sides(self, as_of: date, reference: date) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
-        """What Evidently is shown: by the name of a page, the rows before and after."""
+    def sides(self, as_of: date, reference: date, shown: Collection[str] | None) -> dict[str, Side]:
+        """By the name of a page, the rows before and after; of the columns in `shown` alone where that is given."""
         last_year = self.last_year(as_of)
         dates = {"": reference} | ({"-last-year": last_year} if last_year else {})
-        return {
-            name: (self.at(day)[self.compared(day, as_of)], self.at(as_of)[self.compared(day, as_of)])
-            for name, day in dates.items()
-        }
+        return {name: self._shown(day, as_of, shown) for name, day in dates.items()}
+
+    def _shown(self, before: date, after: date, shown: Collection[str] | None) -> Side:
+        every = self.compared(before, after)
+        names = [name for name in every if shown is None or name in shown]
+        return Side(self.at(before)[names], self.at(after)[names], len(every) - len(names))
 
 
 def _shown(rows: pd.DataFrame) -> list[str]:
@@ -317,13 +328,13 @@ class Rows:
             return pairs
         return shifts.seasonal(pairs, arrivals.pairs(self.recent(last_year), self.recent(day)))
 
-    def sides(self) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    def sides(self) -> dict[str, Side]:
         """By table, the sampled rows before the reference and before the as_of, as Evidently's pages name them."""
         if not self.now:
             return {}
         before, after = self.recent(days_after(self.as_of, -self.lag)), self.recent(self.as_of)
         return {
-            f"-{table}": (then.rows.add_prefix(f"{table}."), now.rows.add_prefix(f"{table}."))
+            f"-{table}": Side(then.rows.add_prefix(f"{table}."), now.rows.add_prefix(f"{table}."))
             for table, now in after.items()
             if (then := before.get(table)) and not then.rows.empty and not now.rows.empty
         }

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -20,8 +20,18 @@ from monitoring.shifts import Column, Numbers, Texts
 from workspace import storage
 from workspace.settings import Workspace
 
-Sides = Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
 _KEPT = 24  # runs that the user interface shows
+
+
+class Side(NamedTuple):
+    """The rows before and after that a page is drawn of; `left_out` columns that were compared are not on it."""
+
+    before: pd.DataFrame
+    after: pd.DataFrame
+    left_out: int = 0
+
+
+Sides = Mapping[str, Side]
 
 
 def write(workspace: Workspace, page: Path, sides: Sides, limits: Mapping[str, float]) -> tuple[tuple[Path, ...], str]:
@@ -31,11 +41,11 @@ def write(workspace: Workspace, page: Path, sides: Sides, limits: Mapping[str, f
     year. What Evidently cannot draw takes nothing from the verdict, and the pages of an earlier day stay.
     """
     pages: list[Path] = []
-    for name, (before, after) in sides.items():
+    for name, side in sides.items():
         path = page.with_stem(page.stem + name)
         try:
             with _evidently():
-                run = _run(workspace, before, after, limits, summary=name.removeprefix("-") in TABLES)
+                run = _run(workspace, side, limits, summary=name.removeprefix("-") in TABLES)
                 with storage.replacing(path) as draft:
                     run.save_html(str(draft))
                 _keep(workspace, run, path.stem)
@@ -56,16 +66,16 @@ def _evidently() -> Iterator[None]:
         yield
 
 
-def _run(
-    workspace: Workspace, before: pd.DataFrame, after: pd.DataFrame, limits: Mapping[str, float], summary: bool
-) -> Any:
+def _run(workspace: Workspace, side: Side, limits: Mapping[str, float], summary: bool) -> Any:
     """Evidently's run over all columns that both sides have and that are not one constant on both, by our measure.
 
-    A summary describes each column: empty cells, distinct values, quantiles.
+    A summary describes each column: empty cells, distinct values, quantiles. Where columns are left out, a sentence
+    says so in place of Evidently's verdict, which is of the columns that it is shown.
     """
     from evidently import DataDefinition, Dataset, Report
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
+    from evidently.legacy.renderers.html_widgets import text_widget
     from evidently.presets import DataDriftPreset, DataSummaryPreset
 
     class Table(DataDriftPreset):
@@ -73,6 +83,10 @@ def _run(
 
         def generate_metrics(self, context: Any) -> Any:
             return super().generate_metrics(context)[:1]
+
+        def render(self, context: Any, child_widgets: Any = None) -> Any:
+            widgets = super().render(context, child_widgets)
+            return [text_widget(text=_left_out(side)), *widgets[1:]] if side.left_out else widgets
 
     def moved(before: pd.Series, after: pd.Series, kind: Any, threshold: float) -> tuple[float, bool]:
         is_text = kind == ColumnType.Categorical
@@ -85,7 +99,7 @@ def _run(
 
     kinds = [ColumnType.Numerical, ColumnType.Categorical]
     register_stattest(StatTest("moved", "share of rows that moved", kinds, shifts.MOVED), moved)
-    then, now = _columns(workspace.home_path, before, after)
+    then, now = _columns(workspace.home_path, side.before, side.after)
     texts = [name for name in then if then[name].dtype == object]
     definition = DataDefinition(
         numerical_columns=[name for name in then if name not in texts], categorical_columns=texts
@@ -96,6 +110,15 @@ def _run(
     )  # fmt: skip
     return Report([table, *([DataSummaryPreset()] if summary else [])]).run(
         reference_data=Dataset.from_pandas(then, definition), current_data=Dataset.from_pandas(now, definition)
+    )
+
+
+def _left_out(side: Side) -> str:
+    shown = len(side.before.columns)
+    return (
+        f"This page shows {shown} of {shown + side.left_out} columns: what is predicted, and the features that moved"
+        " farthest or came nearest to it. The verdict is of all columns, and the JSON beside this page lists all that"
+        " moved. With `--set monitoring.page_columns=0` the page shows all."
     )
 
 
@@ -126,14 +149,23 @@ def _folder(home: Path) -> Path:
 
 
 def _keep(workspace: Workspace, run: Any, name: str) -> None:
-    """Adds a run to Evidently's own workspace; the oldest go."""
-    from evidently.ui.workspace import Workspace as Runs
+    """Adds a run to Evidently's own workspace; the oldest go.
 
-    runs = Runs.create(str(_folder(workspace.home_path)))
-    project = next(iter(runs.search_project(workspace.name)), None) or runs.create_project(workspace.name)
-    runs.add_run(project.id, run, name=name)
-    for old in sorted(runs.list_runs(project.id), key=str)[:-_KEPT]:
-        runs.delete_run(project.id, old)
+    Evidently's `Workspace` (0.7.23) reads every run that it holds when it is opened: this is the part of it that
+    writes, which reads none.
+    """
+    from evidently.legacy.core import new_id
+    from evidently.sdk.models import ProjectModel
+    from evidently.ui.storage.local.base import LocalState
+
+    _folder(workspace.home_path).mkdir(exist_ok=True)
+    runs = LocalState(str(_folder(workspace.home_path)))
+    named = [project for project in runs.list_projects() if runs.read_project(project).name == workspace.name]
+    project = named[0] if named else runs.write_project(ProjectModel(name=workspace.name)).id
+    run.set_name(name)
+    runs.write_snapshot(project, new_id(), run.to_snapshot_model())
+    for old in sorted(runs.list_snapshots(project), key=str)[:-_KEPT]:
+        runs.delete_snapshot(project, old)
 
 
 def serve(workspace: Workspace, port: int) -> None:

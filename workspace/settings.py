@@ -268,6 +268,12 @@ class Bands(_Model):
 
 class Monitoring(_Model):
     sample: int = Field(default=10_000, ge=100, description="rows a side that the drift report compares")
+    page_columns: int = Field(
+        default=20,
+        ge=0,
+        description="columns on Evidently's pages of customers: what is predicted, then the features that moved"
+        " farthest or came nearest to it; 0 for all",
+    )
     drifted_share: float = Field(
         default=0.3,
         gt=0,

@@ -318,7 +318,9 @@ def test_columns_that_are_constant_on_one_side_or_both_are_drawn(tmp_path: Path)
 
     before = pd.DataFrame({"steady": 1.0, "fixed": np.arange(100.0), "kind": "a", "empty": np.nan})
     after = before.assign(fixed=5.0, kind=["a", "b"] * 50)
-    pages, problem = report.write(make_workspace(tmp_path), tmp_path / "drift.html", {"": (before, after)}, {})
+    pages, problem = report.write(
+        make_workspace(tmp_path), tmp_path / "drift.html", {"": report.Side(before, after)}, {}
+    )
     assert (problem, [page.name for page in pages]) == ("", ["drift.html"])
     assert "of columns (2 out of 2)" in pages[0].read_text(encoding="utf-8")
 
@@ -334,7 +336,7 @@ def test_the_user_interface_has_the_latest_runs_and_no_more(tmp_path: Path, monk
     with pytest.raises(storage.CheckFailed, match=r"nothing was compared in .* yet; run `perennial monitor"):
         report.serve(workspace, 8000)
     for number in range(4):
-        report.write(workspace, tmp_path / f"drift-{number}.html", {"": (rows, rows + number)}, {})
+        report.write(workspace, tmp_path / f"drift-{number}.html", {"": report.Side(rows, rows + number)}, {})
     runs = Runs.create(str(tmp_path / "evidently"))
     (project,) = runs.list_projects()
     assert project.name == "shop"
@@ -378,6 +380,36 @@ def test_page_and_record_agree_with_the_answer(tmp_path: Path) -> None:
     )
     assert lines[1].startswith("6 of 13 features moved (46%; 30% is drift), with 46% of what the model decides by")
     assert result.features[0].feature in lines[2]
+
+
+def test_the_page_shows_what_moved_and_how_to_see_the_rest(tmp_path: Path) -> None:
+    """Columns beyond `monitoring.page_columns` are left out, which it says; 0 shows all; what moved is the same."""
+    results, pages = [], []
+    for most in (8, 0):
+        workspace = make_workspace(tmp_path / str(most), monitoring={"page_columns": most})
+        write_snapshot(workspace, THEN, make_features(300, 1))
+        write_snapshot(workspace, NOW, make_features(300, 2, dict.fromkeys(VARIED[:6], 100.0)))
+        results.append(drift.watch(workspace, NOW, THEN))
+        pages.append(results[-1].page.read_text(encoding="utf-8"))
+    assert results[0].features == results[1].features
+    assert "This page shows 8 of 13 columns" in pages[0]
+    assert "of columns (6 out of 8)" in pages[0]
+    assert all(f'"{name}"' in pages[0] for name in VARIED[:6])
+    assert "Dataset Drift is" not in pages[0]
+    assert "of columns (6 out of 13)" in pages[1]
+    assert "This page shows" not in pages[1]
+    assert "Dataset Drift is detected" in pages[1]
+
+
+def test_what_is_predicted_has_the_first_place_on_the_page(tmp_path: Path) -> None:
+    """Then what moved farthest beyond its limit: of two places beside it, none is for what moved less or not at all."""
+    workspace = make_workspace(tmp_path, monitoring={"page_columns": 3})
+    write_snapshot(workspace, THEN, make_features(800, seed=1))
+    moved = {"gap_mean": 100.0, "spend_30d": 100.0, "spend_90d": 3.0}
+    write_snapshot(workspace, NOW, make_features(800, 2, moved))
+    side = drift.Comparison(workspace, NOW, THEN, Told(("weekend_share",))).sides()[""]  # type: ignore[arg-type]
+    assert {*side.before} == {*side.after} == {"churn_probability", "gap_mean", "spend_30d"}
+    assert side.left_out == len(COMPARED) + 1 - 3
 
 
 def test_a_failing_report_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
