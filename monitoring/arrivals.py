@@ -79,8 +79,8 @@ class Lately:
         self._held = {table: self._columns(table) for table in self.tables}
         self._by_day: dict[date, dict[str, Recent]] = {}
         for table in self.tables:
-            self._sort(table)
             self._note_first(table)
+            self._sort(table)
 
     def at(self, as_of: date) -> dict[str, Recent]:
         """What each table of events holds of the `DAYS` before `as_of`, as known then."""
@@ -92,54 +92,50 @@ class Lately:
         described = self._connection.execute(f"DESCRIBE SELECT * FROM {_accepted(self.workspace, table)}").fetchall()
         return {row[0] for row in described}
 
-    def _sort(self, table: str) -> None:
-        """The rows by day, so that a month is read without the others; `line` stands for all that a row says."""
-        line, seed = ", ".join(self._given(table)), self.workspace.training.seed
-        shown = ["day", "known_day", "hour", *self._among(table, _NUMBERS), *self._among(table, _NEW)]
-        empty = [f'{name} IS NULL AS "{name} empty"' for name in self._given(table)]
-        self._connection.execute(f"""
-            CREATE TEMP TABLE {table} AS
-            SELECT {", ".join([*shown, *empty])}, hash({line}) AS line, hash({line}, {seed}) AS chance
-            FROM {_accepted(self.workspace, table)} ORDER BY day""")
-
-    def _given(self, table: str) -> list[str]:
-        return [name for name in CONTRACTS[table].names if name in self._held[table] and name != "campaign_id"]
-
     def _note_first(self, table: str) -> None:
         """The first day of every value, once for all as_ofs."""
         for name in self._among(table, _NEW):
             self._connection.execute(f"""
-                CREATE TEMP TABLE first_{table}_{name} AS SELECT {name} AS seen, min(day) AS first
-                FROM {table} WHERE {name} IS NOT NULL GROUP BY ALL""")
+                CREATE TEMP TABLE first_{table}_{name} AS SELECT {name}, min(day) AS "{name} first"
+                FROM {_accepted(self.workspace, table)} WHERE {name} IS NOT NULL GROUP BY ALL""")
+
+    def _sort(self, table: str) -> None:
+        """The rows by day, so that a month is read without the others; `line` stands for all that a row says."""
+        line, seed, new = ", ".join(self._given(table)), self.workspace.training.seed, self._among(table, _NEW)
+        shown = ["day", "known_day", "hour", *self._among(table, _NUMBERS), *self._among(table, _TEXTS)]
+        empty = [f'{name} IS NULL AS "{name} empty"' for name in self._given(table)]
+        first = [f'"{name} first"' for name in new]
+        joined = " ".join(f"LEFT JOIN first_{table}_{name} USING ({name})" for name in new)
+        self._connection.execute(f"""
+            CREATE TEMP TABLE {table} AS
+            SELECT {", ".join([*shown, *empty, *first])}, hash({line}) AS line, hash({line}, {seed}) AS chance
+            FROM {_accepted(self.workspace, table)} {joined} ORDER BY day""")
+
+    def _given(self, table: str) -> list[str]:
+        return [name for name in CONTRACTS[table].names if name in self._held[table] and name != "campaign_id"]
 
     def _among(self, table: str, of: Mapping[str, Sequence[str]]) -> list[str]:
         return [name for name in of[table] if name in self._held[table]]
 
     def _recent(self, table: str, as_of: date) -> Recent:
-        start = days_after(as_of, -DAYS)
-        self._connection.execute(f"""
-            CREATE OR REPLACE TEMP TABLE recent AS SELECT * FROM {table}
-            WHERE day >= DATE '{start}' AND day < DATE '{as_of}' AND known_day < DATE '{as_of}'""")
-        given = self._given(table)
-        empty = ", ".join(f'avg("{name} empty"::INT)' for name in given)
-        count, last, distinct, *missing = self._connection.execute(
-            f"SELECT count(*), max(day), count(DISTINCT line), {empty} FROM recent"
+        start, given, valued = days_after(as_of, -DAYS), self._given(table), self._among(table, _NEW)
+        rows = f"{table} WHERE day >= DATE '{start}' AND day < DATE '{as_of}' AND known_day < DATE '{as_of}'"
+        empty = [f'"{name} empty"' for name in given]
+        new = [f"""coalesce("{name} first" >= DATE '{start}', FALSE)""" for name in valued]
+        shares = ", ".join(f"coalesce(avg(({is_so})::INT), 0)" for is_so in [*empty, *new])
+        count, last, distinct, *of = self._connection.execute(
+            f"SELECT count(*), max(day), count(DISTINCT line), {shares} FROM {rows}"
         ).fetchall()[0]
         shown = ", ".join([*self._among(table, _NUMBERS), *self._among(table, _TEXTS), "hour"])
         chosen = f"ORDER BY chance LIMIT {self.workspace.monitoring.sample}"
         return Recent(
-            rows=self._connection.execute(f"SELECT {shown} FROM recent {chosen}").df(),
+            rows=self._connection.execute(f"SELECT {shown} FROM {rows} {chosen}").df(),
             count=count,
             pause=(as_of - timedelta(days=1) - last).days if last else DAYS,
             repeated=1 - distinct / count if count else 0.0,
-            missing={name: float(share or 0.0) for name, share in zip(given, missing, strict=True)},
-            new={name: self._new(table, name, start) for name in self._among(table, _NEW)},
+            missing=dict(zip(given, of[: len(given)], strict=True)),
+            new=dict(zip(valued, of[len(given) :], strict=True)),
         )
-
-    def _new(self, table: str, name: str, start: date) -> float:
-        query = f"""SELECT coalesce(avg((first IS NOT NULL AND first >= DATE '{start}')::INT), 0)
-            FROM recent LEFT JOIN first_{table}_{name} ON {name} = seen"""
-        return float(self._connection.execute(query).fetchall()[0][0])
 
 
 def _has(workspace: Workspace, table: str) -> bool:
