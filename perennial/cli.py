@@ -38,9 +38,10 @@ _ANSWERING = (["list"], ["export"], ["customer"])
 def _load_lightgbm_alone() -> None:
     """LightGBM without its interface for scikit-learn, which takes longer to load than a list to be made."""
     sys.modules["sklearn"] = None  # type: ignore[assignment]
-    import lightgbm  # noqa: F401
-
-    del sys.modules["sklearn"]
+    try:
+        import lightgbm  # noqa: F401
+    finally:
+        del sys.modules["sklearn"]
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Nothing here multiplies large matrices; threads woken for small ones spin, and cost what they were to save.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if sys.argv[1:2] in _ANSWERING:
+    if sys.argv[1:2] in _ANSWERING and "--help" not in sys.argv:
         _load_lightgbm_alone()
     # What a command, or a service, writes is about customers: MLflow, Feast and SQLite make files of their own too.
     os.umask(0o077)

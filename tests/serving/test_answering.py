@@ -112,7 +112,7 @@ def test_a_run_and_a_person_let_the_first_version_answer_alike(once: tuple[Works
     path = str(workspace.home_path.parent / "shop.yaml")
     promoted = CliRunner().invoke(cli.app, ["promote", "churn", "-c", path])
     assert promoted.exit_code == 0, promoted.output
-    assert "without a grade, base rate answers" in promoted.output
+    assert "Without a grade, base rate answers" in promoted.output
     champion = registry.champion(tracker, workspace, "churn")
     assert champion is not None
     assert "forced" not in champion.tags

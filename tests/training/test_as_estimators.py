@@ -52,7 +52,7 @@ def test_churn_is_the_services(world: World, has_last_year: bool) -> None:
         known[could], churned[could], known=pd.concat([known, frame(data, [data.current])])
     )
     service = churn.fit(data, asked(world), data.closed, data.current)
-    assert bool(service.season.log_odds) == has_last_year
+    assert bool(service.correction.log_odds) == has_last_year
     able = service.can_churn(data.current.vectors)
     said = model.predict_proba(frame(data, [data.current])[able])[:, 1]
     np.testing.assert_array_equal(said, service.probability(data.current.vectors[able]))

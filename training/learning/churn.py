@@ -71,7 +71,7 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
     """
     leaving, learnt = Leaving.of(workspace.churn), data.taught.churn.horizon
     plain = _without_booster(data, workspace, current)
-    refused = too_little(closed, leaving)
+    refused = too_little(closed, leaving, MIN_OUTCOMES)
     if refused is not None:
         if leaving.is_event:
             raise CheckFailed(f"event churn cannot be learnt at {current.as_of}: {refused}")
@@ -171,7 +171,7 @@ def teaching(closed: Sequence[_AnyClosed], is_event: bool) -> list[_AnyClosed]:
     return [cutoff for cutoff in closed[:-1] if is_event or cutoff.has_history]
 
 
-def too_little(closed: Sequence[Cutoff], leaving: Leaving, least: int = MIN_OUTCOMES) -> str | None:
+def too_little(closed: Sequence[Cutoff], leaving: Leaving, least: int) -> str | None:
     """Why a booster cannot be taught, in words; null where it can."""
     if len(closed) < 2 or (closed[-1].history_model is None and not leaving.is_event):
         return "there are not two cutoffs with closed windows, one to teach and one to calibrate"
