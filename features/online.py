@@ -39,7 +39,7 @@ from features.publications import (
 )
 from features.stores import entity_key
 from ingest import events
-from workspace import storage
+from workspace import settings, storage
 from workspace.settings import Workspace
 from workspace.windows import midnight
 
@@ -77,6 +77,7 @@ def publish(
                 progress(f"{count:,} of {wanted.customers:,} customers are online")
                 told = count
         events.show_again(workspace)
+    settings.keep(workspace)
     if published(home) == wanted:
         lost = (
             f"the online store had lost features of {as_of}: those of {wanted.customers:,} customers are online again"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from features import on_spark, stores
 from features.snapshot import CUSTOMER_FAMILIES, KEYS, families, features_of
-from workspace import storage
+from workspace import settings, storage
 from workspace.settings import Workspace
 from workspace.storage import CheckFailed
 from workspace.windows import midnight
@@ -40,10 +40,15 @@ def open_store(workspace: Workspace, patience: float | None = None) -> FeatureSt
 
 
 def apply(workspace: Workspace) -> FeatureStore:
-    """Registers the entities, views and services of the workspace, and keeps its settings for Feast's own tools."""
+    """Registers the entities, views and services of the workspace.
+
+    Its settings are kept for Feast's own tools where nothing was published yet; later those that were published with
+    stay, since the service answers by them: a training that tries others out changes no answer.
+    """
     from features.repo.definitions import definitions
 
-    storage.write_json(workspace.home_path / "workspace.json", workspace.model_dump(mode="json", exclude_none=True))
+    if not settings.kept(workspace.home_path).exists():
+        settings.keep(workspace)
     store = open_store(workspace)
     stores.write_for_feast(workspace)
     store.apply(definitions(workspace, families(workspace)))

@@ -29,7 +29,7 @@ from ingest.rows import Mapped
 from ingest.sources import Source
 from workspace import storage
 from workspace.money import FILTERED, NOTHING, Money, summed
-from workspace.privacy import PrivacyKey, erased
+from workspace.privacy import erased, key_of
 from workspace.settings import Table, Workspace
 from workspace.storage import CheckFailed, quoted
 from workspace.tables import CONTRACTS, Contract
@@ -178,7 +178,7 @@ class _Intake:
         self.home = workspace.home_path
         self.erased = erased(self.home) if "customer_id" in contract.names else {}
         self.pseudonyms = workspace.pseudonyms and "customer_id" in contract.names
-        self.key = PrivacyKey.of_environment() if self.erased or self.pseudonyms or self.pii else None
+        self.key = key_of(self.home) if self.erased or self.pseudonyms or self.pii else None
         self.scratch = self.home / "tmp" / f"sources-{self.name}"
         self.folder = storage.tables_folder(self.home, self.name)
         self.manifest = storage.manifest_path(self.home, self.name)

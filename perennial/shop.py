@@ -254,6 +254,7 @@ class ShopAt:
         home = self.shop.workspace.home_path
         consents.copy(home, trial.home_path)
         if marks := privacy.erased(home):
+            privacy.key_of(home)
             privacy.note_erased(trial.home_path, marks)
         try:
             return take_in(trial, self.shop.now(), self.shop.say)

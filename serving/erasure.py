@@ -136,7 +136,7 @@ def erase(
         SettingsError: there is no privacy key to mark them with.
         CheckFailed: the online store, or that of events, does not answer.
     """
-    home, key = workspace.home_path, PrivacyKey.of_environment()
+    home, key = workspace.home_path, privacy.key_of(workspace.home_path)
     marks = {customer_id: key.mark(customer_id) for customer_id in customer_ids}
     places_of = rows_of(workspace, store, list(marks))
     privacy.note_erased(home, {mark: places_of[customer_id] for customer_id, mark in marks.items()})
@@ -155,7 +155,7 @@ def rows_of(workspace: Workspace, store: FeatureStore, customer_ids: Sequence[st
     """
     places_of, noted = _places(workspace, store, customer_ids), privacy.erased(workspace.home_path)
     for customer_id, places in places_of.items():
-        if not places and (not noted or PrivacyKey.of_environment().mark(customer_id) not in noted):
+        if not places and (not noted or privacy.key_of(workspace.home_path).mark(customer_id) not in noted):
             raise UnknownCustomer(customer_id)
     return places_of
 

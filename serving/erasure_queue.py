@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 
 from workspace import privacy, storage
-from workspace.privacy import PrivacyKey
 
 SECONDS = 5.0
 """How often a service looks whether it may carry out what waits."""
@@ -50,7 +49,7 @@ class ErasureQueue:
         Raises:
             SettingsError: there is no privacy key to mark the customer with.
         """
-        privacy.note_erased(self.home, {PrivacyKey.of_environment().mark(customer_id): {}})
+        privacy.note_erased(self.home, {privacy.key_of(self.home).mark(customer_id): {}})
         row = (secrets.token_hex(8), customer_id, now.isoformat())
         with closing(self._opened()) as database, database:
             database.execute("INSERT OR IGNORE INTO erasures VALUES (?, ?, ?, NULL, NULL)", row)

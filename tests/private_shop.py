@@ -38,6 +38,7 @@ def private_shop(shop: Workspace, folder: Path) -> Workspace:
     workspace = settings.read(folder / "workspace.yaml", [*paths, "pii=[email, phone]"], home=folder / "home")
     intake.ingest(workspace, NOW)
     retrieval.apply(workspace)
+    settings.keep(workspace)
     return workspace
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "PERENNIAL_PRIVACY_KEY"
 _SHORTEST = 16  # characters; a keyed hash is no better than its key
 _PSEUDONYM = "pseudonym-"
+_MARKED_WITH = "erased_key.json"
 _LENGTH = 32  # hexadecimal digits of a pseudonym: among 10^15 customers two would not meet
 
 
@@ -139,10 +140,25 @@ def refuse_without_key(workspace: Workspace) -> None:
     """
     Raises:
         SettingsError: the workspace has pseudonyms, contact data or erased customers, and the environment no privacy
-            key to recognise them by.
+            key to recognise them by, or another one.
     """
     if workspace.pseudonyms or workspace.pii or erased(workspace.home_path):
-        PrivacyKey.of_environment()
+        key_of(workspace.home_path)
+
+
+def key_of(home: Path) -> PrivacyKey:
+    """The key by which a home's erased customers are recognised.
+
+    Raises:
+        SettingsError: the environment has none, or not the one that they were marked with.
+    """
+    key, noted = PrivacyKey.of_environment(), home / _MARKED_WITH
+    if noted.exists() and storage.read_json(noted) != key.fingerprint:
+        raise SettingsError(
+            f"{KEY_VARIABLE} is not the key that the customers erased from {home} were marked with: none of them would"
+            " be recognised; set the former"
+        )
+    return key
 
 
 def erased_path(home: Path) -> Path:
@@ -170,7 +186,7 @@ def erased_among(home: Path, customer_ids: Iterable[str]) -> set[str]:
     marks = erased(home)
     if not marks:
         return set()
-    key = PrivacyKey.of_environment()
+    key = key_of(home)
     return {customer_id for customer_id in customer_ids if key.mark(customer_id) in marks}
 
 
@@ -179,12 +195,14 @@ def note_erased(home: Path, places_of: Mapping[str, Mapping[str, int]], done: bo
 
     Whoever is `keeping` something is waited for; from then on nothing is kept of them. Returns all that is noted.
     """
+    key = key_of(home)
     with marking(home):
         path = erased_path(home)
         noted = storage.read_json(path) if path.exists() else {}
         for mark, places in places_of.items():
             noted[mark] = {"found": {**noted.get(mark, {}).get("found", {}), **places}, "done": done}
         storage.write_json(path, noted)
+        storage.write_json(home / _MARKED_WITH, key.fingerprint)
     return noted
 
 

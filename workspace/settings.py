@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from workspace import storage
 from workspace.tables import CUSTOMERS
 
 # Settings that are addresses, with their schemes. They may need a password, so they are kept as they are written, and
@@ -556,13 +557,23 @@ def read(path: Path, overrides: Sequence[str] = (), home: Path | None = None) ->
     return parse(raw, str(path))
 
 
+def kept(home: Path) -> Path:
+    """Where a home keeps the settings that it was last published with."""
+    return home / "workspace.json"
+
+
+def keep(workspace: Workspace) -> None:
+    """Keeps the settings in the home, for the service."""
+    storage.write_json(kept(workspace.home_path), workspace.model_dump(mode="json", exclude_none=True))
+
+
 def of_home(home: Path) -> Workspace:
-    """The settings that a workspace was last run with, wherever its home has been moved to.
+    """The settings that a workspace was last published with, wherever its home has been moved to.
 
     Raises:
         SettingsError: nothing was run there.
     """
-    path = home / "workspace.json"
+    path = kept(home)
     if not path.exists():
         raise SettingsError(f"{path} does not exist: run `perennial run -c FILE --as-of DATE` before serving")
     return parse({**json.loads(path.read_text(encoding="utf-8")), "home": str(home)}, str(path))

@@ -238,6 +238,19 @@ def test_who_is_not_known_is_absent(shop: Shop) -> None:
     assert shop.online() == {}
 
 
+def test_settings_that_are_tried_out_change_no_answer(shop: Shop) -> None:
+    """A training or a data frame with other settings leaves those that the service reads; a publication has its own."""
+    shop.publish(WINTER)
+    home, bands = shop.workspace.home_path, shop.workspace.bands.model_copy(update={"high": 0.9})
+    tried = shop.workspace.model_copy(update={"bands": bands})
+    retrieval.apply(tried)
+    assert settings.of_home(home).bands == shop.workspace.bands
+    online.publish(shop.store, tried, WINTER)
+    assert settings.of_home(home).bands == bands
+    shop.publish(WINTER)
+    assert settings.of_home(home).bands == shop.workspace.bands
+
+
 def test_the_next_publication_takes_over_whole(shop: Shop) -> None:
     """Published for a later or an earlier as_of, every answer is of that as_of, and who is not known then goes."""
     for as_of in (SUMMER, WINTER, SUMMER, SPRING):
@@ -572,7 +585,9 @@ def test_settings_are_kept_with_the_variables_name(snapshots: Workspace, tmp_pat
     config = snapshots.home_path.parent / "shop.yaml"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_REDIS", "redis://:hush@127.0.0.1:1/0")
-        retrieval.apply(settings.read(config, ["online=${TEST_REDIS}"], home))
+        workspace = settings.read(config, ["online=${TEST_REDIS}"], home)
+        retrieval.apply(workspace)
+        settings.keep(workspace)
     kept = storage.read_json(home / "workspace.json")
     assert kept["online"] == "${TEST_REDIS}"
     assert settings.parse(kept, "again").online == "${TEST_REDIS}"

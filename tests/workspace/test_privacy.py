@@ -100,6 +100,24 @@ def test_without_a_good_key_nothing_is_taken_in(
     assert list(workspace.home_path.rglob("*.parquet")) == []
 
 
+def test_with_another_key_nobody_who_was_erased_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their marks would not be recognised: ingest takes nothing in, and nobody else is erased with a second key."""
+    monkeypatch.setenv("PERENNIAL_PRIVACY_KEY", "the-first-key-of-tests")
+    lines = make_transactions([(f"c{number:02}", "2024-01-05", 10.0) for number in range(20)])
+    workspace = settings.read(write_workspace(tmp_path, lines))
+    storage.make_folder(workspace.home_path)
+    privacy.note_erased(workspace.home_path, {privacy.key_of(workspace.home_path).mark("c07"): {}}, done=True)
+    monkeypatch.setenv("PERENNIAL_PRIVACY_KEY", "another-key-of-tests")
+    with pytest.raises(SettingsError, match="were marked with: none of them would be recognised; set the former"):
+        intake.ingest(workspace, NOW)
+    with pytest.raises(SettingsError, match="is not the key"):
+        privacy.note_erased(workspace.home_path, {"a mark": {}})
+    assert list(workspace.home_path.rglob("*.parquet")) == []
+    monkeypatch.setenv("PERENNIAL_PRIVACY_KEY", "the-first-key-of-tests")
+    (account,) = intake.ingest(workspace, NOW)
+    assert account.quarantined["erased customer"] == 1
+
+
 def test_contact_data_are_no_features(tmp_path: Path) -> None:
     """A column cannot be an attribute, which models see, and contact data too."""
     path = write_workspace(
@@ -119,6 +137,7 @@ def test_who_is_erased_within_one_tick_of_the_clock_is_not_forgotten(
         os.utime(source, ns=(1, 1))
         written(source, target, **more)
 
+    monkeypatch.setenv("PERENNIAL_PRIVACY_KEY", "a-privacy-key-of-tests")
     monkeypatch.setattr(os, "replace", at_one_time)
     for number in range(3):
         privacy.note_erased(tmp_path, {f"mark {number}": {}})
