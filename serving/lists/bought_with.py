@@ -13,6 +13,7 @@ import pyarrow as pa
 from features.families.product_affinity import PAIRED
 from features.items.assortment import Assortment
 from features.items.candidates import Shelf
+from features.snapshot import families
 from serving.lists import filters
 from serving.lists.chance import Chance, among
 from workspace import storage
@@ -92,7 +93,9 @@ def bought_with(workspace: Workspace, as_of: date | None, item: str | None, top:
     as_of = as_of or storage.latest_scored(workspace.home_path)
     path = storage.bought_with_path(workspace.home_path, as_of)
     if not path.exists():
-        raise CheckFailed(f"there is no {path}; run `perennial score --as-of {as_of}`")
+        if "product_affinity" not in families(workspace):
+            raise CheckFailed(f"{workspace.name} has no `products` table: nothing says what is bought together")
+        raise CheckFailed(f"there is no {path}; run `perennial score -c FILE --as-of {as_of}`")
     companions: pd.DataFrame = pd.read_parquet(path, filters=[("rank", "<=", top)])
     if item is not None:
         wanted = meant(item, Shelf.at(workspace, as_of).items.tolist())

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.backtests.scoreboard import JudgedCutoff
 from training.gate import paired_difference
+from training.gate.conditions import changed_question
 from training.gate.paired_difference import Difference
 from training.kinds import Kind, kind_of
 from training.records import judged_windows, tracking
@@ -50,7 +50,8 @@ def compare(tracker: MlflowClient, first: str, second: str) -> Comparison:
     """Either is the id of a run, or a version, such as `demo.churn/3`.
 
     Raises:
-        CheckFailed: one is no training, they are of different workspaces or models, or share no judged cutoff.
+        CheckFailed: one is no training, they are of different workspaces or models, answer different questions, or
+            share no judged cutoff.
     """
     runs = [tracking.training_run(tracker, text) for text in (first, second)]
     owners = [tracker.get_experiment(run.info.experiment_id).name for run in runs]
@@ -58,7 +59,12 @@ def compare(tracker: MlflowClient, first: str, second: str) -> Comparison:
     for what, (one, other) in (("workspaces", owners), ("models", kinds)):
         if one != other:
             raise CheckFailed(f"{first} and {second} are of different {what}, {one} and {other}: nothing compares them")
-    judged = [_judged(tracker, run.info.run_id) for run in runs]
+    asked = [tracking.settings_of(tracking.artifacts(tracker, run.info.run_id), run.info.run_id) for run in runs]
+    if changed := changed_question(kind_of(kinds[0]), *asked):
+        raise CheckFailed(f"{first} and {second} answer different questions, so nothing compares them: {changed}")
+    judged = [
+        judged_windows.read(workspace.home_path, run.info.run_id) for workspace, run in zip(asked, runs, strict=True)
+    ]
     pairs = paired_difference.paired(judged[0], judged[1])
     if not pairs:
         days = [", ".join(str(cutoff.as_of) for cutoff in cutoffs) or "none" for cutoffs in judged]
@@ -66,11 +72,6 @@ def compare(tracker: MlflowClient, first: str, second: str) -> Comparison:
             f"{first} and {second} were judged at no common cutoff ({days[0]}; {days[1]}): train both at one --as-of"
         )
     return _compared(kind_of(kinds[0]), (first, second), pairs)
-
-
-def _judged(tracker: MlflowClient, run_id: str) -> list[JudgedCutoff]:
-    workspace = tracking.settings_of(tracking.artifacts(tracker, run_id), run_id)
-    return judged_windows.read(workspace.home_path, run_id)
 
 
 def _compared(kind: Kind, runs: tuple[str, str], pairs: Sequence[paired_difference.Pair]) -> Comparison:

@@ -67,6 +67,16 @@ def _milliseconds(model: Model, rows_asked: int) -> float:
     return min(taken) * 1000
 
 
+def changed_question(kind: Kind, before: Workspace, after: Workspace) -> str:
+    """In which settings two models of a kind answer different questions, in words; "" where it is the same one."""
+    then, now = (kind.settings(of).model_dump() for of in (before, after))
+    return ", ".join(
+        f"{kind.group}.{name} {then[name]} -> {now[name]}"
+        for name in now
+        if name not in NOT_THE_QUESTION and now[name] != then[name]
+    )
+
+
 @dataclass(frozen=True)
 class Contest:
     """Challenger against champion, at the cutoffs at which both can be asked about what neither has learnt."""
@@ -118,12 +128,7 @@ class Contest:
 
     def _changed_since(self, asked: Workspace) -> str:
         """What the challenger answers otherwise than was asked, in words; "" where it is the same question."""
-        mine, theirs = (self.kind.settings(of).model_dump() for of in (self.challenger.workspace, asked))
-        return ", ".join(
-            f"{self.kind.group}.{name} {theirs[name]} -> {mine[name]}"
-            for name in mine
-            if name not in NOT_THE_QUESTION and mine[name] != theirs[name]
-        )
+        return changed_question(self.kind, asked, self.challenger.workspace)
 
     def _grades(self, pairs: Sequence[paired_difference.Pair]) -> Condition:
         """A grade that windows closed since its training have taken from the champion is none to be measured by."""

@@ -235,15 +235,16 @@ def test_a_handful_is_not_compared() -> None:
     assert not difference.is_better
 
 
-def planted(world: World, kind: str, change: Any, experiment: str = "world") -> str:
-    """A run like that of version 1, with other answers."""
+def planted(world: World, kind: str, change: Any, experiment: str = "world", **asked: object) -> str:
+    """A run like that of version 1, with other answers, or with other settings of its kind."""
     first = world.versions[kind]
     run = world.tracker.create_run(tracking.experiment(world.tracker, experiment), run_name="planted")
     for name, value in world.tracker.get_run(first.run_id).data.params.items():
         world.tracker.log_param(run.info.run_id, name, value)
     judged_windows.write(world.workspace.home_path, run.info.run_id, [change(c) for c in judged_of(world, kind)])
     kept = tracking.artifacts(world.tracker, str(first.run_id))
-    world.tracker.log_artifact(run.info.run_id, str(kept / "settings.json"))
+    settings = json.loads((kept / "settings.json").read_text())
+    world.tracker.log_dict(run.info.run_id, settings | {kind: settings[kind] | asked}, "settings.json")
     return str(run.info.run_id)
 
 
@@ -274,12 +275,14 @@ def test_offers_are_compared_too(world: World) -> None:
 
 
 def test_what_cannot_be_compared_is_said(world: World) -> None:
-    """Another model, another workspace, no common cutoff, no training, no run: a sentence each."""
+    """Another model, another workspace, another question, no common cutoff, no training, no run: a sentence each."""
     later = planted(world, "churn", lambda cutoff: replace(cutoff, as_of=date(2020, 1, 1)))
     foreign = planted(world, "churn", lambda cutoff: cutoff, "elsewhere")
+    longer = planted(world, "churn", lambda cutoff: cutoff, horizon=61)
     for other, reason in (
         ("world.lifetime_value/1", "are of different models, churn and lifetime_value"),
         (foreign, "are of different workspaces, world and elsewhere"),
+        (longer, r"answer different questions, so nothing compares them: churn\.horizon 60 -> 61"),
         (later, "were judged at no common cutoff .*: train both at one --as-of"),
         ("world.churn/99", "MLflow has no version world.churn/99"),
         ("0" * 32, "MLflow has no run 0{32}"),
