@@ -141,7 +141,7 @@ def _read(kept: Path, key: str) -> dict[str, Answering] | None:
             kind: Answering(Registered(*one["registered"]), Path(one["folder"]), one["digests"])
             for kind, one in note["answering"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

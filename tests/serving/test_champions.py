@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_what_is_noted_does_not_excuse_changed_files(noted: Workspace) -> None:
 def test_a_broken_note_is_as_none(noted: Workspace) -> None:
     """It is only a shortcut."""
     note = noted.home_path / "champions.json"
-    for text in ("", "{}", '{"key": 1}', "[]"):
+    key = storage.read_json(note)["key"]
+    for text in ("", "{}", '{"key": 1}', "[]", json.dumps({"key": key}), json.dumps({"key": key, "answering": []})):
         note.write_text(text)
         assert champions.that_scored(noted, registry.client, AS_OF)["churn"].registered.version

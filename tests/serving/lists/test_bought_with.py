@@ -161,3 +161,10 @@ def test_a_shop_without_pairs_has_no_rules(workspace: Workspace, tmp_path: Path)
         rows = pq.read_table(file)
         pq.write_table(rows.slice(0, 0), file)
     assert rules(workspace.model_copy(update={"home": str(home)}), AS_OF).num_rows == 0
+
+
+def test_a_shop_without_products_is_told_so(tmp_path: Path) -> None:
+    """No command would make the rules: what is missing is a table."""
+    workspace = settings.read(write_workspace(tmp_path, "transaction_id,customer_id,occurred_at,amount\n"))
+    with pytest.raises(CheckFailed, match="has no `products` table: nothing says what is bought together"):
+        bought_with(workspace, AS_OF, None, 5)
