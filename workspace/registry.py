@@ -207,6 +207,7 @@ class Sales(NamedTuple):
         return moved
 
 
+@storage.read_again
 def sales(workspace: Workspace, as_of: date) -> Sales | None:
     """None where nothing is ingested. A day's amount has three digits: it may be that of one customer."""
     if not storage.parts(storage.tables_folder(workspace.home_path, "transactions")):

@@ -11,11 +11,13 @@ import shutil
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import duckdb
 
@@ -24,6 +26,10 @@ _DRAFT = ".draft-"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _NO_ROOM = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 _PATIENCE = 5  # seconds that a writer of a database waits for another
+_TRIES = 5
+_PAUSE = 0.1  # seconds between them
+_P = ParamSpec("_P")
+_Read = TypeVar("_Read")
 
 
 class CheckFailed(RuntimeError):
@@ -269,6 +275,25 @@ def rows_of(home: Path, table: str) -> str:
     if not files:
         raise CheckFailed(f"no rows of {table} are in {home} yet; run `perennial ingest -c FILE`")
     return reader(files)
+
+
+def read_again(read: Callable[_P, _Read]) -> Callable[_P, _Read]:
+    """`read`, tried again where DuckDB fails: for who reads outside the home's lock, beside an erasure.
+
+    DuckDB opens a file once for its columns and once for its rows, and another may take its place in between. What
+    fails every time is damaged.
+    """
+
+    @wraps(read)
+    def patient(*args: _P.args, **kwargs: _P.kwargs) -> _Read:
+        for _ in range(_TRIES - 1):
+            try:
+                return read(*args, **kwargs)
+            except duckdb.Error:
+                time.sleep(_PAUSE)
+        return read(*args, **kwargs)
+
+    return patient
 
 
 def reader(files: Sequence[Path]) -> str:

@@ -40,7 +40,7 @@ class Read:
 
 
 class AuditLog:
-    """The log of one workspace. Lines are one write to a file opened for appending, so processes may share it."""
+    """The log of one workspace. Each line is one write, under a lock, so processes may share it."""
 
     def __init__(self, home: Path) -> None:
         self.path = home / "audit.jsonl"
@@ -63,9 +63,13 @@ class AuditLog:
             self.reserve.add(line)
 
     def _append(self, lines: bytes) -> None:
-        """One write. What a full disk cut off of one before ends with it: a piece is no line, but spoils none."""
+        """One write. What a full disk cut off of one before ends with it: a piece is no line, but spoils none.
+
+        Alone: the end of a line that another is writing may show before the line does.
+        """
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             end = os.fstat(descriptor).st_size
             is_cut_off = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
             whole = b"\n" + lines if is_cut_off else lines

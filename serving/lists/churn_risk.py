@@ -281,6 +281,7 @@ def _place_of(cursor: str, as_of: date, sort: str) -> _End:
     return values, customer_id
 
 
+@storage.read_again
 def _listed(workspace: Workspace, as_of: date, where: _Where, sort: str, top: int) -> pd.DataFrame:
     path = storage.risk_path(workspace.home_path, as_of, sort)
     if not path.exists():
@@ -301,6 +302,7 @@ def _reader(home: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+@storage.read_again
 def _with_contacts(workspace: Workspace, listed: pd.DataFrame) -> pd.DataFrame:
     """The rows with their contact data, decrypted, behind them; null where none is kept."""
     if not workspace.pii:
@@ -349,6 +351,7 @@ def _first_known(names: Sequence[str]) -> str:
     return f"coalesce({', '.join(names)}, 0)"
 
 
+@storage.read_again
 def vectors(workspace: Workspace, as_of: date, customer_ids: Sequence[str]) -> NDArray[np.float32]:
     """The packed vectors of the listed customers, straight from the snapshot that they were scored on."""
     names = [feature.name for feature in customer_features(workspace)]

@@ -25,6 +25,7 @@ _SCORE_GRADES = ("churn_grade", "lifetime_value_grade", "value_at_risk_grade")
 _STAYS = "customer_id NOT IN (SELECT customer_id FROM leaving)"  # whose erasure waits is told of no more
 
 
+@storage.read_again
 def export(
     workspace: Workspace, what: str, as_of: date | None, out: Path, unproven_offers: bool = False,
     say: Callable[[str], None] = lambda _: None,

@@ -81,6 +81,7 @@ def risk_groups(predictor: Predictor, as_of: date | None = None, band: str | Non
     return groups.sort_values(order, ascending=False, ignore_index=True)[list(COLUMNS)]
 
 
+@storage.read_again
 def _scores(workspace: Workspace, as_of: date, band: str | None) -> pd.DataFrame:
     path = storage.scores_path(workspace.home_path, as_of)
     if not path.exists():

@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -114,6 +115,40 @@ def test_a_reader_holds_either_the_old_content_or_the_new(tmp_path: Path) -> Non
             draft.write_text("new")
         assert before.read() == "old"
     assert path.read_text() == "new"
+
+
+def test_what_is_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+    """A query meets the old rows or the new, and no error, however often a file is replaced; a damaged one is told."""
+    path, stopped = tmp_path / "rows.parquet", threading.Event()
+
+    @storage.read_again
+    def rows_and_texts() -> tuple[int, int]:
+        with storage.connect(tmp_path) as connection:
+            (counts,) = connection.execute(
+                f"SELECT count(*), count(DISTINCT t) FROM {storage.reader([path])}"
+            ).fetchall()
+        return counts
+
+    def write(rows: int) -> None:
+        with storage.replacing(path) as draft:
+            pq.write_table(pa.table({"t": [f"{rows}-{number}" * (number % 9) for number in range(rows)]}), draft)
+
+    def keep_replacing() -> None:
+        while not stopped.wait(0.01):
+            write(9_000)
+            write(18_000)
+
+    write(9_000)
+    replacing = threading.Thread(target=keep_replacing)
+    replacing.start()
+    try:
+        assert {rows_and_texts() for _ in range(100)} == {(9_000, 8_001), (18_000, 16_001)}
+    finally:
+        stopped.set()
+        replacing.join()
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(duckdb.Error):
+        rows_and_texts()
 
 
 def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
