@@ -7,9 +7,10 @@ Everything else asks the kind. Another one is an object like these, made in its 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ from training.records import model_card
 from training.records.tracking import Model
 from training.records.versions import Version
 from training.trials import Judge, Plan
+from workspace import cores
 from workspace.registry import as_kind
 from workspace.settings import Workspace
 
@@ -201,13 +203,13 @@ class OfCustomers(Kind):
     ) -> Trained:
         data, training = dataset(), workspace.training
         simpler = self.simpler(data, workspace, data.closed, data.current)
-        ours = backtest.learnt(lambda: self.learn(data, workspace), simpler)
         closed = [cutoff.as_of for cutoff in data.closed]
         if reported is None:
             reported = backtest.judged_dates(workspace, closed, training.backtest_cutoffs)
         # Of many customers a sample, one for all models.
         some = data.sampled(datasets.share_of(workspace, as_of, training.backtest_customers))
-        evaluation = self.evaluated(ours, some, workspace, reported)
+        learning = partial(backtest.learnt, partial(self.learn, data, workspace), simpler)
+        ours, evaluation = self.learnt_and_judged(learning, some, workspace, reported)
         model: Any = simpler.get(evaluation.choice.name, ours)
         assert model is not None
         return Trained(model, evaluation, closed, model_card.by_contributions(model, data))
@@ -218,18 +220,20 @@ class OfCustomers(Kind):
             return self.learn(data, workspace)
         return self.simpler(data, workspace, data.closed, data.current)[contender]
 
-    def evaluated(
-        self, model: Model | None, data: Dataset, workspace: Workspace, dates: Sequence[date], seed: int | None = None,
-        progress: Progress = lambda _: None,
-    ) -> Evaluation:  # fmt: skip
-        """Judged at `dates`; `model` is our full one for `data.current`, null where only rules can be learnt.
-
-        With a seed, with intervals.
+    def learnt_and_judged(
+        self, learning: Callable[[], Model | None], data: Dataset, workspace: Workspace, dates: Sequence[date],
+        seed: int | None = None, progress: Progress = lambda _: None,
+    ) -> tuple[Model | None, Evaluation]:  # fmt: skip
+        """What `learning` returns, our full model for `data.current`, null where only rules can be learnt; beside it
+        the same way to learn judged at `dates`. With a seed, with intervals.
         """
-        judged = backtest.alike(backtest.judge(self.judge_at, data, workspace, dates, progress))
+        judging = backtest.judging(self.judge_at, data, workspace, dates)
+        results: Iterator[Any] = cores.side_by_side([learning, *judging])
+        model = next(results)
+        judged = backtest.alike(backtest.told(results, progress))
         histories = model is not None and model.answers_by == HISTORIES
         simpler = shortage(data, workspace, self.too_few) if histories else ""
-        return evaluated(self, workspace, judged, seed, model is not None, simpler, doubt(data, workspace))
+        return model, evaluated(self, workspace, judged, seed, model is not None, simpler, doubt(data, workspace))
 
     def backtest_days(self, workspace: Workspace, as_of: date, count: int) -> Iterable[date]:
         return ()
@@ -239,8 +243,8 @@ class OfCustomers(Kind):
     ) -> Evaluation:
         seen = datasets.seen_at(data, workspace, data.current.as_of)
         rules = self.simpler(data, workspace, seen, data.current)
-        model = backtest.learnt(lambda: self.fitted(data, workspace, seen, data.current), rules)
-        return self.evaluated(model, data, workspace, dates, workspace.training.seed, progress)
+        learning = partial(backtest.learnt, partial(self.fitted, data, workspace, seen, data.current), rules)
+        return self.learnt_and_judged(learning, data, workspace, dates, workspace.training.seed, progress)[1]
 
     def answered(
         self, version: Version, cutoff: JudgedCutoff, workspace: Workspace, known_by: date

@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from training.learning.datasets import Cutoff, Dataset, TooFewReturned
 from training.learning.deciles import decile_table
 from training.models.customer_model import Inputs
 from training.models.rule import BASE_RATE, HISTORIES, OURS
+from workspace import cores
 from workspace.settings import Workspace
 from workspace.storage import CheckFailed
 from workspace.windows import judged_cutoffs
@@ -219,19 +221,34 @@ def judge(
 ) -> Iterator[Judged]:  # fmt: skip
     """At each date at which the model could have been learnt; without `peers` the field's purchase-history models are
     not fitted."""
+    yield from told(cores.side_by_side(judging(judge_at, data, workspace, dates, peers)), progress)
+
+
+def judging(
+    judge_at: JudgeAt, data: Dataset, workspace: Workspace, dates: Sequence[date], peers: bool = True
+) -> list[Callable[[], Judged | str]]:
+    """A task for each date, oldest first, which says how right the model would have been, or why nobody knows."""
     if datasets.outcome_days(data.taught) != datasets.outcome_days(workspace):
-        progress("not judged: no window as long as the horizon has closed after enough history")
-        return
-    for cutoff in data.closed:
-        if cutoff.as_of not in dates:
-            continue
+        return [lambda: "not judged: no window as long as the horizon has closed after enough history"]
+
+    def judged(cutoff: Cutoff) -> Judged | str:
         then = known_at(data, workspace, cutoff)
         try:
-            judged = judge_at(then, workspace, cutoff, Histories.fit(data.inputs, cutoff) if peers else None)
+            return judge_at(then, workspace, cutoff, Histories.fit(data.inputs, cutoff) if peers else None)
         except CheckFailed as problem:
-            progress(f"{cutoff.as_of}: not judged: {problem}")
+            return f"{cutoff.as_of}: not judged: {problem}"
+
+    return [partial(judged, cutoff) for cutoff in data.closed if cutoff.as_of in dates]
+
+
+def told(results: Iterable[Judged | str], progress: Callable[[str], None] = lambda _: None) -> Iterator[Judged]:
+    """Those that were judged, with a word on each date."""
+    for judged in results:
+        if isinstance(judged, str):
+            progress(judged)
             continue
-        progress(f"{cutoff.as_of}: learnt from {len(judged.learnt_from)} cutoffs, {len(judged.actual):,} customers")
+        customers = f"{len(judged.actual):,} customers"
+        progress(f"{judged.as_of}: learnt from {len(judged.learnt_from)} cutoffs, {customers}")
         yield judged
 
 

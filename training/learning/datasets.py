@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +21,7 @@ from training.learning.season import ShopDays
 from training.models.buy_till_you_die import BuyTillYouDie
 from training.models.customer_model import Inputs
 from training.models.leaving import Leaving
+from workspace import cores
 from workspace.consents import said_of_profiling
 from workspace.settings import Churn, Workspace
 from workspace.storage import CheckFailed
@@ -205,7 +207,8 @@ def load(
         raise CheckFailed(f"everybody known at {as_of} refuses profiling: there is nobody to learn from")
     closed = [day for day in closed if pd.Timestamp(day) in groups]
     histories = share_of(workspace, as_of, HISTORIES)
-    *past, current = (_cutoff(inputs, day, groups[pd.Timestamp(day)], sold, histories) for day in [*closed, as_of])
+    reading = [partial(_cutoff, inputs, day, groups[pd.Timestamp(day)], sold, histories) for day in [*closed, as_of]]
+    *past, current = cores.side_by_side(reading)
     labelled = (
         _labelled(inputs, short.churn, one, happened[happened["as_of"] == pd.Timestamp(one.as_of)]) for one in past
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from training.models.buy_till_you_die import BuyTillYouDie, History, Outlook
 from training.models.histories import NotIdentified
-from workspace import digests
+from workspace import cores, digests
 from workspace.settings import Boosting
 from workspace.storage import CheckFailed
 
@@ -178,7 +178,7 @@ class PyFunc:
 
 def predicted(booster: lgb.Booster, rows: Floats, **options: bool) -> Floats:
     """The booster's answer; few rows are quicker on the caller's own thread than on a woken pool of them."""
-    return np.asarray(booster.predict(rows, num_threads=1 if len(rows) < _FEW_ROWS else 0, **options))
+    return np.asarray(booster.predict(rows, num_threads=1 if len(rows) < _FEW_ROWS else cores.own(), **options))
 
 
 def binned(design: Floats, names: Sequence[str], categorical: Sequence[str] = ()) -> lgb.Dataset:
@@ -195,5 +195,5 @@ def boosted(
     What `boosting` names takes the place of the model's own `parameters` and `rounds`.
     """
     data.set_label(target)
-    fixed = {"seed": seed, "deterministic": True, "force_col_wise": True, "verbose": -1}
+    fixed = {"seed": seed, "deterministic": True, "force_col_wise": True, "verbose": -1, "num_threads": cores.own()}
     return lgb.train(parameters | boosting.parameters() | fixed, data, boosting.rounds or rounds)

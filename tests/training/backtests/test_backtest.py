@@ -323,7 +323,7 @@ def test_a_history_shorter_than_two_horizons_teaches_histories_alone(world: Worl
     assert datasets.outcome_days(datasets.taught(short, TRAINED_AT)) < history // 2
     data = replace(world.data, closed=())
     model = churn.fit(data, short, (), data.current)
-    grade = CHURN.evaluated(model, data, short, []).grade
+    grade = CHURN.learnt_and_judged(lambda: model, data, short, [])[1].grade
     assert grade.letter == "none"
     assert f"history of {history} days is shorter than 2 horizons of {history // 2 + 1}" in grade.reason
 
@@ -333,7 +333,7 @@ def test_too_few_outcomes_are_counted_in_the_reason(world: World) -> None:
     few = tuple(replace(c, churned=np.where(np.cumsum(c.churned == 1) <= 9, c.churned, 0.0)) for c in world.data.closed)
     data = replace(world.data, closed=few)
     model = churn.fit(data, world.workspace, few, data.current)
-    grade = CHURN.evaluated(model, data, world.workspace, []).grade
+    grade = CHURN.learnt_and_judged(lambda: model, data, world.workspace, [])[1].grade
     assert "45 left and" in grade.reason
     assert "too few: at least 100 of either kind" in grade.reason
 
@@ -349,7 +349,7 @@ def test_unidentified_drop_out_is_said(tmp_path: Path) -> None:
     snapshot.snapshot(workspace, [*datasets.cutoffs(workspace, as_of), as_of])
     data = datasets.load(retrieval.apply(workspace), workspace, as_of)
     model = lifetime_value.fit(data, workspace, data.closed, data.current)
-    grade = LIFETIME_VALUE.evaluated(model, data, workspace, []).grade
+    grade = LIFETIME_VALUE.learnt_and_judged(lambda: model, data, workspace, [])[1].grade
     assert grade.letter == "none"
     assert "no earlier date could be judged" in grade.reason
     assert "Nothing can be said of p_alive here: the data do not determine" in grade.reason

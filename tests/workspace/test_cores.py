@@ -1,0 +1,51 @@
+"""Work side by side: what comes of it is as if it had been done in turn."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import joblib
+import pytest
+
+from workspace import cores
+
+MANY = pytest.mark.skipif(joblib.cpu_count() < 2, reason="needs two cores")
+
+
+def test_results_come_in_the_order_of_their_tasks() -> None:
+    """Also where a later task ends first."""
+    ended = threading.Event()
+
+    def first() -> str:
+        return "first" if cores.own() == joblib.cpu_count() or ended.wait(20) else "waited in vain"
+
+    def second() -> str:
+        ended.set()
+        return "second"
+
+    assert list(cores.side_by_side([first, second])) == ["first", "second"]
+    assert list(cores.side_by_side([partial(str, number) for number in range(9)])) == [*"012345678"]
+
+
+@MANY
+def test_cores_are_shared_by_those_at_work() -> None:
+    """Two tasks have half of the cores each, also what they start in turn; alone, a task has all of them."""
+    everything, both = cores.own(), threading.Barrier(2)
+
+    def shares() -> list[int]:
+        both.wait(20)
+        return [cores.own(), *cores.side_by_side([cores.own])]
+
+    assert list(cores.side_by_side([shares, shares])) == [[everything // 2] * 2] * 2
+    assert list(cores.side_by_side([cores.own])) == [everything]
+    assert cores.own() == everything
+
+
+def test_a_failure_is_raised_where_its_result_would_stand() -> None:
+    """What stands before it is there."""
+    results: Iterator[int] = cores.side_by_side([lambda: 1, lambda: 1 // 0, lambda: 3])
+    assert next(results) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(results)
