@@ -23,6 +23,7 @@ from features.families.known import Tables
 from features.on_duckdb import OnDuckDB
 from features.on_spark import OnSpark
 from workspace import source_code, storage, tables
+from workspace.remaining import Remaining
 from workspace.settings import Workspace
 from workspace.tables import CONTRACTS
 from workspace.windows import midnight
@@ -84,9 +85,10 @@ def snapshot(
     if not all(path.exists() for path in paths):
         with _ENGINES[workspace.engine].opened(workspace, progress) as engine:
             tables = profile.with_shop(engine.tables, has_consent(workspace, "profiling"))
+            left = Remaining(len(as_of_dates))
             for as_of in as_of_dates:
                 _Snapshot(engine, tables, workspace, as_of, stamps[as_of]).write()
-                progress(f"snapshot {as_of}")
+                progress(f"snapshot {as_of}{left.after_one()}")
     return paths
 
 

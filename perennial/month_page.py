@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ingest.intake import Account
 from monitoring.alerts import Alert
 from monitoring.batch import Batch, Change
 from pages.page import Table, render
-from workspace import storage
+from workspace import remaining, storage
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Summary:
         """Times the block, and gives it what to say its progress with: it reaches the terminal and the page."""
         stage, start = Stage(name), time.monotonic()
         self.stages.append(stage)
-        self.say(f"[{len(self.stages)}/{self.of}] {name}")
+        self.say(f"[{len(self.stages)}/{self.of}] {name}{remaining.about(self._left())}")
 
         def say(line: str) -> None:
             stage.said.append(line)
@@ -97,6 +98,13 @@ class Summary:
             raise
         finally:
             stage.seconds = time.monotonic() - start
+
+    def _left(self) -> float:
+        """Seconds that the last whole run took from the stage under way to its end; 0 where there was none."""
+        runs = sorted(self.folder.glob("run-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        whole = (run for run in map(storage.read_json, runs) if run["done"] and len(run["stages"]) == self.of)
+        seconds = [stage["seconds"] for run in islice(whole, 1) for stage in run["stages"]]
+        return sum(seconds[len(self.stages) - 1 :])
 
     def write(self) -> Path:
         """Writes the page and, beside it, the same as JSON; returns the page's path."""

@@ -42,6 +42,7 @@ from training.records.versions import Version
 from training.trials import Judge, Plan
 from workspace import cores
 from workspace.registry import as_kind
+from workspace.remaining import Remaining
 from workspace.settings import Workspace
 
 if TYPE_CHECKING:
@@ -93,8 +94,9 @@ class Kind(ABC):
 
     @abstractmethod
     def train(
-        self, workspace: Workspace, as_of: date, dataset: Callable[[], Dataset], reported: Sequence[date] | None
-    ) -> Trained:
+        self, workspace: Workspace, as_of: date, dataset: Callable[[], Dataset], reported: Sequence[date] | None,
+        progress: Progress,
+    ) -> Trained:  # fmt: skip
         """The model of the contender that answers, by what all of them said at the `reported` days, or at those of an
         untuned training.
 
@@ -199,8 +201,9 @@ class OfCustomers(Kind):
         return publications.expected_hash(workspace)
 
     def train(
-        self, workspace: Workspace, as_of: date, dataset: Callable[[], Dataset], reported: Sequence[date] | None
-    ) -> Trained:
+        self, workspace: Workspace, as_of: date, dataset: Callable[[], Dataset], reported: Sequence[date] | None,
+        progress: Progress,
+    ) -> Trained:  # fmt: skip
         data, training = dataset(), workspace.training
         simpler = self.simpler(data, workspace, data.closed, data.current)
         closed = [cutoff.as_of for cutoff in data.closed]
@@ -209,7 +212,7 @@ class OfCustomers(Kind):
         # Of many customers a sample, one for all models.
         some = data.sampled(datasets.share_of(workspace, as_of, training.backtest_customers))
         learning = partial(backtest.learnt, partial(self.learn, data, workspace), simpler)
-        ours, evaluation = self.learnt_and_judged(learning, some, workspace, reported)
+        ours, evaluation = self.learnt_and_judged(learning, some, workspace, reported, progress=progress)
         model: Any = simpler.get(evaluation.choice.name, ours)
         assert model is not None
         return Trained(model, evaluation, closed, model_card.by_contributions(model, data))
@@ -229,8 +232,10 @@ class OfCustomers(Kind):
         """
         judging = backtest.judging(self.judge_at, data, workspace, dates)
         results: Iterator[Any] = cores.side_by_side([learning, *judging])
+        left = Remaining(1 + len(judging))
         model = next(results)
-        judged = backtest.alike(backtest.told(results, progress))
+        left.after_one()
+        judged = backtest.alike(backtest.told(results, left, progress))
         histories = model is not None and model.answers_by == HISTORIES
         simpler = shortage(data, workspace, self.too_few) if histories else ""
         return model, evaluated(self, workspace, judged, seed, model is not None, simpler, doubt(data, workspace))
@@ -394,14 +399,15 @@ class CrossSell(Kind):
         return features_hash(candidates.names(workspace))
 
     def train(
-        self, workspace: Workspace, as_of: date, dataset: Callable[[], Dataset], reported: Sequence[date] | None
-    ) -> Trained:
+        self, workspace: Workspace, as_of: date, dataset: Callable[[], Dataset], reported: Sequence[date] | None,
+        progress: Progress,
+    ) -> Trained:  # fmt: skip
         """Judged only where the snapshots that it learns from are enough: `perennial backtest` computes others."""
         model = cross_sell.train(workspace, as_of)
         closed, count = cross_sell.cutoffs(workspace, as_of), workspace.training.backtest_cutoffs
         dates = offer_backtest.cutoffs(workspace, as_of, count, among=closed)
         dates = {day: learnt_from for day, learnt_from in dates.items() if reported is None or day in reported}
-        evaluation = evaluated(self, workspace, offer_backtest.judge_offers(workspace, as_of, dates))
+        evaluation = evaluated(self, workspace, offer_backtest.judge_offers(workspace, as_of, dates, progress))
         if evaluation.choice.name != OURS:
             model = cross_sell.train(workspace, as_of, evaluation.choice.name)
         return Trained(model, evaluation, closed, model_card.by_gain(model.used, model.booster))

@@ -66,7 +66,7 @@ def train(
             versions[kind] = done
             continue
         try:
-            trained = of.train(settings, as_of, dataset, reported)
+            trained = of.train(settings, as_of, dataset, reported, _about(kind, progress))
         except datasets.NotLearnt as problem:
             progress(f"{kind}: {problem}")
             continue
@@ -91,6 +91,10 @@ def fit(store: FeatureStore, workspace: Workspace, kind: str, as_of: date, conte
 def card_folder(home: Path, kind: str, version: str) -> Path:
     """Where a version's card lies beside MLflow's copy: `card.html` and `card.json`."""
     return home / "reports" / "models" / f"{kind}-{version}"
+
+
+def _about(kind: str, progress: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda line: progress(f"{kind}: {line}")
 
 
 def _training(kind: Kind, workspace: Workspace, as_of: date, trained: Trained) -> tracking.Training:

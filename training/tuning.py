@@ -22,6 +22,7 @@ import yaml
 from training.kinds import kind_of
 from training.records import tracking
 from training.trials import Judge, Plan
+from workspace.remaining import Remaining
 from workspace.settings import Boosting, Workspace
 from workspace.storage import CheckFailed
 
@@ -103,13 +104,13 @@ def search(
     done = len(study.get_trials(deepcopy=False, states=finished))
     if done:
         say(f"{kind}: {done} trials were made before{_best(study)}")
-    judges = load() if done < trials else []
+    judges, left = load() if done < trials else [], Remaining(trials - done)
     for number in range(done, trials):
         study.sampler = optuna.samplers.TPESampler(seed=workspace.training.seed + number, n_startup_trials=_STARTUP)
         if number == 0:
             study.enqueue_trial(_own(workspace, kind), skip_if_exists=True)
         study.optimize(lambda trial: _value(trial, workspace, kind, judges), n_trials=1)
-        say(f"{kind}: trial {number + 1} of {trials}{_best(study)}")
+        say(f"{kind}: trial {number + 1} of {trials}{left.after_one()}{_best(study)}")
     tracker.set_terminated(str(study._study_id))
     if not _best(study):
         raise CheckFailed(f"{kind}: none of {trials} trials could be judged: nothing differs in the outcomes")

@@ -13,7 +13,7 @@ from markup import HOSTILE, section, sound, tables
 from ingest.intake import Account
 from monitoring.alerts import Alert
 from monitoring.batch import Batch, Change
-from perennial.month_page import Decision, Summary
+from perennial.month_page import Decision, Stage, Summary
 from workspace import storage
 from workspace.money import Money
 
@@ -51,6 +51,25 @@ def test_what_a_stage_says_reaches_the_terminal_and_the_page(tmp_path: Path) -> 
     page = run.write().read_text()
     assert "3 rows &lt;read&gt;" in page
     assert "Done in 0 s. Nothing needs a look." in page
+
+
+def test_a_run_says_what_is_left_by_the_last_whole_one(tmp_path: Path) -> None:
+    """Its seconds from this stage on; not those of one that broke off, nor where next to nothing is left."""
+    whole = summary(tmp_path)
+    whole.stages = [Stage("ingest", 20.4), Stage("score", 130.0)]
+    whole.write()
+    broken = replace(summary(tmp_path), started=datetime(2025, 1, 2, tzinfo=UTC))
+    broken.stages = [Stage("ingest", 999.0), Stage("score", 0.1, failed="full")]
+    broken.write()
+    said: list[str] = []
+    run = summary(tmp_path, said)
+    with run.stage("ingest"):
+        pass
+    whole.stages[1].seconds = 9.0
+    whole.write()
+    with run.stage("score"):
+        pass
+    assert said == ["[1/2] ingest, about 3 min left", "[2/2] score"]
 
 
 def test_a_stage_that_breaks_off_is_on_the_page(tmp_path: Path) -> None:

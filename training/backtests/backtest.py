@@ -33,6 +33,7 @@ from training.learning.deciles import decile_table
 from training.models.customer_model import Inputs
 from training.models.rule import BASE_RATE, HISTORIES, OURS
 from workspace import cores
+from workspace.remaining import Remaining
 from workspace.settings import Workspace
 from workspace.storage import CheckFailed
 from workspace.windows import judged_cutoffs
@@ -221,7 +222,8 @@ def judge(
 ) -> Iterator[Judged]:  # fmt: skip
     """At each date at which the model could have been learnt; without `peers` the field's purchase-history models are
     not fitted."""
-    yield from told(cores.side_by_side(judging(judge_at, data, workspace, dates, peers)), progress)
+    tasks = judging(judge_at, data, workspace, dates, peers)
+    yield from told(cores.side_by_side(tasks), Remaining(len(tasks)), progress)
 
 
 def judging(
@@ -241,14 +243,14 @@ def judging(
     return [partial(judged, cutoff) for cutoff in data.closed if cutoff.as_of in dates]
 
 
-def told(results: Iterable[Judged | str], progress: Callable[[str], None] = lambda _: None) -> Iterator[Judged]:
+def told(results: Iterable[Judged | str], left: Remaining, progress: Callable[[str], None]) -> Iterator[Judged]:
     """Those that were judged, with a word on each date."""
     for judged in results:
         if isinstance(judged, str):
-            progress(judged)
+            progress(f"{judged}{left.after_one()}")
             continue
-        customers = f"{len(judged.actual):,} customers"
-        progress(f"{judged.as_of}: learnt from {len(judged.learnt_from)} cutoffs, {customers}")
+        learnt, customers = f"learnt from {len(judged.learnt_from)} cutoffs", f"{len(judged.actual):,} customers"
+        progress(f"{judged.as_of}: {learnt}, {customers}{left.after_one()}")
         yield judged
 
 

@@ -20,6 +20,7 @@ from training.learning import cross_sell
 from training.models.customer_model import Inputs
 from training.models.offer_model import FREQUENCY
 from training.models.rule import OURS
+from workspace.remaining import Remaining
 from workspace.settings import Workspace
 from workspace.storage import CheckFailed
 from workspace.windows import days_after
@@ -165,16 +166,17 @@ def judge_offers(
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[JudgedOffers]:  # fmt: skip
     """Offers at each date, learnt from its cutoffs, against what is known at `as_of` to have been bought."""
-    windows = []
+    windows, left = [], Remaining(len(dates))
     for judge, learnt_from in dates.items():
         try:
             answered = cross_sell.judged_at(workspace, judge, learnt_from, as_of)
         except CheckFailed as problem:
-            progress(f"{judge}: not judged: {problem}")
+            progress(f"{judge}: not judged: {problem}{left.after_one()}")
             continue
         judged = JudgedOffers.of(answered, learnt_from, judge, workspace.cross_sell.top)
         windows.append(with_segments(judged, workspace))
-        progress(f"{judge}: learnt from {len(learnt_from)} cutoffs, {len(judged.customer_ids):,} customers")
+        learnt, customers = f"learnt from {len(learnt_from)} cutoffs", f"{len(judged.customer_ids):,} customers"
+        progress(f"{judge}: {learnt}, {customers}{left.after_one()}")
     return windows
 
 
