@@ -82,9 +82,9 @@ def _cutoff(
     sold: ShopDays | None = None,
 ) -> Cutoff:  # fmt: skip
     unknown, nothing = np.full(len(rows), np.nan), ShopDays(day, np.empty(0)) if sold is None else sold
-    happened = {name: outcomes.get(name, unknown) for name in ("churned", "value", "n_purchases")}
+    churned, value, purchases = (outcomes.get(name, unknown) for name in ("churned", "value", "n_purchases"))
     ids = np.arange(len(rows)).astype(object)
-    return Cutoff(day, ids, rows, history, **happened, shop_value=nothing, shop_purchases=nothing)
+    return Cutoff(day, ids, rows, history, churned, value, purchases, nothing, nothing)
 
 
 class _OfCustomers(BaseEstimator):

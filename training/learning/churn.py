@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import date
 from typing import Protocol, TypeVar
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
@@ -17,7 +16,16 @@ from training.learning.datasets import Cutoff, Dataset, TooFewReturned
 from training.learning.deciles import decile_table
 from training.learning.leaks import givens_away
 from training.learning.season import YEAR
-from training.models.churn_model import ChurnModel, SeasonCorrection, design, fit_booster, inputs_of, silence
+from training.models.buy_till_you_die import Outlook
+from training.models.churn_model import (
+    ChurnModel,
+    SeasonCorrection,
+    design,
+    fit_booster,
+    inputs_of,
+    lessons_of,
+    silence,
+)  # fmt: skip
 from training.models.customer_model import logit, sigmoid
 from training.models.histories import MINIMUM_REPEAT_BUYERS
 from training.models.leaving import Leaving
@@ -85,12 +93,15 @@ def fit(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: 
 def learn(plain: ChurnModel, closed: Sequence[Cutoff], boosting: Boosting, seed: int) -> ChurnModel:
     """With a booster taught by all `closed` cutoffs, under the line that the latest found for one taught by the earlier
     ones."""
-    *teaching, latest = closed
+    *earlier, latest = closed
+    rows, churned = labelled(plain, closed)
+    lessons = lessons_of(plain.inputs, rows, plain.leaving, boosting, seed)
+    by_earlier = fit_booster(lessons, churned[: sum(int(_known(plain, cutoff).sum()) for cutoff in earlier)])
     judged = ~np.isnan(latest.churned)
-    line = replace(plain, booster=_booster(plain, teaching, boosting, seed)).calibrated(
-        latest.vectors[judged], latest.churned[judged], latest.history_model
+    line = replace(plain, booster=by_earlier).calibrated(
+        latest.vectors[judged], latest.churned[judged], _outlook(plain, latest).of(judged)
     )
-    return replace(line, booster=_booster(plain, closed, boosting, seed))
+    return replace(line, booster=fit_booster(lessons, churned))
 
 
 def simpler(data: Dataset, workspace: Workspace, closed: Sequence[Cutoff], current: Cutoff) -> dict[str, ChurnModel]:
@@ -120,7 +131,7 @@ def calibrated_history(plain: ChurnModel, closed: Sequence[Cutoff]) -> ChurnMode
     if min(churned.sum(), (1 - churned).sum()) < MIN_OUTCOMES:
         return plain
     told = (f"calibrated on what followed {latest.as_of}",)
-    return replace(plain.calibrated(latest.vectors[known], churned, latest.history_model), remarks=told)
+    return replace(plain.calibrated(latest.vectors[known], churned, _outlook(plain, latest).of(known)), remarks=told)
 
 
 def _rules(plain: ChurnModel, latest: Cutoff) -> list[Rule]:
@@ -196,21 +207,24 @@ def too_few(closed: Sequence[Cutoff]) -> str:
     )
 
 
-def _booster(model: ChurnModel, cutoffs: Sequence[Cutoff], boosting: Boosting, seed: int) -> lgb.Booster:
-    rows, churned = labelled(model, cutoffs)
-    return fit_booster(model.inputs, rows, churned, model.leaving, seed, boosting)
-
-
 def labelled(model: ChurnModel, cutoffs: Sequence[Cutoff]) -> tuple[Floats, Floats]:
     """Design and outcome of all labelled rows, each with the outlook of its own cutoff's history model."""
     rows, outcomes = [], []
     for cutoff in cutoffs:
-        judged = ~np.isnan(cutoff.churned)
-        if (cutoff.has_history or model.leaving.is_event) and judged.any():
-            vectors = cutoff.vectors[judged]
-            rows.append(design(model.inputs, vectors, model.outlook_by(cutoff.history_model, vectors)))
-            outcomes.append(cutoff.churned[judged])
+        known = _known(model, cutoff)
+        if known.any():
+            rows.append(design(model.inputs, cutoff.vectors[known], _outlook(model, cutoff).of(known)))
+            outcomes.append(cutoff.churned[known])
     return np.concatenate(rows), np.concatenate(outcomes)
+
+
+def _known(model: ChurnModel, cutoff: Cutoff) -> NDArray[np.bool_]:
+    """Whose outcome teaches: without histories only of events."""
+    return ~np.isnan(cutoff.churned) & (cutoff.has_history or model.leaving.is_event)
+
+
+def _outlook(model: ChurnModel, cutoff: Cutoff) -> Outlook:
+    return cutoff.outlook((model.leaving, model.learnt), model.outlook_by)
 
 
 def _season_correction(model: ChurnModel, closed: Sequence[Cutoff], current: Cutoff, spacing: int) -> SeasonCorrection:
@@ -240,8 +254,8 @@ def seasonal_log_odds(model: ChurnModel, closed: Sequence[Cutoff], as_of: date, 
 def _offset(model: ChurnModel, cutoff: Cutoff) -> float:
     """Log-odds to add to what the histories of a cutoff said, to get the rate that followed; of events, that rate."""
     judged = ~np.isnan(cutoff.churned)
-    vectors, rate = cutoff.vectors[judged], float(np.clip(cutoff.churned[judged].mean(), 1e-3, 1 - 1e-3))
+    rate = float(np.clip(cutoff.churned[judged].mean(), 1e-3, 1 - 1e-3))
     if model.leaving.is_event or cutoff.history_model is None:
         return float(logit(np.array(rate)))
-    said = silence(model.outlook_by(cutoff.history_model, vectors))
+    said = silence(_outlook(model, cutoff).of(judged))
     return float(brentq(lambda shift: float(np.mean(sigmoid(said + shift))) - rate, -30, 30))

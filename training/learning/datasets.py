@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from difflib import get_close_matches
 from functools import partial
@@ -18,7 +18,7 @@ from features import retrieval, snapshot
 from features.families.catalogue import Feature
 from training.learning import labels
 from training.learning.season import ShopDays
-from training.models.buy_till_you_die import BuyTillYouDie
+from training.models.buy_till_you_die import BuyTillYouDie, Outlook
 from training.models.customer_model import Inputs
 from training.models.leaving import Leaving
 from workspace import cores
@@ -54,7 +54,7 @@ class Cutoff:
     vectors: packed features; history_model: fitted on this cutoff's own histories, null where too few came back;
     churned: 1 left, 0 stayed, nan for who cannot leave or where the window is open; value: spend in the window,
     n_purchases: days with a purchase in it, both nan where it is open; shop_value, shop_purchases: what the whole shop
-    sold before the as_of, in the same units.
+    sold before the as_of, in the same units; outlooks: those that were asked for, which other labels do not change.
     """
 
     as_of: date
@@ -66,18 +66,25 @@ class Cutoff:
     n_purchases: Floats
     shop_value: ShopDays
     shop_purchases: ShopDays
+    outlooks: dict[Hashable, Outlook] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def has_history(self) -> bool:
         """Whether purchase histories can be learnt from here."""
         return self.history_model is not None
 
+    def outlook(self, asked: Hashable, find: Callable[[BuyTillYouDie | None, NDArray[np.float32]], Outlook]) -> Outlook:
+        """What `find` says of every customer by this history model; once, however many trainings ask the same."""
+        if asked not in self.outlooks:
+            self.outlooks[asked] = find(self.history_model, self.vectors)
+        return self.outlooks[asked]
+
     def sampled(self, share: float) -> Self:
         """Of those customers alone whom `load` takes for this share of all; their history model stays."""
         chosen = retrieval.in_sample(self.customer_ids, share)
         return replace(
             self, customer_ids=self.customer_ids[chosen], vectors=self.vectors[chosen], churned=self.churned[chosen],
-            value=self.value[chosen], n_purchases=self.n_purchases[chosen],
+            value=self.value[chosen], n_purchases=self.n_purchases[chosen], outlooks={},
         )  # fmt: skip
 
 
@@ -201,6 +208,7 @@ def load(
     short = taught(workspace, as_of)
     happened = labels.outcomes(short, closed, known_by=as_of)
     sold = labels.shop_days(workspace, known_by=as_of)
+    sold = sold.assign(**{name: pd.to_datetime(sold[name]) for name in ("day", "known_day")})
     happened["as_of"] = pd.to_datetime(happened["as_of"])
     groups = dict(list(rows.groupby("as_of", sort=True)))
     if pd.Timestamp(as_of) not in groups:
@@ -270,8 +278,8 @@ def _cutoff(inputs: Inputs, as_of: date, rows: pd.DataFrame, sold: pd.DataFrame,
 
 def _shop_days(sold: pd.DataFrame, as_of: date, name: str) -> ShopDays:
     """A number for every day since the first with a sale, of what was known at `as_of`."""
-    known = sold[pd.to_datetime(sold["known_day"]) < pd.Timestamp(as_of)]
-    by_day = known.groupby(pd.to_datetime(known["day"]))[name].sum()
+    known = sold[sold["known_day"] < pd.Timestamp(as_of)]
+    by_day = known.groupby("day")[name].sum()
     first = by_day.index.min() if len(by_day) else pd.Timestamp(as_of)
     every = pd.date_range(first, pd.Timestamp(as_of), inclusive="left")
     return ShopDays(first.date(), by_day.reindex(every, fill_value=0.0).to_numpy(dtype=float))

@@ -10,20 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
 from training.learning import datasets
 from training.learning.datasets import Cutoff, Dataset, TooFewReturned
 from training.learning.season import YEAR, ClosedWindow, ShopDays, recent_level, seasonal_level
-from training.models.customer_model import Inputs, predicted
+from training.models.buy_till_you_die import Outlook
+from training.models.customer_model import Inputs, Lessons, predicted
 from training.models.histories import MINIMUM_REPEAT_BUYERS
 from training.models.rule import BASE_RATE, HISTORIES, Rule
-from training.models.value_model import MONTH, OBJECTIVES, Curve, Shown, Spread, ValueModel, fit_boosters
-from workspace.settings import Boosting, LifetimeValue, Workspace
+from training.models.value_model import MONTH, OBJECTIVES, Curve, Shown, Spread, ValueModel, fit_boosters, lessons_of
+from workspace.settings import LifetimeValue, Workspace
+
+if TYPE_CHECKING:
+    import lightgbm as lgb
 
 Floats = NDArray[np.floating]
 
@@ -53,7 +56,7 @@ class _Taught:
     def of(cls, inputs: Inputs, cutoff: Cutoff, horizon: int) -> Self:
         bought = inputs.bought(cutoff.vectors)
         vectors, value, purchases = cutoff.vectors[bought], cutoff.value[bought], cutoff.n_purchases[bought]
-        outlook = inputs.outlook(cutoff.history_model, vectors, horizon)
+        outlook = _outlook(inputs, cutoff, horizon).of(bought)
         happened = {"value": float(value.sum()), "purchases": float(purchases.sum())}
         expected = {"value": float(outlook.value.sum()), "purchases": float(outlook.expected_purchases.sum())}
         expected = expected if inputs.has_histories else happened
@@ -112,10 +115,10 @@ def learn(
     taught = [_Taught.of(alone.inputs, cutoff, horizon) for cutoff in closed]
     # Whether somebody buys at all is asked only where a later cutoff can say what the answer means for the spend.
     kinds = tuple(OBJECTIVES) if len(taught) > 1 else ("spend", "purchases")
-    boosters = _boosters(alone.inputs, taught, kinds, settings.boosting, seed)
-    model = replace(alone, taught_horizon=horizon, boosters=boosters)
+    lessons = lessons_of(alone.inputs, np.concatenate([one.shown.design for one in taught]), settings.boosting, seed)
+    model = replace(alone, taught_horizon=horizon, boosters=_boosters(lessons, taught, kinds))
     if len(taught) > 1:
-        model = _judged(model, taught, settings, seed)
+        model = _judged(model, lessons, taught, settings.interval)
     if alone.inputs.has_histories:
         model = _leveled(model, taught, _Taught.of(alone.inputs, current, horizon), current)
     if model.curve is None or horizon != model.horizon:
@@ -205,34 +208,37 @@ def _bounded(
         return drawn(model, current, workspace.lifetime_value.interval, workspace.training.seed)
     bought = [one.inputs.bought(cutoff.vectors) for cutoff, one in then]
     said = [
-        one.value(cutoff.vectors[rows], one.taught_horizon) for (cutoff, one), rows in zip(then, bought, strict=True)
+        one.forecast(
+            cutoff.vectors[rows], one.taught_horizon, _outlook(one.inputs, cutoff, one.taught_horizon).of(rows)
+        ).value
+        for (cutoff, one), rows in zip(then, bought, strict=True)
     ]
     actual = [cutoff.value[rows] for (cutoff, _), rows in zip(then, bought, strict=True)]
     interval = workspace.lifetime_value.interval
     return replace(model, spread=Spread.of(np.concatenate(said), np.concatenate(actual), interval))
 
 
-def _boosters(
-    inputs: Inputs, taught: Sequence[_Taught], kinds: Sequence[str], boosting: Boosting, seed: int
-) -> dict[str, lgb.Booster]:
-    design = np.concatenate([one.shown.design for one in taught])
-    targets = {kind: np.concatenate([one.target(kind) for one in taught]) for kind in kinds}
-    return fit_boosters(inputs, design, targets, seed, boosting)
+def _outlook(inputs: Inputs, cutoff: Cutoff, horizon: int) -> Outlook:
+    return cutoff.outlook(horizon, lambda model, vectors: inputs.outlook(model, vectors, horizon))
 
 
-def _judged(model: ValueModel, taught: Sequence[_Taught], settings: LifetimeValue, seed: int) -> ValueModel:
+def _boosters(lessons: Lessons, taught: Sequence[_Taught], kinds: Sequence[str]) -> dict[str, lgb.Booster]:
+    """Taught by the first of the lessons' cutoffs, or by all."""
+    return fit_boosters(lessons, {kind: np.concatenate([one.target(kind) for one in taught]) for kind in kinds})
+
+
+def _judged(model: ValueModel, lessons: Lessons, taught: Sequence[_Taught], interval: float) -> ValueModel:
     """With the curve and the spread of what boosters of earlier cutoffs say of the later ones.
 
     The earlier ones are those whose windows had closed by the latest cutoff; where none had, all before the latest.
     """
     ages = [(taught[-1].as_of - one.as_of).days for one in taught]
     early = sum(age >= model.taught_horizon for age in ages) or len(taught) - 1
-    boosters = _boosters(model.inputs, taught[:early], ("spend", "buys"), settings.boosting, seed)
-    judged = replace(model, boosters=boosters)
+    judged = replace(model, boosters=_boosters(lessons, taught[:early], ("spend", "buys")))
     score = np.concatenate([judged.score(one.shown) for one in taught[early:]])
     actual = np.concatenate([one.target("spend") for one in taught[early:]])
     curve = Curve.of(score, actual)
-    return replace(model, curve=curve, spread=Spread.of(curve(score), actual, settings.interval))
+    return replace(model, curve=curve, spread=Spread.of(curve(score), actual, interval))
 
 
 def _leveled(model: ValueModel, taught: Sequence[_Taught], now: _Taught, current: Cutoff) -> ValueModel:

@@ -41,6 +41,10 @@ class Outlook(NamedTuple):
     def value(self) -> Floats:
         return self.expected_purchases * self.expected_spend
 
+    def of(self, rows: NDArray[np.bool_]) -> Outlook:
+        """The same, of these rows alone."""
+        return Outlook(*(column[rows] for column in self))
+
 
 @dataclass(frozen=True)
 class BuyTillYouDie:

@@ -9,10 +9,9 @@ from typing import Any, Self
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from training.models.buy_till_you_die import BuyTillYouDie, History, Outlook
-from training.models.customer_model import Inputs, PyFunc, Stored, binned, boosted, logit, predicted, sigmoid
+from training.models.customer_model import MOST_ROWS, Inputs, Lessons, PyFunc, Stored, logit, predicted, sigmoid
 from training.models.leaving import Leaving
 from training.models.rule import HISTORIES, OURS, Rule
 from workspace.settings import Boosting
@@ -211,9 +210,11 @@ class ChurnModel:
         own[:, names.index("days_since_last_purchase")] += np.where(rhythm, 0, by_outlook)
         return names, own
 
-    def calibrated(self, vectors: Vectors, churned: Floats, history_model: BuyTillYouDie | None) -> Self:
+    def calibrated(self, vectors: Vectors, churned: Floats, outlook: Outlook) -> Self:
         """The same model with slope and intercept fitted on a later cutoff (Platt 1999, with his smoothed targets)."""
-        score = self.score(vectors, self.outlook_by(history_model, vectors))
+        from scipy.optimize import minimize  # only to fit, and slow to load
+
+        score = self.score(vectors, outlook)
         positive, negative = churned.sum(), (1 - churned).sum()
         target = np.where(churned > 0, (positive + 1) / (positive + 2), 1 / (negative + 2))
 
@@ -273,17 +274,20 @@ def design(inputs: Inputs, vectors: Vectors, outlook: Outlook) -> Floats:
     return np.column_stack([chosen, *logs, logit(outlook.no_purchase), spend])
 
 
-def fit_booster(
-    inputs: Inputs, rows: Floats, churned: Floats, leaving: Leaving, seed: int, boosting: Boosting
-) -> lgb.Booster:
-    """The booster on rows of several cutoffs, each with the outlook of the history model of its own cutoff.
+def lessons_of(inputs: Inputs, rows: Floats, leaving: Leaving, boosting: Boosting, seed: int) -> Lessons:
+    """Rows of several cutoffs, the oldest first, each with the outlook of the history model of its own cutoff.
 
     Of inactivity, silence never lowers the risk and activity never raises it; of an event neither direction is known.
     """
     names = (*inputs.used, *_OUTLOOK_NAMES)
     directions = {**inputs.directions, **_OUTLOOK_DIRECTIONS}
     limits = {} if leaving.is_event else {"monotone_constraints": [directions.get(name, 0) for name in names]}
-    return boosted(binned(rows, names, inputs.coded), churned, PARAMETERS | limits, ROUNDS, seed, boosting)
+    return Lessons.of(rows, names, inputs.coded, PARAMETERS | limits, boosting, seed)
+
+
+def fit_booster(lessons: Lessons, churned: Floats) -> lgb.Booster:
+    """On as many of the rows as have an outcome."""
+    return lessons.boosted(churned, ROUNDS, most=MOST_ROWS)
 
 
 def _load_pyfunc(path: str) -> PyFunc:

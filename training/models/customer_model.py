@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, Self, TypeVar
 
 import lightgbm as lgb
@@ -32,6 +33,9 @@ HISTORY = (*History._fields, "spend_last", "spend_365d")
 """The columns of a row that purchase histories are learnt from, and last year's pace."""
 
 _FEW_ROWS = 2_000
+
+MOST_ROWS = 200_000
+"""That a booster learns from: more of them are mostly the same customers a month later."""
 
 
 @dataclass(frozen=True)
@@ -181,19 +185,45 @@ def predicted(booster: lgb.Booster, rows: Floats, **options: bool) -> Floats:
     return np.asarray(booster.predict(rows, num_threads=1 if len(rows) < _FEW_ROWS else cores.own(), **options))
 
 
-def binned(design: Floats, names: Sequence[str], categorical: Sequence[str] = ()) -> lgb.Dataset:
-    """What boosters are taught on, cut into bins once for all of them; `categorical` names hold codes of texts."""
-    coded = [index for index, name in enumerate(names) if name in categorical]
-    return lgb.Dataset(design, feature_name=list(names), categorical_feature=coded, free_raw_data=True)
+def evenly(count: int, most: int) -> NDArray[np.intp]:
+    """Places of so many of `count` rows, at most, spread evenly over them; of all where there are no more."""
+    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.intp)
 
 
-def boosted(
-    data: lgb.Dataset, target: Floats, parameters: dict[str, Any], rounds: int, seed: int, boosting: Boosting
-) -> lgb.Booster:
-    """A LightGBM fit that two runs on the same machine repeat exactly.
+@dataclass(frozen=True)
+class Lessons:
+    """Rows that boosters are taught on, the oldest first, cut into bins once for all of them.
 
-    What `boosting` names takes the place of the model's own `parameters` and `rounds`.
+    `parameters` are the boosters' own, in whose place comes what `boosting` names.
     """
-    data.set_label(target)
-    fixed = {"seed": seed, "deterministic": True, "force_col_wise": True, "verbose": -1, "num_threads": cores.own()}
-    return lgb.train(parameters | boosting.parameters() | fixed, data, boosting.rounds or rounds)
+
+    rows: lgb.Dataset
+    parameters: dict[str, Any]
+    boosting: Boosting
+    seed: int
+
+    @classmethod
+    def of(
+        cls, design: Floats, names: Sequence[str], coded: Sequence[str], parameters: dict[str, Any],
+        boosting: Boosting, seed: int,
+    ) -> Self:  # fmt: skip
+        """`coded` names hold codes of texts."""
+        fixed = {"seed": seed, "deterministic": True, "force_col_wise": True, "verbose": -1, "num_threads": cores.own()}
+        parameters = parameters | boosting.parameters() | fixed
+        places = [index for index, name in enumerate(names) if name in coded]
+        rows = lgb.Dataset(design, np.zeros(len(design)), feature_name=list(names), categorical_feature=places,
+                           params=parameters)  # fmt: skip
+        return cls(rows.construct(), parameters, boosting, seed)
+
+    def boosted(
+        self, target: Floats, rounds: int, own: Mapping[str, Any] = MappingProxyType({}), most: int | None = None
+    ) -> lgb.Booster:
+        """A fit that two runs on the same machine repeat exactly, on as many rows, the oldest, as have a target.
+
+        Of more than `most` rows it learns from so many. `own` are parameters of this booster alone.
+        """
+        chosen = evenly(len(target), most or len(target))
+        rows = self.rows if len(chosen) == self.rows.num_data() else self.rows.subset(chosen.tolist()).construct()
+        rows.set_label(target[chosen])
+        own = {name: value for name, value in own.items() if name not in self.boosting.parameters()}
+        return lgb.train(self.parameters | own, rows, self.boosting.rounds or rounds)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
-from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
 from training.models.histories import Floats, NotIdentified, row_chunks
@@ -84,6 +83,8 @@ def _searched(
 def _best_start(
     scores: Scores, columns: Sequence[Floats], weights: Floats, starts: Sequence[Sequence[float]]
 ) -> Floats:
+    from scipy.optimize import minimize  # only to fit, and slow to load
+
     step = -(-weights.size // _THINNED_ROWS)
     thinned, thinned_weights = [column[::step] for column in columns], weights[::step] / weights[::step].sum()
 
@@ -98,6 +99,8 @@ def _best_start(
 
 def _polish(scores: Scores, columns: Sequence[Floats], weights: Floats, begin: Floats) -> Floats:
     """Go on from `begin` over all rows, in coordinates in which the likelihood is about equally curved every way."""
+    from scipy.optimize import minimize  # only to fit, and slow to load
+
     information = _totals(scores, begin, columns, weights).information
     axes = np.linalg.inv(np.linalg.cholesky(information + np.eye(begin.size))).T
 

@@ -9,9 +9,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
-from training.models.customer_model import PyFunc, Stored, binned, boosted, predicted, sigmoid
+from training.models.customer_model import Lessons, PyFunc, Stored, predicted, sigmoid
 from training.models.rule import BASE_RATE, OURS
 from workspace.settings import CrossSell
 
@@ -167,7 +166,8 @@ def fit(
     """Fitted on (customer, item) rows of several cutoffs; `bought` is 1 where the item was bought in the horizon."""
     from sklearn.linear_model import LogisticRegression  # not needed to answer, and slow to load
 
-    booster = boosted(binned(_columns(rows, names, used), used), bought, PARAMETERS, ROUNDS, seed, sell.boosting)
+    lessons = Lessons.of(_columns(rows, names, used), used, (), PARAMETERS, sell.boosting, seed)
+    booster = lessons.boosted(bought, ROUNDS)
     model = OfferModel(names, used, sell.horizon, sell.level, booster)
     new = ~model.owned(rows)
     if sell.level == "item" or not 0 < bought[new].sum() < new.sum():
@@ -189,6 +189,8 @@ def _logarithms(rows: Rows, names: tuple[str, ...]) -> Floats:
 
 def _line(score: Floats, bought: Floats) -> Line:
     """The line of least log loss; none of either outcome, and the score stands as it is."""
+    from scipy.optimize import minimize  # only to fit, and slow to load
+
     if not 0 < bought.sum() < len(bought):
         return AS_IT_IS
 

@@ -20,7 +20,7 @@ from training.backtests import metrics
 from training.learning import churn, labels
 from training.learning.datasets import Cutoff, Dataset
 from training.models.buy_till_you_die import History
-from training.models.churn_model import ChurnModel, design, fit_booster
+from training.models.churn_model import ChurnModel, design, fit_booster, lessons_of
 from workspace.settings import Boosting
 from workspace.storage import CheckFailed
 
@@ -54,10 +54,12 @@ def happened(world: World) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:
 def test_it_is_calibrated_on_a_later_date_than_it_was_taught_by(world: World, model: ChurnModel) -> None:
     """The line is that of a booster taught by the earlier cutoffs, fitted on the latest and on nothing else."""
     *teaching, latest = world.data.closed
-    rows, churned = churn.labelled(model, teaching)
-    first = replace(model, booster=fit_booster(model.inputs, rows, churned, model.leaving, 7, Boosting()))
+    rows, _ = churn.labelled(model, world.data.closed)
+    lessons = lessons_of(model.inputs, rows, model.leaving, Boosting(), 7)
+    first = replace(model, booster=fit_booster(lessons, churn.labelled(model, teaching)[1]))
     known = ~np.isnan(latest.churned)
-    line = first.calibrated(latest.vectors[known], latest.churned[known], latest.history_model)
+    outlook = model.outlook_by(latest.history_model, latest.vectors[known])
+    line = first.calibrated(latest.vectors[known], latest.churned[known], outlook)
     assert (model.slope, model.intercept) == (line.slope, line.intercept)
     assert model.slope != 1
 
@@ -65,7 +67,7 @@ def test_it_is_calibrated_on_a_later_date_than_it_was_taught_by(world: World, mo
 def test_the_final_booster_is_taught_by_every_closed_cutoff(world: World, model: ChurnModel) -> None:
     """No labelled window is kept back once the line is known."""
     rows, churned = churn.labelled(model, world.data.closed)
-    booster = fit_booster(model.inputs, rows, churned, model.leaving, 7, Boosting())
+    booster = fit_booster(lessons_of(model.inputs, rows, model.leaving, Boosting(), 7), churned)
     assert model.booster is not None
     assert model.booster.model_to_string() == booster.model_to_string()
 
