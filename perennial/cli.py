@@ -48,8 +48,6 @@ def main() -> None:
     """Runs a command: exit code 0 done, 1 a check failed, 2 wrong usage."""
     # Libraries warn about themselves and reset the filters; ours are errors with a sentence.
     warnings.showwarning = lambda *_, **__: None
-    # LightGBM's threads spin while they wait: beside any other busy process a fit then takes six times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Nothing here multiplies large matrices; threads woken for small ones spin, and cost what they were to save.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if sys.argv[1:2] in _ANSWERING and "--help" not in sys.argv:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import docstrings
 import numpy as np
 import pandas as pd
@@ -75,3 +79,13 @@ def test_too_little_data_is_refused() -> None:
     """As by the models below: no numbers where nothing is determined."""
     with pytest.raises(NotIdentified, match="1 of 2 customers bought again"):
         models.BGNBD().fit(pd.DataFrame({"frequency": [0.0, 1.0], "recency": [0.0, 9.0], "T": [30.0, 30.0]}))
+
+
+def test_to_load_them_changes_nothing_of_the_process() -> None:
+    """No environment variable; still the threads that LightGBM brings wait quietly, as its OpenMP says when asked."""
+    code = "import os; before = dict(os.environ); import training.models, lightgbm; assert dict(os.environ) == before"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    asked = environment | {"OMP_DISPLAY_ENV": "TRUE"}
+    loaded = subprocess.run([sys.executable, "-c", code], env=asked, capture_output=True, text=True, check=False)
+    assert loaded.returncode == 0, loaded.stderr
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in loaded.stderr

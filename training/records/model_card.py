@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import lightgbm as lgb
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -24,6 +23,9 @@ from training.learning.datasets import Dataset
 from workspace import storage
 from workspace.registry import model_name
 from workspace.settings import Workspace
+
+if TYPE_CHECKING:
+    import lightgbm as lgb
 
 _SHOWN_DRIVERS = 15
 _EXPLAINED = 1_000  # customers whose answers are taken apart
