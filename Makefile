@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Where the real data sets are that tests, benchmarks and the shipped configurations read.
 export PERENNIAL_DATASETS ?= $(abspath ../shared/data)
 
-.PHONY: setup demo test check fix docs results lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-month bench-replay bench-drift
+.PHONY: setup demo test check fix docs results lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-growth bench-month bench-replay bench-drift
 
 setup: .venv/.ready
 
@@ -115,6 +115,9 @@ bench-service: setup
 
 bench-faults: setup
 	$(BIN)/python -W ignore -m benchmarks.faults
+
+bench-growth: setup
+	$(BIN)/python -W ignore -m benchmarks.growth
 
 bench-month: setup
 	$(BIN)/python -W ignore -m benchmarks.month

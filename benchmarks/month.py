@@ -77,8 +77,8 @@ def make_ready(folder: Path, customers: int) -> None:
     simulate(folder / "world", customers, YEARS, seed=3, ends=AS_OF)
     for table in EVENTS:
         _split(folder / "world" / table, folder / table, folder / f"{table}-month.parquet")
-    (folder / "workspace.yaml").write_text(yaml.safe_dump(_settings(folder)))
-    _run(folder / "workspace.yaml", folder / "home", folder, BEFORE)
+    (folder / "workspace.yaml").write_text(yaml.safe_dump(settings_of(folder)))
+    run_by_stage(folder / "workspace.yaml", folder / "home", folder, BEFORE)
     (folder / "ready").touch()
 
 
@@ -91,8 +91,9 @@ def _split(world: Path, history: Path, month: Path) -> None:
         duckdb.execute(f"COPY ({rows} WHERE {wanted}) TO {storage.quoted(file)} (FORMAT parquet)")
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    tables: dict[str, Any] = {table: {"path": str(folder / table)} for table in EVENTS}
+def settings_of(folder: Path, events: Path | None = None) -> dict[str, Any]:
+    """Of the shop in `folder`, whose transactions and interactions lie there or in another folder."""
+    tables: dict[str, Any] = {table: {"path": str((events or folder) / table)} for table in EVENTS}
     tables |= {table: {"path": str(folder / "world" / f"{table}.parquet")} for table in OTHERS}
     tables["customers"]["complete"] = True
     attributes = ["region", "age", "acquisition_channel"]
@@ -108,13 +109,13 @@ def a_month(folder: Path) -> list[Used]:
         for table in EVENTS:
             shutil.copy(folder / f"{table}-month.parquet", folder / table / "month.parquet")
         try:
-            return _run(folder / "workspace.yaml", Path(scratch) / "home", Path(scratch), AS_OF)
+            return run_by_stage(folder / "workspace.yaml", Path(scratch) / "home", Path(scratch), AS_OF)
         finally:
             for table in EVENTS:
                 (folder / table / "month.parquet").unlink()
 
 
-def _run(config: Path, home: Path, registry: Path, as_of: date) -> list[Used]:
+def run_by_stage(config: Path, home: Path, registry: Path, as_of: date) -> list[Used]:
     """What each stage of `perennial run` used; what the run says goes to the terminal."""
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{registry}/mlflow.db"}
     command = [sys.executable, "-m", "perennial", "run", "-c", str(config), "--home", str(home), "--as-of", str(as_of)]

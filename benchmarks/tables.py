@@ -244,6 +244,16 @@ def month(part: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"to reach: {part['to_reach']}"])
 
 
+def growth(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """A first run's stages, a column for each size of shop."""
+    sizes = list(parts)
+    lines = ["customers " + "".join(f"{size:>19}" for size in sizes)]
+    for place, used in enumerate(parts[sizes[0]]):
+        cells = (f"{of[place]['seconds']:8.1f} s {of[place]['gigabytes']:5.2f} GB" for of in parts.values())
+        lines.append(f"{used['stage']:10}" + "".join(f"{cell:>19}" for cell in cells))
+    return "\n".join(lines)
+
+
 def features(parts: Parts, shop: str) -> str:
     """A shop's snapshots beside the floor, and where it was measured, the next day and pandas."""
     return _trimmed("\n".join(_features(parts[shop])))
