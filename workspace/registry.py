@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -34,6 +38,7 @@ _FEW = 10
 _WEEK = 7
 _DATABASE = Path("mlruns/mlflow.db")
 _SQLITE, _SQLITE_HEADER = "sqlite:///", 100
+_IN_MEMORY = "/dev/shm"
 # Of how each day departs from the same weekday before and after, in ranks: one shop's days that lost a twentieth of the
 # customers keep more than this, and two shops of like size, season and weekdays have less.
 _SAME_DAYS = 0.7
@@ -65,9 +70,25 @@ def client() -> MlflowClient:
     # A page of migrations at the first start, a line per registered version, the trace of an error that it raises too.
     for noisy in ("alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    if re.fullmatch(rf"{_SQLITE}[^:?]+", address):  # a file, opened in no way of its own
+        _make(Path(address.removeprefix(_SQLITE)))
     made = mlflow.MlflowClient(address)
     turn_to(made)
     return made
+
+
+def _make(database: Path) -> None:
+    """Where there is none yet: MLflow makes it by some sixty migrations, which each wait for the disk. So they are done
+    in memory, where the system has a folder there, and the whole comes to its place at once."""
+    import mlflow
+
+    if database.exists() or not database.parent.is_dir():
+        return
+    with tempfile.TemporaryDirectory(dir=_IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None) as folder:
+        made = Path(folder, "mlflow.db")
+        mlflow.MlflowClient(f"{_SQLITE}{made}")
+        with tempfile.TemporaryDirectory(dir=database.parent) as beside, suppress(FileExistsError):
+            os.link(shutil.copy(made, beside), database)  # another process may have made one meanwhile
 
 
 def _address() -> str:

@@ -1,11 +1,14 @@
-"""One shop's sales are told from another's by what was sold on each day."""
+"""The registry is made where it is asked for; one shop's sales are told from another's by what was sold on each day."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from workspace import registry
 from workspace.registry import Sales
 
 DAYS = 90
@@ -24,6 +27,17 @@ def shop_of(lines_a_day: float, chance: np.random.Generator) -> pd.DataFrame:
 def sales_of(lines: pd.DataFrame) -> Sales:
     days = lines.groupby("day")["amount"].sum().reindex(range(DAYS), fill_value=0)
     return Sales(len(lines), lines["customer"].nunique(), days.sum(), [float(f"{day:.3g}") for day in days])
+
+
+def test_a_registry_is_made_once_whoever_asks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file that lies where it was asked for, alone; who comes later finds what was registered."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    registry.client().create_registered_model("shop.churn")
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    assert registry.client().get_registered_model("shop.churn").name == "shop.churn"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db?timeout=9")
+    assert registry.client().search_registered_models() == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db", "other.db"]
 
 
 @pytest.mark.parametrize("lines_a_day", [0.5, 2, 10, 100, 1000])
