@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from training.learning.deciles import Deciles, Ranked, checked, decile_table
@@ -79,15 +78,28 @@ def top_decile_capture(actual: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def auc(actual: ArrayLike, predicted: ArrayLike) -> float:
-    """Area under the ROC curve, scikit-learn's; NaN if all labels are equal."""
-    labels, scores = _labels(actual, predicted)
-    return float(roc_auc_score(labels, scores)) if 0 < labels.mean() < 1 else math.nan
+    """Area under the ROC curve: the share of pairs of a 1 and a 0 in the right order; NaN if all labels are equal."""
+    ones, zeros = _at_least(*_labels(actual, predicted))
+    areas = np.diff(zeros, prepend=0) * (ones + np.append(0, ones[:-1]))
+    return _ratio(float(areas.sum()), float(2 * ones[-1] * zeros[-1]))
 
 
 def average_precision(actual: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean precision over the steps of recall, scikit-learn's; NaN without a positive label."""
-    labels, scores = _labels(actual, predicted)
-    return float(average_precision_score(labels, scores)) if labels.any() else math.nan
+    """Mean precision over the steps of recall; NaN without a positive label."""
+    ones, zeros = _at_least(*_labels(actual, predicted))
+    return _ratio(float(np.diff(ones, prepend=0) @ (ones / (ones + zeros))), float(ones[-1]))
+
+
+def _at_least(labels: Floats, scores: Floats) -> tuple[Floats, Floats]:
+    """How many 1s and how many 0s are scored at least so high, at each distinct score, the highest first.
+
+    scikit-learn's ROC and precision-recall curves have the same counts; its checks of the input take fifty times as
+    long as the counting for some hundred customers, and a backtest draws 200 resamples.
+    """
+    order = np.argsort(-scores)
+    last = np.flatnonzero(np.diff(scores[order], append=np.nan))
+    ones = np.cumsum(labels[order])[last]
+    return ones, last + 1 - ones
 
 
 def brier(actual: ArrayLike, predicted: ArrayLike) -> float:

@@ -83,11 +83,20 @@ def test_top_decile_capture_by_hand():
     assert metrics.top_decile_capture(actual, np.arange(20)) == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize("levels", [1, 2, 19, 100_000])
+def test_orders_of_probabilities_are_scikit_learns(levels: int) -> None:
+    """Area and precision, from all scores equal to none, but for the last bits: it rounds at every step."""
+    rng = np.random.default_rng(levels)
+    scores = rng.integers(levels, size=500) / levels
+    actual = (rng.random(500) < 0.2 + scores / 2).astype(float)
+    assert metrics.auc(actual, scores) == pytest.approx(sklearn_metrics.roc_auc_score(actual, scores), rel=1e-14)
+    theirs = sklearn_metrics.average_precision_score(actual, scores)
+    assert metrics.average_precision(actual, scores) == pytest.approx(theirs, rel=1e-14)
+
+
 def test_probability_metrics_are_scikit_learns():
-    """Area, precision, Brier score and log loss."""
+    """Brier score and log loss."""
     actual, predicted = make_labels()
-    assert metrics.auc(actual, predicted) == sklearn_metrics.roc_auc_score(actual, predicted)
-    assert metrics.average_precision(actual, predicted) == sklearn_metrics.average_precision_score(actual, predicted)
     assert metrics.brier(actual, predicted) == pytest.approx(sklearn_metrics.brier_score_loss(actual, predicted))
     assert metrics.log_loss(actual, predicted) == sklearn_metrics.log_loss(actual, predicted)
 
