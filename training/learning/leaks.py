@@ -259,9 +259,10 @@ def _rates_of_other_half(groups: pd.DataFrame, levels: pd.Series) -> Floats:
 
 def _pairs(groups: pd.DataFrame, scores: Floats) -> tuple[float, float]:
     """Of all pairs of one who left and one who stayed: those in which the former has the higher score, and how many."""
-    sums = groups[["n", "n_left"]].groupby(scores).sum()
-    left = sums["n_left"].to_numpy(dtype=float)
-    stayed = sums["n"].to_numpy(dtype=float) - left
+    known = ~np.isnan(scores)
+    _, level = np.unique(scores[known], return_inverse=True)
+    left, everybody = (np.bincount(level, weights=groups[of].to_numpy(dtype=float)[known]) for of in ("n_left", "n"))
+    stayed = everybody - left
     return float(np.sum(left * (np.cumsum(stayed) - stayed / 2))), float(left.sum() * stayed.sum())
 
 

@@ -64,7 +64,7 @@ def training_set(
 
 def code(module: str, folder: Path) -> list[str]:
     """Copies a module, and what it needs of this project, into a folder; returns the packages' folders."""
-    for path in _needed(module)[0]:
+    for path in _needed(module.rpartition(".")[0])[0]:
         copy = folder / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
@@ -73,18 +73,17 @@ def code(module: str, folder: Path) -> list[str]:
 
 def requirements(module: str) -> list[str]:
     """What a module, and all that it needs of this project, imports: the versions that are installed."""
-    distributions = {_DISTRIBUTIONS.get(name, name) for name in (*_needed(module)[1], *_BESIDE)}
+    distributions = {_DISTRIBUTIONS.get(name, name) for name in (*_needed(module.rpartition(".")[0])[1], *_BESIDE)}
     return sorted(f"{name}=={version(name)}" for name in distributions)
 
 
 @lru_cache(maxsize=16)
-def _needed(module: str) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The files of this project that a module is made of, packages' own among them, and what else is imported.
+def _needed(package: str) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The files of this project that a package is made of, packages' own among them, and what else is imported.
 
-    Its neighbours are too: of two models that one process loads, the first one's code answers for the other.
+    A module goes with all its neighbours: of two models that one process loads, the first one's code answers for both.
     """
     files: dict[Path, None] = {}
-    package = module.rpartition(".")[0]
     neighbours = (ROOT / package.replace(".", "/")).glob("*.py")
     others, waiting = set(), [f"{package}.{path.stem}" for path in sorted(neighbours)]
     while waiting:
