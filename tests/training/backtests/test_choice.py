@@ -139,8 +139,9 @@ def test_nobody_claims_skill_on_shuffled_outcomes(shop: Any) -> None:
         choice = chosen(measures, judged, seed)
         assert choice.name == BASE_RATE, seed
         assert choice.no_skill.startswith("no skill: "), seed
-        assert evaluation.grade(measures, judged).letter == "none"
-        assert evaluation.grade(measures, judged).reason.startswith("no skill: ")
+        grade = evaluation.grade(measures, judged)
+        assert grade.letter == "none"
+        assert grade.reason.startswith("no skill: ")
 
 
 def test_skill_is_seen_where_there_is_some() -> None:
