@@ -6,6 +6,7 @@ speaks for what it is given as a reason of, held against the customer's own past
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -52,17 +53,17 @@ class Facts:
         self.values, self.currency, self.names, self.norms = values, currency, names, norms
 
     def __getitem__(self, name: str) -> float | None:
-        value = self.values.get(name, np.nan)
-        return None if np.isnan(value) else value
+        value = self.values.get(name, math.nan)
+        return None if math.isnan(value) else value
 
     def known(self, *names: str) -> tuple[float, ...] | None:
         """The values of all of these; none where one is unknown."""
-        values = tuple(self.values.get(name, np.nan) for name in names)
-        return None if np.isnan(values).any() else values
+        values = tuple([self.values.get(name, math.nan) for name in names])
+        return None if any(map(math.isnan, values)) else values
 
     def usual(self, name: str) -> float:
         """The shop's median; nan, which is neither more nor less than anything, where there is none."""
-        return self.norms.medians.get(name, np.nan)
+        return self.norms.medians.get(name, math.nan)
 
     def money(self, value: float) -> str:
         exact = round(value, 2) + 0.0  # sums of goods bought and sent back are -0.0 at times
@@ -417,7 +418,7 @@ class Explainer:
         return [_drivers(themes, row, self._facts(own)) for row, own in zip(weights, vectors, strict=True)]
 
     def _facts(self, vector: NDArray[np.float32]) -> Facts:
-        values = dict(zip(self.packed, vector.astype(float), strict=True))
+        values = dict(zip(self.packed, vector.tolist(), strict=True))
         return Facts(values, self.currency, self.attribute_names, self.norms)
 
 
