@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -22,6 +22,7 @@ from features import packing, stores
 from features.online_erasure import remove_all_but
 from features.packing import blocks, packed
 from features.publications import (
+    ANSWER,
     FeatureMismatch,
     LostFeatures,
     Publication,
@@ -49,12 +50,24 @@ if TYPE_CHECKING:
 _TOLD_EVERY = 100_000
 
 
+class Answers(NamedTuple):
+    """What is published beside the vectors: `of` customers and their vectors, a text each, empty where there is none.
+
+    `stamp` stands for all that the texts hang on beside the vectors.
+    """
+
+    stamp: str
+    of: Callable[[list[str], NDArray[np.float32]], list[bytes]]
+
+
 def publish(
-    store: FeatureStore, workspace: Workspace, as_of: date, progress: Callable[[str], None] = lambda _: None
-) -> int:
+    store: FeatureStore, workspace: Workspace, as_of: date, progress: Callable[[str], None] = lambda _: None,
+    answers: Answers | None = None,
+) -> int:  # fmt: skip
     """Puts one packed vector per customer known at `as_of` online, then answers from them; returns how many.
 
-    Goes on where a killed one stopped. Writes nothing where all of it is online already.
+    Beside each lies what `answers` says of the customer. Goes on where a killed one stopped. Writes nothing where all
+    of it is online already.
 
     Raises:
         CheckFailed: there is no snapshot at `as_of`, nobody is known then, or the online store does not answer.
@@ -62,7 +75,7 @@ def publish(
     from features.repo.definitions import CUSTOMER, packed_service, packed_view
 
     home = workspace.home_path
-    wanted = packed(workspace, as_of)
+    wanted = packed(workspace, as_of, answers.stamp if answers else None)
     folder = packed_path(home, wanted.view).parent
     store.apply([CUSTOMER, packed_view(workspace, wanted)])
     written = _written(store, workspace.home_path, wanted)
@@ -71,7 +84,7 @@ def publish(
         if written:
             progress(f"{written:,} of {wanted.customers:,} customers are online already")
         told = written
-        for count in _write(store, workspace.home_path, workspace.timezone, wanted, written):
+        for count in _write(store, workspace, wanted, written, answers):
             storage.write_json(folder / "written.json", count)
             if count - told >= _TOLD_EVERY:
                 progress(f"{count:,} of {wanted.customers:,} customers are online")
@@ -126,8 +139,26 @@ class Row(NamedTuple):
     as_of: date
 
 
+def answers(store: FeatureStore, publication: Publication, customer_ids: Sequence[str]) -> dict[str, bytes]:
+    """What was published beside the vectors of these customers.
+
+    Absent is whom the publication does not know or has no answer about: one for whom an event came since, say.
+
+    Raises:
+        LostFeatures, CheckFailed: as for `online_rows`.
+    """
+    if publication.answers is None:
+        return {}
+    view, of_feast = _view(store, publication.view), cast(Any, store._get_provider()).online_store
+    with without_a_table_gone(publication):
+        texts = of_feast.answers(store.config, view, customer_ids)
+    return {customer_id: text for customer_id, text in zip(customer_ids, texts, strict=True) if text}
+
+
 def push(store: FeatureStore, workspace: Workspace, publication: Publication, rows: Mapping[str, Row]) -> None:
     """Puts rows over those that the publication has of these customers, or beside them where it has none.
+
+    What was published beside a row that is put over holds no longer, and goes.
 
     Raises:
         CheckFailed: the online store does not answer.
@@ -140,6 +171,7 @@ def push(store: FeatureStore, workspace: Workspace, publication: Publication, ro
             "as_of": [pd.Timestamp(midnight(row.as_of, workspace.timezone)) for row in rows.values()],
             "vector": [row.vector.tolist() for row in rows.values()],
         }
+        | ({ANSWER: b""} if publication.answers else {})
     )
     with stores.reached(store):
         store.push(push_source(publication), frame)
@@ -216,17 +248,23 @@ def _view(store: FeatureStore, name: str) -> FeatureView:
         raise LostFeatures(f"Feast's registry has no view {name}: run `perennial publish`") from problem
 
 
-def _write(store: FeatureStore, home: Path, timezone: str, publication: Publication, written: int) -> Iterator[int]:
+def _write(
+    store: FeatureStore, workspace: Workspace, publication: Publication, written: int, answers: Answers | None
+) -> Iterator[int]:
     """Writes block after block from customer number `written` on; yields how many are written by then."""
     from feast.protos.feast.types.Value_pb2 import FloatList, Value
 
     view, provider = _view(store, publication.view), store._get_provider()
-    at, width = midnight(publication.as_of, timezone), len(publication.features)
-    for block in blocks(packed_path(home, publication.view), written):
-        vectors = block.column("vector").flatten().to_numpy().reshape(-1, width).tolist()
+    at, width = midnight(publication.as_of, workspace.timezone), len(publication.features)
+    for block in blocks(packed_path(workspace.home_path, publication.view), written):
+        customer_ids = block.column("customer_id").to_pylist()
+        vectors = block.column("vector").flatten().to_numpy().reshape(-1, width)
+        columns = {"vector": [Value(float_list_val=FloatList(val=vector)) for vector in vectors.tolist()]}
+        if answers is not None:
+            columns[ANSWER] = [Value(bytes_val=text) for text in answers.of(customer_ids, vectors)]
         rows: list[Any] = [
-            (entity_key(customer_id), {"vector": Value(float_list_val=FloatList(val=vector))}, at, None)
-            for customer_id, vector in zip(block.column("customer_id").to_pylist(), vectors, strict=True)
+            (entity_key(customer_id), dict(zip(columns, values, strict=True)), at, None)
+            for customer_id, *values in zip(customer_ids, *columns.values(), strict=True)
         ]
         with stores.reached(store):
             provider.online_write_batch(store.config, view, rows, None)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from features import stores
 from features.packing import blocks
 from features.publications import (
+    ANSWER,
     Publication,
     note_path,
     packed_path,
@@ -47,7 +48,7 @@ def held(store: FeatureStore, workspace: Workspace, customer_ids: Sequence[str])
             counts |= {one: int(_redis(store).exists(redis_name(store, one))) for one in customer_ids}
     with _embedded(workspace.home_path) as connection:
         for table in _tables_of_vectors(connection):
-            query = f'SELECT count(*) FROM "{table}" WHERE entity_key = ?'
+            query = f'SELECT count(DISTINCT entity_key) FROM "{table}" WHERE entity_key = ?'
             for one in customer_ids:
                 counts[one] += connection.execute(query, (sqlite_name(store, one),)).fetchone()[0]
     return counts
@@ -114,7 +115,7 @@ def _remove_from_redis(
     from feast.infra.online_stores.helpers import _mmh3, _redis_key
 
     client = _redis(store)
-    fields = (f"_ts:{publication.view}", _mmh3(f"{publication.view}:vector"))
+    fields = (f"_ts:{publication.view}", *(_mmh3(f"{publication.view}:{name}") for name in ("vector", ANSWER)))
     packed_ids = (block.column("customer_id").to_pylist() for block in blocks(packed, 0))
     for customer_ids in (*packed_ids, more_customers):
         with client.pipeline(transaction=False) as pipe:

@@ -27,8 +27,11 @@ _PACKING_MEMORY = 2.0  # gigabytes of the join of the families; what needs more 
 _SAMPLE = 100  # customers looked up before a publication is taken for written
 
 
-def packed(workspace: Workspace, as_of: date) -> Publication:
-    """The publication of `as_of`, its vectors packed into a file first: they are written, and removed, from that."""
+def packed(workspace: Workspace, as_of: date, answers: str | None = None) -> Publication:
+    """The publication of `as_of`, its vectors packed into a file first: they are written, and removed, from that.
+
+    `answers` is the stamp of what is written beside the vectors.
+    """
     home, names = workspace.home_path, tuple(feature.name for feature in customer_features(workspace))
     parts = {family: storage.snapshot_part(home, family, as_of) for family in CUSTOMER_FAMILIES}
     for family, part in parts.items():
@@ -36,14 +39,15 @@ def packed(workspace: Workspace, as_of: date) -> Publication:
             raise CheckFailed(f"{family} has no snapshot at {as_of}; run `perennial snapshot -c FILE --as-of {as_of}`")
     data = hashlib.sha256(" ".join(stamp_of(part) or "" for part in parts.values()).encode()).hexdigest()[:16]
     store = stores.online_address(workspace)
-    identity = json.dumps([workspace.name, str(as_of), names, data, store])
-    view = f"customer_vector_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    parts_of_name = [workspace.name, str(as_of), names, data, store, *([answers] if answers else [])]
+    view = f"customer_vector_{hashlib.sha256(json.dumps(parts_of_name).encode()).hexdigest()[:12]}"
     note, scores = note_path(home, view), scores_stamp(home, as_of)
     if not note.exists():
         count, last = _pack(workspace.home_path, parts, names, packed_path(home, view))
         if not count:
             raise CheckFailed(f"nobody is known at {as_of}; choose a later --as-of, or ingest earlier purchases")
-        publication = Publication(view, as_of, names, features_hash(names), data, store, count, last)
+        hashed = features_hash(names)
+        publication = Publication(view, as_of, names, hashed, data, store, count, last, answers=answers)
         storage.write_json(note, asdict(publication))
     return replace(read_note(note), scores=scores)
 

@@ -1,8 +1,9 @@
 """What is online: a publication, the note that names it, and what is wrong with one that may not answer.
 
-A publication is the vectors of every customer known at one as_of: one order of features, one state of the tables. It
-has a Feast view of its own, named after all of that, so a vector can be read only as what it was written as. A changed
-catalogue or a half-written publication puts no other columns under the numbers, and who is no longer known has no row.
+A publication is the vectors of every customer known at one as_of: one order of features, one state of the tables, and
+beside each vector, where that as_of was scored, the answer about the customer. It has a Feast view of its own, named
+after all of that, so a vector can be read only as what it was written as. A changed catalogue or a half-written
+publication puts no other columns under the numbers, and who is no longer known has no row.
 
 Stale is a publication that the store does not hold (it was emptied, or is another one now), or that is older than the
 scores of its as_of: what it answers would not be what the files say. Age alone is not: yesterday's answer is worth
@@ -24,6 +25,9 @@ from features import stores
 from features.snapshot import customer_features, features_hash
 from workspace import storage
 from workspace.settings import Workspace
+
+ANSWER = "answer"
+"""By which name a publication has the answers beside its vectors."""
 
 
 class FeatureMismatch(RuntimeError):
@@ -47,7 +51,7 @@ class Publication:
     """What the online store holds under `view`: the vector of every customer known at `as_of`, `features` in order.
 
     `data` is the stamp of the snapshots it was packed from, `store` the online store's address, `scores` the stamp of
-    the scores it was published with.
+    the scores it was published with, `answers` that of the answers beside the vectors; null where there are none.
     """
 
     view: str
@@ -59,6 +63,7 @@ class Publication:
     customers: int
     last_customer: str
     scores: str | None = None
+    answers: str | None = None
 
 
 def published(home: Path) -> Publication | None:

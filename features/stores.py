@@ -6,7 +6,8 @@ Embedded, both are SQLite files in the home; in production PostgreSQL and Redis.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from string import Template
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _EMBEDDED = Path(__file__).with_name("repo") / "feature_store.yaml"
 _PACKED_REDIS = "features.unpacked.PackedRedisOnlineStore"
 _REDIS_PORT = 6379
+_LENGTH = struct.Struct("<I")  # of the id, before it
 # Seconds. A Redis that is gone is said at once, not after eight seconds of attempts; one that writes a snapshot of
 # itself may pause for long.
 _REDIS_PATIENCE = {"socket_connect_timeout": 3, "socket_timeout": 30, "retry": None}
@@ -89,6 +91,15 @@ def entity_key(customer_id: str) -> EntityKey:
     from feast.protos.feast.types.Value_pb2 import Value
 
     return EntityKey(join_keys=["customer_id"], entity_values=[Value(string_val=customer_id)])
+
+
+def entity_names(config: Any, customer_ids: Iterable[str]) -> list[bytes]:
+    """The `entity_key` of each customer as Feast serializes it, in a twentieth of the time of a message for each."""
+    from feast.infra.key_encoding_utils import serialize_entity_key
+
+    nobody = serialize_entity_key(entity_key(""), config.entity_key_serialization_version)
+    before, texts = nobody[: -_LENGTH.size], map(str.encode, customer_ids)
+    return [before + _LENGTH.pack(len(text)) + text for text in texts]
 
 
 def in_redis(store: FeatureStore) -> bool:

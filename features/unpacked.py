@@ -7,6 +7,7 @@ online and offline. No on-demand view could do that: Feast allows one view of a 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -14,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from feast import FeatureView, Field
+from feast.infra.online_stores.helpers import _mmh3
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
-from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
+from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig, _table_id
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Array, Float32
 
 from features import publications, stores
+from features.publications import ANSWER
 from features.snapshot import CUSTOMER_FAMILIES, ITEM_FAMILIES
 from workspace.storage import CheckFailed
 
@@ -50,6 +53,21 @@ class _Unpacking(OnlineStore):
         """
         with stores.answering(config.online_store):
             return self._read(config, table, entity_keys, requested_features)
+
+    def answers(self, config: Any, table: FeatureView, customer_ids: Sequence[str]) -> list[bytes]:
+        """What a publication has beside the vectors of these customers; nothing of who has none.
+
+        Without the vectors, which Feast's own reading would take in with them.
+
+        Raises:
+            CheckFailed: Redis does not answer or refuses.
+        """
+        with stores.answering(config.online_store):
+            values = self._answers(config, table, stores.entity_names(config, customer_ids))
+        return [Value.FromString(value).bytes_val if value else b"" for value in values]
+
+    @abstractmethod
+    def _answers(self, config: Any, table: FeatureView, names: list[bytes]) -> list[bytes | None]: ...
 
     def _read(
         self, config: Any, table: FeatureView, entity_keys: list[EntityKey], requested_features: list[str] | None
@@ -83,11 +101,26 @@ class _Unpacking(OnlineStore):
 class PackedSqliteOnlineStore(_Unpacking, SqliteOnlineStore):
     """Feast's SQLite store, and the families' views."""
 
+    def _answers(self, config: Any, table: FeatureView, names: list[bytes]) -> list[bytes | None]:
+        query = (
+            f'SELECT entity_key, value FROM "{_table_id(config.project, table)}"'
+            f" WHERE entity_key IN ({', '.join('?' * len(names))}) AND feature_name = '{ANSWER}'"
+        )
+        there = dict(self._get_conn(config).execute(query, names).fetchall())
+        return [there.get(name) for name in names]
+
 
 class PackedRedisOnlineStore(_Unpacking, RedisOnlineStore):
     """Feast's Redis store, and the families' views; it would read all views of a question at once, by their names."""
 
     _read_features_per_fv = OnlineStore._read_features_per_fv
+
+    def _answers(self, config: Any, table: FeatureView, names: list[bytes]) -> list[bytes | None]:
+        project, field = config.project.encode(), _mmh3(f"{table.name}:{ANSWER}")
+        with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hget(name + project, field)
+            return pipe.execute()
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:

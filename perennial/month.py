@@ -333,7 +333,7 @@ def shadow(predictor: Predictor, day: date, say: Say) -> None:
 
 
 def publish(workspace: Workspace, day: date, say: Say) -> None:
-    """Puts the features of `day` into the online store, where the service reads them.
+    """Puts the features of `day` into the online store, where the service reads them, and what their scores answer.
 
     Needs the snapshot of `day` and champions. What is online already is not written again.
 
@@ -341,11 +341,13 @@ def publish(workspace: Workspace, day: date, say: Say) -> None:
         CheckFailed: nothing may answer about `day`, there is no snapshot of it, or the online store does not answer.
     """
     from features import online
+    from serving import score_rows
 
     tracker = _tracker()
     for kind in ("churn", "lifetime_value"):
         registry.answering(tracker, workspace, kind, day)  # else the service would have nothing to answer with
-    online.publish(_store(workspace), workspace, day, say)
+    answers = score_rows.beside_vectors_of(workspace, lambda: tracker, day)
+    online.publish(_store(workspace), workspace, day, say, answers)
 
 
 def _store(workspace: Workspace) -> FeatureStore:

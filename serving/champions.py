@@ -76,6 +76,22 @@ def versions_answering(
     return versions, tuple(remarks)
 
 
+def refuse_without(workspace: Workspace, tracker: Callable[[], MlflowClient], as_of: date) -> None:
+    """
+    Raises:
+        NoChampion, Unfit: as `versions_answering`. That is not asked again once it passed, until any of what
+            `that_scored` goes by has changed.
+    """
+    key = _key(workspace, as_of, storage.scores_path(workspace.home_path, as_of))
+    kept = workspace.home_path / "promoted.json"
+    with suppress(OSError, ValueError):
+        if key is not None and storage.read_json(kept) == key:
+            return
+    versions_answering(workspace, tracker(), as_of)
+    with suppress(OSError):  # as in `that_scored`
+        storage.write_json(kept, key)
+
+
 class Answering(NamedTuple):
     """A version that answers, its files, and their digests as they were registered; null for a version without."""
 
@@ -124,11 +140,12 @@ def that_scored(workspace: Workspace, tracker: Callable[[], MlflowClient], as_of
 def _key(workspace: Workspace, as_of: date, scores: Path) -> str | None:
     """Of all that the answer of `that_scored` hangs on; none where the registry does not show whether it changed."""
     registered = registry.edition()
-    if registered is None:
+    if registered is None or not scores.exists():
         return None
     tables = storage.tables_folder(workspace.home_path, "transactions")
     rows = [storage.edition(path) for path in (scores, *storage.parts(tables))]
-    parts = [registered, str(as_of), rows, workspace.model_dump(mode="json"), sorted(Registered._fields)]
+    asked = workspace.model_dump(mode="json", exclude={"home"})  # that the note lies in, however it is written
+    parts = [registered, str(as_of), rows, asked, sorted(Registered._fields)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

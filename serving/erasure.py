@@ -112,7 +112,8 @@ def _vectors(workspace: Workspace, store: FeatureStore, customer_id: str) -> Ite
         with suppress(FeatureMismatch):
             for row in online.online_rows(store, workspace, publication, [customer_id]).values():
                 vector = dict(zip(publication.features, row.vector.tolist(), strict=True))
-                yield {"view": publication.view, "as_of": row.as_of, **vector}
+                answer = online.answers(store, publication, [customer_id]).get(customer_id, b"").decode() or None
+                yield {"view": publication.view, "as_of": row.as_of, **vector, "answer": answer}
 
 
 def is_known(workspace: Workspace, customer_id: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter as Counted
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -39,7 +38,8 @@ def tell_models(before: Mapping[str, str], now: Mapping[str, str]) -> None:
         MODEL.labels(kind, version).set(1)
 
 
-def count_not_scored(rows: Iterable[Mapping[str, Any]]) -> None:
-    for reason, count in Counted(row["not_scored_reason"] for row in rows).items():
+def count_not_scored(reasons: Iterable[str | None]) -> None:
+    """A reason for each customer answered for; none of who was scored."""
+    for reason, count in Counted(reasons).items():
         if reason is not None:
             NOT_SCORED.labels(reason).inc(count)

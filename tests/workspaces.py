@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,15 @@ import yaml
 
 from features import online, retrieval, snapshot
 from ingest import intake
-from serving import scoring
+from serving import score_rows, scoring
 from serving.predictor import Predictor
 from training import pipelines
 from training.gate import promotion
 from workspace import registry, settings
 from workspace.settings import Workspace
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
 
 AS_OF = date(2023, 7, 1)
 CUSTOMERS = 400
@@ -59,8 +63,14 @@ def run_line(workspace: Workspace, as_of: date = AS_OF) -> pd.DataFrame:
     for kind, version in pipelines.train(store, workspace, tracker, as_of).items():
         promotion.promote(tracker, workspace, kind, str(version.version))
     scores = scoring.score(Predictor.load(workspace, tracker, as_of), as_of)
-    online.publish(store, workspace, as_of)
+    publish(store, workspace, as_of)
     return scores
+
+
+def publish(store: FeatureStore, workspace: Workspace, as_of: date) -> None:
+    """As `perennial publish` does: with what the scores answer beside the vectors."""
+    answers = score_rows.beside_vectors_of(workspace, registry.client, as_of)
+    online.publish(store, workspace, as_of, answers=answers)
 
 
 _FILES = {"customers": "customers.csv", "products": "products.csv", "transactions": "transactions.parquet"}

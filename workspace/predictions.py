@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,10 +34,14 @@ _FIGURES = (
 )  # fmt: skip
 _TEXTS = ("churn_band", "churn_model", "lifetime_value_model")
 _TRAINED = ("churn_trained", "lifetime_value_trained")
-SCHEMA = pa.schema([
+ANSWERED = pa.schema([
     ("customer_id", pa.string()), ("as_of", pa.date32()), *((name, pa.float64()) for name in _FIGURES),
-    *((name, pa.date32()) for name in _TRAINED), ("horizon", pa.int32()),
-    *((name, pa.string()) for name in (*_TEXTS, "role", "via", "question")),
+    *((name, pa.date32()) for name in _TRAINED), *((name, pa.string()) for name in _TEXTS),
+])  # fmt: skip
+"""What an answer says of a prediction."""
+SCHEMA = pa.schema([
+    *list(ANSWERED)[: -len(_TEXTS)], ("horizon", pa.int32()), *list(ANSWERED)[-len(_TEXTS) :],
+    *((name, pa.string()) for name in ("role", "via", "question")),
     ("served_at", pa.timestamp("us", "UTC")), ("times", pa.int64()),
 ])  # fmt: skip
 """`churn_trained`, `lifetime_value_trained`: the as_of of the models' trainings. `horizon`: the days that were asked
@@ -71,7 +76,7 @@ def log_batch(workspace: Workspace, scores: pd.DataFrame, role: Role = "champion
 
     Who got neither a probability nor a value is left out. Returns the rows.
     """
-    rows = _log_rows(scores, role=role, via="batch", question=question(workspace), served_at=pd.NaT)
+    rows = _log_rows(scores, role=role, via="batch", question=question(workspace))
     if rows.num_rows:
         models = (str(rows[name][0].as_py()).rpartition("/")[2] for name in ("churn_model", "lifetime_value_model"))
         name = f"batch-{'-'.join((role, *models))}.parquet"
@@ -81,7 +86,7 @@ def log_batch(workspace: Workspace, scores: pd.DataFrame, role: Role = "champion
 
 
 def log_served(
-    workspace: Workspace, answers: pd.DataFrame, via: Via, served_at: datetime, horizon: int | None = None
+    workspace: Workspace, answers: pd.DataFrame | pa.Table, via: Via, served_at: datetime, horizon: int | None = None
 ) -> int:
     """Logs answers, or rows of a list, by those columns of `scores` that they have; returns how many are predictions.
 
@@ -100,14 +105,27 @@ def log_served(
     return int(rows.num_rows)
 
 
-def _log_rows(predictions: pd.DataFrame, **same: Any) -> pa.Table:
+def _log_rows(predictions: pd.DataFrame | pa.Table, **same: Any) -> pa.Table:
     """By `SCHEMA`; a column that `predictions` lacks is null."""
-    known = [name for name in ("churn_probability", "lifetime_value") if name in predictions]
-    given = predictions.loc[predictions[known].notna().any(axis=1)].reindex(columns=SCHEMA.names)
-    given = given.assign(**{name: pd.to_datetime(given[name]).dt.date for name in ("as_of", *_TRAINED)})
-    given = given.assign(**{"horizon": None, "times": 1} | same)
-    given["served_at"] = pd.to_datetime(given["served_at"], utc=True)
-    return pa.Table.from_pandas(given, SCHEMA, preserve_index=False, safe=False)
+    if isinstance(predictions, pd.DataFrame):
+        predictions = pa.Table.from_pandas(predictions, preserve_index=False)
+    known = [predictions[name] for name in ("churn_probability", "lifetime_value") if name in predictions.column_names]
+    given = predictions.filter(reduce(pc.or_, map(pc.is_valid, known)))
+    said = {"times": 1} | same
+    columns = [
+        pa.repeat(pa.scalar(said[field.name], field.type), given.num_rows) if field.name in said
+        else _as(given[field.name], field.type) if field.name in given.column_names
+        else pa.nulls(given.num_rows, field.type)
+        for field in SCHEMA
+    ]  # fmt: skip
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Of a day, of what may be written as an instant, the day."""
+    if kind == pa.date32() and column.type == pa.string():
+        column = pc.utf8_slice_codeunits(column, 0, len("2025-01-01"))
+    return column.cast(kind, safe=False)
 
 
 def _write(rows: pa.Table, path: Path) -> None:

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+from pydantic_core import from_json, to_json
 
 from features import online, packing, publications, retrieval
 from features.online import Row
 from features.publications import FeatureMismatch, LostFeatures, Publication
-from serving import card, telemetry
+from serving import card, score_rows, telemetry
 from serving.batch_files import Filed
 from serving.champions import NoChampion, versions_answering
 from serving.consent import Consents, Purpose, apply_profiling, withheld
@@ -31,8 +32,8 @@ from serving.lists import churn_risk
 from serving.prediction_buffer import Served
 from serving.predictor import Predictor
 from serving.reasons import Explainer
-from serving.terms import Terms, norms_of
-from workspace import privacy, registry, settings, storage
+from serving.terms import Terms
+from workspace import privacy, registry, settings
 from workspace.digests import ChangedModel
 from workspace.settings import Service, SettingsError, Workspace
 from workspace.storage import CheckFailed
@@ -64,9 +65,13 @@ class NotPublished(RuntimeError):
 class Published:
     """What the service answers with: the versions that scored the published as_of, ranking customers as they did."""
 
-    predictor: Predictor
+    explainer: Explainer
     publication: Publication
     store: FeatureStore
+
+    @property
+    def predictor(self) -> Predictor:
+        return self.explainer.predictor
 
     @property
     def as_of(self) -> date:
@@ -77,8 +82,9 @@ class Published:
         return self.predictor.workspace
 
     @cached_property
-    def explainer(self) -> Explainer:
-        return Explainer(self.predictor, norms_of(self.workspace.home_path, self.as_of))
+    def has_answers(self) -> bool:
+        """Whether what lies beside the vectors is what would be computed; else everything is."""
+        return self.publication.answers == score_rows.stamp(self.explainer, self.as_of)
 
     @cached_property
     def filed_terms(self) -> Terms:
@@ -92,6 +98,13 @@ class Published:
             return self.filed_terms
         own, offers = Terms.of(self.predictor, horizon), self.filed_terms.standings.get("cross_sell")
         return replace(own, standings={**own.standings, "cross_sell": offers}) if offers else own
+
+    def terms_as_json(self, horizon: int | None, stale: bool) -> bytes:
+        return self._own_terms if horizon is None and not stale else to_json(self.terms(horizon, stale).to_json())
+
+    @cached_property
+    def _own_terms(self) -> bytes:
+        return to_json(self.terms().to_json())
 
     @cached_property
     def filed(self) -> Filed:
@@ -108,19 +121,17 @@ class Published:
             LostFeatures, CheckFailed: the online store does not hold it any more, or does not answer.
         """
         publication = publications.published(workspace.home_path)
-        tracker = registry.client()
-        versions_answering(workspace, tracker, publication.as_of if publication else None)
         if publication is None:
+            versions_answering(workspace, registry.client(), None)
             raise NotPublished(f"{workspace.name} has published nothing yet; run `perennial publish`")
-        predictor = Predictor.that_scored(workspace, lambda: tracker, publication.as_of)
+        explainer = score_rows.explainer_at(workspace, registry.client, publication.as_of)
         store = retrieval.open_store(workspace, _STORE_PATIENCE)
         try:
             online.check(store, workspace, publication, publications.expected_hash(workspace))
         except (CheckFailed, LostFeatures):
             if when_down == "refuse":
                 raise
-        edges = storage.read_json(storage.percentiles_path(workspace.home_path, publication.as_of))
-        return cls(replace(predictor, percentile_edges=np.array(edges) if edges else None), publication, store)
+        return cls(explainer, publication, store)
 
 
 class _Question(NamedTuple):
@@ -128,6 +139,7 @@ class _Question(NamedTuple):
 
     published: Published
     explain: bool
+    offers: bool
     horizon: int | None
 
 
@@ -195,7 +207,10 @@ class Answers:
     def _find(self) -> Published | Refusal:
         try:
             self.workspace = settings.of_home(self.home)
-            return Published.of(self.workspace, self.service.when_down)
+            published = Published.of(self.workspace, self.service.when_down)
+            if not published.has_answers:
+                _log.info("answers are computed: none by these models, settings and code were published")
+            return published
         except ChangedModel as problem:
             _log.error("%s", problem)
             return _unavailable("not_loaded", "a champion is not what was registered; the service's log says more")
@@ -213,11 +228,9 @@ class Answers:
         """What the workspace calls these customers."""
         return list(map(privacy.naming(self.workspace), customer_ids))
 
-    async def scores(
-        self, customer_ids: Sequence[str], asked: ScoresRequest
-    ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    async def scores(self, customer_ids: Sequence[str], asked: ScoresRequest) -> tuple[dict[str, bytes], bytes]:
         """The columns of `scores` of each customer who is known, by id, beside them what was asked for; and what all of
-        these numbers mean, as `bodies.Terms` says.
+        these numbers mean, as `bodies.Terms` says. Each is a JSON object.
 
         Raises:
             Refused: there is nothing to answer with, or the online store does not hold it or does not answer; or the
@@ -226,13 +239,17 @@ class Answers:
         published = self.current()
         horizon = None if published.predictor.is_own(asked.horizon) else asked.horizon
         _refuse_too_long(published, horizon)
-        rows = await self._scored(published, customer_ids, asked.explain, horizon)
-        self.served.add(published.workspace, _logged(published, rows), "scores", horizon)
-        if asked.offers and rows:
-            offers = await self._offers(published, list(rows))
-            rows = {customer_id: row | {"offers": offers.get(customer_id, [])} for customer_id, row in rows.items()}
-        stale = any(row["stale"] for row in rows.values())
-        return rows, published.terms(asked.horizon, stale).to_json()
+        question = _Question(published, asked.explain, asked.offers, horizon)
+        fresh = await self._together.rows(question, customer_ids) or {}
+        stale = await self._from_files(question, [one for one in customer_ids if one not in fresh])
+        rows = fresh | stale
+        if asked.offers:
+            rows |= await self._with_offers(published, {one: row for one, row in rows.items() if isinstance(row, dict)})
+        texts = {one: row if isinstance(row, bytes) else to_json(row) for one, row in rows.items()}
+        log = partial(self.served.add, published.workspace, via="scores", horizon=horizon)
+        log([texts[one] for one in fresh], trained=published.predictor.trained)
+        log([texts[one] for one in stale])  # by models of before, maybe
+        return texts, published.terms_as_json(asked.horizon, bool(stale))
 
     async def card(self, customer_id: str) -> dict[str, Any] | None:
         """All that is known of a customer, as `bodies.Card` says; none of who is unknown.
@@ -241,20 +258,24 @@ class Answers:
             Refused: as for `scores`.
         """
         published = self.current()
-        online_rows = self._online(published, [customer_id])
-        if not online_rows:
-            rows = await self._stale(published, [customer_id])
-        else:
-            rows = _score_rows(published, online_rows, explain=True)
+        question = _Question(published, explain=True, offers=True, horizon=None)
+        rows = self._scores_online(question, [customer_id]) or await self._from_files(question, [customer_id])
         if customer_id not in rows:
             return None
-        self.served.add(published.workspace, _logged(published, rows), "card")
-        offers = await self._offers(published, [customer_id])
+        row = rows[customer_id]
+        row = from_json(row) if isinstance(row, bytes) else (await self._with_offers(published, rows))[customer_id]
+        trained = {} if row["stale"] else published.predictor.trained
+        self.served.add(published.workspace, [row], "card", trained=trained)
         marketing = await self._filed(published.filed.marketing_consent, customer_id)
+        online_rows = None if row["stale"] else self._online(published, [customer_id])
         vector = online_rows[customer_id].vector if online_rows else None
         said: dict[Purpose, bool | None] = {"marketing": marketing, **self.consents.by(customer_id)}
-        shown = card.card(published.explainer, rows[customer_id], vector, offers.get(customer_id, []), said)
-        return shown | published.terms(stale=rows[customer_id]["stale"]).to_json()
+        shown = card.card(published.explainer, row, vector, row["offers"], said)
+        return shown | published.terms(stale=row["stale"]).to_json()
+
+    async def _with_offers(self, published: Published, rows: Mapping[str, Any]) -> dict[str, Any]:
+        offers = await self._offers(published, list(rows)) if rows else {}
+        return {one: row | {"offers": offers.get(one, [])} for one, row in rows.items()}
 
     async def offers(self, customer_id: str) -> dict[str, Any] | None:
         """The offers that the last batch ranked for a customer; none of who is unknown to it.
@@ -337,26 +358,47 @@ class Answers:
         known = self._online(self.current(), list(customer_ids))
         return set(customer_ids) if known is None else set(known)
 
-    async def _scored(
-        self, published: Published, customer_ids: Sequence[str], explain: bool, horizon: int | None
-    ) -> dict[str, dict[str, Any]]:
-        """Fresh rows, and those of the files for whom the online store, or a part of it, does not have."""
-        fresh = dict(await self._together.rows(_Question(published, explain, horizon), customer_ids) or {})
-        absent = [customer_id for customer_id in customer_ids if customer_id not in fresh]
-        rows = await self._stale(published, absent) if absent else {}
-        if rows and horizon is not None:
-            why = self._why_stale or _some_lost(published.publication)
-            message = f"the last batch wrote nothing about {horizon} days, and the online store cannot say: {why}"
-            raise Refused(_unavailable("no_online_store", message))
-        return fresh | ({one: row | {"reasons": []} for one, row in rows.items()} if explain else rows)
+    def _scores_online(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, Any] | None:
+        """What the online store says of these customers: a published answer as JSON, a computed one as a row.
 
-    def _scores_online(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]] | None:
-        """What the online store's rows come to; None while it is out of reach and the files shall answer."""
-        rows = self._online(asked.published, customer_ids)
-        return None if rows is None else _score_rows(asked.published, rows, asked.explain, asked.horizon)
+        None while it is out of reach and the files shall answer.
+        """
+        texts = self._published(asked, customer_ids)
+        if texts is None:
+            return None
+        rows = self._online(asked.published, [one for one in customer_ids if one not in texts])
+        return None if rows is None else texts | _computed(asked, rows)
+
+    def _published(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, bytes] | None:
+        """What was published beside the vectors, but of whoever said something of profiling since; None as `_online`.
+
+        Over another horizon nothing was.
+        """
+        published = asked.published
+        if asked.horizon is not None or not published.has_answers:
+            return {}
+        texts = self._asked(lambda: online.answers(published.store, published.publication, customer_ids))
+        if not texts:
+            return texts
+        said = self.consents.of("profiling", list(texts))
+        stay = {one: text for one, text in self._staying(texts).items() if one not in said}
+        telemetry.count_not_scored(map(score_rows.why_not, stay.values()))
+        return {one: score_rows.answered(text, asked.explain, asked.offers) for one, text in stay.items()}
 
     def _online(self, published: Published, customer_ids: Sequence[str]) -> dict[str, Row] | None:
-        """What the online store says; None while it is out of reach, or has lost it, and the files shall answer.
+        """What the online store says; None while it is out of reach, or has lost it, and the files shall answer."""
+        if not customer_ids:
+            return {}
+        of, workspace = published.publication, published.workspace
+        rows = self._asked(lambda: online.online_rows(published.store, workspace, of, customer_ids))
+        if not rows:
+            return rows
+        rows = self._staying(rows)
+        said = self.consents.of("profiling", list(rows))
+        return _agreed(rows, said, of.features) if said else rows
+
+    def _asked(self, read: Callable[[], dict[str, _Row]]) -> dict[str, _Row] | None:
+        """What a read of the online store brings.
 
         A store that could not answer is not asked again for a while: every request would wait for it in vain.
         """
@@ -364,7 +406,7 @@ class Answers:
         if stale_instead and time.monotonic() < self._store_down_until:
             return None
         try:
-            rows = online.online_rows(published.store, published.workspace, published.publication, customer_ids)
+            rows = read()
         except (LostFeatures, CheckFailed) as problem:
             self._store_down_until = time.monotonic() + RETRY_SECONDS
             if stale_instead:
@@ -374,9 +416,7 @@ class Answers:
         except FeatureMismatch as problem:
             raise Refused(_not_online(problem)) from problem
         self._note_stale(None)
-        rows = self._staying(rows)
-        said = self.consents.of("profiling", list(rows))
-        return _agreed(rows, said, published.publication.features) if said else rows
+        return rows
 
     def _staying(self, rows: dict[str, _Row]) -> dict[str, _Row]:
         """Without those whose erasure waits."""
@@ -407,6 +447,19 @@ class Answers:
                 return _some_lost(publication, f" of {len(self._missed)} of {len(asked)} customers looked up")
         return None
 
+    async def _from_files(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Of whom the online store, or a part of it, does not have.
+
+        Raises:
+            Refused: the files know one of them, but say nothing of the asked horizon.
+        """
+        rows = await self._stale(asked.published, customer_ids) if customer_ids else {}
+        if rows and asked.horizon is not None:
+            why = self._why_stale or _some_lost(asked.published.publication)
+            message = f"the last batch wrote nothing about {asked.horizon} days, and the online store cannot say: {why}"
+            raise Refused(_unavailable("no_online_store", message))
+        return {one: row | {"reasons": []} for one, row in rows.items()} if asked.explain else rows
+
     async def _stale(self, published: Published, customer_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What the last batch said of these customers, marked so; nothing of who withdrew the consent or was erased."""
         rows = self._staying(await self._filed(published.filed.scores, customer_ids))
@@ -416,7 +469,7 @@ class Answers:
         if self._why_stale is None and len(self._missed) < _MISSED:
             self._missed |= rows.keys()
         said = self.consents.of("profiling", list(rows))
-        beside = {"stale": True, **_horizons(published, None)}
+        beside = {"stale": True, **score_rows.horizons(published.predictor)}
         return {one: (row if said.get(one, True) else withheld(row)) | beside for one, row in rows.items()}
 
     async def _offers(self, published: Published, customer_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -452,23 +505,13 @@ def _agreed(rows: dict[str, Row], said: Mapping[str, bool], packed: Sequence[str
     return {one: row._replace(vector=vector) for (one, row), vector in zip(rows.items(), vectors, strict=True)}
 
 
-def _score_rows(
-    published: Published, online_rows: dict[str, Row], explain: bool = False, horizon: int | None = None
-) -> dict[str, dict[str, Any]]:
-    """Who has no churn probability gets no reasons: there is nothing to explain, or no consent to look."""
+def _computed(asked: _Question, online_rows: dict[str, Row]) -> dict[str, dict[str, Any]]:
     if not online_rows:
         return {}
-    predictor, vectors = published.predictor, np.stack([row.vector for row in online_rows.values()])
-    as_of = np.array([row.as_of for row in online_rows.values()], dtype=object)
-    columns = predictor.score(list(online_rows), as_of, vectors, horizon)
-    values = zip(*(_json_values(column, len(vectors)) for column in columns.values()), strict=True)
-    beside = {"stale": False, **_horizons(published, horizon)}
-    rows = [dict(zip(columns, row, strict=True)) | beside for row in values]
-    telemetry.count_not_scored(rows)
-    if explain:
-        scored = ~np.isnan(columns["churn_probability"])
-        told = iter(published.explainer(vectors[scored]))
-        rows = [row | {"reasons": next(told) if is_scored else []} for row, is_scored in zip(rows, scored, strict=True)]
+    vectors, as_of = np.stack([row.vector for row in online_rows.values()]), [row.as_of for row in online_rows.values()]
+    explainer, days = asked.published.explainer, np.array(as_of, dtype=object)
+    rows = score_rows.computed(explainer, list(online_rows), days, vectors, asked.explain, asked.horizon)
+    telemetry.count_not_scored(row["not_scored_reason"] for row in rows)
     return {row["customer_id"]: row for row in rows}
 
 
@@ -478,24 +521,3 @@ def _refuse_too_long(published: Published, horizon: int | None) -> None:
         problem = f"the model knows {longest} days of history; ask for 1 to {longest} days, not {horizon}"
         details = {"problems": [{"where": "body.horizon", "problem": problem}]}
         raise Refused(Refusal(400, "malformed", f"body.horizon: {problem}", details))
-
-
-def _horizons(published: Published, asked: int | None) -> dict[str, int]:
-    """The days that the numbers of an answer are about."""
-    churn, value = published.predictor.horizons if asked is None else (asked, asked)
-    return {"horizon": churn, "lifetime_value_horizon": value}
-
-
-def _logged(published: Published, rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows as the log of predictions wants them; who is answered from files may be so by models of before."""
-    trained = published.predictor.trained
-    return [{**row} if row["stale"] else {**row, **trained} for row in rows.values()]
-
-
-def _json_values(column: Any, count: int) -> list[Any]:
-    """A column of `Predictor.score`, an array or a constant, as values that JSON knows; nan is null."""
-    if not isinstance(column, np.ndarray):
-        return [column] * count
-    if len(column) and isinstance(column[0], date):
-        return [day.isoformat() for day in column]
-    return [None if value != value else value for value in column.tolist()]

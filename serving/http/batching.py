@@ -8,8 +8,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 Question = TypeVar("Question", bound=Hashable)
-Rows = Mapping[str, dict[str, Any]]
-_Asked = tuple[Sequence[str], asyncio.Future[Rows | None]]
+Rows = Mapping[str, Any]
+_Asked = tuple[Sequence[str], asyncio.Future[dict[str, Any] | None]]
 
 MOST = 1_000
 """Customers of several requests in one answer, for which the event loop stands still."""
@@ -25,7 +25,7 @@ class Together(Generic[Question]):
         self.answer = answer
         self._waiting: dict[Question, deque[_Asked]] = {}
 
-    async def rows(self, question: Question, customer_ids: Sequence[str]) -> Rows | None:
+    async def rows(self, question: Question, customer_ids: Sequence[str]) -> dict[str, Any] | None:
         """The rows of these customers; whatever `answer` raises is raised to all who asked with it."""
         loop = asyncio.get_running_loop()
         asked: _Asked = (customer_ids, loop.create_future())

@@ -303,6 +303,62 @@ def test_the_last_two_publications_are_kept_and_no_more(shop: Shop) -> None:
         assert len(fields) == 2 * len(kept)
 
 
+# What lies beside the vectors
+
+
+def praise(customer_ids: list[str], vectors: NDArray[np.float32]) -> list[bytes]:
+    """Something of each customer but one, by their own vector."""
+    pairs = zip(customer_ids, vectors, strict=True)
+    return [b"" if one == "c06" else f"{one}: {np.nansum(vector):.3f}".encode() for one, vector in pairs]
+
+
+def test_answers_lie_beside_the_vectors_of_their_customers(shop: Shop) -> None:
+    """Each as it was told of the customer's own vector, whatever is in the id; of who has none, nothing."""
+    online.publish(shop.store, shop.workspace, WINTER, answers=online.Answers("first", praise))
+    vectors, published = shop.offline(WINTER), shop.published
+    asked = ["nobody", *vectors]
+    expected = dict(zip(vectors, praise(list(vectors), np.stack(list(vectors.values()))), strict=True))
+    del expected["c06"]
+    assert online.answers(shop.store, published, asked) == expected
+    assert "Zoë/7 & co" in expected
+    assert_same(shop.online(*vectors), vectors)
+    shop.check()
+
+
+def test_an_event_takes_the_answer_of_its_customer_away(shop: Shop) -> None:
+    """What was told of the vector before holds no longer; of the others it does."""
+    online.publish(shop.store, shop.workspace, WINTER, answers=online.Answers("first", praise))
+    row = online.online_rows(shop.store, shop.workspace, shop.published, ["c05"])["c05"]
+    online.push(shop.store, shop.workspace, shop.published, {"c05": row._replace(as_of=WINTER + timedelta(days=1))})
+    assert set(online.answers(shop.store, shop.published, ["c05", "c07"])) == {"c07"}
+    assert_same(shop.online("c05"), {"c05": row.vector})
+
+
+def test_other_answers_are_another_publication(shop: Shop) -> None:
+    """The vectors are the same; whoever still reads the one before finds what it was published with."""
+    published = []
+    for answers in (None, online.Answers("first", praise), online.Answers("second", lambda ids, _: [b"no"] * len(ids))):
+        online.publish(shop.store, shop.workspace, WINTER, answers=answers)
+        published.append(shop.published)
+    assert online.answers(shop.store, published[0], ["c05"]) == {}
+    assert online.answers(shop.store, published[1], ["c05"])["c05"].startswith(b"c05: ")
+    assert online.answers(shop.store, published[2], ["c05"]) == {"c05": b"no"}
+    assert_same(shop.read(published[2], ["c05"]), shop.read(published[1], ["c05"]))
+
+
+def test_answers_go_with_their_publication(shop: Shop) -> None:
+    """Nothing of what was told is left in the online store once two others have followed."""
+    for as_of in (SPRING, SUMMER, WINTER):
+        online.publish(shop.store, shop.workspace, as_of, answers=online.Answers(str(as_of), praise))
+    client = redis.Redis.from_url(ADDRESS)
+    if stores.in_redis(shop.store):
+        keys = list(client.scan_iter(f"*{shop.workspace.name}"))
+        assert {client.hlen(key) for key in keys} <= {3, 6}
+    client.close()
+    with pytest.raises(StaleFeatures):
+        shop.read(replace(shop.published, view="customer_vector_gone"), ["c05"])
+
+
 # Killed, changed and lost
 
 

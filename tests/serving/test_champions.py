@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from workspaces import AS_OF
 
 from serving import champions
+from serving.champions import NoChampion
 from tests.serving.conftest import Shop
 from workspace import registry, storage
 from workspace.digests import ChangedModel
@@ -38,6 +39,24 @@ def test_mlflow_is_not_asked_again_while_nothing_changes(noted: Workspace) -> No
     again = champions.that_scored(noted, never, AS_OF)
     (noted.home_path / "champions.json").write_text("{}")
     assert again == champions.that_scored(noted, registry.client, AS_OF)
+
+
+def test_mlflow_is_asked_once_whether_there_are_champions(noted: Workspace) -> None:
+    """Whatever is noted of the scores: without an alias nothing answers, and that is noted by nobody."""
+    champions.refuse_without(noted, registry.client, AS_OF)
+    champions.refuse_without(noted, never, AS_OF)
+    name, tracker = registry.model_name(noted, "churn"), registry.client()
+    version = str(tracker.get_model_version_by_alias(name, "champion").version)
+    tracker.delete_registered_model_alias(name, "champion")
+    try:
+        champions.that_scored(noted, registry.client, AS_OF)
+        for _ in range(2):
+            with pytest.raises(NoChampion, match="has no churn champion"):
+                champions.refuse_without(noted, registry.client, AS_OF)
+    finally:
+        tracker.set_registered_model_alias(name, "champion", version)
+    (noted.home_path / "promoted.json").write_text("{")
+    champions.refuse_without(noted, registry.client, AS_OF)
 
 
 def test_mlflow_is_asked_once_anything_was_written_to_it(noted: Workspace) -> None:

@@ -23,14 +23,14 @@ from postgres_server import ADDRESS, schema_for
 from private_shop import NOW, answering_from, email, files_with, private_shop, scores_of
 from redis_server import redis_for
 from starlette.testclient import TestClient
-from workspaces import AS_OF, CUSTOMERS
+from workspaces import AS_OF, CUSTOMERS, publish
 
 from features import online, publications, retrieval, snapshot
 from features.fresh import FreshFeatures
 from ingest import events, intake
 from perennial.commands.app import alone
 from perennial.shop import Shop
-from serving import erasure, erasure_queue, scoring
+from serving import erasure, erasure_queue, score_rows, scoring
 from serving.erasure import UnknownCustomer
 from serving.erasure_queue import ErasureQueue
 from serving.freshness import Freshness
@@ -64,7 +64,7 @@ def workspace(shop: Any, environment: pytest.MonkeyPatch, tmp_path_factory: pyte
     snapshot.snapshot(workspace, [*datasets.cutoffs(workspace, AS_OF), AS_OF])
     store = retrieval.apply(workspace)
     scoring.score(Predictor.load(workspace, registry.client()), AS_OF)
-    online.publish(store, workspace, AS_OF)
+    publish(store, workspace, AS_OF)
     (workspace.home_path / "bentoml").mkdir()
     (workspace.home_path / "bentoml" / "counter_1.db").write_bytes(bytes(64))  # as a running service has, no database
     return workspace
@@ -301,7 +301,8 @@ def test_what_was_published_still_answers(workspace: Workspace) -> None:
     publication = publications.published(workspace.home_path)
     assert publication is not None
     assert publication.customers == len(retrieval.customers_at(workspace, AS_OF))
-    online.publish(store, workspace, AS_OF, said.append)
+    answers = score_rows.beside_vectors_of(workspace, registry.client, AS_OF)
+    online.publish(store, workspace, AS_OF, said.append, answers)
     assert said == [f"features of {AS_OF} are online already"]
 
 
@@ -425,12 +426,13 @@ def test_redis_forgets_too(workspace: Workspace) -> None:
     with redis_for(workspace.name) as address:
         elsewhere = workspace.model_copy(update={"online": address})
         store = retrieval.apply(elsewhere)
-        online.publish(store, elsewhere, AS_OF)
+        publish(store, elsewhere, AS_OF)
         publication = publications.published(workspace.home_path)
         assert publication is not None
         # One in Redis, two in the SQLite file where both publications before it still lie.
         assert erasure.erase(elsewhere, store, ["c0271"])["c0271"]["online store"] == 1 + 2
         assert set(online.online_rows(store, elsewhere, publication, ["c0271", "c0272"])) == {"c0272"}
+        assert set(online.answers(store, publication, ["c0271", "c0272"])) == {"c0272"}
 
 
 def test_models_and_runs_never_knew_anybody(shop: Any, workspace: Workspace) -> None:

@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
-from workspaces import AS_OF, NO_PROFILING
+from workspaces import AS_OF, NO_PROFILING, publish
 
-from features import online, publications, retrieval, snapshot
+from features import publications, retrieval, snapshot
 from features.publications import LostFeatures
 from ingest import events, intake
 from ingest.events import Event, EventStore, Trouble
@@ -105,7 +105,7 @@ def test_a_new_publication_keeps_showing_events(client: TestClient, freshness: F
     (workspace.home_path / "tables" / "touched").touch()
     part = storage.snapshot_part(workspace.home_path, "purchases", AS_OF)
     (part / "_stamp").write_text("another delivery")
-    online.publish(retrieval.apply(workspace), workspace, AS_OF)
+    publish(retrieval.apply(workspace), workspace, AS_OF)
     bentoml.get_current_service().answers.keep_up()
     assert score(client, OTHER)["as_of"] == str(AS_OF)
     freshness.catch_up()
@@ -124,7 +124,7 @@ def test_an_online_store_that_was_emptied_shows_events_again(
     assert published is not None
     with closing(sqlite3.connect(workspace.home_path / "feast" / "online.db")) as connection, connection:
         connection.execute(f"DELETE FROM small_{published.view}")
-    online.publish(retrieval.apply(workspace), workspace, AS_OF)
+    publish(retrieval.apply(workspace), workspace, AS_OF)
     assert score(client, "c0204")["as_of"] == str(AS_OF)
     freshness.catch_up()
     assert score(client, "c0204") == shown
@@ -257,7 +257,7 @@ def test_nothing_is_shown_in_a_store_that_was_emptied(
     with pytest.raises(LostFeatures, match="run `perennial publish --as-of 2023-07-01`"):
         freshness.catch_up()
     assert score(client, OTHER)["stale"]
-    online.publish(retrieval.apply(workspace), workspace, AS_OF)
+    publish(retrieval.apply(workspace), workspace, AS_OF)
     freshness.catch_up()
     bentoml.get_current_service().answers._store_down_until = 0.0
     assert score(client, published.last_customer)["as_of"] == str(AS_OF + timedelta(days=1))
