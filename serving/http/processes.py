@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from serving.http.audit import Reserve
 from serving.http.keys import Keys
-from workspace import privacy, settings, storage
+from workspace import privacy, registry, settings, storage
 from workspace.settings import Service, SettingsError
 from workspace.storage import CheckFailed
 
@@ -81,9 +81,8 @@ def serve(home: Path, service: Service, clock: Clock) -> None:
 
 def _targets(home: Path, service: Service, clock: Clock, listener: socket.socket) -> dict[str, Callable[[], None]]:
     """What each process does; everything is imported here, once for all of them."""
+    _import_what_takes_long()
     # Only now, since what counts for /metrics looks at the environment when it is imported.
-    import mlflow  # noqa: F401
-
     from serving.http import metric_files
 
     metric_files.take_room_first()
@@ -100,6 +99,20 @@ def _targets(home: Path, service: Service, clock: Clock, listener: socket.socket
     for number in range(service.workers):
         targets[f"answers-{number}"] = lambda: _answer(application(clock, service), listener, service)
     return targets
+
+
+def _import_what_takes_long() -> None:
+    """LightGBM without scikit-learn: its estimators, which no model needs, take as long to load as all the rest.
+
+    MLflow only where its registry does not show whether it changed, and so is asked at every start.
+    """
+    if "sklearn" not in sys.modules:
+        sys.modules["sklearn"] = None  # type: ignore[assignment]  # as where it is not installed
+        import lightgbm  # noqa: F401
+
+        del sys.modules["sklearn"]
+    if registry.edition() is None:
+        import mlflow  # noqa: F401
 
 
 class _Keeper:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -92,3 +95,18 @@ def test_what_has_been_up_is_started_again_until_it_can_be(
     afterwards(fill_and_empty)
     keeper.run()
     assert count(starts) > 5
+
+
+def test_what_no_answer_needs_is_not_loaded(tmp_path: Path) -> None:
+    """A start takes as long as its imports, and each process holds them: neither MLflow, while its registry shows
+    whether it changed, nor scikit-learn, nor Evidently."""
+    (tmp_path / "mlflow.db").touch()
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    code = (
+        "import sys; from pathlib import Path; from serving.http import processes\n"
+        "from workspace.settings import Service\n"
+        f"processes._targets(Path({str(tmp_path)!r}), Service(), None, None)\n"
+        "print(*sorted({'mlflow', 'sklearn', 'scipy.stats', 'evidently', 'matplotlib', 'lightgbm'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["lightgbm"]
