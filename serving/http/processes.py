@@ -7,6 +7,7 @@ each process is a fork; one that dies is followed by another within a second.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import multiprocessing
@@ -125,6 +126,8 @@ class _Keeper:
     def run(self) -> None:
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, self._stop)
+        gc.collect()
+        gc.freeze()  # else each fork's collector would write to whatever is imported, and so have it twice
         kept = [_Kept(name, target, _started(name, target), time.monotonic()) for name, target in self.targets.items()]
         try:
             while not self.stopping:
