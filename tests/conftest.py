@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import re
 from collections import Counter
@@ -18,6 +19,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 _ROOT = Path(__file__).resolve().parents[1]
 _BESIDE = _ROOT.parent / "shared" / "data"
 os.environ.setdefault("PERENNIAL_DATASETS", str(_BESIDE))
+gc.disable()  # until all is imported: to look for what may go among so much that stays takes a fifth of the time
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported is not looked through again."""
+    gc.freeze()
+    gc.enable()
 
 
 # Of folders with a shop that is made once in a process: the argument by which a test asks for it.
