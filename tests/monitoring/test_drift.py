@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from registries import new_registry
 from scipy.stats import ks_2samp
 
 from features.snapshot import CUSTOMER_FAMILIES, features_of
@@ -433,7 +434,7 @@ def test_a_failing_report_leaves_the_last_one(tmp_path: Path, monkeypatch: pytes
 
 def test_the_reference_is_the_latest_cutoff_of_the_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the champion's own as_of where it learnt from no cutoff, and an error where there is no champion."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_registry(tmp_path / "mlflow.db"))
     workspace, tracker = make_workspace(tmp_path), registry.client()
     name = registry.model_name(workspace, "churn")
     with pytest.raises(storage.CheckFailed, match=r"shop\.churn has no champion; run `perennial train`"):

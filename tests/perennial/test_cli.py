@@ -20,6 +20,7 @@ import pytest
 import typer
 from builders import make_transactions, write_workspace
 from markup import sound
+from registries import new_registry
 from workspaces import small_workspace
 
 from perennial import cli
@@ -105,7 +106,7 @@ def test_a_model_is_named_with_a_dash_or_an_underscore(  # type: ignore[no-untyp
     shop: Path, perennial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every command that names one understands both, in any case; any other name is explained."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_registry(tmp_path / "mlflow.db"))
     for kind in ("lifetime_value", "lifetime-value", "cross_sell", "CROSS-Sell"):
         name, where = kind.lower().replace("-", "_"), f"-c {shop} --home {tmp_path}/home"
         for line, told in (
@@ -288,7 +289,7 @@ def test_backtest_shows_the_same_figures_everywhere(
 ) -> None:
     """On a small shop: a table, a JSON file, a page that needs nothing else, a run with a step per judged date, and a
     data frame."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_registry(tmp_path / "mlflow.db"))
     small_workspace(tmp_path)
     where = f"-c {tmp_path}/workspace.yaml --home {tmp_path}/home"
     assert perennial(f"ingest {where}").code == 0

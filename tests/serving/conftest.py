@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
+from registries import new_registry
 from workspaces import run_line, small_workspace
 
 from workspace.settings import Service, Workspace
@@ -27,8 +28,7 @@ class Shop(NamedTuple):
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     folder = tmp_path_factory.mktemp("shop")
-    (folder / "mlruns").mkdir()
-    shop = Shop(small_workspace(folder), f"sqlite:///{folder}/mlruns/mlflow.db")
+    shop = Shop(small_workspace(folder), new_registry(folder / "mlruns" / "mlflow.db"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", shop.tracking_uri)
         run_line(shop.workspace)

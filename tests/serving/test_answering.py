@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import make_transactions, write_workspace
+from registries import new_registry
 from typer.testing import CliRunner
 from workspaces import AS_OF, run_line
 
@@ -50,7 +51,7 @@ def bought_once(folder: Path, days: int) -> Workspace:
 def once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, pd.DataFrame]]:
     folder = tmp_path_factory.mktemp("once")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", new_registry(folder / "mlflow.db"))
         workspace = bought_once(folder, 600)
         yield workspace, run_line(workspace)
 
@@ -120,7 +121,7 @@ def test_a_run_and_a_person_let_the_first_version_answer_alike(once: tuple[Works
 
 def test_where_no_window_has_closed_nobody_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without anything that followed there is no rate either; the reason is that of before."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_registry(tmp_path / "mlflow.db"))
     workspace = bought_once(tmp_path, 100)
     intake.ingest(workspace, datetime(2030, 1, 1, tzinfo=UTC))
     snapshot.snapshot(workspace, pipelines.cutoffs(workspace, AS_OF))

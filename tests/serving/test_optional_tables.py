@@ -11,6 +11,7 @@ import bentoml
 import numpy as np
 import pandas as pd
 import pytest
+from registries import new_registry
 from starlette.testclient import TestClient
 
 from features import online, publications, retrieval, snapshot
@@ -100,7 +101,7 @@ def champions(tables: Tables, environment: pytest.MonkeyPatch, tmp_path_factory:
     """Trained once, on all tables: the features are the same whatever tables there are."""
     folder = tmp_path_factory.mktemp("champions")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", new_registry(folder / "mlflow.db"))
         workspace, tracker = opened(folder, tables, frozenset(OPTIONAL)), registry.client()
         intake.ingest(workspace, NOW)
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, AS_OF))

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from registries import new_registry
 
 from features import retrieval, snapshot
 from ingest import intake
@@ -48,7 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     }  # fmt: skip
     workspace = settings.parse(wanted, "the tests")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", new_registry(folder / "mlflow.db"))
         intake.ingest(workspace, datetime(2026, 1, 1, tzinfo=UTC))
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, TRAINED_AT))
         store, tracker = retrieval.apply(workspace), registry.client()

@@ -12,6 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
+from registries import new_registry
 
 from features import retrieval, snapshot
 from ingest import intake
@@ -48,7 +49,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     (folder / "workspace.yaml").write_text(yaml.safe_dump(wanted))
     workspace = settings.read(folder / "workspace.yaml", home=folder / "home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", new_registry(folder / "mlflow.db"))
         intake.ingest(workspace, datetime(2026, 1, 1, tzinfo=UTC))
         snapshot.snapshot(workspace, pipelines.cutoffs(workspace, AS_OF))
         store, tracker = retrieval.apply(workspace), registry.client()

@@ -9,6 +9,7 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
+from registries import new_registry
 
 from tests.training.conftest import TRAINED_AT, World
 from training import tuning
@@ -24,7 +25,7 @@ SHOP = settings.parse({"name": "tuned", "tables": {"transactions": {"path": "non
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mlflow.MlflowClient]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('tuning')}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", new_registry(tmp_path_factory.mktemp("tuning") / "mlflow.db"))
         yield registry.client()
 
 

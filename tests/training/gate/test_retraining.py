@@ -9,6 +9,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from registries import new_registry
 
 from features import publications, snapshot
 from training.gate import retraining
@@ -28,7 +29,7 @@ def workspace(folder: Path, **more: Any) -> Workspace:
 
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory: pytest.TempPathFactory) -> mlflow.MlflowClient:
-    return mlflow.MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
+    return mlflow.MlflowClient(new_registry(tmp_path_factory.mktemp("registry") / "mlflow.db"))
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow.exceptions import MlflowException
+from registries import new_registry
 
 from features import publications, snapshot
 from tests.training import bare
@@ -349,7 +350,7 @@ def test_what_no_model_depends_on_calls_for_no_other_training(world: World) -> N
 def test_what_is_logged_goes_to_the_client_that_is_given(world: World, tmp_path: Path) -> None:
     """Two registries in one process: a client made later, for another one, turns nothing away from the first."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+        patch.setenv("MLFLOW_TRACKING_URI", new_registry(tmp_path / "other.db"))
         other = registry.client()
     grade, elsewhere = Grade("none", "a test"), world.workspace.model_copy(update={"name": "twofold"})
     model = ChurnModel.load(registry.model_folder(world.tracker, world.versions["churn"]))
