@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -179,11 +179,16 @@ def customer_family(
 
 def has_consent(workspace: Workspace, kind: str) -> bool:
     """Whether the shop keeps consents of this kind (`profiling`, `marketing`): then who has not given it is out."""
-    folder = storage.tables_folder(workspace.home_path, "customers")
-    if workspace.tables.customers is None or not storage.parts(folder):
+    parts = storage.parts(storage.tables_folder(workspace.home_path, "customers"))
+    if workspace.tables.customers is None or not parts:
         return False
-    query = f"SELECT count({kind}_consent) > 0 FROM {storage.rows_of(workspace.home_path, 'customers')}"
-    return bool(_asked(query)[0][0])
+    return _any_said(workspace.home_path, kind, tuple(map(storage.edition, parts)))
+
+
+@lru_cache(maxsize=8)
+def _any_said(home: Path, kind: str, _: tuple[tuple[int, ...], ...]) -> bool:
+    """Kept until the table is another: every page of a list asks, and opening a database was half of its time."""
+    return bool(_asked(f"SELECT count({kind}_consent) > 0 FROM {storage.rows_of(home, 'customers')}")[0][0])
 
 
 def _asked(query: str) -> list[tuple[Any, ...]]:

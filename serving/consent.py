@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.snapshot import has_consent
@@ -40,6 +40,9 @@ CREATE TABLE IF NOT EXISTS consents (
 ) WITHOUT ROWID"""
 _PUT = "INSERT OR REPLACE INTO consents VALUES (?, ?, ?, ?)"
 _ALL = "SELECT customer_id, kind, granted, recorded_at FROM consents ORDER BY customer_id, kind"
+_SAID = pa.schema([
+    ("customer_id", pa.string()), ("kind", pa.string()), ("granted", pa.bool_()), ("recorded_at", pa.string()),
+])  # fmt: skip
 _NEVER_LATER = "9999-12-31T00:00:00+00:00"
 _AT_ONCE = 500  # ids in one query
 
@@ -72,9 +75,7 @@ class Consents:
 
     def everybody(self, purpose: Purpose) -> dict[str, bool]:
         """The same of all customers, in order."""
-        said = self._all()
-        own = said[said["kind"] == purpose]
-        return dict(zip(own["customer_id"], own["granted"].tolist(), strict=True))
+        return {one: granted for one, kind, granted, _ in self._all() if kind == purpose}
 
     def catch_up(self, workspace: Workspace) -> int:
         """Takes over what `customers` says later than what was said here; returns how many consents changed."""
@@ -95,20 +96,21 @@ class Consents:
 
         Beside it one `leaving`: customer_id of those whose erasure waits, who are in no answer.
         """
-        connection.register("said", self._all())
+        said = pa.Table.from_pylist([dict(zip(_SAID.names, row, strict=True)) for row in self._all()], _SAID)
+        connection.register("said", said)
         waiting = list(ErasureQueue(self.path.parent).waiting())
-        connection.register("leaving", pd.DataFrame({"customer_id": pd.Series(waiting, dtype=str)}))
+        connection.register("leaving", pa.table({"customer_id": pa.array(waiting, pa.string())}))
 
-    def _all(self) -> pd.DataFrame:
-        rows: list[tuple[object, ...]] = []
+    def _all(self) -> list[tuple[str, str, bool, str]]:
+        """Rows of `said`."""
+        rows: list[tuple[str, str, bool, str]] = []
         if storage.is_written(self.path):
             with closing(self._opened()) as database:
-                rows = database.execute(_ALL).fetchall()
+                said = database.execute(_ALL).fetchall()
+            rows = [(one, kind, bool(granted), recorded_at) for one, kind, granted, recorded_at in said]
         # Behind what they said: whose erasure waits agrees to nothing any more.
         waiting = ErasureQueue(self.path.parent).waiting()
-        rows += [(one, purpose, False, _NEVER_LATER) for one in waiting for purpose in PURPOSES]
-        said = pd.DataFrame(rows, columns=["customer_id", "kind", "granted", "recorded_at"], dtype=object)
-        return said.astype({"granted": bool} | dict.fromkeys(("customer_id", "kind", "recorded_at"), str))
+        return rows + [(one, purpose, False, _NEVER_LATER) for one in waiting for purpose in PURPOSES]
 
     def _write(self, rows: Sequence[Sequence[object]]) -> None:
         with closing(self._opened()) as database, database:

@@ -239,3 +239,13 @@ def test_a_hash_depends_on_names_and_their_order() -> None:
     """Two features swapped are other features."""
     hashes = {snapshot.features_hash(names) for names in (["a", "b"], ["b", "a"], ["a"], ["ab"])}
     assert len(hashes) == 4
+
+
+def test_consents_that_a_later_export_brings_are_noticed(tmp_path: Path) -> None:
+    """Whether the shop keeps any is not asked again while its customers are the same, and is once they are others."""
+    tables = random_tables(5)
+    customers = tables["customers"].assign(marketing_consent=pd.Series(dtype="boolean"))
+    shop = open_shop(tmp_path, tables | {"customers": customers})
+    assert [snapshot.has_consent(shop, "marketing") for _ in range(2)] == [False, False]
+    shop = open_shop(tmp_path, tables | {"customers": customers.assign(marketing_consent=True)})
+    assert snapshot.has_consent(shop, "marketing")
