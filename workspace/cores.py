@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 Done = TypeVar("Done")
 
-_OWN: ContextVar[int | None] = ContextVar("_OWN", default=None)
+
+class BrokenOff(Exception):
+    """What stands beside this work failed, or nobody waits for it any more."""
+
+
+class _Share(NamedTuple):
+    """What one piece of work has: so many cores, and until one of these is set."""
+
+    cores: int
+    stops: tuple[threading.Event, ...]
+
+
+_OWN: ContextVar[_Share | None] = ContextVar("_OWN", default=None)
 
 
 def own() -> int:
     """The cores that the work of this thread may use: all that the process has, or its share beside others."""
     import joblib  # not needed to answer, and slow to load
 
-    cores = _OWN.get()
-    return joblib.cpu_count() if cores is None else cores
+    share = _OWN.get()
+    return joblib.cpu_count() if share is None else share.cores
+
+
+def go_on() -> None:
+    """For long work to call between its steps.
+
+    Raises:
+        BrokenOff: it is to end here.
+    """
+    share = _OWN.get()
+    if share is not None and any(stop.is_set() for stop in share.stops):
+        raise BrokenOff
 
 
 def side_by_side(tasks: Sequence[Callable[[], Done]]) -> Iterator[Done]:
     """What the tasks return, in their order, each as soon as it and those before it are done.
 
     As many at once as there are cores, which they share: two fits with a core each are quicker than one after the other
-    with two. For work that leaves Python's lock free, as numpy's, LightGBM's and DuckDB's does.
+    with two. For work that leaves Python's lock free, as numpy's, LightGBM's and DuckDB's does. Where one fails, or who
+    asked is interrupted, the others end at their next `go_on`.
     """
     from threadpoolctl import threadpool_limits
 
@@ -32,6 +57,10 @@ def side_by_side(tasks: Sequence[Callable[[], Done]]) -> Iterator[Done]:
     if (at_once := min(len(tasks), cores)) < 2:
         yield from (task() for task in tasks)
         return
-    share = cores // at_once
-    with threadpool_limits(share, "blas"), ThreadPoolExecutor(at_once, "fit", _OWN.set, (share,)) as pool:
-        yield from pool.map(lambda task: task(), tasks)
+    above, stop = _OWN.get(), threading.Event()
+    share = _Share(cores // at_once, (stop, *(above.stops if above else ())))
+    with threadpool_limits(share.cores, "blas"), ThreadPoolExecutor(at_once, "beside", _OWN.set, (share,)) as pool:
+        try:
+            yield from pool.map(lambda task: task(), tasks)
+        finally:
+            stop.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -41,6 +42,34 @@ def test_cores_are_shared_by_those_at_work() -> None:
     assert list(cores.side_by_side([shares, shares])) == [[everything // 2] * 2] * 2
     assert list(cores.side_by_side([cores.own])) == [everything]
     assert cores.own() == everything
+
+
+@MANY
+def test_others_end_where_one_fails() -> None:
+    """At their next step, however much they still had to do, and with what they had begun themselves."""
+    begun, ends = threading.Event(), []
+
+    def long(name: str) -> None:
+        begun.set()
+        try:
+            while True:
+                cores.go_on()
+                time.sleep(0.01)
+        except cores.BrokenOff:
+            ends.append(name)
+            raise
+
+    def nested() -> None:
+        list(cores.side_by_side([partial(long, "of a task"), partial(long, "of a task")]))
+
+    def failing() -> None:
+        assert begun.wait(20)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(cores.side_by_side([failing, nested]))
+    assert set(ends) == {"of a task"}
+    cores.go_on()
 
 
 def test_a_failure_is_raised_where_its_result_would_stand() -> None:

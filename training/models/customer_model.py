@@ -226,4 +226,5 @@ class Lessons:
         rows = self.rows if len(chosen) == self.rows.num_data() else self.rows.subset(chosen.tolist()).construct()
         rows.set_label(target[chosen])
         own = {name: value for name, value in own.items() if name not in self.boosting.parameters()}
-        return lgb.train(self.parameters | own, rows, self.boosting.rounds or rounds)
+        rounds = self.boosting.rounds or rounds
+        return lgb.train(self.parameters | own, rows, rounds, callbacks=[lambda _: cores.go_on()])
