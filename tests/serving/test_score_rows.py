@@ -38,8 +38,8 @@ def client(app: Any, environment: pytest.MonkeyPatch) -> Iterator[TestClient]:
 
 @pytest.fixture
 def workspace(shop: Any, environment: pytest.MonkeyPatch, tmp_path: Path) -> Workspace:
-    """The shop in a copy of its home, to change."""
-    home = shutil.copytree(shop.workspace.home_path, tmp_path / "home")
+    """The shop in a copy of its home, to change, without what other tests were answered."""
+    home = shutil.copytree(shop.workspace.home_path, tmp_path / "home", ignore=shutil.ignore_patterns("predictions"))
     return settings.parse({**storage.read_json(home / "workspace.json"), "home": str(home)}, "copy")
 
 
