@@ -8,7 +8,7 @@ from datetime import date
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,14 @@ class TooFewReturned(CheckFailed):
     """No purchase-history model is determined, and so no model of ours; a rule by closed windows still is."""
 
 
+class _Told(NamedTuple):
+    """What a history model said of some customers."""
+
+    vectors: NDArray[np.float32]
+    model: BuyTillYouDie | None
+    outlook: Outlook
+
+
 @dataclass(frozen=True)
 class Cutoff:
     """The customers known at one as_of, or a sample of them, a row each in every array, sorted by customer_id.
@@ -66,7 +74,7 @@ class Cutoff:
     n_purchases: Floats
     shop_value: ShopDays
     shop_purchases: ShopDays
-    outlooks: dict[Hashable, Outlook] = field(default_factory=dict, repr=False, compare=False)
+    outlooks: dict[Hashable, _Told] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def has_history(self) -> bool:
@@ -75,9 +83,11 @@ class Cutoff:
 
     def outlook(self, asked: Hashable, find: Callable[[BuyTillYouDie | None, NDArray[np.float32]], Outlook]) -> Outlook:
         """What `find` says of every customer by this history model; once, however many trainings ask the same."""
-        if asked not in self.outlooks:
-            self.outlooks[asked] = find(self.history_model, self.vectors)
-        return self.outlooks[asked]
+        known = self.outlooks.get(asked)
+        if known is None or known.vectors is not self.vectors or known.model is not self.history_model:
+            known = _Told(self.vectors, self.history_model, find(self.history_model, self.vectors))
+            self.outlooks[asked] = known
+        return known.outlook
 
     def sampled(self, share: float) -> Self:
         """Of those customers alone whom `load` takes for this share of all; their history model stays."""

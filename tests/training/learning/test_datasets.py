@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from features import retrieval
 from tests.training.conftest import TRAINED_AT, World
 from training.learning import datasets, labels
-from training.models.buy_till_you_die import BuyTillYouDie
+from training.models.buy_till_you_die import BuyTillYouDie, Outlook
 from workspace import storage
 
 OUTCOME_DAYS = 65  # a gap of 5 and a horizon of 60
@@ -40,6 +42,23 @@ def test_a_cutoff_without_history_enough_is_left_out(world: World) -> None:
     training = world.workspace.training.model_copy(update={"min_history": (date(2024, 3, 28) - first).days})
     cutoffs = datasets.cutoffs(world.workspace.model_copy(update={"training": training}), TRAINED_AT)
     assert cutoffs == [date(2024, 3, 28), date(2024, 4, 27)]
+
+
+def test_an_outlook_is_asked_for_once_and_of_the_rows_at_hand(world: World) -> None:
+    """Other labels change nothing of it; fewer customers, or another history model, do."""
+    cutoff, asked = world.data.closed[-1], []
+
+    def find(model: BuyTillYouDie | None, vectors: NDArray[np.float32]) -> Outlook:
+        asked.append(len(vectors))
+        return world.data.inputs.outlook(model, vectors, 31)
+
+    relabelled = replace(cutoff, churned=1 - cutoff.churned)
+    assert relabelled.outlook("31 days", find) is cutoff.outlook("31 days", find)
+    few = replace(cutoff, vectors=cutoff.vectors[:9])
+    np.testing.assert_array_equal(few.outlook("31 days", find).p_alive, cutoff.outlook("31 days", find).p_alive[:9])
+    nobody_knows = replace(cutoff, history_model=None).outlook("31 days", find)
+    assert np.isnan(nobody_knows.p_alive).all()
+    assert asked == [len(cutoff.vectors), 9, len(cutoff.vectors), len(cutoff.vectors)]
 
 
 def test_no_window_closes_after_the_purchases_end(world: World) -> None:
