@@ -49,6 +49,7 @@ class Filed:
         rows = self._of(path, [meant(item, [row["item"] for row in there])], "rank", key="item")
         return [{name: row[name] for name in ("rank", "bought_with", "buyers", "share", "lift")} for row in rows]
 
+    @storage.read_again
     def marketing_consent(self, customer_id: str) -> bool | None:
         """What the customers' table says; null where it says nothing or there is none."""
         parts = storage.parts(storage.tables_folder(self.home, "customers"))
@@ -62,6 +63,7 @@ class Filed:
         among = ", ".join(map(storage.quoted, dict.fromkeys(wanted)))
         return self._asked(path, f"SELECT * FROM {storage.reader([path])} WHERE {key} IN ({among}) ORDER BY {order}")
 
+    @storage.read_again
     def _asked(self, path: Path, query: str) -> list[dict[str, Any]]:
         """Raises CheckFailed where the file is not there."""
         if not path.exists():

@@ -329,19 +329,3 @@ def churned(inputs: Inputs, churn: Churn, vectors: NDArray[np.float32], happened
         waited = happened["returned_after"].astype("float64").fillna(np.inf).to_numpy()
         left = ~(waited < leaving.gap + leaving.days(inputs, vectors))
     return np.where(leaving.can_leave(inputs, vectors), left.astype(float), np.nan)
-
-
-def stacked(inputs: Inputs, among: Sequence[Cutoff], horizon: int, gap: int, target: str) -> tuple[Floats, Floats]:
-    """Design and target of all rows with a known target, each with the outlook of its own cutoff's history model."""
-    designs, targets = [], []
-    for cutoff in among:
-        wanted = np.asarray(getattr(cutoff, target))
-        known = ~np.isnan(wanted)
-        if cutoff.history_model is not None and known.any():
-            vectors = cutoff.vectors[known]
-            outlook = cutoff.history_model.outlook(inputs.history(vectors), horizon, gap)
-            designs.append(inputs.design(vectors, outlook))
-            targets.append(wanted[known])
-    if not designs:
-        return np.empty((0, len(inputs.booster_names))), np.empty(0)
-    return np.concatenate(designs), np.concatenate(targets)

@@ -64,6 +64,15 @@ def test_it_is_calibrated_on_a_later_date_than_it_was_taught_by(world: World, mo
     assert model.slope != 1
 
 
+def test_labelled_rows_have_the_outlook_of_their_own_cutoff(world: World, model: ChurnModel) -> None:
+    """Two cutoffs together are the rows of one above those of the other, and only those with an outcome."""
+    closed = world.data.closed[:2]
+    rows, churned = churn.labelled(model, closed)
+    apart = [churn.labelled(model, [cutoff])[0] for cutoff in closed]
+    np.testing.assert_array_equal(rows, np.concatenate(apart))
+    assert len(churned) == sum(int((~np.isnan(cutoff.churned)).sum()) for cutoff in closed)
+
+
 def test_the_final_booster_is_taught_by_every_closed_cutoff(world: World, model: ChurnModel) -> None:
     """No labelled window is kept back once the line is known."""
     rows, churned = churn.labelled(model, world.data.closed)

@@ -126,15 +126,3 @@ def test_a_label_is_seen_from_the_day_its_window_closes(days_later: int, seen: i
     """A training 64 days after a cutoff does not know what became of it; one day later it does."""
     as_of = world.data.closed[0].as_of + timedelta(days=days_later)
     assert world.data.closed_by(as_of, OUTCOME_DAYS) == world.data.closed[:seen]
-
-
-def test_stacked_rows_have_the_outlook_of_their_own_cutoff(world: World) -> None:
-    """Two cutoffs together are the rows of one above those of the other, and only those with a target."""
-    inputs, closed = world.data.inputs, world.data.closed[:2]
-    design, churned = datasets.stacked(inputs, closed, 60, 5, "churned")
-    apart = [datasets.stacked(inputs, [cutoff], 60, 5, "churned") for cutoff in closed]
-    np.testing.assert_array_equal(design, np.concatenate([rows for rows, _ in apart]))
-    assert len(churned) == sum(int((~np.isnan(cutoff.churned)).sum()) for cutoff in closed)
-    none, nothing = datasets.stacked(inputs, [world.data.current], 60, 5, "churned")
-    assert none.shape == (0, design.shape[1])
-    assert len(nothing) == 0
