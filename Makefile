@@ -4,6 +4,7 @@
 # make check   style, types and the quick tests
 # make fix     formats, and mends what can be mended
 # make docs    the pages as a site in build/site; a broken link fails
+# make catalogue the desk's words into its catalogues
 # make results docs/results.md from the figures in docs/results; RUN="value churn" keeps those of these last runs first
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Where the real data sets are that tests, benchmarks and the shipped configurations read.
 export PERENNIAL_DATASETS ?= $(abspath ../shared/data)
 
-.PHONY: setup demo test check fix docs results lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-growth bench-month bench-replay bench-drift
+.PHONY: setup demo test check fix docs results catalogue lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-growth bench-month bench-replay bench-drift
 
 setup: .venv/.ready
 
@@ -69,6 +70,14 @@ docs: setup
 
 results: setup
 	$(BIN)/python -m benchmarks.results_page $(RUN)
+
+# The desk's words, as they stand in the code, into its catalogues; what is not translated yet stays empty there.
+catalogue: setup
+	mkdir -p build
+	$(BIN)/pybabel -q extract -F pages/locale/babel.cfg -k say -k count:1,2 -k _n:1,2 --no-location --omit-header \
+	  --sort-output -o build/desk.pot .
+	$(BIN)/pybabel -q update -i build/desk.pot -o pages/locale/zh.po -l zh_Hans_CN --no-fuzzy-matching \
+	  --ignore-obsolete --ignore-pot-creation-date
 
 # The lock's registry is the reader's own: no address stands in it.
 lock:

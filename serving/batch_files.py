@@ -38,6 +38,14 @@ class Filed:
             offers.setdefault(row["customer_id"], []).append(offer)
         return offers
 
+    def ids_beginning(self, beginning: str, most: int) -> list[str]:
+        """The first ids of scored and unscored customers that begin so."""
+        path = storage.scores_path(self.home, self.as_of)
+        low = storage.quoted(beginning)
+        query = f"""SELECT customer_id FROM {storage.reader([path])}
+            WHERE customer_id >= {low} AND starts_with(customer_id, {low}) ORDER BY customer_id LIMIT {most}"""
+        return [row["customer_id"] for row in self._asked(path, query)]
+
     def bought_with(self, item: str) -> list[dict[str, Any]]:
         """What goes with an item, in whatever case it is written, best first.
 

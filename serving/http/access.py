@@ -192,11 +192,20 @@ class ByRoute:
         """The path without whom it is about."""
         if path.startswith("/v1/erasures/"):
             return "/v1/erasures/{erasure_id}"
+        if path.startswith("/desk"):
+            return _desk_route(path)
         for thing, tails in (("customers", ("/consent", "/data")), ("offers", ())):
             if path.startswith(f"/v1/{thing}/"):
                 tail = next((tail for tail in tails if path.endswith(tail)), "")
                 return f"/v1/{thing}/{{customer_id}}{tail}"
         return path if path in self.paths else "/{unknown}"
+
+
+def _desk_route(path: str) -> str:
+    """A page of the desk, without whom it is about."""
+    room, _, rest = path.removeprefix("/desk").strip("/").partition("/")
+    known = room in ("", "sign-in", "sign-out", "lists", "customers", "trust", "reports", "files")
+    return f"/desk/{room}{'/...' if rest else ''}".rstrip("/") if known else "/{unknown}"
 
 
 class AsAsked:

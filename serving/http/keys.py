@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -21,6 +22,7 @@ from workspace.storage import CheckFailed
 Role = Literal["crm", "marketing", "admin"]
 
 KEY_VARIABLE = "PERENNIAL_API_KEY"
+_ENVIRONMENT = "environment"
 _FORM = re.compile(rb"perennial_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
@@ -86,7 +88,7 @@ class Keys:
         """Who sends this key; nobody for one that is wrong or revoked. It takes as long for either."""
         own = os.environ.get(KEY_VARIABLE, "").strip().encode()
         if own and hmac.compare_digest(sent, own):
-            return Caller("environment", "admin")
+            return Caller(_ENVIRONMENT, "admin")
         form = _FORM.fullmatch(sent)
         if form is None or not storage.is_written(self.path):
             return None
@@ -95,6 +97,15 @@ class Keys:
         kept, *allowed = row or (bytes(32),)
         same = hmac.compare_digest(_hash(form[2]), kept)
         return Caller(form[1].decode(), allowed[0], bool(allowed[1])) if same and allowed else None
+
+    def still(self, key_id: str, is_same: Callable[[str], bool]) -> Caller | None:
+        """Whom a key lets in that was sent before; nobody where it was revoked, or the environment has another now."""
+        if key_id == _ENVIRONMENT:
+            own = os.environ.get(KEY_VARIABLE, "").strip()
+            return Caller(_ENVIRONMENT, "admin") if own and is_same(own) else None
+        query = "SELECT role, contacts FROM keys WHERE id = ? AND revoked_at IS NULL"
+        row = self._database.execute(query, (key_id,)).fetchone() if storage.is_written(self.path) else None
+        return Caller(key_id, row[0], bool(row[1])) if row else None
 
     def in_use(self) -> int:
         """How many keys let somebody in, the one in the environment among them."""

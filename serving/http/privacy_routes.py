@@ -22,6 +22,10 @@ from workspace.settings import SettingsError
 from workspace.storage import CheckFailed, InUse
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from serving.consent import Purpose
     from serving.http.answers import Answers
     from serving.http.audit import Read
 
@@ -33,16 +37,25 @@ CustomerId = Annotated[Id, Path(description="as the shop writes it, escaped for 
 @router.put("/customers/{customer_id:escaped}/consent", response_model=ConsentAnswer, dependencies=allowed("crm"))
 def consent(customer_id: CustomerId, asked: ConsentRequest, request: Request) -> Response:
     """What the customer says now: it counts at once in scores, lists and offers, and in the next batch."""
-    answers, name = _answers(), _name(customer_id)
-    home, read = answers.workspace.home_path, _read(request)
-    if not (erasure.is_known(answers.workspace, name) or name in answers.known([name])):
-        raise Refused(_unknown(customer_id))
-    with privacy.keeping(home):
-        if privacy.erased_among(home, [name]):
-            raise Refused(_unknown(customer_id))
-        answers.consents.put(name, asked.said, read.at)
+    name, read = _name(customer_id), _read(request)
+    record(_answers(), name, asked.said, read.at)
     read.filter, read.rows = asked.model_dump(), 1
     return JSONResponse({"customer_id": name, "recorded_at": read.at.isoformat(), **asked.model_dump()})
+
+
+def record(answers: Answers, name: str, said: Mapping[Purpose, bool], at: datetime) -> None:
+    """Writes down what a customer says; durable when it returns.
+
+    Raises:
+        Refused: nothing is held of them.
+    """
+    home = answers.workspace.home_path
+    if not (erasure.is_known(answers.workspace, name) or name in answers.known([name])):
+        raise Refused(_unknown(name))
+    with privacy.keeping(home):
+        if privacy.erased_among(home, [name]):
+            raise Refused(_unknown(name))
+        answers.consents.put(name, said, at)
 
 
 @router.get("/customers/{customer_id:escaped}/data", response_model=HeldAnswer, dependencies=allowed())

@@ -89,7 +89,7 @@ def _targets(home: Path, service: Service, clock: Clock, listener: socket.socket
     metric_files.take_room_first()
 
     from serving.freshness import Freshness
-    from serving.http.service import application
+    from serving.service import application
 
     # isort: split
     import feast  # noqa: F401  # after `features`, which quickens it

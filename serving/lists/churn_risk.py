@@ -74,7 +74,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class _Where:
+class Where:
     """SQL conditions over the risk file, and the values in them."""
 
     conditions: list[str]
@@ -109,7 +109,7 @@ def churn_risk(
         sort=sort, unproven_offers=unproven_offers,
     )  # fmt: skip
     terms = Terms.at(predictor, as_of)
-    listed = _listed(workspace, as_of, _where(workspace, as_of, asked, terms), sort, top)
+    listed = _listed(workspace, as_of, conditions(workspace, as_of, asked, terms), sort, top)
     explainer = Explainer(predictor, norms_of(workspace.home_path, as_of))
     told = _told(explainer, listed, lambda day, ids: vectors(workspace, day, ids))
     shown = _shown(told, terms, unproven_offers)
@@ -128,7 +128,7 @@ def page(
     """
     workspace = explainer.predictor.workspace
     terms = Terms.at(explainer.predictor, as_of)
-    where = _where(workspace, as_of, asked, terms)
+    where = conditions(workspace, as_of, asked, terms)
     if asked.cursor is not None:
         _go_on(where, asked.sort, _place_of(asked.cursor, as_of, asked.sort))
     rows = _listed(workspace, as_of, where, asked.sort, asked.top + 1)
@@ -178,9 +178,14 @@ def _shown(listed: pd.DataFrame, terms: Terms, unproven_offers: bool) -> pd.Data
     return listed[[name for name in COLUMNS if name in listed]]
 
 
-def _where(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) -> _Where:
+def conditions(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) -> Where:
+    """Who is on the list that is asked for, wherever a page of it begins.
+
+    Raises:
+        NoSuchFilter: a filter that no customer can pass.
+    """
     _refuse_no_range(asked.min_value, asked.max_value)
-    where = _Where(["coalesce(lifetime_value, 0) >= $min_value"], {"min_value": asked.min_value})
+    where = Where(["coalesce(lifetime_value, 0) >= $min_value"], {"min_value": asked.min_value})
     if asked.min_value or asked.max_value is not None:
         _refuse_withheld("min_value, max_value", "lifetime_value", terms)
     if asked.max_value is not None:
@@ -192,6 +197,8 @@ def _where(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) ->
         _filter_by_attribute(where, workspace, attribute)
     if asked.category is not None:
         _filter_by_category(where, workspace, as_of, asked.category)
+    if asked.search is not None:
+        where.add("starts_with(customer_id, $search)", search=asked.search)
     where.add(may_be_listed(workspace))
     return where
 
@@ -210,7 +217,7 @@ def _refuse_withheld(what: str, kind: str, terms: Terms) -> None:
         raise NoSuchFilter(f"{what}: nobody's is shown: {why}")
 
 
-def _filter_by_attribute(where: _Where, workspace: Workspace, attribute: str) -> None:
+def _filter_by_attribute(where: Where, workspace: Workspace, attribute: str) -> None:
     asked, separator, value = attribute.partition(":")
     if not separator or not workspace.attributes:
         kept = ", ".join(workspace.attributes) or "none"
@@ -224,7 +231,7 @@ def _filter_by_attribute(where: _Where, workspace: Workspace, attribute: str) ->
     where.values[key] = meant
 
 
-def _filter_by_category(where: _Where, workspace: Workspace, as_of: date, category: str) -> None:
+def _filter_by_category(where: Where, workspace: Workspace, as_of: date, category: str) -> None:
     if "product_affinity" not in families(workspace):
         raise NoSuchFilter("category: the workspace has no products, so nothing is known of categories")
     part = storage.rows_of_part(storage.snapshot_part(workspace.home_path, "product_affinity", as_of))
@@ -239,7 +246,7 @@ def _filter_by_category(where: _Where, workspace: Workspace, as_of: date, catego
 
 
 def _distinct(home: Path, query: str) -> list[filters.Stored]:
-    with _reader(home).cursor() as connection:
+    with reader(home).cursor() as connection:
         return [row[0] for row in connection.execute(query).fetchall()]
 
 
@@ -249,7 +256,7 @@ _Place = tuple[date, str, list[FiniteFloat | None], Annotated[str, Field(max_len
 _PLACE: TypeAdapter[_Place] = TypeAdapter(_Place)
 
 
-def _go_on(where: _Where, sort: str, last: _End) -> None:
+def _go_on(where: Where, sort: str, last: _End) -> None:
     """Behind the last row of a page, in the order of `_listed`."""
     values, customer_id = last
     behind = "customer_id > $last_id"
@@ -282,39 +289,45 @@ def _place_of(cursor: str, as_of: date, sort: str) -> _End:
 
 
 @storage.read_again
-def _listed(workspace: Workspace, as_of: date, where: _Where, sort: str, top: int) -> pd.DataFrame:
+def _listed(workspace: Workspace, as_of: date, where: Where, sort: str, top: int) -> pd.DataFrame:
     path = storage.risk_path(workspace.home_path, as_of, sort)
     if not path.exists():
         raise storage.CheckFailed(f"{workspace.name} has no scores of {as_of}; run `perennial score --as-of {as_of}`")
     query = f"""
         SELECT * FROM read_parquet({quoted(path)}) WHERE {" AND ".join(where.conditions)}
         ORDER BY {_order(sort)} LIMIT {top}"""
-    with _reader(workspace.home_path).cursor() as connection:
+    with reader(workspace.home_path).cursor() as connection:
         Consents(workspace.home_path).tell(connection)
         return connection.execute(query, where.values).df()
 
 
 @lru_cache(maxsize=4)
-def _reader(home: Path) -> duckdb.DuckDBPyConnection:
+def reader(home: Path) -> duckdb.DuckDBPyConnection:
     """Kept: to open one takes longer than to read a page. Its cursors may be used by any thread."""
     connection = storage.connect(home, memory=_MEMORY)
     connection.execute("SET parquet_metadata_cache = true")
     return connection
 
 
-@storage.read_again
 def _with_contacts(workspace: Workspace, listed: pd.DataFrame) -> pd.DataFrame:
-    """The rows with their contact data, decrypted, behind them; null where none is kept."""
+    """The rows with their contact data behind them."""
+    told = contacts_of(workspace, listed["customer_id"].tolist())
+    return listed.assign(**{name: pd.Series([row[name] for row in told], listed.index) for name in workspace.pii})
+
+
+@storage.read_again
+def contacts_of(workspace: Workspace, customer_ids: Sequence[str]) -> list[dict[str, str | None]]:
+    """The contact data of each customer, decrypted, by what the setting `pii` names; null where none is kept."""
     if not workspace.pii:
-        return listed
+        return [{} for _ in customer_ids]
     key, customers = PrivacyKey.of_environment(), storage.rows_of(workspace.home_path, "customers")
     names = ", ".join(map(identifier, workspace.pii))
     query = f"SELECT {names} FROM wanted LEFT JOIN {customers} USING (customer_id) ORDER BY place"
     with storage.connect(workspace.home_path) as connection:
-        connection.register("wanted", _placed(listed["customer_id"]))
-        hidden = connection.execute(query).df()
-    readable = hidden.map(lambda text: key.decrypted(text) if isinstance(text, str) else None)
-    return listed.assign(**{name: readable[name].tolist() for name in workspace.pii})
+        connection.register("wanted", _placed(customer_ids))
+        hidden = connection.execute(query).fetchall()
+    readable = ([key.decrypted(text) if isinstance(text, str) else None for text in row] for row in hidden)
+    return [dict(zip(workspace.pii, row, strict=True)) for row in readable]
 
 
 def _placed(customer_ids: Sequence[str] | pd.Series) -> pd.DataFrame:

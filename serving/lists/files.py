@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -34,13 +34,18 @@ def encode(rows: pd.DataFrame, format: Format, notes: Sequence[str] = ()) -> byt
     return b"".join(encoded([rows], format, notes))
 
 
-def encoded(blocks: Iterable[pd.DataFrame], format: Format, notes: Sequence[str] = ()) -> Iterator[bytes]:
-    """The same of a table that comes in blocks, piece by piece; at least one block, be it empty, names the columns."""
+def encoded(
+    blocks: Iterable[pd.DataFrame], format: Format, notes: Sequence[str] = (), headings: Mapping[str, str] | None = None
+) -> Iterator[bytes]:
+    """The same of a table that comes in blocks, piece by piece; at least one block, be it empty, names the columns.
+
+    Over a spreadsheet's columns stand their `headings`, where they have some.
+    """
     match format:
         case "csv":
             return _csv(blocks)
         case "xlsx":
-            return _xlsx(blocks, notes)
+            return _xlsx(blocks, notes, headings or {})
         case "json":
             return _json(blocks)
     raise ValueError(f"format {format!r} is not one of csv, xlsx, json")
@@ -103,7 +108,7 @@ def _cell(sheet: Any, name: str, value: Any) -> Any:
     return value.date() if isinstance(value, pd.Timestamp) else value
 
 
-def _head(sheet: Any, rows: pd.DataFrame) -> None:
+def _head(sheet: Any, rows: pd.DataFrame, headings: Mapping[str, str]) -> None:
     """The names of the columns in bold, which stay in sight with the first column, and room for what is below them."""
     from openpyxl.styles import Font
     from openpyxl.utils import get_column_letter
@@ -112,25 +117,29 @@ def _head(sheet: Any, rows: pd.DataFrame) -> None:
     cells = []
     for place, name in enumerate(rows.columns):
         longest = rows[name].head(_MEASURED).map(lambda value: len(str(value)) if isinstance(value, str) else 0).max()
-        width = max(len(str(name)), 0 if pd.isna(longest) else int(longest))
+        heading = headings.get(str(name), str(name))
+        width = max(len(heading), 0 if pd.isna(longest) else int(longest))
         sheet.column_dimensions[get_column_letter(place + 1)].width = min(width, _WIDEST) + 2
-        cells.append(_cell(sheet, "", str(name)))
+        cells.append(_cell(sheet, "", heading))
         cells[-1].font = Font(bold=True)
     sheet.append(cells)
 
 
-def _xlsx(blocks: Iterable[pd.DataFrame], notes: Sequence[str]) -> Iterator[bytes]:
+def _xlsx(blocks: Iterable[pd.DataFrame], notes: Sequence[str], headings: Mapping[str, str]) -> Iterator[bytes]:
     """Written to the disk first, since a workbook's table of contents stands at its end."""
     from openpyxl import Workbook
+    from openpyxl.utils import get_column_letter
 
     book = Workbook(write_only=True)
     sheet = book.create_sheet("list")
+    length, names = 1, []
     for place, rows in enumerate(blocks):
-        names = list(map(str, rows.columns))
+        names, length = list(map(str, rows.columns)), length + len(rows)
         if place == 0:
-            _head(sheet, rows)
+            _head(sheet, rows, headings)
         for row in rows.astype(object).itertuples(index=False):
             sheet.append([_cell(sheet, name, value) for name, value in zip(names, row, strict=True)])
+    sheet.auto_filter.ref = f"A1:{get_column_letter(max(len(names), 1))}{length}"
     if notes:
         told = book.create_sheet("about")
         told.column_dimensions["A"].width = 2 * _WIDEST

@@ -38,6 +38,9 @@ class ListQuery(BaseModel):
         description="only who bought of this in the last 365 days: a category, or an item where items are ranked; in"
         " any case; one that nobody bought of is refused",
     )
+    search: Annotated[str, StringConstraints(min_length=1, max_length=ids.LONGEST)] | None = Field(
+        None, description="only customers whose id begins so"
+    )
     sort: Annotated[Literal["value_at_risk", "churn_probability", "lifetime_value"], BeforeValidator(_underscored)] = (
         Field("value_at_risk", description="highest first")
     )

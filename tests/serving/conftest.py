@@ -51,6 +51,6 @@ def environment(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="session")
 def app() -> Any:
     """The service's ASGI app. One for all: BentoML registers its metrics once in a process."""
-    from serving.http import service
+    from serving import service
 
     return service.application(lambda: NOW, Service())

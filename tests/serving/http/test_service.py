@@ -39,8 +39,8 @@ from features import online, online_erasure, publications, retrieval, snapshot
 from features.families import purchases
 from perennial import month
 from perennial.commands.answers import day_to_publish
-from serving import scoring
-from serving.http import processes, service
+from serving import scoring, service
+from serving.http import processes
 from serving.http.answers import RETRY_SECONDS, Answers
 from serving.http.keys import Keys
 from serving.lists.bought_with import RULES

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from serving import erasure, erasure_queue
+from serving.desk.app import desk
 from serving.http.access import AsAsked, ByRoute, Guard, Refusal
 from serving.http.answers import Answers
 from serving.http.event_inbox import Inbox
@@ -45,6 +46,11 @@ async def _rest(scope: Scope, receive: Receive, send: Send) -> None:
     await api(scope, receive, send)
 
 
+async def _desk(scope: Scope, receive: Receive, send: Send) -> None:
+    """`desk` as a plain ASGI app."""
+    await desk(scope, receive, send)
+
+
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     """What is not below `/v1`, where no key is asked for: nothing, however it is spelt."""
     await Refusal(404, "not_found", "Not Found").response()(scope, receive, send)
@@ -56,14 +62,15 @@ def _description(_: Request) -> Response:
 
 def _index(_: Request) -> Response:
     """Instead of BentoML's page, which loads Google's tag manager."""
-    return RedirectResponse("docs.json")
+    return RedirectResponse("/desk/")
 
 
-_pages = Starlette(routes=[Route("/docs.json", _description), Route("/", _index)])
+_pages = Starlette(routes=[Route("/docs.json", _description), Route("/", _index), Route("/desk", _index)])
 
 
 @bentoml.asgi_app(_nowhere, path="/")
 @bentoml.asgi_app(_pages, path="/")
+@bentoml.asgi_app(_desk, path="/desk")
 @bentoml.asgi_app(_rest, path="/v1")
 @bentoml.asgi_app(api, path="/v1")
 # `limits` writes a line for each request, with its id and without whom it is about; a trace would go nowhere.

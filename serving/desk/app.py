@@ -1,0 +1,31 @@
+"""The desk's addresses below `/desk`."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Route
+
+from serving.desk import assets, customer_page, home_page, list_page, sign_in, trust_page
+from serving.desk.visit import LISTS, route
+
+_CUSTOMER = "/customers/{customer_id:escaped}"
+
+desk = Starlette(
+    routes=[
+        Route("/sign-in", sign_in.form),
+        Route("/sign-in", sign_in.signed_in, methods=["POST"]),
+        route("/sign-out", sign_in.signed_out, method="POST"),
+        Route("/files/{content}/{name}", assets.asset),
+        route("/", home_page.home),
+        route("/lists/churn-risk", list_page.churn_risk, LISTS),
+        route("/lists/churn-risk.xlsx", list_page.spreadsheet, LISTS),
+        route("/customers", customer_page.search),
+        route(f"{_CUSTOMER}/consent", customer_page.consent, method="POST"),
+        route(_CUSTOMER, customer_page.customer),
+        route("/trust", trust_page.trust),
+        route("/reports/{name:path}", trust_page.report),
+    ],
+    middleware=[Middleware(GZipMiddleware, minimum_size=1000)],
+)

@@ -1,0 +1,178 @@
+"""One customer: who they are, why they may leave, what they are worth, what to say first, what they allow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import date
+from typing import Any
+
+from starlette.responses import RedirectResponse, Response
+
+from serving.consent import PURPOSES, Purpose
+from serving.desk import words
+from serving.desk.history import History, history
+from serving.desk.language import Language
+from serving.desk.visit import Visit, customer_address
+from serving.http import privacy_routes
+from serving.http.access import Refusal, Refused
+from serving.lists import churn_risk
+from serving.terms import UNPROVEN
+from workspace import ids
+from workspace.storage import CheckFailed
+
+_NEAREST = 20
+
+
+async def search(visit: Visit) -> Response:
+    """By id: the customer, or those whose id begins so."""
+    asked = visit.request.query_params.get("id", "").strip()
+    there: list[str] = []
+    if asked:
+        names = visit.answers.names([asked]) if _is_id(asked) else [asked]
+        if visit.answers.known(names):
+            return RedirectResponse(customer_address(names[0]), 303)
+        there = await asyncio.to_thread(visit.answers.current().filed.ids_beginning, asked, _NEAREST)
+    visit.read.filter, visit.read.rows = {"searched": bool(asked)}, len(there)
+    rows = [(name, customer_address(name)) for name in there]
+    return visit.page("search.html", visit.say("Customers"), asked=asked, rows=rows)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return bool(ids.canonical(text))
+    except ValueError:
+        return False
+
+
+async def customer(visit: Visit) -> Response:
+    name = _name(visit)
+    visit.read.customers, visit.read.rows = [name], 0
+    card = await visit.answers.card(name)
+    if card is None:
+        raise Refused(Refusal(404, "unknown_customer", "no customer with this id was known at the published as_of"))
+    visit.read.rows = 1
+    past = await asyncio.to_thread(_past, visit, name, card)
+    contacts = await asyncio.to_thread(_contacts, visit, name)
+    spoken, currency = visit.language, card["currency"]
+    return visit.page(
+        "customer.html", name, card=card, scores=card["scores"], sentences=list(_who(spoken, card)),
+        first=list(_first(spoken, card)), chart=json.dumps(_chart(spoken, past, currency)) if past else None, past=past,
+        contacts=contacts, words=words, unproven=UNPROVEN, address=customer_address(name),
+        purposes=[(purpose, card["consents"].get(purpose)) for purpose in PURPOSES],
+        done=visit.request.query_params.get("done") == "1",
+    )  # fmt: skip
+
+
+def _past(visit: Visit, name: str, card: dict[str, Any]) -> History | None:
+    """Nothing of who refuses profiling, or while a batch is at work on the days."""
+    published = visit.answers.current()
+    if card["history"] is None:
+        return None
+    with suppress(CheckFailed):
+        return history(published.workspace, name, published.as_of)
+    return None
+
+
+def _contacts(visit: Visit, name: str) -> dict[str, str]:
+    """Contact data for who may see them."""
+    workspace = visit.answers.workspace
+    if not (visit.sees_contacts and workspace.pii):
+        return {}
+    (told,) = churn_risk.contacts_of(workspace, [name])
+    return {field: value for field, value in told.items() if value is not None}
+
+
+def _who(spoken: Language, card: dict[str, Any]) -> Iterator[str]:
+    past, habits = card["history"], card["habits"]
+    if past is None:
+        yield spoken.say("This customer does not agree to being profiled, so nothing is computed about them.")
+        return
+    if past["first_purchase"] is None:
+        yield spoken.say("Has not bought anything yet.")
+        return
+    yield spoken.count(
+        "Customer since %(first)s: %(number)s purchase for %(spend)s, the last on %(last)s.",
+        "Customer since %(first)s: %(number)s purchases for %(spend)s, the last on %(last)s.", past["purchases"],
+        first=_day(spoken, past["first_purchase"]), last=_day(spoken, past["last_purchase"]),
+        spend=spoken.money(past["spend"], card["currency"]),
+    )  # fmt: skip
+    if habits["usual_gap_days"]:
+        yield spoken.say("Usually comes back after %(days)s days and spends %(spend)s a time.",
+                         days=spoken.number(habits["usual_gap_days"]),
+                         spend=spoken.money(habits["spend_per_purchase"] or 0, card["currency"]))  # fmt: skip
+    if past["open_complaints"]:
+        yield spoken.count("%(number)s complaint is open.", "%(number)s complaints are open.", past["open_complaints"])
+
+
+def _first(spoken: Language, card: dict[str, Any]) -> Iterator[str]:
+    """What may be said first, from what is known: settle, then ask, then offer."""
+    past, offers = card["history"], card["offers"]
+    if past is None or card["consents"].get("marketing") is False:
+        yield (
+            spoken.say("Do not contact this customer for marketing.")
+            if past
+            else spoken.say("Nothing can be suggested without the consent to profiling.")
+        )
+        return
+    if past["open_complaints"]:
+        yield spoken.say("Ask about the open complaint before anything else.")
+    if card["scores"]["churn_band"] == "high" and past["last_purchase"]:
+        yield spoken.say("Ask what they have missed since their last purchase on %(day)s.",
+                         day=_day(spoken, past["last_purchase"]))  # fmt: skip
+    if not offers or (grade := card["grades"]["offers"]) == UNPROVEN:
+        return
+    item, share = offers[0]["item"], spoken.percent(offers[0]["probability"])
+    if grade in words.WEAK:
+        yield spoken.say("Offer %(item)s: of all there is, it is what they most likely buy next.", item=item)
+    else:
+        yield spoken.say("Offer %(item)s: they buy it with a chance of %(share)s.", item=item, share=share)
+
+
+def _day(spoken: Language, day: str) -> str:
+    return spoken.day(date.fromisoformat(day))
+
+
+def _chart(spoken: Language, past: History, currency: str) -> dict[str, Any]:
+    """Amounts over time as bars, and below them a row of points for each kind of what else happened."""
+    kinds = sorted({kind for _, kind, _ in past.events})
+    days = [day for day, *_ in (*past.purchases, *past.events)]
+    return {
+        "currency": currency,
+        "from": str(min(days)) if days else "",
+        "to": str(max(days)) if days else "",
+        "purchases": [[str(day), round(amount, 2)] for day, amount in past.purchases],
+        "events": [
+            {
+                "name": words.in_words(spoken, words.EVENTS, kind),
+                "days": [str(day) for day, own, _ in past.events if own == kind],
+            }
+            for kind in kinds
+        ],
+    }
+
+
+async def consent(visit: Visit) -> Response:
+    """What the customer says now, written down by whoever talks to them; it counts at once."""
+    name, form = _name(visit), await visit.request.form()
+    purpose, agreed = str(form.get("purpose")), str(form.get("agreed"))
+    visit.read.customers = [name]
+    if purpose not in PURPOSES or agreed not in ("yes", "no"):
+        raise Refused(Refusal(400, "malformed", "choose a purpose, and whether the customer agrees to it"))
+    said: dict[Purpose, bool] = {known: agreed == "yes" for known in PURPOSES if known == purpose}
+    await asyncio.to_thread(privacy_routes.record, visit.answers, name, said, visit.read.at)
+    visit.read.filter, visit.read.rows = {purpose: agreed}, 1
+    return RedirectResponse(f"{customer_address(name)}?done=1", 303)
+
+
+def _name(visit: Visit) -> str:
+    """
+    Raises:
+        Refused: it is no id.
+    """
+    sent = visit.request.path_params["customer_id"]
+    if not _is_id(sent):
+        raise Refused(Refusal(404, "unknown_customer", "this is no customer's id"))
+    return visit.answers.names([sent])[0]

@@ -1,0 +1,56 @@
+"""This week in sentences: how many customers, what is at risk, what changed, what needs a look."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import Response
+
+from serving.desk.language import Language
+from serving.desk.visit import LISTS, Visit, with_query
+from serving.lists import totals
+from serving.lists.list_query import ListQuery
+from workspace import storage
+
+_LIST = "/desk/lists/churn-risk"
+
+
+async def home(visit: Visit) -> Response:
+    published = visit.answers.current()
+    asked = ListQuery.model_validate({})
+    total = await asyncio.to_thread(
+        totals.totals, published.workspace, published.as_of, asked, published.filed_terms
+    )  # fmt: skip
+    run = await asyncio.to_thread(_last_run, published.workspace.home_path, str(published.as_of))
+    spoken, terms = visit.language, published.filed_terms
+    return visit.page(
+        "home.html", visit.say("Home"), as_of=published.as_of, total=total, terms=terms,
+        customers=run.get("customers"), changed=_changed(spoken, run), alerts=run.get("alerts", []),
+        decisions=[one for one in run.get("decisions", []) if one["outcome"] not in ("promoted", "not trained")],
+        high=with_query(_LIST, {"band": "high"}), everybody=_LIST, may_list=visit.may(LISTS),
+        stale_since=visit.answers.stale_since,
+    )  # fmt: skip
+
+
+def _last_run(home: Path, as_of: str) -> dict[str, Any]:
+    """What the last whole run of this as_of noted; nothing where its stages were run one by one."""
+    runs = sorted((home / "reports").glob(f"run-{as_of}-*.json"), reverse=True)
+    noted: list[dict[str, Any]] = [storage.read_json(path) for path in runs[:5]]
+    return next((run for run in noted if run["done"]), {})
+
+
+def _changed(spoken: Language, run: dict[str, Any]) -> list[str]:
+    """Who came, went and moved since the batch before."""
+    change = run.get("change")
+    if not change:
+        return []
+    return [
+        spoken.count("%(number)s customer is new since %(day)s.", "%(number)s customers are new since %(day)s.",
+                     change["came"], day=change["before"]["as_of"]),
+        spoken.count("%(number)s customer moved up into the high band.",
+                     "%(number)s customers moved up into the high band.", change["into_high"]),
+        spoken.count("%(number)s customer moved down out of it.", "%(number)s customers moved down out of it.",
+                     change["out_of_high"]),
+    ]  # fmt: skip

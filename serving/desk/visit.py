@@ -1,0 +1,205 @@
+"""One view of the desk: who looks, in which language, and the line in the audit log that is owed for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import bentoml
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from pages.page import render
+from serving.desk import language
+from serving.desk.assets import ASSETS
+from serving.desk.language import LANGUAGES, Language
+from serving.desk.sessions import Session, Sessions
+from serving.http.access import Refusal, Refused
+from serving.http.audit import Read
+from serving.http.keys import Role
+
+if TYPE_CHECKING:
+    from serving.http.answers import Answers
+
+SESSION_COOKIE, LANGUAGE_COOKIE = "perennial_session", "perennial_language"
+_YEAR = 365 * 24 * 3600
+EVERYBODY: tuple[Role, ...] = ("crm", "marketing", "admin")
+LISTS: tuple[Role, ...] = ("marketing", "admin")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none';"
+    " form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store",
+}  # fmt: skip
+
+
+def _(text: str) -> str:
+    """Marks a text for the catalogue."""
+    return text
+
+
+# The one definition of the navigation: the address, what it is called, who may go there.
+ROOMS: tuple[tuple[str, str, tuple[Role, ...]], ...] = (
+    ("/desk/", _("Home"), EVERYBODY),
+    ("/desk/lists/churn-risk", _("Churn risk"), LISTS),
+    ("/desk/customers", _("Customers"), EVERYBODY),
+    ("/desk/trust", _("Trust"), EVERYBODY),
+)
+_PROBLEMS = {
+    400: _("That cannot be asked"), 403: _("This key may not see that"), 404: _("Not found"),
+    429: _("Too many requests"), 503: _("Not ready yet"),
+}  # fmt: skip
+_DEFECT = _("Something went wrong")
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A request by somebody who has signed in. `read` becomes the line in the audit log."""
+
+    request: Request
+    answers: Answers
+    session: Session
+    language: Language
+    read: Read
+
+    @property
+    def say(self) -> Callable[..., str]:
+        return self.language.say
+
+    @property
+    def sees_contacts(self) -> bool:
+        return self.session.caller.sees_contacts
+
+    def may(self, roles: tuple[Role, ...]) -> bool:
+        return self.session.caller.role in roles
+
+    def page(self, template: str, title: str, status: int = 200, **shown: Any) -> Response:
+        """A page of the desk, in its frame."""
+        path = self.request.url.path
+        rooms = [(address, self.say(name), _is_in(path, address)) for address, name, who in ROOMS if self.may(who)]
+        return _html(
+            self.request, self.language, template, status, title=title, rooms=rooms, form_token=self.session.form_token,
+            workspace=self.answers.workspace.name, **shown,
+        )  # fmt: skip
+
+
+Show = Callable[[Visit], Awaitable[Response]]
+
+
+def route(path: str, show: Show, who: tuple[Role, ...] = EVERYBODY, method: str = "GET") -> Route:
+    """A page, or with POST a form, that these roles may see, once signed in; each leaves a line in the audit log."""
+
+    async def answer(request: Request) -> Response:
+        return await _answered(request, path, show, who)
+
+    return Route(path, answer, methods=[method])
+
+
+async def _answered(request: Request, path: str, show: Show, who: tuple[Role, ...]) -> Response:
+    answers: Answers = bentoml.get_current_service().answers
+    session = sessions(answers).of(request.cookies.get(SESSION_COOKIE, ""), answers.clock())
+    if session is None:
+        return _to_sign_in(request)
+    caller = session.caller
+    read = Read(caller.key, caller.role, f"{request.method} /desk{path}", answers.clock())
+    visit = Visit(request, answers, session, language_of(request), read)
+    try:
+        response = await _allowed(visit, show, who)
+    except Refused as refused:
+        response = _refusal(visit, refused.refusal)
+    try:
+        answers.gate.audit.add(read, response.status_code)
+    except OSError:
+        message = "the audit log cannot be written, and nothing is shown without it"
+        response = _refusal(visit, Refusal(503, "no_audit", message))
+    response.headers.update({name: value for name, value in HEADERS.items() if name not in response.headers})
+    return response
+
+
+async def _allowed(visit: Visit, show: Show, who: tuple[Role, ...]) -> Response:
+    if wait := visit.answers.gate.rates.wait(visit.session.caller.key):
+        raise Refused(Refusal(429, "too_many_requests", f"come again in {math.ceil(wait)} s"))
+    if not visit.may(who):
+        raise Refused(Refusal(403, "forbidden", f"this takes a key of another role: {', '.join(who)}"))
+    if visit.request.method == "POST":
+        form = await visit.request.form()
+        if is_foreign(visit.request) or form.get("form_token") != visit.session.form_token:
+            raise Refused(Refusal(403, "forged", "this form is not of your session: open the page again, and send it"))
+    return await show(visit)
+
+
+def is_foreign(request: Request) -> bool:
+    """Whether another site's page has sent a form."""
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+
+
+def sessions(answers: Answers) -> Sessions:
+    return Sessions(answers.home, answers.gate.keys)
+
+
+def language_of(request: Request) -> Language:
+    asked = request.query_params.get("lang") or request.cookies.get(LANGUAGE_COOKIE)
+    return language.chosen(asked, request.headers.get("accept-language", ""))
+
+
+def unsigned_page(request: Request, template: str, title: str, status: int = 200, **shown: Any) -> Response:
+    """A page for who has not signed in."""
+    response = _html(
+        request, language_of(request), template, status, title=title, rooms=[], form_token="", workspace="", **shown
+    )
+    response.headers.update(HEADERS)
+    return response
+
+
+def _html(
+    request: Request, spoken: Language, template: str, status: int, **shown: Any
+) -> Response:  # fmt: skip
+    here = request.url.path
+    others = [(f"{here}?{_with(request, lang=code)}", name, code) for code, name in LANGUAGES.items()
+              if code != spoken.code]  # fmt: skip
+    words = {"_": spoken.say, "_n": spoken.count, "language": spoken}
+    text = render(f"desk/{template}", other_languages=others, assets=ASSETS, **words, **shown)
+    response = HTMLResponse(text, status)
+    if request.query_params.get("lang") in LANGUAGES:
+        response.set_cookie(LANGUAGE_COOKIE, spoken.code, max_age=_YEAR, path="/desk", samesite="lax")
+    return response
+
+
+def _with(request: Request, **changed: str) -> str:
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in changed]
+    return urlencode([*kept, *changed.items()])
+
+
+def with_query(path: str, query: Mapping[str, Any]) -> str:
+    """The address of a view; what is not asked for is not in it."""
+    asked = {name: value for name, value in query.items() if value not in (None, "", [])}
+    return f"{path}?{urlencode(asked, doseq=True)}" if asked else path
+
+
+def customer_address(customer_id: str) -> str:
+    return f"/desk/customers/{quote(customer_id, safe='')}"
+
+
+def _is_in(path: str, address: str) -> bool:
+    return path == address if address == ROOMS[0][0] else path.startswith(address)
+
+
+def _refusal(visit: Visit, refusal: Refusal) -> Response:
+    title = visit.say(_PROBLEMS.get(refusal.status, _DEFECT))
+    return visit.page("problem.html", title, refusal.status, message=refusal.message)
+
+
+def _to_sign_in(request: Request) -> Response:
+    """And back again; a part of a page that was asked for takes the whole of it there."""
+    partial = request.headers.get("hx-request") == "true"
+    back = urlsplit(request.headers.get("hx-current-url", "")) if partial else request.url
+    address = f"/desk/sign-in?{urlencode({'next': f'{back.path}?{back.query}' if back.query else back.path})}"
+    if request.method == "POST":
+        address = "/desk/sign-in"
+    if partial:
+        return Response(status_code=204, headers={"HX-Redirect": address} | HEADERS)
+    return RedirectResponse(address, 303, headers=HEADERS)

@@ -1,0 +1,68 @@
+"""What a churn-risk list comes to, and by what it can be filtered: counts of those who may be listed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from features.snapshot import families
+from ingest.rows import identifier
+from serving.consent import Consents, may_be_listed
+from serving.lists.churn_risk import conditions, reader
+from serving.lists.list_query import ListQuery
+from serving.terms import Terms
+from workspace import storage
+from workspace.settings import Workspace
+
+_MOST_VALUES = 60
+
+
+@dataclass(frozen=True)
+class Totals:
+    """So many customers, and what they put at risk together, null where that is withheld."""
+
+    customers: int
+    at_risk: float | None
+
+
+Choices = dict[str, list[tuple[str, int]]]
+"""By what a list can be filtered by, its values, each with how many of the listed have it."""
+
+
+@storage.read_again
+def totals(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) -> Totals:
+    """Of the whole list that is asked for, however many rows a page of it has.
+
+    Raises:
+        NoSuchFilter: a filter that no customer can pass.
+    """
+    where = conditions(workspace, as_of, asked, terms)
+    path = storage.risk_path(workspace.home_path, as_of, asked.sort)
+    query = f"""SELECT count(*), sum(value_at_risk) FROM read_parquet({storage.quoted(path)})
+        WHERE {" AND ".join(where.conditions)}"""
+    with reader(workspace.home_path).cursor() as connection:
+        Consents(workspace.home_path).tell(connection)
+        return Totals(*connection.execute(query, where.values).fetchall()[0])
+
+
+@storage.read_again
+def choices(workspace: Workspace, as_of: date) -> Choices:
+    """Of the shop's attributes that have few values, and of what was bought in the last 365 days, as `category`."""
+    home = workspace.home_path
+    path = storage.quoted(storage.risk_path(home, as_of, "value_at_risk"))
+    listed = f"(SELECT customer_id FROM read_parquet({path}) WHERE {may_be_listed(workspace)}) AS listed"
+    with reader(home).cursor() as connection:
+        Consents(home).tell(connection)
+
+        def counted(value: str, rows: str, condition: str = "true") -> list[tuple[str, int]]:
+            query = f"""SELECT CAST({value} AS VARCHAR), count(*) FROM {listed} JOIN {rows} AS t USING (customer_id)
+                WHERE {value} IS NOT NULL AND {condition} GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT {_MOST_VALUES + 1}"""
+            return connection.execute(query).fetchall()
+
+        customers = storage.rows_of(home, "customers") if workspace.attributes else ""
+        own = {name: counted(f"t.{identifier(name)}", customers) for name in workspace.attributes}
+        few = {name: values for name, values in own.items() if len(values) <= _MOST_VALUES}
+        if "product_affinity" not in families(workspace):
+            return few
+        part = storage.rows_of_part(storage.snapshot_part(home, "product_affinity", as_of))
+        return few | {"category": counted("t.item", part, "item_days_since_last <= 365")[:_MOST_VALUES]}
