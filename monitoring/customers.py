@@ -100,7 +100,7 @@ def reference_of(tracker: MlflowClient, workspace: Workspace, as_of: date | None
     return date.fromisoformat(max(recorded.get("cutoffs", "").split(), default=recorded["as_of"]))
 
 
-def read(workspace: Workspace, as_of: date) -> pd.DataFrame:
+def read(connection: duckdb.DuckDBPyConnection, workspace: Workspace, as_of: date) -> pd.DataFrame:
     """Every feature of a fixed sample of the customers whom the churn model predicts at `as_of`.
 
     Raises:
@@ -120,18 +120,17 @@ def read(workspace: Workspace, as_of: date) -> pd.DataFrame:
         SELECT {", ".join(f'"{feature.name}"' for feature in customer_features(workspace))}
         FROM {_joined(parts)} WHERE {predicted}
         ORDER BY md5(concat(customer_id, {workspace.training.seed})) LIMIT {workspace.monitoring.sample}"""
-    with storage.connect(workspace.home_path) as connection:
-        try:
-            rows = connection.execute(query).df()
-        except duckdb.BinderException as problem:
-            raise storage.CheckFailed(
-                f"the snapshot of {as_of} has other features than these settings ask for; {again}"
-            ) from problem
-        except duckdb.Error as problem:
-            raise storage.CheckFailed(
-                f"the snapshot of {as_of} cannot be read ({str(problem).splitlines()[0]}); remove"
-                f" {workspace.home_path}/snapshots/*/{as_of}, then {again}"
-            ) from problem
+    try:
+        rows = connection.execute(query).df()
+    except duckdb.BinderException as problem:
+        raise storage.CheckFailed(
+            f"the snapshot of {as_of} has other features than these settings ask for; {again}"
+        ) from problem
+    except duckdb.Error as problem:
+        raise storage.CheckFailed(
+            f"the snapshot of {as_of} cannot be read ({str(problem).splitlines()[0]}); remove"
+            f" {workspace.home_path}/snapshots/*/{as_of}, then {again}"
+        ) from problem
     if rows.empty:
         raise storage.CheckFailed(f"no customer of {as_of} has {predicted}, so nobody can be compared; see churn.kind")
     return rows
@@ -156,11 +155,10 @@ def _joined(parts: Mapping[str, Path]) -> str:
     return " ".join([everyone, *(f"LEFT JOIN {table} USING (customer_id, as_of)" for table in tables.values())])
 
 
-def days_of_history(home: Path, as_of: date) -> int:
+def days_of_history(connection: duckdb.DuckDBPyConnection, home: Path, as_of: date) -> int:
     """From the first purchase of all to `as_of`."""
     part = storage.snapshot_part(home, "purchases", as_of)
-    with storage.connect(home) as connection:
-        days = connection.execute(f'SELECT max("T") FROM {storage.rows_of_part(part)}').fetchall()[0][0]
+    days = connection.execute(f'SELECT max("T") FROM {storage.rows_of_part(part)}').fetchall()[0][0]
     return int(days or 0)
 
 

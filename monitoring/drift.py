@@ -2,14 +2,15 @@
 
 Three things are looked at: the rows that came in lately (`sources`), the customers as the champion sees them
 (`customers`), and what it predicts of them. Each is held against the reference and against the same season last year,
-and what is usual of it is learnt from the workspace's own past months. `report` draws Evidently's pages of it.
+and what is usual of it is learnt from the workspace's own past months. `report` draws Evidently's pages of it: longer
+work than all else, which a month without drift can do without.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from itertools import combinations
@@ -24,7 +25,7 @@ from monitoring import arrivals, customers, report, shifts
 from monitoring.customers import PREDICTIONS, Champion, reference_of
 from monitoring.report import Side
 from monitoring.shifts import Column, Pair, Shift
-from workspace import storage
+from workspace import cores, storage
 from workspace.settings import Workspace
 from workspace.windows import days_after
 
@@ -53,7 +54,8 @@ class Drift:
     champion decides by; from `limit` and `weight_limit` on they count. Not judged were features that grow with the
     calendar and constant ones; `gone` are those of the reference that exist no more. `past` is from how many earlier
     months the thresholds come, `last_year` the other date compared with, null where there is none. `pages` are
-    Evidently's, the first of them `page`; `problem` says why there are none. `record` is this as JSON.
+    Evidently's, the first of them `page`; `problem` says why there are none. `record` is this as JSON, with the score
+    and the limit of everything that was compared.
 
     `matters`: the champion decides by what moved, or predicts otherwise. `drifted`: that, or anything else moved.
     """
@@ -117,8 +119,12 @@ def needed(workspace: Workspace, as_of: date, reference: date) -> list[date]:
     return [*([last_year] if is_there else []), reference, as_of]
 
 
-def watch(workspace: Workspace, as_of: date, reference: date, champion: Champion | None = None) -> Drift:
-    """Compares `as_of` with `reference` and last year; writes `reports/drift-<as_of>.html`, others and `.json`.
+def watch(
+    workspace: Workspace, as_of: date, reference: date, champion: Champion | None = None, draw_quiet: bool = True
+) -> Drift:
+    """Compares `as_of` with `reference` and last year; writes `reports/drift-<as_of>.json`, `.html` and others.
+
+    The pages are drawn where there is drift, and without `draw_quiet` only there.
 
     Compared are the rows of the last month, and the customers whom the churn model predicts, `monitoring.sample` a
     side, in what it is shown of them and in what it says of them. Without a champion nothing is predicted, and every
@@ -132,9 +138,13 @@ def watch(workspace: Workspace, as_of: date, reference: date, champion: Champion
     """
     comparison = Comparison(workspace, as_of, reference, champion)
     drift = comparison.drift()
-    pages, problem = report.write(workspace, drift.page, comparison.sides(), comparison.limits())
-    drift = replace(drift, pages=pages, problem=problem)
-    storage.write_json(drift.record, asdict(drift) | {"method": shifts.METHOD, "seed": workspace.training.seed})
+    if drift.drifted or draw_quiet:
+        pages, problem = report.write(workspace, drift.page, comparison.sides(), comparison.limits())
+        drift = replace(drift, pages=pages, problem=problem)
+    else:
+        drift = replace(drift, problem="no page: there is no drift; `perennial monitor` draws Evidently's pages of it")
+    told = {"compared": comparison.scores(), "method": shifts.METHOD, "seed": workspace.training.seed}
+    storage.write_json(drift.record, asdict(drift) | told)
     return drift
 
 
@@ -143,7 +153,9 @@ class Comparison:
 
     def __init__(self, workspace: Workspace, as_of: date, reference: date, champion: Champion | None) -> None:
         self.workspace, self.as_of, self.reference, self.champion = workspace, as_of, reference, champion
-        self.seen, self.rows = _Seen(workspace, champion), Rows(workspace, as_of, reference)
+        self.seen = _Seen(workspace, champion)
+        self.rows = Rows(workspace, as_of, reference)
+        self._look([lambda: self.rows.now, *self.seen.looks([(reference, as_of)])])
         self.pairs = self.seen.against(reference, as_of)
         self.judged = [name for name in self.pairs if name not in PREDICTIONS]
         if not self.judged:
@@ -153,11 +165,23 @@ class Comparison:
     def past(self) -> list[Pairs]:
         """The same of earlier pairs of dates, none of which is later than the reference."""
         dates = self.seen.past(self.reference, (self.as_of - self.reference).days)
+        self._look([lambda: self.rows.past, *self.seen.looks(dates)])
         return [self.seen.against(*pair) for pair in dates]
+
+    def _look(self, tasks: Sequence[Callable[[], object]]) -> None:
+        """Most of it is DuckDB's and LightGBM's work, which leaves Python to the other cores."""
+        for _ in cores.side_by_side(tasks):
+            pass
 
     def limits(self) -> dict[str, float]:
         """The score from which each thing has moved, by name."""
         return shifts.limits(self.pairs, self.past) | shifts.limits(self.rows.now, self.rows.past)
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """The score and the limit of everything that was compared, by name."""
+        limits = self.limits()
+        pairs = self.pairs | self.rows.now
+        return {name: {"score": pair.score, "limit": limits[name]} for name, pair in pairs.items()}
 
     def nearest(self) -> list[str]:
         """What is predicted, then the features, farthest beyond their own limit or nearest to it first."""
@@ -213,6 +237,7 @@ class _Seen:
     def __init__(self, workspace: Workspace, champion: Champion | None) -> None:
         self.workspace, self.champion = workspace, champion
         self._sides: dict[date, _Customers] = {}
+        self._connection = storage.connect(workspace.home_path)
         family = storage.snapshot_part(workspace.home_path, CUSTOMER_FAMILIES[0], "*").parent
         self.written = sorted(date.fromisoformat(part.name) for part in family.glob("[0-9]*"))
 
@@ -221,14 +246,20 @@ class _Seen:
 
     def _side(self, as_of: date) -> _Customers:
         if as_of not in self._sides:
-            rows = customers.read(self.workspace, as_of)
+            connection = self._connection.cursor()  # a thread needs its own
+            rows = customers.read(connection, self.workspace, as_of)
             said = [self.champion.predictions(rows)] if self.champion else []
             rows = pd.concat([rows, *said], axis=1)
             home = self.workspace.home_path
-            history = customers.days_of_history(home, as_of)
+            history = customers.days_of_history(connection, home, as_of)
             growing = tuple(name for name in _shown(rows) if _follows_the_calendar(name, history))
             self._sides[as_of] = _Customers(home, rows, growing)
         return self._sides[as_of]
+
+    def looks(self, dates: Sequence[tuple[date, date]]) -> list[Callable[[], _Customers]]:
+        """The reading of every as_of that these pairs of dates are compared by, apart from what was read."""
+        days = {day for before, after in dates for day in (before, after, self.last_year(after)) if day}
+        return [functools.partial(self._side, day) for day in sorted(days - self._sides.keys())]
 
     def growing(self, before: date) -> tuple[str, ...]:
         return self._side(before).growing
@@ -313,7 +344,10 @@ class Rows:
         self.first = arrivals.first_day(workspace)
         self.recent = arrivals.Lately(workspace).at
         self.room = -1 if self.first is None else ((as_of - self.first).days - self.lag - arrivals.DAYS) // STEP
-        self.now = self._against(as_of) if self.room >= 0 else {}
+
+    @functools.cached_property
+    def now(self) -> Pairs:
+        return self._against(self.as_of) if self.room >= 0 else {}
 
     @functools.cached_property
     def past(self) -> list[Pairs]:

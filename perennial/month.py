@@ -138,8 +138,10 @@ def snapshot(
     compute(workspace, sorted(days), say)
 
 
-def monitor(workspace: Workspace, day: date, say: Say) -> tuple[Drift, Outcomes]:
+def monitor(workspace: Workspace, day: date, say: Say, draw_quiet: bool = True) -> tuple[Drift, Outcomes]:
     """What has moved since the champion learnt, and how earlier predictions came true; pages lie in `reports`.
+
+    Without `draw_quiet` a month without drift gets no page of it.
 
     Needs the ingested tables and a churn champion; makes the snapshots that it compares.
 
@@ -156,7 +158,7 @@ def monitor(workspace: Workspace, day: date, say: Say) -> tuple[Drift, Outcomes]
     happened = outcomes(workspace, day, registry.trainings(tracker, workspace))
     outcomes_page.write(happened)
     say(outcomes_page.as_text(happened))
-    compared = drift.watch(workspace, day, champion.reference, champion)
+    compared = drift.watch(workspace, day, champion.reference, champion, draw_quiet)
     say(str(compared))
     return compared, happened
 
@@ -179,7 +181,7 @@ def watch(workspace: Workspace, day: date, say: Say, summary: Summary, again: st
         say("there is no champion yet to compare with")
         return None
     try:
-        drift, happened = monitor(workspace, day, say)
+        drift, happened = monitor(workspace, day, say, draw_quiet=False)
     except CheckFailed as problem:
         say(str(problem))
         summary.alerts.append(alerts.Alert("the customers could not be compared", str(problem), again))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -311,6 +312,7 @@ def test_where_evidently_cannot_draw_the_verdict_stands(tmp_path: Path, monkeypa
     assert "Evidently could not draw it (cannot bin a constant column)" in str(result)
     assert json.loads(result.record.read_text())["problem"] == result.problem
     assert page.read_bytes() == before
+    assert gc.isenabled(), "a failure leaves the process without its garbage collection"
 
 
 def test_columns_that_are_constant_on_one_side_or_both_are_drawn(tmp_path: Path) -> None:
@@ -381,6 +383,22 @@ def test_page_and_record_agree_with_the_answer(tmp_path: Path) -> None:
     )
     assert lines[1].startswith("6 of 13 features moved (46%; 30% is drift), with 46% of what the model decides by")
     assert result.features[0].feature in lines[2]
+
+
+@pytest.mark.parametrize(("factor", "drifts"), [(1.0, False), (100.0, True)])
+def test_a_quiet_month_is_recorded_whole_and_drawn_where_asked_for(tmp_path: Path, factor: float, drifts: bool) -> None:
+    """Without `draw_quiet` Evidently draws where there is drift alone; the record has every score and limit anyway."""
+    workspace = make_workspace(tmp_path)
+    write_snapshot(workspace, THEN, make_features(300, 1))
+    write_snapshot(workspace, NOW, make_features(300, 2, dict.fromkeys(VARIED[:6], factor)))
+    result = drift.watch(workspace, NOW, THEN, draw_quiet=False)
+    record = json.loads(result.record.read_text())
+    assert result.drifted == drifts
+    assert result.page.exists() == bool(result.pages) == drifts
+    assert ("`perennial monitor` draws Evidently's pages" in str(result)) is not drifts
+    assert record["compared"].keys() == COMPARED
+    beyond = {name for name, of in record["compared"].items() if of["score"] >= of["limit"]}
+    assert beyond == names(result) == (set(VARIED[:6]) if drifts else set())
 
 
 def test_the_page_shows_what_moved_and_how_to_see_the_rest(tmp_path: Path) -> None:
