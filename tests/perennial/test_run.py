@@ -692,6 +692,7 @@ def test_an_old_champion_is_challenged_and_a_person_decides(shop: Shop, aged: Fi
     assert sorted(decided) == [(kind, "2", due, "waits for a person") for kind in KINDS]
     watched = json.loads((home / "reports" / f"drift-{AS_OF}.json").read_text())
     assert watched["matters"] is False  # else drift would have been the reason
+    assert bool(watched["pages"]) == watched["drifted"]  # a quiet month has none
     alert = next(one for one in recorded["alerts"] if one["about"] == "churn version 2 waits for a person")
     assert alert["says"] == sentences.joined(
         next(one["reasons"] for one in recorded["decisions"] if one["kind"] == "churn")
