@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from itertools import product
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,9 @@ from workspace.windows import midnight
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+_MOST = 50_000  # customers in a block: more at a time are no quicker
+_NOBODY = pa.record_batch({"customer_id": pa.array([], pa.string())})
 
 
 def open_store(workspace: Workspace, patience: float | None = None) -> FeatureStore:
@@ -97,11 +100,41 @@ def rows_at(workspace: Workspace, as_of: date) -> pd.DataFrame:
     Raises:
         CheckFailed: there is no snapshot at `as_of`, or its parts are not of the same customers.
     """
-    parts = {family: _by_customer(workspace, family, as_of) for family in CUSTOMER_FAMILIES}
+    return _beside({family: _by_customer(workspace, family, as_of) for family in CUSTOMER_FAMILIES}, as_of)
+
+
+def at_once(workspace: Workspace, each: int) -> int:
+    """So many customers at `each` bytes take a quarter of the setting `memory`; no more than are quick."""
+    return max(1, min(_MOST, int(workspace.memory * 1e9 / 4 / each)))
+
+
+def blocks_at(workspace: Workspace, as_of: date, customers: int) -> Iterator[pd.DataFrame]:
+    """`rows_at` in blocks of so many customers, one after the other: none but the one at hand need be in memory.
+
+    Raises:
+        CheckFailed: as for `rows_at`.
+    """
+    parts = [_in_blocks(workspace, family, as_of, customers) for family in CUSTOMER_FAMILIES]
+    for blocks in zip_longest(*parts, fillvalue=_NOBODY):
+        yield _beside(dict(zip(CUSTOMER_FAMILIES, blocks, strict=True)), as_of)
+
+
+def count_at(workspace: Workspace, as_of: date) -> int:
+    """How many customers are known at `as_of`.
+
+    Raises:
+        CheckFailed: there is no snapshot at `as_of`.
+    """
+    part = _part(workspace.home_path, "profile", as_of)
+    return sum(pq.read_metadata(file).num_rows for file in part.glob("*.parquet"))
+
+
+def _beside(parts: Mapping[str, pa.Table | pa.RecordBatch], as_of: date) -> pd.DataFrame:
+    """The rows of the families beside each other: each part is of the same customers, in the same order."""
     for family, part in parts.items():
         if not part["customer_id"].equals(parts["profile"]["customer_id"]):
             raise CheckFailed(f"{family} at {as_of} is not of the customers that profile knows; run `snapshot` again")
-    columns = {name: part[name] for part in parts.values() for name in part.column_names}
+    columns = {name: part[name] for part in parts.values() for name in part.schema.names}
     rows = pa.table(columns).to_pandas()
     rows.insert(1, "as_of", pd.Timestamp(as_of))
     return rows
@@ -110,8 +143,25 @@ def rows_at(workspace: Workspace, as_of: date) -> pd.DataFrame:
 def _by_customer(workspace: Workspace, family: str, as_of: date) -> pa.Table:
     """A family's part, sorted by customer: on Spark it is several files, of which each is."""
     part = _part(workspace.home_path, family, as_of)
-    table = pq.read_table(part, columns=["customer_id", *(feature.name for feature in features_of(family, workspace))])
+    table = pq.read_table(part, columns=_columns(workspace, family))
     return table if len(list(part.glob("*.parquet"))) == 1 else table.sort_by("customer_id")
+
+
+def _in_blocks(workspace: Workspace, family: str, as_of: date, customers: int) -> Iterator[pa.RecordBatch]:
+    """The same rows, so many at a time."""
+    names, files = _columns(workspace, family), [*_part(workspace.home_path, family, as_of).glob("*.parquet")]
+    if len(files) == 1:
+        with pq.ParquetFile(files[0], pre_buffer=False) as file:  # else it keeps what it has read
+            yield from file.iter_batches(customers, columns=names)
+        return
+    columns = ", ".join(f'"{name}"' for name in names)
+    with storage.connect(workspace.home_path, memory=workspace.memory) as connection:
+        ordered = connection.sql(f"SELECT {columns} FROM {storage.reader(files)} ORDER BY customer_id")
+        yield from ordered.to_arrow_reader(customers)
+
+
+def _columns(workspace: Workspace, family: str) -> list[str]:
+    return ["customer_id", *(feature.name for feature in features_of(family, workspace))]
 
 
 def _sampled(customer_ids: pd.Series, share: float) -> pd.Series:

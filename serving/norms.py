@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from features.snapshot import CUSTOMER_FAMILIES
 from workspace import storage
 from workspace.settings import Workspace
 
@@ -46,13 +47,13 @@ class Norms:
     coupons: float = 0.0
 
     @classmethod
-    def at(cls, workspace: Workspace, as_of: date, rows: pd.DataFrame) -> Self:
-        """`rows` are those of customer features of everybody known at `as_of`."""
-        asked = rows[(rows["n_purchases"] > 0) & (rows["profiling_consent"] != 0)]
-        medians = {name: float(asked[name].median()) for name in _MEDIANS if asked[name].notna().any()}
-        visits, coupons = (_counts(rows, f"n_{kind}", *days) for kind, days in _WATCHED.items())
-        with storage.connect(workspace.home_path, workspace.timezone) as connection:
-            _purchases(connection, workspace.home_path, as_of, len(rows))
+    def at(cls, workspace: Workspace, as_of: date) -> Self:
+        """Of everybody known at `as_of`, whose snapshot must be there."""
+        with storage.connect(workspace.home_path, workspace.timezone, workspace.memory) as connection:
+            _customers(connection, workspace.home_path, as_of)
+            medians = {name: median for name in _MEDIANS if (median := _median(connection, name)) is not None}
+            visits, coupons = (_counts(connection, f"n_{kind}", *days) for kind, days in _WATCHED.items())
+            _purchases(connection, workspace.home_path, as_of)
             return cls(
                 medians, _fell(*_counted(connection)), _prices(connection), _prices_of_year(connection), visits, coupons
             )
@@ -64,9 +65,30 @@ class Norms:
 _WATCHED = {"visit": (30, 90), "coupon_redeemed": (90, 365)}
 
 
-def _counts(rows: pd.DataFrame, name: str, recent: int, all_days: int) -> float:
+def _customers(connection: duckdb.DuckDBPyConnection, home: Path, as_of: date) -> None:
+    """A table `customers` of what is asked of each, as doubles, and `asked`: whether it is a buyer to be looked at."""
+    counted = (f"n_{kind}_{days}d" for kind, both in _WATCHED.items() for days in both)
+    columns = ", ".join(f'CAST("{name}" AS DOUBLE) AS "{name}"' for name in dict.fromkeys((*_MEDIANS, *counted)))
+    parts = {family: storage.rows_of_part(storage.snapshot_part(home, family, as_of)) for family in CUSTOMER_FAMILIES}
+    first, *others = (f"{rows} AS {family}" for family, rows in parts.items())
+    joined = " ".join(f"JOIN {other} USING (customer_id)" for other in others)
+    connection.execute(f"""
+        CREATE TEMP TABLE customers AS
+        SELECT coalesce(n_purchases > 0 AND profiling_consent IS DISTINCT FROM 0, false) AS asked, {columns}
+        FROM {first} {joined}""")
+
+
+def _median(connection: duckdb.DuckDBPyConnection, name: str) -> float | None:
+    """Null where nobody's is known. One after the other: each holds its column in memory."""
+    query = f'SELECT CAST(median("{name}") AS FLOAT) FROM customers WHERE asked'
+    median: float | None = connection.execute(query).fetchall()[0][0]
+    return median
+
+
+def _counts(connection: duckdb.DuckDBPyConnection, name: str, recent: int, all_days: int) -> float:
     """How often customers did something in the last `recent` days, over as many of those before."""
-    lately, ever = (float(rows[f"{name}_{days}d"].sum()) for days in (recent, all_days))
+    sums = ", ".join(f'coalesce(sum("{name}_{days}d"), 0)' for days in (recent, all_days))
+    lately, ever = connection.execute(f"SELECT {sums} FROM customers").fetchall()[0]
     return _fell(lately, (ever - lately) * recent / (all_days - recent))
 
 
@@ -74,9 +96,10 @@ def _fell(now: float, before: float) -> float:
     return min(now / before, 1.0) if before > 0 else 0.0
 
 
-def _purchases(connection: duckdb.DuckDBPyConnection, home: Path, as_of: date, customers: int) -> None:
+def _purchases(connection: duckdb.DuckDBPyConnection, home: Path, as_of: date) -> None:
     """A table `purchases` of a year: `age` in days and net `spend`; of many customers those whose hashes come first."""
     lines = storage.rows_of(home, "transactions")
+    [(customers,)] = connection.execute("SELECT count(*) FROM customers").fetchall()
     connection.execute(
         f"""CREATE TEMP TABLE purchases AS
             SELECT $as_of - day AS age, sum(amount) AS spend FROM {lines}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from features import retrieval
 from features.items import launches
 from features.items.assortment import Assortment, in_stock
 from features.items.candidates import Shelf
-from features.items.newcomers import Newcomers
+from features.items.newcomers import Newcomers, Segments
+from features.items.similar_customers import POOL
 from training.models.offer_model import OfferModel
 from workspace.settings import Workspace
 
@@ -23,7 +27,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]
 Flags = NDArray[np.bool_]
 
-_BLOCK = 2_000_000  # (customer, item) rows ranked at a time
+_PAIR, _NEIGHBOUR = 200, 16  # bytes that a (customer, item) row takes, and who may be alike
 _ROUNDING = 1e-9  # of a probability behind the number of a customer in a block
 OFFERS = pa.schema([
     ("customer_id", pa.string()), ("as_of", pa.date32()), ("rank", pa.int32()), ("item", pa.string()),
@@ -32,19 +36,24 @@ OFFERS = pa.schema([
 
 
 def rank(
-    workspace: Workspace, model: OfferModel, as_of: date, rows: pd.DataFrame, scored: Flags,
+    workspace: Workspace, model: OfferModel, as_of: date, scores: Path,
     progress: Callable[[str], None] = lambda _: None,
-) -> pa.Table:  # fmt: skip
+) -> Iterator[pa.Table]:  # fmt: skip
     """The best `cross_sell.top` items of each scored customer and each newcomer, by probability; as `OFFERS`.
 
-    `rows` are those of customer features of everybody known at `as_of`, sorted by id.
+    In blocks of customers, in order. `scores` is the file of everybody known at `as_of`, sorted by id.
     """
     ranking = _Ranking.at(workspace, model, as_of, progress)
-    customers = rows[scored]
-    step = max(1, _BLOCK // max(1, ranking.shelf.pairs_each))
-    blocks = [ranking.offers(customers.iloc[start : start + step]) for start in range(0, len(customers), step)]
-    blocks.append(ranking.offers_to_newcomers(Newcomers.at(ranking.shelf, rows)))
-    return pa.concat_tables(blocks).sort_by([("customer_id", "ascending"), ("rank", "ascending")])
+    size = retrieval.at_once(workspace, _bytes_each(ranking.shelf))
+    with pq.ParquetFile(scores) as file:
+        reasons = file.iter_batches(size, columns=["not_scored_reason"])
+        for rows, why_not in zip(retrieval.blocks_at(workspace, as_of, size), reasons, strict=True):
+            yield ranking.best(rows, why_not["not_scored_reason"].is_null().to_numpy(zero_copy_only=False))
+
+
+def _bytes_each(shelf: Shelf) -> int:
+    """That a customer takes while items are ranked."""
+    return 1 + shelf.pairs_each * _PAIR + (0 if shelf.offers_everything else POOL * _NEIGHBOUR)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class _Ranking:
     launches: pd.Index
     items: pd.Index
     assortment: Assortment
+    segments: Segments
 
     @classmethod
     def at(cls, workspace: Workspace, model: OfferModel, as_of: date, progress: Callable[[str], None]) -> Self:
@@ -64,7 +74,12 @@ class _Ranking:
         launches = in_stock(workspace).difference(shelf.items)
         popularity = shelf.popularity.reindex(shelf.items.append(launches))
         assortment = Assortment.of(workspace, popularity, progress)
-        return cls(workspace, model, shelf, launches, popularity.index, assortment)
+        return cls(workspace, model, shelf, launches, popularity.index, assortment, Segments.at(shelf))
+
+    def best(self, rows: pd.DataFrame, scored: Flags) -> pa.Table:
+        """Of some customers by their rows of features, sorted by id, and whether each was scored."""
+        both = self.offers(rows[scored]), self.offers_to_newcomers(self.segments.newcomers(rows))
+        return pa.concat_tables(both).sort_by([("customer_id", "ascending"), ("rank", "ascending")])
 
     def offers(self, customers: pd.DataFrame) -> pa.Table:
         """The best `cross_sell.top` items of each customer who has bought before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from serving import score_rows, scoring
 from serving.predictor import Predictor
 from training import pipelines
 from training.gate import promotion
-from workspace import registry, settings
+from workspace import registry, settings, storage
 from workspace.settings import Workspace
 
 if TYPE_CHECKING:
@@ -62,9 +63,15 @@ def run_line(workspace: Workspace, as_of: date = AS_OF) -> pd.DataFrame:
     store, tracker = retrieval.apply(workspace), registry.client()
     for kind, version in pipelines.train(store, workspace, tracker, as_of).items():
         promotion.promote(tracker, workspace, kind, str(version.version))
-    scores = scoring.score(Predictor.load(workspace, tracker, as_of), as_of)
+    scores = scored(Predictor.load(workspace, tracker, as_of), as_of)
     publish(store, workspace, as_of)
     return scores
+
+
+def scored(predictor: Predictor, as_of: date, say: Callable[[str], None] = lambda _: None) -> pd.DataFrame:
+    """The scores of `as_of`, written anew."""
+    scoring.score(predictor, as_of, say)
+    return pd.read_parquet(storage.scores_path(predictor.workspace.home_path, as_of))
 
 
 def publish(store: FeatureStore, workspace: Workspace, as_of: date) -> None:

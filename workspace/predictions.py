@@ -11,10 +11,11 @@ import fcntl
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +50,7 @@ about in place of the workspace's own, null where none were. `question`: the `ch
 were answered, as JSON. `times`: how often the same was served or listed, `served_at` the last time, null for a
 batch."""
 _DRAFT = ".draft"
+_BLOCK = 50_000  # rows in memory at a time
 _PUT_TOGETHER = 50  # parts of one as_of, which are then one
 
 
@@ -71,18 +73,22 @@ def as_asked(workspace: Workspace, question: str) -> Workspace:
     )
 
 
-def log_batch(workspace: Workspace, scores: pd.DataFrame, role: Role = "champion") -> int:
+def log_batch(workspace: Workspace, scores: pd.DataFrame | Iterable[pa.Table], role: Role = "champion") -> int:
     """Logs `scores` of one as_of by one pair of models, in place of what was logged of the same before.
 
-    Who got neither a probability nor a value is left out. Returns the rows.
+    All at once or in blocks. Who got neither a probability nor a value is left out. Returns the rows.
     """
-    rows = _log_rows(scores, role=role, via="batch", question=question(workspace))
-    if rows.num_rows:
-        models = (str(rows[name][0].as_py()).rpartition("/")[2] for name in ("churn_model", "lifetime_value_model"))
-        name = f"batch-{'-'.join((role, *models))}.parquet"
-        _write(rows, _folder(workspace.home_path) / str(rows["as_of"][0]) / name)
-        bound(workspace)
-    return int(rows.num_rows)
+    asked, blocks = question(workspace), [scores] if isinstance(scores, pd.DataFrame) else scores
+    logged = (_log_rows(block, role=role, via="batch", question=asked) for block in blocks)
+    known = (rows for rows in logged if rows.num_rows)
+    first = next(known, None)
+    if first is None:
+        return 0
+    models = (str(first[name][0].as_py()).rpartition("/")[2] for name in ("churn_model", "lifetime_value_model"))
+    name = f"batch-{'-'.join((role, *models))}.parquet"
+    count = _write(chain([first], known), _folder(workspace.home_path) / str(first["as_of"][0]) / name)
+    bound(workspace)
+    return count
 
 
 def log_served(
@@ -99,7 +105,7 @@ def log_served(
     folder = _folder(workspace.home_path)
     for as_of in rows["as_of"].unique().to_pylist():
         part = folder / str(as_of) / f"{uuid.uuid4().hex}.parquet"
-        _write(rows.filter(pc.equal(rows["as_of"], as_of)), part)
+        _write([rows.filter(pc.equal(rows["as_of"], as_of))], part)
         if len(_served(part.parent)) > _PUT_TOGETHER:
             bound(workspace)
     return int(rows.num_rows)
@@ -128,16 +134,20 @@ def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind, safe=False)
 
 
-def _write(rows: pa.Table, path: Path) -> None:
+def _write(blocks: Iterable[pa.Table], path: Path) -> int:
     """Beside its place and then renamed: a crash loses it whole. Not as `storage.replacing`, whose drafts go when a
-    command takes the workspace, while the service writes on."""
+    command takes the workspace, while the service writes on. Returns the rows."""
     storage.make_folder(path.parent)
-    draft = path.with_suffix(_DRAFT)
+    draft, count = path.with_suffix(_DRAFT), 0
     try:
-        pq.write_table(rows, draft, compression="zstd")
+        with pq.ParquetWriter(draft, SCHEMA, compression="zstd") as written:
+            for rows in blocks:
+                written.write_table(rows)
+                count += rows.num_rows
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+    return count
 
 
 def read(workspace: Workspace, role: Role | None = None) -> pd.DataFrame:
@@ -196,19 +206,25 @@ def _put_together(home: Path, day: Path) -> None:
         rows: pa.Table = connection.sql(f"""
             SELECT {same}, max(served_at) AS served_at, sum(times)::BIGINT AS times
             FROM parts GROUP BY ALL ORDER BY customer_id, served_at""").to_arrow_table()
-    _write(rows.select(SCHEMA.names).cast(SCHEMA), day / f"{uuid.uuid4().hex}.parquet")
+    _write([rows.select(SCHEMA.names).cast(SCHEMA)], day / f"{uuid.uuid4().hex}.parquet")
     for part in parts:
         part.unlink()
 
 
 def forget(workspace: Workspace, customer_ids: Sequence[str]) -> None:
     """Removes customers from the log; while they are marked as erased, nothing of them comes into it again."""
+    gone = pa.array(customer_ids, pa.string())
     with _alone(workspace.home_path) as folder:
         for path in folder.glob("*/*.parquet"):
-            rows = pq.read_table(path)
-            others = rows.filter(pc.invert(pc.is_in(rows["customer_id"], pa.array(customer_ids, pa.string()))))
-            if others.num_rows < rows.num_rows:
-                _write(others, path)
+            if any(pc.any(pc.is_in(rows["customer_id"], gone)).as_py() for rows in _blocks(path, ["customer_id"])):
+                others = (rows.filter(pc.invert(pc.is_in(rows["customer_id"], gone))) for rows in _blocks(path))
+                _write(map(_whole, others), path)
+
+
+def _blocks(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        for block in file.iter_batches(_BLOCK, columns=columns):
+            yield pa.Table.from_batches([block])
 
 
 def is_part(home: Path, path: Path) -> bool:

@@ -401,8 +401,10 @@ class Workspace(_Model):
         default=0.2, ge=0, le=1, description="share of a source's rows that may be quarantined before ingest fails"
     )
     memory: float = Field(
-        default=6.0, ge=0.1, description="gigabytes that ingest and features may hold before they spill to the disk"
-    )
+        default=6.0, ge=0.1,
+        description="gigabytes that ingest and features may hold before they spill to the disk; scores and offers take"
+        " about a quarter of it for a block of customers at a time",
+    )  # fmt: skip
     churn: Churn = Field(default_factory=Churn, description="what leaving means")
     lifetime_value: LifetimeValue = Field(default_factory=LifetimeValue, description="what value means")
     cross_sell: CrossSell = Field(default_factory=CrossSell, description="what to offer")

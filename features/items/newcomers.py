@@ -31,18 +31,40 @@ class Newcomers:
     shares: Floats
 
     @classmethod
-    def at(cls, shelf: Shelf, customers: pd.DataFrame) -> Self:
+    def at(cls, shelf: Shelf, customers: pd.DataFrame) -> Newcomers:
         """Of the rows of customer features who never bought; who refuses profiling is none."""
-        rows = customers[customers["T"].isna() & (customers["profiling_consent"] != 0)]
+        return Segments.at(shelf).newcomers(customers)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """What each segment's buyers buy: a row of `shares` for everybody, and one for each of `values` of the attribute.
+
+    There is no `attribute` where `cross_sell.segment` names none.
+    """
+
+    attribute: str | None
+    values: pd.Index
+    shares: Floats
+
+    @classmethod
+    def at(cls, shelf: Shelf) -> Self:
         everybodys = shelf.popularity["item_buyers_365d"].to_numpy(dtype=float)
         segment = shelf.workspace.cross_sell.segment
-        if segment is None or rows.empty:
-            return cls(pd.Index(rows["customer_id"]), np.zeros(len(rows), dtype=np.int64), everybodys[None, :])
+        if segment is None:
+            return cls(None, pd.Index([]), everybodys[None, :])
         bought = _by_segment(shelf, f"attribute_{segment}")
-        values = pd.Index(bought["segment"].unique())
         own = [_drawn(shelf, group, everybodys) for _, group in bought.groupby("segment", sort=False)]
-        of = values.get_indexer(pd.Index(rows[f"attribute_{segment}"].to_numpy(dtype=float, na_value=np.nan))) + 1
-        return cls(pd.Index(rows["customer_id"]), of, np.vstack([everybodys, *own]))
+        return cls(f"attribute_{segment}", pd.Index(bought["segment"].unique()), np.vstack([everybodys, *own]))
+
+    def newcomers(self, customers: pd.DataFrame) -> Newcomers:
+        """As `Newcomers.at`."""
+        rows = customers[customers["T"].isna() & (customers["profiling_consent"] != 0)]
+        of = np.zeros(len(rows), dtype=np.int64)
+        if self.attribute is not None:
+            own = pd.Index(rows[self.attribute].to_numpy(dtype=float, na_value=np.nan))
+            of = self.values.get_indexer(own).astype(np.int64) + 1
+        return Newcomers(pd.Index(rows["customer_id"]), of, self.shares)
 
 
 def _drawn(shelf: Shelf, bought: pd.DataFrame, everybodys: Floats) -> Floats:

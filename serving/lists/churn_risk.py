@@ -334,21 +334,19 @@ def _placed(customer_ids: Sequence[str] | pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"customer_id": pd.Series(list(customer_ids), dtype=str), "place": range(len(customer_ids))})
 
 
-def write_risk(workspace: Workspace, as_of: date, scores: pd.DataFrame) -> None:
+def write_risk(workspace: Workspace, as_of: date, scores: Path) -> None:
     """The files that lists are read from: who was scored, with the best offer, highest first, one for each order.
 
     So a page is at the head of a file, or where a cursor says, however many customers there are.
     """
     home = workspace.home_path
     columns = ", ".join(f"scores.{name}" for name in _SCORED)
-    with storage.connect(home, workspace.timezone) as connection:
+    with storage.connect(home, workspace.timezone, workspace.memory) as connection:
         connection.execute("SET preserve_insertion_order = true")
-        connection.register("scores", scores[scores["not_scored_reason"].isna()])
         connection.execute(f"""
             CREATE TEMP TABLE risk AS
-            SELECT {columns.replace("scores.as_of", "CAST(scores.as_of AS DATE) AS as_of")},
-                   item AS offer, kind AS offer_kind, probability AS offer_probability
-            FROM scores LEFT JOIN (
+            SELECT {columns}, item AS offer, kind AS offer_kind, probability AS offer_probability
+            FROM (SELECT * FROM {storage.reader([scores])} WHERE not_scored_reason IS NULL) AS scores LEFT JOIN (
                 SELECT * FROM {storage.reader([storage.offers_path(home, as_of)])} WHERE rank = 1) AS offers
               ON scores.customer_id = offers.customer_id""")
         for sort in _TIES:

@@ -84,15 +84,44 @@ def test_the_rows_at_an_as_of_are_those_that_feast_joins(shop: Shop, as_of: date
     pd.testing.assert_frame_equal(retrieval.rows_at(shop.workspace, as_of), joined)
 
 
-def test_parts_of_other_customers_are_not_laid_beside_each_other(shop: Shop) -> None:
+@pytest.mark.parametrize("customers", [1, 3, 1_000])
+def test_blocks_are_the_rows_in_order(shop: Shop, customers: int) -> None:
+    """So many customers each, the last one what is left; also where an engine wrote a part as several files."""
+    whole = retrieval.rows_at(shop.workspace, SUMMER)
+    part = storage.snapshot_part(shop.workspace.home_path, "basket", SUMMER)
+    blocks = [*retrieval.blocks_at(shop.workspace, SUMMER, customers)]
+    assert {len(block) for block in blocks[:-1]} <= {customers}
+    assert sum(map(len, blocks)) == retrieval.count_at(shop.workspace, SUMMER) == len(whole)
+    pd.testing.assert_frame_equal(pd.concat(blocks, ignore_index=True), whole)
+    with without(part):
+        part.mkdir()
+        rows = pd.read_parquet(part.with_suffix(".away"))
+        for start in (0, 1):
+            rows.iloc[start::2].to_parquet(part / f"part-{start}.parquet", index=False)
+        blocks = [*retrieval.blocks_at(shop.workspace, SUMMER, customers)]
+        pd.testing.assert_frame_equal(pd.concat(blocks, ignore_index=True), whole)
+        shutil.rmtree(part)
+
+
+def test_less_memory_is_smaller_blocks(shop: Shop) -> None:
+    """The setting `memory` bounds what is in memory at a time; much of it makes no larger blocks than are quick."""
+    settings = [shop.workspace.model_copy(update={"memory": gigabytes}) for gigabytes in (0.1, 0.5, 6.0, 60.0)]
+    assert [retrieval.at_once(one, 10_000) for one in settings] == [2_500, 12_500, 50_000, 50_000]
+    assert retrieval.at_once(settings[0], 10**12) == 1
+
+
+@pytest.mark.parametrize("lost", [slice(1, None), slice(None, -1)])
+def test_parts_of_other_customers_are_not_laid_beside_each_other(shop: Shop, lost: slice) -> None:
     """One row that is missing would shift all that follow: the family is named instead."""
     part = storage.snapshot_part(shop.workspace.home_path, "basket", SUMMER)
     with without(part):
         part.mkdir()
-        fewer = pd.read_parquet(part.with_suffix(".away")).iloc[1:]
+        fewer = pd.read_parquet(part.with_suffix(".away")).iloc[lost]
         fewer.to_parquet(part / "part.parquet", index=False)
         with pytest.raises(CheckFailed, match=f"basket at {SUMMER} is not of the customers that profile knows"):
             retrieval.rows_at(shop.workspace, SUMMER)
+        with pytest.raises(CheckFailed, match=f"basket at {SUMMER} is not of the customers that profile knows"):
+            [*retrieval.blocks_at(shop.workspace, SUMMER, 1)]
         shutil.rmtree(part)
 
 

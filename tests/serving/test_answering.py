@@ -14,7 +14,7 @@ import pytest
 from builders import make_transactions, write_workspace
 from registries import new_registry
 from typer.testing import CliRunner
-from workspaces import AS_OF, run_line
+from workspaces import AS_OF, run_line, scored
 
 from features import retrieval, snapshot
 from ingest import intake
@@ -170,7 +170,7 @@ def test_withheld_amounts_are_null_and_the_order_stays(kind: str, shop: Shop, wi
     """In the batch and for a single customer; nobody is any less scored, and the list goes by what is left."""
     before = kept(shop.workspace, AS_OF)["scores"]
     predictor = withheld(kind)
-    after = scoring.score(predictor, AS_OF)
+    after = scored(predictor, AS_OF)
     assert list(after.columns) == list(before.columns)
     assert after[AMOUNTS[kind]].isna().all(axis=None)
     untouched = [name for name in before.columns if name not in AMOUNTS[kind]]

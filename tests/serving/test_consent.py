@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from private_shop import NOW, answering_from, private_shop, scores_of
 from starlette.testclient import TestClient
-from workspaces import AS_OF, NO_MARKETING, NO_PROFILING
+from workspaces import AS_OF, NO_MARKETING, NO_PROFILING, scored
 
 from features import online, retrieval
 from ingest import intake
@@ -137,7 +137,7 @@ def test_the_next_batch_heeds_it(client: TestClient, workspace: Workspace) -> No
     customer_id = first_listed(client)
     Consents(workspace.home_path).put(customer_id, {"profiling": False}, NOW)
     assert not scoring.is_current(predictor, AS_OF)
-    scores = scoring.score(predictor, AS_OF).set_index("customer_id")
+    scores = scored(predictor, AS_OF).set_index("customer_id")
     assert scores.loc[customer_id, "not_scored_reason"] == NO_CONSENT
     assert np.isnan(scores.loc[customer_id, "lifetime_value"])
     assert customer_id not in set(pd.read_parquet(storage.offers_path(workspace.home_path, AS_OF))["customer_id"])

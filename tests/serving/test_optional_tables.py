@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from registries import new_registry
 from starlette.testclient import TestClient
+from workspaces import scored
 
 from features import online, publications, retrieval, snapshot
 from ingest import intake
 from monitoring import drift
 from monitoring.campaigns import response
 from monitoring.outcomes import outcomes
-from serving import scoring
 from serving.freshness import Freshness
 from serving.http.answers import Answers
 from serving.http.event_inbox import Inbox
@@ -137,7 +137,7 @@ def test_tables_in_any_combination_go_the_whole_line(
     assert data_check.check(workspace, accounts, AS_OF).suffices
     snapshot.snapshot(workspace, [AS_OF])
     store, predictor = retrieval.apply(workspace), Predictor.load(workspace, tracker)
-    scores = scoring.score(predictor, AS_OF).set_index("customer_id")
+    scores = scored(predictor, AS_OF).set_index("customer_id")
     assert scores["churn_probability"].notna().sum() > 80
     online.publish(store, workspace, AS_OF)
     assert outcomes(workspace, TOMORROW).open

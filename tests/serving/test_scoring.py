@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING
+from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, scored
 
-from features import snapshot
+from features import retrieval, snapshot
 from perennial import month
 from serving import offers, scoring
 from serving.predictor import Predictor
@@ -75,7 +75,7 @@ def test_scores_are_sorted_and_of_this_as_of(copy: Copy) -> None:
 def test_who_was_not_scored_is_counted_by_reason(copy: Copy) -> None:
     """A marketer learns from the command itself how many are missing from the list, and why."""
     said: list[str] = []
-    scores = scoring.score(copy.predictor, AS_OF, said.append)
+    scores = scored(copy.predictor, AS_OF, said.append)
     reasons = scores["not_scored_reason"].value_counts()
     assert {"no consent to profiling", "no purchase yet"} < set(reasons.index)
     [told] = [line for line in said if line.startswith("offered ")]
@@ -97,11 +97,16 @@ def test_scoring_again_gives_the_same_files(copy: Copy) -> None:
 
 
 def test_blocks_do_not_show(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offers ranked fifty pairs at a time are those of a single block."""
-    before = pd.read_parquet(copy.offers)
-    monkeypatch.setattr(offers, "_BLOCK", 400)
+    """Customers scored, and offered items, fifty at a time get what a single block would."""
+    written = (copy.scores, copy.offers, storage.risk_path(copy.workspace.home_path, AS_OF))
+    before = [pq.read_table(path) for path in written]
+    logged = predictions.read(copy.workspace)
+    monkeypatch.setattr(retrieval, "_MOST", 50)
     copy.score()
-    pd.testing.assert_frame_equal(pd.read_parquet(copy.offers), before)
+    for path, table in zip(written, before, strict=True):
+        assert pq.read_table(path).equals(table, check_metadata=True)
+    pd.testing.assert_frame_equal(predictions.read(copy.workspace), logged)
+    assert pq.read_metadata(copy.offers).num_row_groups == 400 / 50
 
 
 def test_as_many_offers_as_asked_for(copy: Copy) -> None:

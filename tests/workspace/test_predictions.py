@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -53,6 +54,17 @@ def test_a_batch_is_logged_once_for_each_pair_of_models(tmp_path: Path) -> None:
         [3, pytest.approx(0.3)], [3, pytest.approx(0.2)], [3, pytest.approx(0.2)],
     ]  # fmt: skip
     assert predictions.read(workspace, "shadow")["churn_model"].unique().tolist() == ["shop.churn/3"]
+
+
+def test_blocks_of_a_batch_are_one_file(tmp_path: Path) -> None:
+    """Of rows that come block after block, some of them without a prediction, all are logged that are one."""
+    workspace, scores = make_workspace(tmp_path), make_scores()
+    predictions.log_batch(workspace, scores)
+    whole = predictions.read(workspace)
+    nobody = scores.assign(churn_probability=None, lifetime_value=None)
+    blocks = [pa.Table.from_pandas(block) for block in (nobody, scores.iloc[:1], nobody, scores.iloc[1:])]
+    assert predictions.log_batch(workspace, blocks) == len(whole)
+    pd.testing.assert_frame_equal(predictions.read(workspace), whole)
 
 
 def test_who_got_no_number_is_no_prediction(tmp_path: Path) -> None:
@@ -126,8 +138,10 @@ def test_the_log_is_bounded_while_somebody_writes(tmp_path: Path) -> None:
     assert (day.parent / "2024-01-01" / "of-another.draft").exists()
 
 
-def test_a_forgotten_customer_is_in_no_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [1, 50_000])
+def test_a_forgotten_customer_is_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     """Batches, answers and lists of every as_of; the others stay as they were, also when asked again."""
+    monkeypatch.setattr(predictions, "_BLOCK", block)
     workspace = make_workspace(tmp_path)
     predictions.log_batch(workspace, make_scores())
     predictions.log_batch(workspace, make_scores(as_of=date(2024, 4, 1)), role="shadow")

@@ -17,14 +17,13 @@ import pandas as pd
 import pytest
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
-from workspaces import AS_OF, NO_PROFILING, publish
+from workspaces import AS_OF, NO_PROFILING, publish, scored
 
 from features import publications, retrieval, snapshot
 from features.publications import LostFeatures
 from ingest import events, intake
 from ingest.events import Event, EventStore, Trouble
 from monitoring import alerts
-from serving import scoring
 from serving.freshness import Freshness
 from serving.http.answers import Answers
 from serving.http.event_inbox import Inbox
@@ -92,7 +91,7 @@ def test_an_event_is_shown_by_the_next_score(client: TestClient, freshness: Fres
 
     intake.ingest(workspace, NOW)
     snapshot.snapshot(workspace, [tomorrow])
-    scores = scoring.score(Predictor.load(workspace, registry.client()), tomorrow).set_index("customer_id")
+    scores = scored(Predictor.load(workspace, registry.client()), tomorrow).set_index("customer_id")
     for name in ("churn_probability", "lifetime_value", "p_alive", "expected_purchases"):
         assert after[name] == pytest.approx(scores.loc[BUYER, name], abs=1e-6), name
 

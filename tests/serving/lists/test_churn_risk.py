@@ -242,8 +242,10 @@ WHY = "every contender's total was off by more than half"
 def withheld(copy: Copy, kind: str, *names: str) -> Copy:
     """The copy scored by a model whose amounts, in these columns, are withheld from everybody."""
     graded(copy, STATED, withheld={kind: WHY}, answers_by={kind: "the history model"})
-    scores = pd.read_parquet(storage.scores_path(copy.workspace.home_path, AS_OF))
-    churn_risk.write_risk(copy.workspace, AS_OF, scores.assign(**dict.fromkeys((*names, "value_at_risk"), np.nan)))
+    path = storage.scores_path(copy.workspace.home_path, AS_OF)
+    scores = pd.read_parquet(path).assign(**dict.fromkeys((*names, "value_at_risk"), np.nan))
+    scores.to_parquet(path.with_name("withheld.parquet"))
+    churn_risk.write_risk(copy.workspace, AS_OF, path.with_name("withheld.parquet"))
     return copy
 
 
