@@ -40,7 +40,7 @@ from features.publications import (
 )
 from features.stores import entity_key
 from ingest import events
-from workspace import settings, storage
+from workspace import cores, settings, storage
 from workspace.settings import Workspace
 from workspace.windows import midnight
 
@@ -48,16 +48,21 @@ if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
 
 _TOLD_EVERY = 100_000
+_MANY = 30_000  # customers whose answers take longer than other processes take to start
+
+
+Customers = tuple[list[str], NDArray[np.float32]]
+"""Ids, and a packed vector of each."""
 
 
 class Answers(NamedTuple):
     """What is published beside the vectors: `of` customers and their vectors, a text each, empty where there is none.
 
-    `stamp` stands for all that the texts hang on beside the vectors.
+    `stamp` stands for all that the texts hang on beside the vectors. `of` can be sent to another process.
     """
 
     stamp: str
-    of: Callable[[list[str], NDArray[np.float32]], list[bytes]]
+    of: Callable[[Customers], list[bytes]]
 
 
 def publish(
@@ -255,13 +260,11 @@ def _write(
     from feast.protos.feast.types.Value_pb2 import FloatList, Value
 
     view, provider = _view(store, publication.view), store._get_provider()
-    at, width = midnight(publication.as_of, workspace.timezone), len(publication.features)
-    for block in blocks(packed_path(workspace.home_path, publication.view), written):
-        customer_ids = block.column("customer_id").to_pylist()
-        vectors = block.column("vector").flatten().to_numpy().reshape(-1, width)
+    at = midnight(publication.as_of, workspace.timezone)
+    for (customer_ids, vectors), texts in _answered(workspace.home_path, publication, written, answers):
         columns = {"vector": [Value(float_list_val=FloatList(val=vector)) for vector in vectors.tolist()]}
         if answers is not None:
-            columns[ANSWER] = [Value(bytes_val=text) for text in answers.of(customer_ids, vectors)]
+            columns[ANSWER] = [Value(bytes_val=text) for text in texts]
         rows: list[Any] = [
             (entity_key(customer_id), dict(zip(columns, values, strict=True)), at, None)
             for customer_id, *values in zip(customer_ids, *columns.values(), strict=True)
@@ -270,6 +273,25 @@ def _write(
             provider.online_write_batch(store.config, view, rows, None)
         written += len(rows)
         yield written
+
+
+def _answered(
+    home: Path, publication: Publication, written: int, answers: Answers | None
+) -> Iterator[tuple[Customers, list[bytes]]]:
+    """The customers from number `written` on in blocks, with the answers about them.
+
+    Of many the answers take most of the time, so other processes find them while this one writes.
+    """
+    width = len(publication.features)
+    given = (
+        (block.column("customer_id").to_pylist(), block.column("vector").flatten().to_numpy().reshape(-1, width))
+        for block in blocks(packed_path(home, publication.view), written)
+    )
+    if answers is None:
+        return ((customers, []) for customers in given)
+    if publication.customers - written < _MANY:
+        return ((customers, answers.of(customers)) for customers in given)
+    return cores.in_processes(answers.of, given)
 
 
 def _written(store: FeatureStore, home: Path, publication: Publication) -> int:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from serving import champions
 from serving.batch_files import Filed
 from serving.champions import NoChampion
 from serving.consent import Consents
+from serving.norms import Norms
 from serving.predictor import Predictor
 from serving.reasons import Explainer
 from serving.terms import norms_of
@@ -93,15 +94,38 @@ def beside_vectors_of(workspace: Workspace, tracker: Callable[[], MlflowClient],
 
 def beside_vectors(explainer: Explainer, as_of: date) -> online.Answers:
     """What is published beside the vectors of `as_of`; nothing of who said whether they want to be profiled."""
-    workspace = explainer.predictor.workspace
-    filed, said = Filed(workspace, as_of), Consents(workspace.home_path).everybody("profiling")
+    said = Consents(explainer.predictor.workspace.home_path).everybody("profiling")
+    return online.Answers(stamp(explainer, as_of), _Texts(explainer.predictor, explainer.norms, as_of, {*said}))
 
-    def texts(customer_ids: list[str], vectors: NDArray[np.float32]) -> list[bytes]:
-        offers = filed.offers(customer_ids)
-        rows = computed(explainer, customer_ids, as_of, vectors, explain=True)
-        return [b"" if (one := row["customer_id"]) in said else _text(row, offers.get(one, [])) for row in rows]
 
-    return online.Answers(stamp(explainer, as_of), texts)
+@dataclass(frozen=True)
+class _Texts:
+    """The answers about customers as they are published; of who `said` whether they want to be profiled none.
+
+    To another process goes what it is made of: neither an explainer nor a connection can be sent.
+    """
+
+    predictor: Predictor
+    norms: Norms
+    as_of: date
+    said: set[str]
+
+    def __call__(self, customers: online.Customers) -> list[bytes]:
+        customer_ids, vectors = customers
+        offers = self._filed.offers(customer_ids)
+        rows = computed(self._explainer, customer_ids, self.as_of, vectors, explain=True)
+        return [b"" if (one := row["customer_id"]) in self.said else _text(row, offers.get(one, [])) for row in rows]
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), (self.predictor, self.norms, self.as_of, self.said)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self.predictor, self.norms)
+
+    @cached_property
+    def _filed(self) -> Filed:
+        return Filed(self.predictor.workspace, self.as_of)
 
 
 def _text(row: Row, offers: Sequence[Row]) -> bytes:

@@ -306,18 +306,24 @@ def test_the_last_two_publications_are_kept_and_no_more(shop: Shop) -> None:
 # What lies beside the vectors
 
 
-def praise(customer_ids: list[str], vectors: NDArray[np.float32]) -> list[bytes]:
+def praise(customers: online.Customers) -> list[bytes]:
     """Something of each customer but one, by their own vector."""
-    pairs = zip(customer_ids, vectors, strict=True)
+    pairs = zip(*customers, strict=True)
     return [b"" if one == "c06" else f"{one}: {np.nansum(vector):.3f}".encode() for one, vector in pairs]
 
 
-def test_answers_lie_beside_the_vectors_of_their_customers(shop: Shop) -> None:
-    """Each as it was told of the customer's own vector, whatever is in the id; of who has none, nothing."""
+@pytest.mark.parametrize("many", [online._MANY, 1])
+def test_answers_lie_beside_the_vectors_of_their_customers(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    """Each as it was told of the customer's own vector, whatever is in the id, and by whichever process; of who has
+    none, nothing."""
+    monkeypatch.setattr(online, "_MANY", many)
+    monkeypatch.setattr(packing, "_BLOCK", 3)
     online.publish(shop.store, shop.workspace, WINTER, answers=online.Answers("first", praise))
     vectors, published = shop.offline(WINTER), shop.published
     asked = ["nobody", *vectors]
-    expected = dict(zip(vectors, praise(list(vectors), np.stack(list(vectors.values()))), strict=True))
+    expected = dict(zip(vectors, praise((list(vectors), np.stack(list(vectors.values())))), strict=True))
     del expected["c06"]
     assert online.answers(shop.store, published, asked) == expected
     assert "Zoë/7 & co" in expected
@@ -337,7 +343,8 @@ def test_an_event_takes_the_answer_of_its_customer_away(shop: Shop) -> None:
 def test_other_answers_are_another_publication(shop: Shop) -> None:
     """The vectors are the same; whoever still reads the one before finds what it was published with."""
     published = []
-    for answers in (None, online.Answers("first", praise), online.Answers("second", lambda ids, _: [b"no"] * len(ids))):
+    second = online.Answers("second", lambda customers: [b"no"] * len(customers[0]))
+    for answers in (None, online.Answers("first", praise), second):
         online.publish(shop.store, shop.workspace, WINTER, answers=answers)
         published.append(shop.published)
     assert online.answers(shop.store, published[0], ["c05"]) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import pytest
 from starlette.testclient import TestClient
 from workspaces import AS_OF, NEVER_BOUGHT, NO_PROFILING, publish
 
-from features import online, publications, retrieval
+from features import online, publications, retrieval, snapshot
 from features.online import Row
 from serving import score_rows, scoring
 from serving.http.answers import Answers
@@ -245,3 +246,15 @@ def test_who_is_gone_from_the_store_alone_is_answered_from_the_files(client: Tes
         rows = asked(client, [BUYER, OTHER], offers=True)
     assert {one: row["stale"] for one, row in rows.items()} == {BUYER: True, OTHER: False}
     assert rows[BUYER]["offers"]
+
+
+def test_another_process_tells_the_same(workspace: Workspace) -> None:
+    """What is sent to the processes that answer about many customers makes the very texts, of whom there are any."""
+    answers = score_rows.beside_vectors_of(workspace, registry.client, AS_OF)
+    assert answers is not None
+    rows = retrieval.rows_at(workspace, AS_OF)
+    names = [feature.name for feature in snapshot.customer_features(workspace)]
+    customers = rows["customer_id"].tolist(), retrieval.matrix(rows, names)
+    texts = answers.of(customers)
+    assert pickle.loads(pickle.dumps(answers.of))(customers) == texts
+    assert sum(map(bool, texts)) == len(rows)

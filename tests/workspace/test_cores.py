@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -78,3 +79,35 @@ def test_a_failure_is_raised_where_its_result_would_stand() -> None:
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def halved(number: int) -> tuple[float, int, int]:
+    """Half of it, by which process, and what cores that may use."""
+    time.sleep(0.05 if number == 8 else 0)
+    return 8 / number, os.getpid(), cores.own()
+
+
+def test_other_processes_answer_in_order() -> None:
+    """Also where an earlier question takes longer; each has one core, and none of them is this one."""
+    answered = list(cores.in_processes(halved, [8, *range(1, 30)]))
+    assert [(number, half) for number, (half, _, _) in answered] == [(n, 8 / n) for n in [8, *range(1, 30)]]
+    processes = {process for _, (_, process, _) in answered}
+    assert os.getpid() not in processes
+    assert len(processes) <= joblib.cpu_count()
+    assert {own for _, (_, _, own) in answered} == {1}
+
+
+def test_no_more_is_asked_of_processes_than_is_soon_answered() -> None:
+    """What is given is taken as answers are taken: of millions of customers few blocks are in memory."""
+    taken: list[int] = []
+    answers = cores.in_processes(halved, (taken.append(number) or number for number in range(1, 1_000)))
+    assert [next(answers)[0], next(answers)[0]] == [1, 2]
+    assert len(taken) <= 2 * joblib.cpu_count() + 2
+    answers.close()
+
+
+def test_what_fails_in_a_process_fails_here() -> None:
+    """With its own error, behind the answers before it."""
+    answers = cores.in_processes(halved, [1, 0, 2])
+    with pytest.raises(ZeroDivisionError):
+        list(answers)
