@@ -1,11 +1,13 @@
-"""What a shop's first run costs as the shop grows: seconds and gigabytes of each stage, a column for each size.
+"""What a shop's first run costs as the shop grows: seconds and gigabytes of each stage, columns for each size.
 
     python -m benchmarks.growth                       # 1,000, 10,000 and 100,000 customers: some 10 minutes
     python -m benchmarks.growth 1000 10000 1000000    # of a million customers the last column takes an hour, and 30 GB
 
 The shops are simulated over three years, 47 lines a customer. Each is run as a user would run it, `perennial run` on an
 empty home: everything is taken in, thirteen snapshots are computed, three models are trained and judged, everybody is
-scored and published. The memory is the most that was held during the stage.
+scored and published. Beside the seconds on the clock stand those of the processor, which other work on the machine
+hardly changes; they leave out the processes that publishing starts. The memory is the most that was held during the
+stage.
 """
 
 from __future__ import annotations

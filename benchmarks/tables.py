@@ -245,12 +245,15 @@ def month(part: Mapping[str, Any]) -> str:
 
 
 def growth(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """A first run's stages, a column for each size of shop."""
+    """A first run's stages, three columns for each size of shop: on the clock, of the processor, memory."""
     sizes = list(parts)
-    lines = ["customers " + "".join(f"{size:>19}" for size in sizes)]
+    lines = ["customers " + "".join(f"{size:>30}" for size in sizes)]
     for place, used in enumerate(parts[sizes[0]]):
-        cells = (f"{of[place]['seconds']:8.1f} s {of[place]['gigabytes']:5.2f} GB" for of in parts.values())
-        lines.append(f"{used['stage']:10}" + "".join(f"{cell:>19}" for cell in cells))
+        cells = (
+            f"{of[place]['seconds']:8.1f} s {of[place]['processor']:8.1f} s {of[place]['gigabytes']:5.2f} GB"
+            for of in parts.values()
+        )
+        lines.append(f"{used['stage']:10}" + "".join(f"{cell:>30}" for cell in cells))
     return "\n".join(lines)
 
 
