@@ -58,14 +58,23 @@ def apply(workspace: Workspace) -> FeatureStore:
     return store
 
 
-def customers_at(workspace: Workspace, as_of: date) -> pd.Series:
+def customers_at(workspace: Workspace, as_of: date, share: float = 1.0) -> pd.Series:
     """The customers known at `as_of`, sorted; their profile part says who they are.
+
+    Below 1, `share` takes those of `in_sample`, and no others are ever in memory together.
 
     Raises:
         CheckFailed: there is no snapshot at `as_of`.
     """
     part = _part(workspace.home_path, "profile", as_of)
-    return pd.read_parquet(part, columns=["customer_id"])["customer_id"].sort_values(ignore_index=True)
+    known = (ids[in_sample(ids, share)] for file in part.glob("*.parquet") for ids in _ids_in_blocks(file))
+    return pd.Series(np.sort(np.concatenate([np.empty(0, dtype=object), *known])), name="customer_id")
+
+
+def _ids_in_blocks(file: Path) -> Iterator[NDArray[np.object_]]:
+    with pq.ParquetFile(file) as part:
+        for block in part.iter_batches(_MOST, columns=["customer_id"]):
+            yield block["customer_id"].to_numpy(zero_copy_only=False)
 
 
 def customer_rows(
@@ -80,7 +89,7 @@ def customer_rows(
     """
     asked = pd.concat(
         [
-            pd.DataFrame({"customer_id": _sampled(customers_at(workspace, a), share), "as_of": pd.Timestamp(a)})
+            pd.DataFrame({"customer_id": customers_at(workspace, a, share), "as_of": pd.Timestamp(a)})
             for a in as_of_dates
         ],
         ignore_index=True,
@@ -162,10 +171,6 @@ def _in_blocks(workspace: Workspace, family: str, as_of: date, customers: int) -
 
 def _columns(workspace: Workspace, family: str) -> list[str]:
     return ["customer_id", *(feature.name for feature in features_of(family, workspace))]
-
-
-def _sampled(customer_ids: pd.Series, share: float) -> pd.Series:
-    return customer_ids[in_sample(customer_ids.to_numpy(dtype=object), share)]
 
 
 def in_sample(customer_ids: NDArray[np.object_], share: float) -> NDArray[np.bool_]:

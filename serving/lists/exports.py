@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ import pandas as pd
 
 from features.snapshot import CUSTOMER_FAMILIES, features_of
 from serving.consent import REFUSED_PROFILING, Consents
-from serving.lists.files import encode
+from serving.lists.files import encoded
 from serving.predictor import NO_CONSENT, NUMBERS
 from serving.terms import Terms
 from workspace import storage
@@ -21,6 +21,7 @@ from workspace.storage import CheckFailed, quoted
 if TYPE_CHECKING:
     import duckdb
 
+_VECTORS = 16  # of 2,048 rows each, in memory at a time
 _SCORE_GRADES = ("churn_grade", "lifetime_value_grade", "value_at_risk_grade")
 _STAYS = "customer_id NOT IN (SELECT customer_id FROM leaving)"  # whose erasure waits is told of no more
 
@@ -43,16 +44,25 @@ def export(
         raise SettingsError(f"--out {out}: the name must end in .parquet or .csv")
     as_of = as_of or storage.latest_scored(workspace.home_path)
     query = _query(workspace, what, as_of)
-    with storage.connect(workspace.home_path, workspace.timezone) as connection:
+    with storage.connect(workspace.home_path, workspace.timezone, workspace.memory) as connection:
         Consents(workspace.home_path).tell(connection)
         if what == "offers" and Terms.of_scores(workspace, as_of).leaves_offers_out(unproven_offers):
             query = _without_rows(connection, query, say)
         if out.suffix == ".parquet":
             return storage.copy_to(connection, query, out)
-        rows: pd.DataFrame = connection.execute(query).df()
-    with storage.replacing(out) as draft:
-        draft.write_bytes(encode(rows, "csv"))
-    return len(rows)
+        ((count,),) = connection.execute(f"SELECT count(*) FROM ({query})").fetchall()
+        with storage.replacing(out) as draft, draft.open("wb") as file:
+            file.writelines(encoded(_blocks(connection, query), "csv"))
+    return int(count)
+
+
+def _blocks(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pd.DataFrame]:
+    """The rows so many at a time; at least one block, which may be empty."""
+    answer = connection.execute(query)
+    rows = answer.fetch_df_chunk(_VECTORS)
+    yield rows
+    while len(rows := answer.fetch_df_chunk(_VECTORS)):
+        yield rows
 
 
 def _without_rows(connection: duckdb.DuckDBPyConnection, offers: str, say: Callable[[str], None]) -> str:

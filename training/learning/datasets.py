@@ -250,7 +250,7 @@ def teaching(home: Path, customers: pd.DataFrame) -> pd.DataFrame:
 
 def share_of(workspace: Workspace, as_of: date, customers: int) -> float:
     """Of the customers known at `as_of`, the share that so many are; 1 where there are no more."""
-    return share(customers, len(retrieval.customers_at(workspace, as_of)))
+    return share(customers, retrieval.count_at(workspace, as_of))
 
 
 def share(customers: int, known: int) -> float:

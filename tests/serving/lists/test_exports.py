@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -177,3 +178,12 @@ def test_the_folder_of_the_file_is_made(shop: Shop, tmp_path: Path) -> None:
     exports.export(shop.workspace, "offers", None, out)
     assert out.read_bytes() != first
     assert [path.name for path in out.parent.iterdir()] == ["scores.csv"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 100_000])
+def test_rows_of_a_csv_come_in_blocks(count: int) -> None:
+    """All of them, in order, few at a time; of none there is a block with the columns."""
+    with duckdb.connect() as connection:
+        blocks = [*exports._blocks(connection, f"SELECT range AS n FROM range({count}) ORDER BY n")]
+    assert pd.concat(blocks)["n"].tolist() == list(range(count))
+    assert max(map(len, blocks)) <= 16 * 2_048
