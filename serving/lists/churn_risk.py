@@ -363,9 +363,14 @@ def _first_known(names: Sequence[str]) -> str:
 
 
 @storage.read_again
-def vectors(workspace: Workspace, as_of: date, customer_ids: Sequence[str]) -> NDArray[np.float32]:
-    """The packed vectors of the listed customers, straight from the snapshot that they were scored on."""
-    names = [feature.name for feature in customer_features(workspace)]
+def vectors(
+    workspace: Workspace, as_of: date, customer_ids: Sequence[str], names: Sequence[str] = ()
+) -> NDArray[np.float32]:
+    """The packed vectors of the listed customers, straight from the snapshot that they were scored on.
+
+    Of the features of these `names` alone where there are some.
+    """
+    names = names or [feature.name for feature in customer_features(workspace)]
     joins = " ".join(
         f"LEFT JOIN {storage.rows_of_part(storage.snapshot_part(workspace.home_path, family, as_of))} AS {family}"
         f" USING (customer_id)"

@@ -66,8 +66,8 @@ def risk_groups(predictor: Predictor, as_of: date | None = None, band: str | Non
             f"{len(scores)} customers of {as_of} are scored{f' {band}' if band else ''}; at least"
             f" {2 * _LEAST_CUSTOMERS} are needed to group them"
         )
-    vectors = churn_risk.vectors(workspace, as_of, scores["customer_id"].tolist())
-    seen = _seen(workspace, predictor.churn.inputs.packed, vectors)
+    names = [*_WORDS, *(f"attribute_{name}" for name in workspace.attributes)]
+    seen = _seen(workspace, names, churn_risk.vectors(workspace, as_of, scores["customer_id"].tolist(), names))
     least = max(_LEAST_CUSTOMERS, int(_LEAST_SHARE * len(scores)))
     tree = DecisionTreeRegressor(max_leaf_nodes=MOST_GROUPS, max_depth=3, min_samples_leaf=least, random_state=0)
     leaves = tree.fit(seen, scores["churn_probability"]).apply(seen)
@@ -97,12 +97,12 @@ def _scores(workspace: Workspace, as_of: date, band: str | None) -> pd.DataFrame
         ).df()
 
 
-def _seen(workspace: Workspace, packed: tuple[str, ...], vectors: NDArray[np.float32]) -> pd.DataFrame:
+def _seen(workspace: Workspace, names: list[str], vectors: NDArray[np.float32]) -> pd.DataFrame:
     """What the tree may ask about: known for most customers; of a text attribute, each frequent value apart."""
-    columns = {name: vectors[:, packed.index(name)] for name in _WORDS}
+    columns = {name: vectors[:, names.index(name)] for name in _WORDS}
     codes = attribute_codes(workspace) if workspace.attributes else {}
     for name in workspace.attributes:
-        values = vectors[:, packed.index(f"attribute_{name}")]
+        values = vectors[:, names.index(f"attribute_{name}")]
         if name not in codes:
             columns[name] = values
         for value, code in codes.get(name, {}).items():
