@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import product, zip_longest
 from pathlib import Path
@@ -103,13 +103,19 @@ def customer_rows(
     return rows
 
 
-def rows_at(workspace: Workspace, as_of: date) -> pd.DataFrame:
+def rows_at(workspace: Workspace, as_of: date, names: Collection[str] | None = None) -> pd.DataFrame:
     """`customer_rows` of one as_of without Feast's join: the parts of a snapshot lie row by row beside each other.
+
+    Of the features of these `names` alone where they are given.
 
     Raises:
         CheckFailed: there is no snapshot at `as_of`, or its parts are not of the same customers.
     """
-    return _beside({family: _by_customer(workspace, family, as_of) for family in CUSTOMER_FAMILIES}, as_of)
+    parts = {
+        family: _by_customer(_part(workspace.home_path, family, as_of), _columns(workspace, family, names))
+        for family in CUSTOMER_FAMILIES
+    }
+    return _beside(parts, as_of)
 
 
 def at_once(workspace: Workspace, each: int) -> int:
@@ -117,13 +123,15 @@ def at_once(workspace: Workspace, each: int) -> int:
     return max(1, min(_MOST, int(workspace.memory * 1e9 / 4 / each)))
 
 
-def blocks_at(workspace: Workspace, as_of: date, customers: int) -> Iterator[pd.DataFrame]:
+def blocks_at(
+    workspace: Workspace, as_of: date, customers: int, names: Collection[str] | None = None
+) -> Iterator[pd.DataFrame]:
     """`rows_at` in blocks of so many customers, one after the other: none but the one at hand need be in memory.
 
     Raises:
         CheckFailed: as for `rows_at`.
     """
-    parts = [_in_blocks(workspace, family, as_of, customers) for family in CUSTOMER_FAMILIES]
+    parts = [_in_blocks(workspace, family, as_of, customers, names) for family in CUSTOMER_FAMILIES]
     for blocks in zip_longest(*parts, fillvalue=_NOBODY):
         yield _beside(dict(zip(CUSTOMER_FAMILIES, blocks, strict=True)), as_of)
 
@@ -149,28 +157,31 @@ def _beside(parts: Mapping[str, pa.Table | pa.RecordBatch], as_of: date) -> pd.D
     return rows
 
 
-def _by_customer(workspace: Workspace, family: str, as_of: date) -> pa.Table:
+def _by_customer(part: Path, columns: list[str]) -> pa.Table:
     """A family's part, sorted by customer: on Spark it is several files, of which each is."""
-    part = _part(workspace.home_path, family, as_of)
-    table = pq.read_table(part, columns=_columns(workspace, family))
+    table = pq.read_table(part, columns=columns)
     return table if len(list(part.glob("*.parquet"))) == 1 else table.sort_by("customer_id")
 
 
-def _in_blocks(workspace: Workspace, family: str, as_of: date, customers: int) -> Iterator[pa.RecordBatch]:
+def _in_blocks(
+    workspace: Workspace, family: str, as_of: date, customers: int, names: Collection[str] | None
+) -> Iterator[pa.RecordBatch]:
     """The same rows, so many at a time."""
-    names, files = _columns(workspace, family), [*_part(workspace.home_path, family, as_of).glob("*.parquet")]
+    files = [*_part(workspace.home_path, family, as_of).glob("*.parquet")]
+    columns = _columns(workspace, family, names)
     if len(files) == 1:
         with pq.ParquetFile(files[0], pre_buffer=False) as file:  # else it keeps what it has read
-            yield from file.iter_batches(customers, columns=names)
+            yield from file.iter_batches(customers, columns=columns)
         return
-    columns = ", ".join(f'"{name}"' for name in names)
+    selected = ", ".join(f'"{name}"' for name in columns)
     with storage.connect(workspace.home_path, memory=workspace.memory) as connection:
-        ordered = connection.sql(f"SELECT {columns} FROM {storage.reader(files)} ORDER BY customer_id")
+        ordered = connection.sql(f"SELECT {selected} FROM {storage.reader(files)} ORDER BY customer_id")
         yield from ordered.to_arrow_reader(customers)
 
 
-def _columns(workspace: Workspace, family: str) -> list[str]:
-    return ["customer_id", *(feature.name for feature in features_of(family, workspace))]
+def _columns(workspace: Workspace, family: str, names: Collection[str] | None) -> list[str]:
+    features = [feature.name for feature in features_of(family, workspace)]
+    return ["customer_id", *(name for name in features if names is None or name in names)]
 
 
 def in_sample(customer_ids: NDArray[np.object_], share: float) -> NDArray[np.bool_]:

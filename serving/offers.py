@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from features import retrieval
 from features.items import launches
 from features.items.assortment import Assortment, in_stock
-from features.items.candidates import Shelf
+from features.items.candidates import Shelf, of_customers
 from features.items.newcomers import Newcomers, Segments
 from features.items.similar_customers import POOL
 from training.models.offer_model import OfferModel
@@ -45,9 +45,10 @@ def rank(
     """
     ranking = _Ranking.at(workspace, model, as_of, progress)
     size = retrieval.at_once(workspace, _bytes_each(ranking.shelf))
+    blocks = retrieval.blocks_at(workspace, as_of, size, of_customers(workspace))
     with pq.ParquetFile(scores) as file:
         reasons = file.iter_batches(size, columns=["not_scored_reason"])
-        for rows, why_not in zip(retrieval.blocks_at(workspace, as_of, size), reasons, strict=True):
+        for rows, why_not in zip(blocks, reasons, strict=True):
             yield ranking.best(rows, why_not["not_scored_reason"].is_null().to_numpy(zero_copy_only=False))
 
 

@@ -48,6 +48,12 @@ _RECENT = "item_n_purchases_decayed_30d"
 _TASTE = "item_n_purchases_decayed_90d"
 
 
+def of_customers(workspace: Workspace) -> tuple[str, ...]:
+    """Those features of customers that their pairs, and what newcomers are offered, are made from."""
+    segment = workspace.cross_sell.segment
+    return (*CONTEXT, "profiling_consent", *([f"attribute_{segment}"] if segment else []))
+
+
 def names(workspace: Workspace) -> tuple[str, ...]:
     """The columns of `Pairs.rows`, in order."""
     return (*_names("product_affinity", workspace), *_names("popularity", workspace), *BESIDE, *CONTEXT)

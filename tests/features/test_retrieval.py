@@ -103,6 +103,15 @@ def test_blocks_are_the_rows_in_order(shop: Shop, customers: int) -> None:
         shutil.rmtree(part)
 
 
+def test_features_that_are_not_asked_for_are_not_read(shop: Shop) -> None:
+    """The customers are the same, whatever families the others are of."""
+    whole, asked = retrieval.rows_at(shop.workspace, SUMMER), ["spend_365d", "tenure_days"]
+    expected = whole[["customer_id", "as_of", *asked]]
+    pd.testing.assert_frame_equal(retrieval.rows_at(shop.workspace, SUMMER, asked), expected)
+    [block] = retrieval.blocks_at(shop.workspace, SUMMER, len(whole), asked)
+    pd.testing.assert_frame_equal(block, expected)
+
+
 def test_less_memory_is_smaller_blocks(shop: Shop) -> None:
     """The setting `memory` bounds what is in memory at a time; much of it makes no larger blocks than are quick."""
     settings = [shop.workspace.model_copy(update={"memory": gigabytes}) for gigabytes in (0.1, 0.5, 6.0, 60.0)]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from features import retrieval
 from features.items import launches
-from features.items.candidates import Pairs, Shelf, names
+from features.items.candidates import Pairs, Shelf, names, of_customers
 from features.items.newcomers import Newcomers
 from training.learning import datasets, labels
 from training.models.offer_model import RULES, OfferModel, fit, personal_frequency
@@ -232,7 +232,7 @@ def lesson(
         ValueError: the window had not closed by `known_by`.
     """
     shelf = Shelf.at(workspace, cutoff)
-    customers = datasets.teaching(workspace.home_path, retrieval.rows_at(workspace, cutoff))
+    customers = datasets.teaching(workspace.home_path, retrieval.rows_at(workspace, cutoff, of_customers(workspace)))
     active = customers[customers["days_since_last_purchase"] <= workspace.churn.active_window]
     most = min(most_customers or len(active), most_pairs // max(shelf.pairs_each, 1))
     pairs = shelf.pairs(_sampled(active, most))
