@@ -1,5 +1,6 @@
 # make setup   .venv from the lock, nothing else
 # make demo    set-up, then the whole line on a made-up shop
+# make desk    the same shop's pages, left open for a browser
 # make test    set-up and Spark, then style, types and tests
 # make check   style, types and the quick tests
 # make fix     formats, and mends what can be mended
@@ -14,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Where the real data sets are that tests, benchmarks and the shipped configurations read.
 export PERENNIAL_DATASETS ?= $(abspath ../shared/data)
 
-.PHONY: setup demo test check fix docs results catalogue lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-growth bench-month bench-replay bench-drift
+.PHONY: setup demo desk test check fix docs results catalogue lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-growth bench-month bench-replay bench-drift
 
 setup: .venv/.ready
 
@@ -31,6 +32,9 @@ setup: .venv/.ready
 
 demo: setup
 	$(BIN)/perennial demo
+
+desk: setup
+	$(BIN)/perennial demo --stay
 
 # Spark is 400 MB: only the tests, and who asks for the extra `spark`, get it.
 .venv/.spark: requirements-spark.lock .venv/.ready

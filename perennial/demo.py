@@ -12,23 +12,48 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 _WORLD, _CONFIG, _AS_OF = Path("var/demo_world"), "configs/demo.yaml", "2025-01-01"
+_HOME, _PORT = Path("var/demo"), 8000
 _PATIENCE = 60  # seconds until the service must be ready
 
 
-def demo(customers: int, port: int = 0) -> None:
-    """Simulates, runs the whole line, lists, serves, asks for one customer and stops."""
+def demo(customers: int, port: int = 0, stay: bool = False) -> None:
+    """Simulates, runs the whole line, lists, serves, asks for one customer and stops.
+
+    To `stay` is to serve until Ctrl-C, for a browser; a shop that was made and published before is not made again.
+    """
+    if not (stay and (_HOME / "published.json").exists()):
+        _make(customers)
+        _ask(_first_of_list(), port or _free_port())
+    key = _perennial("keys", "add", "--role", "admin", "--name", "demo", "-c", _CONFIG, quiet=True).split()[0]
+    if stay:
+        _stay(key, port or _PORT)
+    else:
+        page = max((_HOME / "reports").glob("run-*.html"), key=lambda path: path.stat().st_mtime)
+        print(_WHERE_NEXT.format(page=page, key=key))  # noqa: T201
+
+
+def _make(customers: int) -> None:
     if not (_WORLD / "customers.parquet").exists():
         _perennial("simulate", str(_WORLD), "--customers", str(customers), "--years", "3", "--seed", "7")
     _perennial("run", "-c", _CONFIG, "--as-of", _AS_OF)
     _perennial("list", "churn-risk", "-c", _CONFIG, "--top", "8")
-    first = json.loads(_perennial("list", "churn-risk", "-c", _CONFIG, "--top", "1", "--format", "json", quiet=True))
-    _ask(first[0]["customer_id"], port or _free_port())
-    page = max(Path("var/demo/reports").glob("run-*.html"), key=lambda path: path.stat().st_mtime)
-    print(_WHERE_NEXT.format(page=page))  # noqa: T201
+
+
+def _first_of_list() -> str:
+    listed = _perennial("list", "churn-risk", "-c", _CONFIG, "--top", "1", "--format", "json", quiet=True)
+    return str(json.loads(listed)[0]["customer_id"])
+
+
+def _stay(key: str, port: int) -> None:
+    """Serves until Ctrl-C."""
+    print(_DESK.format(port=port, key=key), flush=True)  # noqa: T201
+    with suppress(KeyboardInterrupt):
+        _perennial("serve", "-c", _CONFIG, "--port", str(port))
 
 
 def _ask(customer_id: str, port: int) -> None:
@@ -96,10 +121,15 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_DESK = """
+The desk: http://127.0.0.1:{port}/desk
+Sign in with this key: {key}
+Ctrl-C ends it."""
 _WHERE_NEXT = f"""
 Where to look next
   runs, figures, plots   .venv/bin/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db
   what the run did       {{page}}
   the whole list         .venv/bin/perennial list churn-risk -c {_CONFIG} --top 1000 --out risk.xlsx
+  the desk               make desk, then http://127.0.0.1:{_PORT}/desk with the key {{key}}
   the HTTP service       PERENNIAL_API_KEY=secret .venv/bin/perennial serve -c {_CONFIG}   (its API: /docs.json)
   your own shop          copy configs/online_retail.yaml, map your columns, perennial run -c your.yaml"""

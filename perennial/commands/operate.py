@@ -88,6 +88,7 @@ def schedule(
 def demo(
     customers: Annotated[int, typer.Option(min=1000)] = 20_000,
     port: Annotated[int, typer.Option(help="For the service; a free one if absent.")] = 0,
+    stay: Annotated[bool, typer.Option("--stay", help="Leave the desk open in the end, until Ctrl-C.")] = False,
 ) -> None:
     """See it all on a made-up shop: simulate, run, list, serve, ask, stop.
 
@@ -95,4 +96,4 @@ def demo(
     """
     from perennial.demo import demo as show
 
-    show(customers, port)
+    show(customers, port, stay)
