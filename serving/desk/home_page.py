@@ -9,6 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from serving.desk.language import Language
+from serving.desk.verdicts import verdicts
 from serving.desk.visit import LISTS, Visit, with_query
 from serving.lists import totals
 from serving.lists.list_query import ListQuery
@@ -25,11 +26,12 @@ async def home(visit: Visit) -> Response:
     )  # fmt: skip
     run = await asyncio.to_thread(_last_run, published.workspace.home_path, str(published.as_of))
     spoken, terms = visit.language, published.filed_terms
+    came = await asyncio.to_thread(verdicts, spoken, published.workspace.home_path, terms.currency)
     return visit.page(
         "home.html", visit.say("Home"), as_of=published.as_of, total=total, terms=terms,
         customers=run.get("customers"), changed=_changed(spoken, run), alerts=run.get("alerts", []),
         decisions=[one for one in run.get("decisions", []) if one["outcome"] not in ("promoted", "not trained")],
-        high=with_query(_LIST, {"band": "high"}), everybody=_LIST, may_list=visit.may(LISTS),
+        came=came, high=with_query(_LIST, {"band": "high"}), everybody=_LIST, may_list=visit.may(LISTS),
         stale_since=visit.answers.stale_since,
     )  # fmt: skip
 

@@ -58,6 +58,10 @@ class Language:
     def month(self, day: date) -> str:
         return format_skeleton("yMMM", day, locale=self.locale)
 
+    def sentence(self, text: str) -> str:
+        """With a capital and a full stop, as the language ends one."""
+        return f"{text[:1].upper()}{text[1:]}{'。' if self.code == 'zh' else '.'}"
+
     def listed(self, texts: Sequence[str]) -> str:
         return ("、" if self.code == "zh" else ", ").join(texts)
 

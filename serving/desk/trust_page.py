@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import HTMLResponse, Response
 
 from serving.desk import words
+from serving.desk.verdicts import verdicts
 from serving.desk.visit import HEADERS, Visit
 from serving.http.access import Refusal, Refused
 
@@ -32,9 +33,10 @@ async def trust(visit: Visit) -> Response:
     published = visit.answers.current()
     told = visit.answers.model()
     reports = await asyncio.to_thread(_reports, published.workspace.home_path / "reports")
-    models = [_model(visit, kind, model) for kind, model in told["models"].items()]
+    models = [_model(visit, kind, told["models"][kind]) for kind in words.KINDS if kind in told["models"]]
     named = [(visit.say(_REPORTS[kind]), name, f"/desk/reports/{name}") for kind, name in reports]
-    return visit.page("trust.html", visit.say("Trust"), models=models, reports=named, as_of=published.as_of)
+    came = await asyncio.to_thread(verdicts, visit.language, published.workspace.home_path, told["currency"])
+    return visit.page("trust.html", visit.say("Trust"), models=models, reports=named, as_of=published.as_of, came=came)
 
 
 def _model(visit: Visit, kind: str, model: dict[str, Any]) -> dict[str, Any]:
