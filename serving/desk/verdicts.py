@@ -44,11 +44,11 @@ def _said(spoken: Language, group: dict[str, Any], currency: str) -> Iterator[st
             "actual": spoken.percent(group["actual"]),
         }  # fmt: skip
         if low <= group["expected"] <= high:
-            yield spoken.say("Of %(asked)s predictions, %(expected)s were expected to leave and %(actual)s left: as close"
-                             " as chance allows.", **figures)  # fmt: skip
+            yield spoken.say("Of %(asked)s predictions, %(expected)s were expected to leave and %(actual)s left:"
+                             " as close as chance allows.", **figures)  # fmt: skip
         else:
-            yield spoken.say("Of %(asked)s predictions, %(expected)s were expected to leave and %(actual)s left: off by"
-                             " more than chance.", **figures)  # fmt: skip
+            yield spoken.say("Of %(asked)s predictions, %(expected)s were expected to leave and %(actual)s left:"
+                             " off by more than chance.", **figures)  # fmt: skip
     if group["expected_value"] is not None and group["actual_value"] is not None:
         yield spoken.say(
             "A customer was expected to bring %(expected)s, and brought %(actual)s.",
