@@ -20,6 +20,8 @@ desk = Starlette(
         Route("/files/{content}/{name}", assets.asset),
         route("/", home_page.home),
         route("/lists/churn-risk", list_page.churn_risk, LISTS),
+        route("/lists/save", list_page.save, LISTS, "POST"),
+        route("/lists/remove", list_page.remove, LISTS, "POST"),
         route("/lists/churn-risk.xlsx", list_page.spreadsheet, LISTS),
         route("/customers", customer_page.search),
         route(f"{_CUSTOMER}/consent", customer_page.consent, method="POST"),

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
-from starlette.responses import Response, StreamingResponse
+from starlette.datastructures import QueryParams
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from serving.consent import Consents
 from serving.desk import words
@@ -23,6 +24,7 @@ from serving.lists import totals
 from serving.lists.files import encoded
 from serving.lists.filters import NoSuchFilter
 from serving.lists.list_query import ListQuery
+from serving.lists.saved import LONGEST, SavedLists, rules_of
 from serving.lists.totals import Choices, Totals
 from serving.terms import Terms
 from workspace import settings, storage
@@ -64,7 +66,7 @@ async def churn_risk(visit: Visit) -> Response:
         total, rows, cursor = await asyncio.to_thread(_looked_up, visit, asked, terms)
     except NoSuchFilter as no_such:
         total, rows, cursor, problem = Totals(0, None), [], None, str(no_such)
-    query = _query(asked)
+    query = rules_of(asked)
     visit.read.filter, visit.read.rows = query, len(rows)
     visit.read.customers = [row["customer_id"] for row in rows]
     return visit.page(
@@ -75,6 +77,8 @@ async def churn_risk(visit: Visit) -> Response:
         contacts=workspace.pii if visit.sees_contacts else [], words=words, customer_address=customer_address,
         definitions=list(definitions(visit.language, terms)), spreadsheet=with_query(f"{PATH}.xlsx", query), path=PATH,
         next_page=with_query(PATH, query | {"cursor": cursor}) if cursor else None,
+        saved=[(one.name, with_query(PATH, one.rules), one.rules == query) for one in _saved(visit).all()],
+        longest_name=LONGEST, rules_text=with_query(PATH, query).removeprefix(PATH).removeprefix("?"),
         first_page=with_query(PATH, query) if asked.cursor else None,
     )  # fmt: skip
 
@@ -100,6 +104,32 @@ def _counted(home: Path, as_of: date, _: tuple[tuple[int, ...], ...]) -> Choices
     return totals.choices(settings.of_home(home), as_of)
 
 
+def _saved(visit: Visit) -> SavedLists:
+    return SavedLists(visit.answers.home)
+
+
+async def save(visit: Visit) -> Response:
+    """The rules of the address that the form was sent from, under a name."""
+    form = await visit.request.form()
+    asked, problem = _asked_of(QueryParams(str(form.get("rules", ""))))
+    if problem:
+        raise Refused(Refusal(400, "malformed", problem))
+    try:
+        saved = _saved(visit).put(str(form.get("name", "")), asked, visit.session.caller.key, visit.read.at)
+    except NoSuchFilter as no_name:
+        raise Refused(Refusal(400, "malformed", str(no_name))) from no_name
+    visit.read.filter = {"name": saved.name, **saved.rules}
+    return RedirectResponse(with_query(PATH, saved.rules), 303)
+
+
+async def remove(visit: Visit) -> Response:
+    form = await visit.request.form()
+    name = str(form.get("name", ""))
+    _saved(visit).remove(name)
+    visit.read.filter = {"name": name}
+    return RedirectResponse(PATH, 303)
+
+
 async def spreadsheet(visit: Visit) -> Response:
     """All of the list on the screen, with headings and definitions in the reader's language."""
     asked, problem = _asked(visit)
@@ -107,7 +137,7 @@ async def spreadsheet(visit: Visit) -> Response:
         raise Refused(Refusal(400, "malformed", problem))
     whole = asked.model_copy(update={"top": _MOST, "cursor": None})
     page = await asyncio.to_thread(visit.answers.churn_risk, whole, visit.sees_contacts)
-    visit.read.filter, visit.read.rows = _query(asked) | {"format": "xlsx"}, page.rows
+    visit.read.filter, visit.read.rows = rules_of(asked) | {"format": "xlsx"}, page.rows
     terms = visit.answers.current().filed_terms
     blocks = (_worded(block, visit.language) for block in page.blocks)
     headings = {name: visit.say(text) for name, text in _HEADINGS.items()}
@@ -153,7 +183,10 @@ def _said(spoken: Language, total: Totals, terms: Terms) -> str:
 
 def _asked(visit: Visit) -> tuple[ListQuery, str]:
     """What the address asks for, and what of it cannot be: then the whole list is asked for instead."""
-    sent = visit.request.query_params
+    return _asked_of(visit.request.query_params)
+
+
+def _asked_of(sent: QueryParams) -> tuple[ListQuery, str]:
     asked: dict[str, Any] = {name: value for name, value in sent.items() if value and name in ListQuery.model_fields}
     asked["attribute"] = [value for value in sent.getlist("attribute") if value]
     try:
@@ -163,11 +196,6 @@ def _asked(visit: Visit) -> tuple[ListQuery, str]:
         return ListQuery.model_validate(
             {"top": _ROWS}
         ), f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}"
-
-
-def _query(asked: ListQuery) -> dict[str, Any]:
-    """The rules alone: a link with them brings the same list."""
-    return asked.model_dump(exclude={"top", "cursor", "format", "reasons"}, exclude_defaults=True)
 
 
 def _rules(spoken: Language, asked: ListQuery, there: Choices) -> list[Mapping[str, Any]]:

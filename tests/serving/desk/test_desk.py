@@ -222,6 +222,25 @@ def test_the_list_is_the_apis_and_its_spreadsheet_all_of_it(
     assert len(list(book["about"].iter_rows())) > 4
 
 
+def test_rules_are_saved_under_a_name_and_opened_again(service: TestClient, own_answers: Answers) -> None:
+    """By everybody who may see lists, until somebody forgets them; a name is a text."""
+    sign_in(service)
+    page = service.get(LIST, params={"band": "high", "category": "tea"})
+    (rules,) = re.findall(r'name="rules" value="([^"]*)"', page.text)
+    sent = {"form_token": form_token(page), "rules": rules.replace("&amp;", "&"), "name": "tea <b>drinkers</b>"}
+    saved = service.post("/desk/lists/save", data=sent)
+    assert dict(saved.url.params) == {"band": "high", "category": "tea"}
+    assert listed(saved) == listed(page)
+    sign_in(service, new_key(own_answers, "marketing"))
+    page = service.get(LIST)
+    assert "tea &lt;b&gt;drinkers" in page.text
+    assert "<b>drinkers" not in page.text
+    sent = {"form_token": form_token(page), "name": "tea <b>drinkers</b>"}
+    assert "drinkers" not in service.post("/desk/lists/remove", data=sent).text
+    nameless = {"form_token": form_token(page), "rules": "", "name": "  "}
+    assert service.post("/desk/lists/save", data=nameless).status_code == 400
+
+
 def test_what_nobody_can_be_is_said_and_not_an_empty_list(service: TestClient, answers: Answers) -> None:
     """With what was typed, as text."""
     sign_in(service)

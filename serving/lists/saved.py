@@ -1,0 +1,82 @@
+"""Lists that somebody gave a name: the rules that make them, so that the same list can be opened and sent again."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from serving.lists.filters import NoSuchFilter
+from serving.lists.filters import name as known_name
+from serving.lists.list_query import ListQuery
+from workspace import storage
+
+LONGEST = 80
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS lists (
+    name TEXT PRIMARY KEY, rules TEXT NOT NULL, saved_by TEXT NOT NULL, saved_at TEXT NOT NULL
+)"""
+_RULES = frozenset(ListQuery.model_fields) - {"top", "cursor", "format", "reasons"}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """`rules` are those fields of a `ListQuery` that are not as they are without any."""
+
+    name: str
+    rules: dict[str, Any]
+
+
+def rules_of(asked: ListQuery) -> dict[str, Any]:
+    """What makes a list, without which page of it was looked at."""
+    return asked.model_dump(include=set(_RULES), exclude_defaults=True)
+
+
+class SavedLists:
+    """Those of one workspace, for everybody who may see lists."""
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / "lists.db"
+
+    def put(self, name: str, asked: ListQuery, who: str, now: datetime) -> Saved:
+        """In the place of one of the same name.
+
+        Raises:
+            NoSuchFilter: the name is empty or too long.
+        """
+        name = " ".join(name.split())
+        if not 0 < len(name) <= LONGEST or not name.isprintable():
+            raise NoSuchFilter(f"name {name[:LONGEST]!r}: a list's name has 1 to {LONGEST} characters")
+        saved = Saved(name, rules_of(asked))
+        with self._database as connection:
+            row = (name, json.dumps(saved.rules), who, now.isoformat(timespec="seconds"))
+            connection.execute("INSERT OR REPLACE INTO lists VALUES (?, ?, ?, ?)", row)
+        return saved
+
+    def all(self) -> list[Saved]:
+        """By name."""
+        if not storage.is_written(self.path):
+            return []
+        rows = self._database.execute("SELECT name, rules FROM lists ORDER BY name").fetchall()
+        return [Saved(name, json.loads(rules)) for name, rules in rows]
+
+    def of(self, name: str) -> Saved:
+        """In any case.
+
+        Raises:
+            NoSuchFilter: there is none of this name; the nearest ones are named.
+        """
+        there = {saved.name: saved for saved in self.all()}
+        return there[known_name("saved list", name, list(there))]
+
+    def remove(self, name: str) -> None:
+        with self._database as connection:
+            connection.execute("DELETE FROM lists WHERE name = ?", (name,))
+
+    @cached_property
+    def _database(self) -> sqlite3.Connection:
+        return storage.database(self.path, _SCHEMA)
