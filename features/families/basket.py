@@ -9,10 +9,11 @@ import ibis
 import ibis.expr.types as ir
 
 from features.families.catalogue import Feature
-from features.families.known import NOTHING, Tables, at, money
+from features.families.known import NOTHING, Tables, at, money, times, whole_days
 
 _YEAR = 365
 _RECENT = 90
+_SUMMED = ("spend", "gross", "n_lines", "quantity", "discount", "margin", "hours")
 _NO_CATEGORY = "no bought line names a category"
 _NOTHING = "nothing was bought"
 
@@ -53,11 +54,11 @@ def basket(tables: Tables, affinity: ir.Table, as_of: ir.DateScalar) -> ir.Table
 
     `affinity` is what `product_affinity` found for the same as_of.
     """
-    days = at(tables.customer_days, as_of)
-    days = days.filter(days.age <= _YEAR)
+    year = tables.customer_days.filter(as_of.delta(tables.customer_days.day, unit="day") <= _YEAR)
+    days = whole_days(year, as_of, ["customer_id"], _SUMMED)
     sums = days.group_by("customer_id").agg(**_sums(days))
     rows = sums.mutate(**_shares(sums))
-    for more in (_channels(days), _diversity(affinity, tables.categories)):
+    for more in (_channels(at(year, as_of)), _diversity(affinity, tables.categories)):
         rows = rows.left_join(more, "customer_id").drop("customer_id_right")
     return rows
 
@@ -66,9 +67,9 @@ def _sums(days: ir.Table) -> dict[str, ir.Value]:
     recent = days.age <= _RECENT
     returned = days.gross - days.spend > NOTHING
     return {
-        "n_baskets": days.day.nunique(where=days.n_lines > 0),
-        "n_return_days_365d": days.day.nunique(where=returned),
-        "n_return_days_90d": days.day.nunique(where=returned & recent),
+        "n_baskets": times(days.n_lines > 0),
+        "n_return_days_365d": times(returned),
+        "n_return_days_90d": times(returned & recent),
         "margin_365d": money(days.margin.sum()),
         **{f"{name}_sum": money(days[name].sum()) for name in ("spend", "gross", "discount")},
         **{f"{name}_sum": days[name].sum() for name in ("n_lines", "quantity", "hours")},

@@ -10,7 +10,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.families.catalogue import Feature
-from features.families.known import Tables, at, is_behaviour
+from features.families.known import Tables, at, is_behaviour, total
 from workspace.tables import CONTACT_KINDS
 
 _KINDS = ("visit", "search", "cart", "review", "complaint", "inquiry", "survey", "email_open", "email_click", "call",
@@ -78,14 +78,12 @@ def engagement(tables: Tables, as_of: ir.DateScalar) -> ir.Table:
 def _counts(days: ir.Table) -> ir.Table:
     """Per customer: how many of each kind and span, and how long ago. By kind first: it shrinks the rows tenfold."""
     by_kind = days.group_by("customer_id", "kind").agg(
-        **{f"n_{w}d": days.n.cast("float64").sum(where=days.age <= w) for w in _SPANS},
+        **{f"n_{w}d": total(days.n, days.age <= w) for w in _SPANS},
         last=days.age.min(),
     )
     kind = by_kind.kind
     sums = {
-        f"n_{name}_{w}d": by_kind[f"n_{w}d"].sum(where=kind == name).fill_null(0)
-        for name in (*_KINDS, *CONTACT_KINDS)
-        for w in _SPANS
+        f"n_{name}_{w}d": total(by_kind[f"n_{w}d"], kind == name) for name in (*_KINDS, *CONTACT_KINDS) for w in _SPANS
     }
     sums = {name.replace("email_sent", "emails_sent").replace("contact", "contacts"): n for name, n in sums.items()}
     counts = by_kind.group_by("customer_id").agg(

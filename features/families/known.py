@@ -62,6 +62,16 @@ def money(total: ir.NumericValue) -> ir.NumericValue:
     return total.round(_MONEY_DIGITS)
 
 
+def times(when: ir.BooleanValue) -> ir.NumericValue:
+    """How many rows it holds in. Measured: DuckDB takes twice the time for as many aggregates with a FILTER."""
+    return when.cast("float64").sum()
+
+
+def total(value: ir.NumericValue, when: ir.BooleanValue) -> ir.NumericValue:
+    """The sum of a value that no row lacks, of the rows where `when` holds; 0 where it does in none."""
+    return (value * when.cast("float64")).sum()
+
+
 def is_behaviour(kind: ir.StringValue) -> ir.BooleanValue:
     """True for what customers do themselves, false for what the marketer sends them."""
     return kind.notin(TREATMENT_KINDS)

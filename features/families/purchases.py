@@ -11,7 +11,7 @@ import ibis
 import ibis.expr.types as ir
 
 from features.families.catalogue import WINDOWS, Feature
-from features.families.known import NOTHING, Tables, at, money, whole_days
+from features.families.known import NOTHING, Tables, at, money, times, total, whole_days
 
 _DECAYS = (30, 90, 365)
 # The days to come, as they were a year ago: ages from as_of.
@@ -112,12 +112,12 @@ def _month(age: ir.NumericValue) -> ir.NumericValue:
 
 def _sums(days: ir.Table) -> dict[str, ir.Value]:
     bought, age = days.bought, days.age
-    sums: dict[str, ir.Value] = {f"n_purchases_{w}d": days.count(where=bought & (age <= w)) for w in WINDOWS}
-    sums |= {f"spend_{w}d": money(days.spend.sum(where=age <= w).fill_null(0)) for w in WINDOWS}
+    sums: dict[str, ir.Value] = {f"n_purchases_{w}d": times(bought & (age <= w)) for w in WINDOWS}
+    sums |= {f"spend_{w}d": money(total(days.spend, age <= w)) for w in WINDOWS}
     sums |= {
-        "n_purchases": days.count(where=bought),
+        "n_purchases": times(bought),
         "spend": money(days.spend.sum()),
-        "spend_bought": money(days.spend.sum(where=bought)),
+        "spend_bought": money(total(days.spend, bought)),
         "T": age.max(where=bought),
         "days_since_last_purchase": age.min(where=bought),
         "gap_std": days.gap.std(how="sample"),
@@ -127,18 +127,18 @@ def _sums(days: ir.Table) -> dict[str, ir.Value]:
         "spend_max": days.spend.max(where=bought),
         "spend_first": days.spend.argmax(age, where=bought),
         "spend_last": days.spend.argmin(age, where=bought),
-        "n_purchases_180d_to_270d": days.count(where=bought & (age > 180) & (age <= 270)),
-        "n_active_months_365d": days.count(where=days.opens_month & (age <= 360)),
-        "n_weekend": days.count(where=bought & (days.day.day_of_week.index() >= 5)),
+        "n_purchases_180d_to_270d": times(bought & (age > 180) & (age <= 270)),
+        "n_active_months_365d": times(days.opens_month & (age <= 360)),
+        "n_weekend": times(bought & (days.day.day_of_week.index() >= 5)),
     }
     for d in _DECAYS:
         weight = (-age / d).exp()
-        sums[f"n_purchases_decayed_{d}d"] = weight.sum(where=bought)
+        sums[f"n_purchases_decayed_{d}d"] = total(weight, bought)
         sums[f"spend_decayed_{d}d"] = (weight * days.spend).sum()
     for span, (near, far) in _LAST_YEAR.items():
         then = (age > near) & (age <= far)
-        sums[f"n_then_{span}"] = days.count(where=bought & then)
-        sums[f"spend_then_{span}"] = money(days.spend.sum(where=then).fill_null(0))
+        sums[f"n_then_{span}"] = times(bought & then)
+        sums[f"spend_then_{span}"] = money(total(days.spend, then))
     return sums
 
 
@@ -199,7 +199,7 @@ def _ratios(sums: ir.Table) -> dict[str, ir.Value]:
     }
     for span in _LAST_YEAR:
         n, spend = sums[f"n_then_{span}"], sums[f"spend_then_{span}"]
-        ratios[f"n_purchases_next_{span}_last_year"] = _since(sums["T"], 365, n.cast("float64"))
+        ratios[f"n_purchases_next_{span}_last_year"] = _since(sums["T"], 365, n)
         ratios[f"spend_next_{span}_last_year"] = _since(sums["T"], 365, spend)
         ratios[f"spend_share_next_{span}_last_year"] = _since(sums["T"], 365, spend / _positive(sums.spend_365d))
     return ratios
