@@ -127,12 +127,12 @@ def copy(shop: Shop, note: Notes) -> None:
 
 
 def lay_beside(part: Path, copies: int) -> None:
-    """Writes the rows of a part so often, sorted by customer: a number stands before the id."""
+    """Writes the rows of a part so often, sorted by customer: before the id stands a number, but for the first."""
     file = part / "part.parquet"
     rows = pq.read_table(file)
     with pq.ParquetWriter(part / "copies", rows.schema) as written:
         for number in range(copies):
-            ids = pc.binary_join_element_wise(f"{number:06}", rows["customer_id"], "-")
+            ids = pc.binary_join_element_wise(f"~{number:06}-" if number else "", rows["customer_id"], "")
             place = rows.schema.get_field_index("customer_id")
             written.write_table(rows.set_column(place, rows.schema.field(place), ids), row_group_size=_ROW_GROUP)
     (part / "copies").replace(file)

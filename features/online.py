@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 _TOLD_EVERY = 100_000
 _MANY = 30_000  # customers whose answers take longer than other processes take to start
+_PROCESSES = 4  # that find answers: who writes keeps up with no more
 
 
 Customers = tuple[list[str], NDArray[np.float32]]
@@ -291,7 +292,7 @@ def _answered(
         return ((customers, []) for customers in given)
     if publication.customers - written < _MANY:
         return ((customers, answers.of(customers)) for customers in given)
-    return cores.in_processes(answers.of, given)
+    return cores.in_processes(answers.of, given, _PROCESSES)
 
 
 def _written(store: FeatureStore, home: Path, publication: Publication) -> int:

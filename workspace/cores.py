@@ -68,21 +68,21 @@ def side_by_side(tasks: Sequence[Callable[[], Done]]) -> Iterator[Done]:
             stop.set()
 
 
-def in_processes(work: Callable[[Given], Done], given: Iterable[Given]) -> Iterator[tuple[Given, Done]]:
+def in_processes(work: Callable[[Given], Done], given: Iterable[Given], most: int) -> Iterator[tuple[Given, Done]]:
     """Each of `given` with what `work` returns of it, in their order; for work that keeps Python's lock.
 
-    Every core has a process with a copy of `work`, which takes some seconds to start. They are a few of `given` ahead
-    of who asks. Unlike those of `multiprocessing` they leave a caller's script alone.
+    Every core, of so many at `most`, has a process with a copy of `work`, which takes some seconds to start. They are a
+    few of `given` ahead of who asks. Unlike those of `multiprocessing` they leave a caller's script alone.
     """
     from joblib.externals.loky import ProcessPoolExecutor
 
-    most = 2 * (processes := own())
+    processes = min(own(), most)
     waiting: deque[tuple[Given, Any]] = deque()
     pool = ProcessPoolExecutor(processes, initializer=_take, initargs=(work,))
     try:
         for one in given:
             waiting.append((one, pool.submit(_do, one)))
-            if len(waiting) > most:
+            if len(waiting) > 2 * processes:
                 first, done = waiting.popleft()
                 yield first, done.result()
         for first, done in waiting:
