@@ -202,7 +202,7 @@ class Shelf:
             SELECT DISTINCT customer_id FROM {own} SEMI JOIN (
                 SELECT customer_id FROM {profile} WHERE coalesce(profiling_consent, 1) <> 0) USING (customer_id)
             ORDER BY md5(customer_id), customer_id LIMIT {POOL}"""
-        with storage.connect(self.workspace.home_path) as connection:
+        with storage.connect(self.workspace.home_path, memory=self.workspace.memory) as connection:
             return pd.Index(connection.execute(query).df()["customer_id"].sort_values())
 
 

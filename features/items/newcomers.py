@@ -75,12 +75,12 @@ def _drawn(shelf: Shelf, bought: pd.DataFrame, everybodys: Floats) -> Floats:
 
 def _by_segment(shelf: Shelf, attribute: str) -> pd.DataFrame:
     """Per segment and item: `n` buyers of it in 365 days, and `buyers` of anything; without who refuses profiling."""
-    home = shelf.workspace.home_path
+    home, memory = shelf.workspace.home_path, shelf.workspace.memory
     own, profile = (
         storage.rows_of_part(storage.snapshot_part(home, family, shelf.as_of))
         for family in ("product_affinity", "profile")
     )
-    with storage.connect(home) as connection:
+    with storage.connect(home, memory=memory) as connection:
         return connection.execute(f"""
             WITH bought AS (
                 SELECT customer_id, item, {attribute} AS segment
