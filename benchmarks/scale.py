@@ -1,4 +1,4 @@
-"""Churn and lifetime value at size: trained on six cutoffs of a million customers, and a million customers scored.
+"""All kinds of model at size: trained on six cutoffs of a million customers, and a million customers scored.
 
     python -m benchmarks.scale --customers 100000
     python -m benchmarks.scale --customers 1000000 --folder var/scale      # the shop is kept there for the next time
