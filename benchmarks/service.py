@@ -378,6 +378,7 @@ def _with_feast(_: str, bodies: Sequence[bytes], connections: int, seconds: int)
 def _pages(customers: int) -> list[dict[str, Any]]:
     """Reading, explaining and encoding a page of 100 out of so many scores: the shop's own, repeated."""
     from features import online, publications, retrieval
+    from serving import score_rows
     from serving.lists import churn_risk
     from serving.lists.files import encoded
     from serving.lists.list_query import ListQuery
@@ -394,6 +395,9 @@ def _pages(customers: int) -> list[dict[str, Any]]:
         rows = online.online_rows(store, there, publication, ids)
         return np.stack([rows[one].vector for one in ids])
 
+    def reasons(ids: Sequence[str]) -> Any:
+        return {one: score_rows.reasons(text) for one, text in online.answers(store, publication, ids).items()}
+
     with tempfile.TemporaryDirectory() as folder:
         large = _enlarged(there, Path(folder), publication.as_of, customers)
         predictor = replace(Predictor.load(there, registry.client()), workspace=large)
@@ -406,7 +410,7 @@ def _pages(customers: int) -> list[dict[str, Any]]:
         }
 
         def page(asked: ListQuery) -> bytes:
-            page = churn_risk.page(explainer, publication.as_of, asked, vectors)
+            page = churn_risk.page(explainer, publication.as_of, asked, vectors, reasons_of=reasons)
             return b"".join(encoded(page.blocks, "json"))
 
         return [{"page": what} | _milliseconds(partial(page, asked)) for what, asked in kinds.items()]

@@ -164,6 +164,12 @@ def answered(text: bytes, explain: bool, offers: bool) -> bytes:
     return row[:-1] + told + (b',"offers":' + ranked if offers else b"") + b"}"
 
 
+def reasons(text: bytes) -> list[str]:
+    """Those of a published answer."""
+    told: list[str] = from_json(text.split(_PARTS)[1])
+    return told
+
+
 def why_not(text: bytes) -> str | None:
     """The `not_scored_reason` of a published answer."""
     if _SCORED in text:

@@ -313,7 +313,9 @@ class Answers:
         """
         published = self.current()
         try:
-            page = churn_risk.page(published.explainer, published.as_of, asked, self._vectors, contacts)
+            page = churn_risk.page(
+                published.explainer, published.as_of, asked, self._vectors, contacts, self._published_reasons
+            )
         except churn_risk.NoSuchFilter as problem:
             details = {"problems": [], "nearest": problem.nearest}
             raise Refused(Refusal(400, "malformed", str(problem), details)) from problem
@@ -335,6 +337,14 @@ class Answers:
         if all(customer_id in rows and rows[customer_id].as_of == as_of for customer_id in customer_ids):
             return np.stack([rows[customer_id].vector for customer_id in customer_ids])
         return churn_risk.vectors(published.workspace, as_of, customer_ids)
+
+    def _published_reasons(self, customer_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Of the risk; a withheld one has none in an answer, but in the list it has."""
+        published = self.current()
+        if published.predictor.withheld("churn"):
+            return {}
+        texts = self._published_texts(published, customer_ids) or {}
+        return {one: score_rows.reasons(text) for one, text in texts.items()}
 
     def model(self) -> dict[str, Any]:
         """Which versions answer, as of when, and what their numbers mean."""
@@ -370,20 +380,22 @@ class Answers:
         return None if rows is None else texts | _computed(asked, rows)
 
     def _published(self, asked: _Question, customer_ids: Sequence[str]) -> dict[str, bytes] | None:
-        """What was published beside the vectors, but of whoever said something of profiling since; None as `_online`.
+        """The published answers about these customers; over another horizon there are none. None as `_online`."""
+        texts = {} if asked.horizon is not None else self._published_texts(asked.published, customer_ids)
+        if not texts:
+            return texts
+        telemetry.count_not_scored(map(score_rows.why_not, texts.values()))
+        return {one: score_rows.answered(text, asked.explain, asked.offers) for one, text in texts.items()}
 
-        Over another horizon nothing was.
-        """
-        published = asked.published
-        if asked.horizon is not None or not published.has_answers:
+    def _published_texts(self, published: Published, customer_ids: Sequence[str]) -> dict[str, bytes] | None:
+        """What lies beside the vectors, but of whoever said something of profiling since; None as `_online`."""
+        if not published.has_answers:
             return {}
         texts = self._asked(lambda: online.answers(published.store, published.publication, customer_ids))
         if not texts:
             return texts
         said = self.consents.of("profiling", list(texts))
-        stay = {one: text for one, text in self._staying(texts).items() if one not in said}
-        telemetry.count_not_scored(map(score_rows.why_not, stay.values()))
-        return {one: score_rows.answered(text, asked.explain, asked.offers) for one, text in stay.items()}
+        return {one: text for one, text in self._staying(texts).items() if one not in said}
 
     def _online(self, published: Published, customer_ids: Sequence[str]) -> dict[str, Row] | None:
         """What the online store says; None while it is out of reach, or has lost it, and the files shall answer."""

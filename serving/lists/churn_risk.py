@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -34,6 +34,8 @@ from workspace.settings import Workspace
 from workspace.storage import quoted
 
 Vectors = Callable[[date, Sequence[str]], NDArray[np.float32]]
+Reasons = Callable[[Sequence[str]], Mapping[str, list[str]]]
+"""Of a listed day, as far as they were told before."""
 
 COLUMNS = (
     "customer_id", "churn_probability", "churn_percentile", "churn_band", "churn_grade", "lifetime_value",
@@ -116,10 +118,17 @@ def churn_risk(
     return _with_contacts(workspace, shown) if contacts else shown
 
 
+def _untold(_: Sequence[str]) -> dict[str, list[str]]:
+    return {}
+
+
 def page(
-    explainer: Explainer, as_of: date, asked: ListQuery, vectors_of: Vectors, contacts: bool = False
+    explainer: Explainer, as_of: date, asked: ListQuery, vectors_of: Vectors, contacts: bool = False,
+    reasons_of: Reasons = _untold,
 ) -> Page:  # fmt: skip
     """The page of the list that `asked` describes, with `contacts` as in `churn_risk`.
+
+    The reasons of the risk are those of `reasons_of`, and worked out for whom it has none.
 
     Raises:
         NoSuchFilter: the cursor is of another list, or a filter is one that no customer can pass.
@@ -134,7 +143,7 @@ def page(
     rows = _listed(workspace, as_of, where, asked.sort, asked.top + 1)
     listed, more = rows.head(asked.top), len(rows) > asked.top
     blocks = (listed.iloc[start : start + _BLOCK] for start in range(0, max(len(listed), 1), _BLOCK))
-    told = (_told(explainer, block, vectors_of) if asked.reasons else block for block in blocks)
+    told = (_told(explainer, block, vectors_of, reasons_of) if asked.reasons else block for block in blocks)
     shown = (_shown(block, terms, asked.unproven_offers) for block in told)
     if contacts:
         shown = (_with_contacts(workspace, block) for block in shown)
@@ -162,11 +171,16 @@ def with_models(rows: pd.DataFrame, predictor: Predictor) -> pd.DataFrame:
     return rows.assign(**models, **predictor.trained)
 
 
-def _told(explainer: Explainer, listed: pd.DataFrame, vectors_of: Vectors) -> pd.DataFrame:
+def _told(
+    explainer: Explainer, listed: pd.DataFrame, vectors_of: Vectors, reasons_of: Reasons = _untold
+) -> pd.DataFrame:
     if listed.empty:
         return listed.assign(reasons="", value_reasons="")
-    packed = vectors_of(listed["as_of"].iloc[0].date(), listed["customer_id"].tolist())
-    told = {"reasons": explainer(packed), "value_reasons": explainer.value(packed)}
+    customer_ids = listed["customer_id"].tolist()
+    packed, before = vectors_of(listed["as_of"].iloc[0].date(), customer_ids), reasons_of(customer_ids)
+    further = iter(explainer(packed[[one not in before for one in customer_ids]]))
+    reasons = [before[one] if one in before else next(further) for one in customer_ids]
+    told = {"reasons": reasons, "value_reasons": explainer.value(packed)}
     return listed.assign(**{name: [". ".join(own) for own in each] for name, each in told.items()})
 
 

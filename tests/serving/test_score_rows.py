@@ -128,6 +128,21 @@ def test_nothing_is_computed_that_was_published(client: TestClient, workspace: W
         assert asked(client, [BUYER], horizon=30) == before
 
 
+def test_the_list_tells_the_reasons_that_were_published(client: TestClient, workspace: Workspace) -> None:
+    """As they are, and they are what would be worked out; those of the value, which are not published, always are."""
+    path = "/v1/lists/churn-risk?top=1000"
+    with answering(workspace):
+        published = client.get(path).json()
+        told = f'{{"customer_id":"{published[0]["customer_id"]}"}}\n["because","indeed"]\n[]'
+        overwrite(workspace, published[0]["customer_id"], told.encode())
+        overwrite(workspace, published[1]["customer_id"], b"")
+        again = client.get(path).json()
+    with computing(workspace):
+        assert client.get(path).json() == published
+    assert any(row["reasons"] for row in published)
+    assert again == [{**published[0], "reasons": "because. indeed"}, *published[1:]]
+
+
 def test_after_an_event_the_customers_own_answer_is_computed(client: TestClient, workspace: Workspace) -> None:
     """From the vector that was pushed, as of its own day; the others' are as they were published."""
     store, published = retrieval.open_store(workspace), publications.published(workspace.home_path)
