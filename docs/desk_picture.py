@@ -1,6 +1,6 @@
 """The README's picture of the desk, taken from the demonstration's: `make desk`, then in another terminal
 
-python docs/desk_picture.py http://127.0.0.1:8000 KEY
+python docs/desk_picture.py http://127.0.0.1:3000 KEY
 """
 
 from __future__ import annotations

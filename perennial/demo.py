@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 _WORLD, _CONFIG, _AS_OF = Path("var/demo_world"), "configs/demo.yaml", "2025-01-01"
-_HOME, _PORT = Path("var/demo"), 8000
+_HOME, _PORT = Path("var/demo"), 3000
 _PATIENCE = 60  # seconds until the service must be ready
 
 

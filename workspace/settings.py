@@ -338,6 +338,24 @@ class Alerts(_Model):
     repeat_after: int = Field(default=30, ge=1, description="days after which what is still so is told again")
 
 
+class Oidc(_Model):
+    """The company's own accounts. The client's secret, where it has one, is in PERENNIAL_OIDC_SECRET."""
+
+    issuer: str = Field(pattern="^https?://", description="address of the provider, as its tokens name it")
+    client_id: str = Field(description="what the provider calls this service")
+    roles: dict[str, Literal["crm", "marketing", "admin"]] = Field(
+        description="role of each group that may sign in; of several the highest counts"
+    )
+    contacts: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = Field(
+        default=(), description="groups that may see contact data"
+    )
+    claim: str = Field(default="groups", description="claim of the token that names somebody's groups")
+    scope: str = Field(default="openid profile", description="what the provider is asked for")
+    address: str | None = Field(
+        default=None, pattern="^https?://", description="this service's own, as browsers reach it; as asked, if absent"
+    )
+
+
 class Service(_Model):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=3000, ge=1, le=65535, description="port to listen on")
@@ -366,6 +384,11 @@ class Service(_Model):
         default="stale",
         description="while the online store is out of reach: `stale` answers with what the last batch wrote, marked so;"
         " `refuse` with a 503",
+    )
+
+    oidc: Oidc | None = Field(
+        default=None,
+        description="signing in to the desk with the company's accounts; with keys alone if absent",
     )
 
     @model_validator(mode="after")

@@ -16,6 +16,8 @@ desk = Starlette(
     routes=[
         Route("/sign-in", sign_in.form),
         Route("/sign-in", sign_in.signed_in, methods=["POST"]),
+        Route("/sign-in/company", sign_in.to_company),
+        Route("/sign-in/company/back", sign_in.from_company),
         route("/sign-out", sign_in.signed_out, method="POST"),
         Route("/files/{content}/{name}", assets.asset),
         route("/", home_page.home),

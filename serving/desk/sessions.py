@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
-from serving.http.keys import Caller, Keys
+from serving.http.keys import Caller, Keys, Role
 from workspace import storage
 
 HOURS = 12
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
-    hash BLOB PRIMARY KEY, key TEXT NOT NULL, key_hash BLOB NOT NULL, began_at TEXT NOT NULL, ends_at TEXT NOT NULL
+    hash BLOB PRIMARY KEY, who TEXT NOT NULL, role TEXT NOT NULL, contacts INTEGER NOT NULL, key_hash BLOB,
+    began_at TEXT NOT NULL, ends_at TEXT NOT NULL
 )"""
 
 
@@ -38,23 +39,30 @@ class Sessions:
     def begin(self, key: str, now: datetime) -> str | None:
         """The token of a new session of whoever has this key; none where the key lets nobody in."""
         caller = self.keys.caller(key.encode())
-        if caller is None:
-            return None
+        return self.begin_for(caller, now, _hash(key)) if caller else None
+
+    def begin_for(self, caller: Caller, now: datetime, key_hash: bytes | None = None) -> str:
+        """The same of somebody who was let in without a key: with time alone it ends."""
         token, ends = secrets.token_urlsafe(32), now + timedelta(hours=HOURS)
-        row = (_hash(token), caller.key, _hash(key), _written(now), _written(ends))
+        row = (_hash(token), caller.key, caller.role, caller.contacts, key_hash, _written(now), _written(ends))
         with self._database as connection:
             connection.execute("DELETE FROM sessions WHERE ends_at <= ?", (_written(now),))
-            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", row)
+            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return token
 
     def of(self, token: str, now: datetime) -> Session | None:
         """None where it has ended, or its key was revoked."""
         if not token or not storage.is_written(self.path):
             return None
-        query = "SELECT key, key_hash FROM sessions WHERE hash = ? AND ends_at > ?"
+        query = "SELECT who, role, contacts, key_hash FROM sessions WHERE hash = ? AND ends_at > ?"
         row = self._database.execute(query, (_hash(token), _written(now))).fetchone()
-        caller = self.keys.still(row[0], lambda key: hmac.compare_digest(_hash(key), row[1])) if row else None
+        caller = self._caller(*row) if row else None
         return Session(caller, form_token(token)) if caller else None
+
+    def _caller(self, who: str, role: Role, contacts: int, key_hash: bytes | None) -> Caller | None:
+        if key_hash is None:
+            return Caller(who, role, bool(contacts))
+        return self.keys.still(who, lambda key: hmac.compare_digest(_hash(key), key_hash))
 
     def end(self, token: str) -> None:
         with self._database as connection:
