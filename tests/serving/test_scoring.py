@@ -97,16 +97,18 @@ def test_scoring_again_gives_the_same_files(copy: Copy) -> None:
 
 
 def test_blocks_do_not_show(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Customers scored, and offered items, fifty at a time get what a single block would."""
+    """Customers scored, and offered items, fifty at a time, and ranked seventy at a time get what one block would."""
     written = (copy.scores, copy.offers, storage.risk_path(copy.workspace.home_path, AS_OF))
     before = [pq.read_table(path) for path in written]
     logged = predictions.read(copy.workspace)
     monkeypatch.setattr(retrieval, "_MOST", 50)
+    monkeypatch.setattr(scoring, "_ROW_GROUP", 70)
     copy.score()
     for path, table in zip(written, before, strict=True):
         assert pq.read_table(path).equals(table, check_metadata=True)
     pd.testing.assert_frame_equal(predictions.read(copy.workspace), logged)
-    assert pq.read_metadata(copy.offers).num_row_groups == 400 / 50
+    assert pq.read_metadata(copy.offers).num_row_groups >= 400 / 50
+    assert pq.read_metadata(copy.scores).num_row_groups == 6
 
 
 def test_as_many_offers_as_asked_for(copy: Copy) -> None:
