@@ -18,8 +18,8 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FOLDERS = ("workspace", "ingest", "simulation", "features", "training", "serving", "monitoring", "pages", "perennial")
 # Everyday words, which no glossary explains.
 PLAIN = """
-address access after age allow amounts answers app block bodies buffer buy by campaigns certificate child cli code columns
-commands complete currency data database databases datasets definitions demo dictionary die discount down duplicates
+access address after age allow amounts answers app block bodies buffer buy by campaigns certificate child cli code
+columns commands complete currency data database databases datasets definitions demo dictionary die discount down duplicates
 email evaluation exclude exports figures files filters fraction health high home host http identities ids ingest
 interactions items json keep key keys leaves left level limit limits lines list lists lives loss matters max measure
 medium memory min name num offer offers on operate out pages password path per perennial picture plots port privacy
