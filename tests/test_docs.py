@@ -19,13 +19,13 @@ FOLDERS = ("workspace", "ingest", "simulation", "features", "training", "serving
 # Everyday words, which no glossary explains.
 PLAIN = """
 access address after age allow amounts answers app block bodies buffer buy by campaigns certificate child cli code
-columns commands complete currency data database databases datasets definitions demo dictionary die discount down duplicates
-email evaluation exclude exports figures files filters fraction health high home host http identities ids ingest
-interactions items json keep key keys leaves left level limit limits lines list lists lives loss matters max measure
-medium memory min name num offer offers on operate out pages password path per perennial picture plots port privacy
-problems processes products query queue read reasons repeat repo report reports requests routes run rounds sample
-samples schedule security seed sender sentence serving set settings share shop size skip source sources space spend
-storage strict table tables till timeout timezone to top training transactions user when where you
+columns commands complete currency data database databases datasets definitions demo dictionary die discount down
+duplicates email evaluation exclude exports figures files filters fraction health high home host http identities ids
+ingest interactions items json keep key keys leaves left level limit limits lines list lists lives loss matters max
+measure medium memory min name num offer offers on operate out pages password path per perennial picture plots port
+privacy problems processes products query queue read reasons repeat repo report reports requests routes run rounds
+sample samples schedule security seed sender sentence serving set settings share shop size skip source sources space
+spend storage strict table tables till timeout timezone to top training transactions user when where you
 """
 
 
