@@ -208,7 +208,11 @@ class Lessons:
         boosting: Boosting, seed: int,
     ) -> Self:  # fmt: skip
         """`coded` names hold codes of texts."""
-        fixed = {"seed": seed, "deterministic": True, "force_col_wise": True, "verbose": -1, "num_threads": cores.own()}
+        # Without bundles of columns that exclude each other the trees are the same, and a fifth quicker on few columns.
+        fixed = {
+            "seed": seed, "deterministic": True, "force_col_wise": True, "enable_bundle": False, "verbose": -1,
+            "num_threads": cores.own(),
+        }  # fmt: skip
         parameters = parameters | boosting.parameters() | fixed
         places = [index for index, name in enumerate(names) if name in coded]
         rows = lgb.Dataset(design, np.zeros(len(design)), feature_name=list(names), categorical_feature=places,
