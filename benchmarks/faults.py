@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=5_000)
     parser.add_argument("--minutes", type=float, default=10, help="of the soak")
     asked = parser.parse_args()
-    needs.refuse_without(["wrk", "redis-server"])
+    soaking = asked.minutes if "soak" in asked.faults else 0
+    needs.refuse_without(["wrk", "redis-server"], redis=True, minutes=round(soaking + 5))
     ids, wrong = service.shop(asked.customers), 0
     faults = _FAULTS | {"soak": lambda ids: soak(ids, asked.minutes)}
     for name in asked.faults or _FAULTS:

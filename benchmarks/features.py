@@ -25,7 +25,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from benchmarks import figures, pandas_features, tables
+from benchmarks import figures, needs, pandas_features, tables
 from features import snapshot
 from ingest import intake
 from simulation.world import simulate
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--spark", action="store_true", help="the small shop on Spark too (the extra `spark`)")
     parser.add_argument("--folder", type=Path, help="where shops are kept for the next run; thrown away if absent")
     asked = parser.parse_args()
+    needs.refuse_without(minutes=round(asked.transactions * asked.cutoffs / 30_000_000))
     with tempfile.TemporaryDirectory() as thrown_away:
         folder = asked.folder or Path(thrown_away)
         measured = {asked.transactions: _on_a_copy(

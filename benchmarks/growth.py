@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import figures, tables
+from benchmarks import figures, needs, tables
 from benchmarks.month import AS_OF, YEARS, run_by_stage, settings_of, summed
 from simulation.world import simulate
 
@@ -31,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("customers", type=int, nargs="*", default=SIZES, help="the sizes, customers in all")
     asked = parser.parse_args()
+    needs.refuse_without(minutes=round(sum(asked.customers) / 15_000))
     parts = {f"{customers:,}": first_run(customers) for customers in asked.customers}
     print(tables.growth(parts))
     figures.write("growth", parts)

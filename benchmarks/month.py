@@ -28,7 +28,7 @@ from typing import Any
 import duckdb
 import yaml
 
-from benchmarks import figures, tables
+from benchmarks import figures, needs, tables
 from simulation.world import simulate
 from workspace import storage
 
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=106_000, help="106,000 of them buy 5 million lines")
     parser.add_argument("--folder", type=Path, help="where the shop is kept; thrown away if absent")
     asked = parser.parse_args()
+    needs.refuse_without(minutes=round(asked.customers / 7_000))
     with tempfile.TemporaryDirectory() as thrown_away:
         folder = (asked.folder or Path(thrown_away)).absolute() / f"shop-{asked.customers}"
         if not (folder / "ready").exists():

@@ -1,4 +1,4 @@
-"""What a benchmark needs, asked for before it begins to work: programs, a Redis, data sets."""
+"""What a benchmark needs, asked for before it begins to work: programs, a Redis, data sets, and patience."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+_UNANNOUNCED = 10  # minutes
 REDIS = os.environ.get("PERENNIAL_BENCH_REDIS", "redis://127.0.0.1:6379/8")
 
 
-def refuse_without(programs: Iterable[str] = (), redis: bool = False, shops: Iterable[str] = ()) -> None:
-    """Ends the process with a sentence for each thing that is not there.
+def refuse_without(
+    programs: Iterable[str] = (), redis: bool = False, shops: Iterable[str] = (), minutes: int = 0
+) -> None:  # fmt: skip
+    """Ends the process with a sentence for each thing that is not there; else says what takes more than ten minutes.
 
     `shops` are workspaces of `configs/`, whose data sets are wanted, or folders of the one PERENNIAL_DATASETS names.
+    `minutes` are those of two cores, about.
     """
     missing = [f"the program {name}: apt-get install {name}" for name in programs if shutil.which(name) is None]
     if redis and not _answers(urlsplit(REDIS)):
@@ -29,6 +33,8 @@ def refuse_without(programs: Iterable[str] = (), redis: bool = False, shops: Ite
         missing.append(f"data sets that {folder} does not have: {', '.join(gone)}")
     if missing:
         sys.exit("\n".join(f"this benchmark needs {what}" for what in missing))
+    if minutes > _UNANNOUNCED:
+        print(f"this benchmark takes about {minutes} minutes on two cores", file=sys.stderr, flush=True)
 
 
 def _answers(address: SplitResult) -> bool:

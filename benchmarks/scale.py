@@ -27,7 +27,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks import figures
+from benchmarks import figures, needs
 from benchmarks.fits import peak_gigabytes
 from features import retrieval, snapshot
 from features.snapshot import CUSTOMER_FAMILIES
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the shop is kept; thrown away if absent")
     parser.add_argument("--copies", type=int, default=1, help="of each customer, who are scored and published")
     asked = parser.parse_args()
+    needs.refuse_without(minutes=round(asked.customers / 50_000))
     with tempfile.TemporaryDirectory() as thrown_away:
         folder = (asked.folder or Path(thrown_away)) / f"shop-{asked.customers}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,7 @@ from workspace import settings, storage
 from workspace.settings import Workspace
 
 _SHOP = Path("var/bench_service")
+_NOTED = _SHOP / "customers.json"
 AS_OF = "2025-01-01"
 _KEY = "bench"
 _PORT = 3917
@@ -68,7 +69,7 @@ def main() -> None:
     if asked.contender:
         _contend(asked.contender)
         return
-    needs.refuse_without(["wrk"], redis="ours-redis" in asked.only)
+    needs.refuse_without(["wrk"], redis=True, minutes=_minutes(asked.customers, asked.seconds, asked.only.split(",")))
     ids = shop(asked.customers)
     load = os.getloadavg()[0]
     print(f"load before: {load:.1f} on {os.cpu_count()} cores; {asked.customers:,} customers")
@@ -81,6 +82,13 @@ def main() -> None:
     print(f"\na page of 100 out of {asked.listed:,} scores, without the service around it; milliseconds")
     print(pd.DataFrame(pages).to_string(index=False, float_format=lambda x: f"{x:,.1f}"))
     figures.write("service", found | {"load": load, "pages": pages})
+
+
+def _minutes(customers: int, seconds: int, contenders: Sequence[str]) -> int:
+    """About: making the shop, where it is not there, and asking each contender."""
+    questions = {"ours-sqlite": 4, "ours-redis": 4, "empty": 1}
+    asking = sum(questions.get(name, 2) for name in contenders) * (len(_CONNECTIONS) + 1) * (seconds + 1) / 60
+    return round(asking + (0 if _is_there(customers) else customers / 10_000))
 
 
 def workspace_file() -> Path:
@@ -96,8 +104,7 @@ def workspace(store: str = "sqlite") -> Workspace:
 def shop(customers: int) -> list[str]:
     """The shop of so many customers, run to the end and published to both stores, if it is not there yet."""
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{_SHOP.resolve()}/mlflow.db"  # it goes with the shop
-    noted = _SHOP / "customers.json"
-    if not noted.exists() or storage.read_json(noted) != customers:
+    if not _is_there(customers):
         shutil.rmtree(_SHOP, ignore_errors=True)
         world = _SHOP / "world"
         _SHOP.mkdir(parents=True)
@@ -108,9 +115,13 @@ def shop(customers: int) -> list[str]:
         perennial("run", *run, "--home", str(_SHOP / "home-sqlite"))
         shutil.copytree(_SHOP / "home-sqlite", _SHOP / "home-redis")
         perennial("publish", *run, "--home", str(_SHOP / "home-redis"), "--set", f"online={workspace('redis').online}")
-        storage.write_json(noted, customers)
+        storage.write_json(_NOTED, customers)
     scores = pd.read_parquet(next((_SHOP / "home-sqlite" / "scores").glob("*/scores.parquet")))
     return [str(one) for one in scores[scores["not_scored_reason"].isna()]["customer_id"].sample(1000, random_state=7)]
+
+
+def _is_there(customers: int) -> bool:
+    return _NOTED.exists() and bool(storage.read_json(_NOTED) == customers)
 
 
 def perennial(*arguments: str) -> None:

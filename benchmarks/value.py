@@ -77,7 +77,8 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=100_000, help="of the simulated shop")
     asked = parser.parse_args()
     shops = [window.name for window in _asked_for(asked.name, asked.as_of)]
-    needs.refuse_without(shops=[*shops, *([ROLLING] if asked.name in (None, "rolling") else [])])
+    rolling = [ROLLING] if asked.name in (None, "rolling") else []
+    needs.refuse_without(shops=[*shops, *rolling], minutes=0 if asked.name else 15)
     parts = {}
     for window in _asked_for(asked.name, asked.as_of):
         parts |= _printed(_real(window), tables.value)
