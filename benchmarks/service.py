@@ -437,9 +437,9 @@ def _enlarged(there: Workspace, home: Path, as_of: date, customers: int) -> Work
     own, random = scores[scores["not_scored_reason"].isna()], np.random.default_rng(7)
     many = pd.concat([own] * -(-customers // len(own)), ignore_index=True).head(customers)
     large = there.model_copy(update={"home": str(home)})
-    churn_risk.write_risk(
-        large, as_of, many.assign(value_at_risk=many["value_at_risk"] * random.uniform(0.5, 1.5, len(many)))
-    )
+    many = many.assign(value_at_risk=many["value_at_risk"] * random.uniform(0.5, 1.5, len(many)))
+    many.to_parquet(home / "many.parquet")
+    churn_risk.write_risk(large, as_of, home / "many.parquet")
     return large
 
 

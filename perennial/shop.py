@@ -311,12 +311,13 @@ class ShopAt:
 
     def churn_risk(
         self, *, top: int = 100, min_value: float = 0.0, max_value: float | None = None, band: str | None = None,
-        attribute: Sequence[str] = (), category: str | None = None, sort: str = "value_at_risk",
-        unproven_offers: bool = False, contacts: bool = False,
+        attribute: Sequence[str] = (), category: str | None = None, search: str | None = None,
+        sort: str = "value_at_risk", unproven_offers: bool = False, contacts: bool = False, saved: str | None = None,
     ) -> pd.DataFrame:  # fmt: skip
         """Who is about to leave, why, what they are worth, what to offer; highest `sort` first.
 
         Never lists who objected. `attrs["about"]` of the frame has the sentences that a reader of the numbers needs.
+        The rules of a list `saved` on the desk come in the place of those named here; attributes must hold of both.
         `contacts` adds the contact data that `pii` names, and needs a line in the audit log.
 
         Raises:
@@ -326,23 +327,27 @@ class ShopAt:
             SettingsError: contact data are asked for, and the privacy key is not there to read them.
         """
         from serving.lists import churn_risk
+        from serving.lists.saved import SavedLists
         from serving.terms import Terms
         from workspace import predictions, privacy
 
         asked: dict[str, Any] = {
             "top": _at_least_one(top), "min_value": min_value, "max_value": max_value,
             "band": band and _one_of("band", band, ("low", "medium", "high")), "attribute": [*attribute],
-            "category": category,
+            "category": category, "search": search,
             "sort": _one_of("sort", sort, ("value_at_risk", "churn_probability", "lifetime_value")),
             "unproven_offers": unproven_offers, "contacts": contacts,
         }  # fmt: skip
         workspace, predictor = self.shop.workspace, self.predictor()
+        if saved is not None:
+            rules = SavedLists(workspace.home_path).of(saved).rules
+            asked |= rules | {"attribute": [*rules.get("attribute", ()), *attribute]}
         with privacy.keeping(workspace.home_path):
             rows = churn_risk.churn_risk(predictor, self.as_of, **asked)
             with self.shop.if_read_only("what is listed is not in the prediction log"):
                 predictions.log_served(workspace, churn_risk.with_models(rows, predictor), "list", self.shop.now())
         self.shop.note("list churn-risk", asked | {"as_of": self._asked}, len(rows), secret=contacts)
-        rows.attrs["about"] = churn_risk.about(Terms.at(predictor, self.as_of), self.as_of, unproven_offers)
+        rows.attrs["about"] = churn_risk.about(Terms.at(predictor, self.as_of), self.as_of, asked["unproven_offers"])
         return rows
 
     def bought_with(self, *, item: str | None = None, top: int = 5) -> pd.DataFrame:

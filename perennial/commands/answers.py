@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
 from datetime import date, datetime
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,6 +37,11 @@ from perennial.shop import ShopAt, encode
 from workspace import storage
 from workspace.registry import client as _tracker
 from workspace.settings import SettingsError, Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LONGEST_NAME = 80  # characters of a file's name, without its ending
 
 
 def score(config: Config, overrides: Set = [], home: Home = None, as_of: AsOf = None) -> None:
@@ -81,23 +89,32 @@ def list_churn_risk(
         Format | None, typer.Option(case_sensitive=False, help="csv, xlsx or json; a table if absent.")
     ] = None,
     contacts: Annotated[bool, typer.Option("--contacts", help="With the contact data under `pii`.")] = False,
+    saved: Annotated[str | None, typer.Option(help="A list that was saved on the desk, by its name.")] = None,
+    split_by: Annotated[
+        str | None, typer.Option(help="A list, and a file in the folder --out, for each value of this attribute.")
+    ] = None,
     out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
     """Who is about to leave, why, what they are worth, what to offer; highest value at risk first.
 
     Never lists who objected. Beside a number stands its grade where that is C or none. Filters take any case, and a
-    value that no customer has is refused.
+    value that no customer has is refused. `--split-by region --out lists` writes each region's own list.
     Example: perennial list churn-risk -c configs/demo.yaml --top 500 --out risk.xlsx
     """
     from serving.lists import churn_risk
 
     workspace = opened(config, overrides, home)
+    there = _scored(workspace, as_of)
+    asked = partial(
+        there.churn_risk, top=top, min_value=min_value, max_value=max_value, band=band,
+        category=category, sort=sort.value, unproven_offers=unproven_offers, contacts=contacts, saved=saved,
+    )  # fmt: skip
+    if split_by is not None:
+        _split(there, asked, split_by, attribute, format or Format.xlsx, out)
+        return
     if format is None and out is not None:
         format = _format_of(out)
-    rows = _scored(workspace, as_of).churn_risk(
-        top=top, min_value=min_value, max_value=max_value, band=band, attribute=attribute, category=category,
-        sort=sort.value, unproven_offers=unproven_offers, contacts=contacts,
-    )  # fmt: skip
+    rows = asked(attribute=attribute)
     if format is None:
         typer.echo("\n".join([churn_risk.as_text(rows), "", *rows.attrs["about"]]))
     elif out is None:
@@ -106,6 +123,36 @@ def list_churn_risk(
         with storage.replacing(out) as draft:
             draft.write_bytes(encode(rows, format.value))
         typer.echo(f"{len(rows):,} customers in {out}")
+
+
+def _split(
+    there: ShopAt, asked: Callable[..., pd.DataFrame], by: str, attribute: list[str], format: Format,
+    folder: Path | None,
+) -> None:  # fmt: skip
+    """A file for each value of an attribute, and one for who has none."""
+    from serving.lists import totals
+
+    if folder is None or folder.is_file():
+        raise SettingsError("--split-by writes several files: name their folder with --out")
+    values, names = totals.values_of(there.shop.workspace, there.as_of, by), set[str]()
+    storage.make_folder(folder)
+    for value in [*values, ""]:
+        rows = asked(attribute=[*attribute, f"{by}:{value}"])
+        if rows.empty:
+            continue
+        name = _file_name(value or f"without {by}", names)
+        with storage.replacing(folder / f"{name}.{format.value}") as draft:
+            draft.write_bytes(encode(rows, format.value))
+        typer.echo(f"{len(rows):,} customers in {folder / name}.{format.value}")
+
+
+def _file_name(value: str, taken: set[str]) -> str:
+    """The value without what a file's name cannot hold, and with a number where another looks the same then."""
+    plain = re.sub(r"[^\w.-]+", "_", value).strip("._")[:_LONGEST_NAME] or "_"
+    number = next(n for n in count(1) if (f"{plain}_{n}" if n > 1 else plain).casefold() not in taken)
+    name = f"{plain}_{number}" if number > 1 else plain
+    taken.add(name.casefold())
+    return name
 
 
 def list_bought_with(

@@ -90,7 +90,7 @@ class Where:
 def churn_risk(
     predictor: Predictor, as_of: date | None = None, *, top: int = 100, min_value: float = 0.0,
     max_value: float | None = None, band: str | None = None, attribute: Sequence[str] = (), category: str | None = None,
-    sort: str = "value_at_risk", unproven_offers: bool = False, contacts: bool = False,
+    search: str | None = None, sort: str = "value_at_risk", unproven_offers: bool = False, contacts: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """The listed customers of a scored as_of (the latest unless named), highest `sort` first.
 
@@ -108,7 +108,7 @@ def churn_risk(
     as_of = as_of or storage.latest_scored(workspace.home_path)
     asked = ListQuery.model_construct(
         top=top, min_value=min_value, max_value=max_value, band=band, attribute=list(attribute), category=category,
-        sort=sort, unproven_offers=unproven_offers,
+        search=search, sort=sort, unproven_offers=unproven_offers,
     )  # fmt: skip
     terms = Terms.at(predictor, as_of)
     listed = _listed(workspace, as_of, conditions(workspace, as_of, asked, terms), sort, top)
@@ -239,6 +239,9 @@ def _filter_by_attribute(where: Where, workspace: Workspace, attribute: str) -> 
     name = filters.name("attribute", asked, workspace.attributes)
     customers, key = storage.rows_of(workspace.home_path, "customers"), f"attribute_{len(where.values)}"
     column = identifier(name)
+    if not value:
+        where.add(f"customer_id NOT IN (SELECT customer_id FROM {customers} WHERE {column} IS NOT NULL)")
+        return
     stored = _distinct(workspace.home_path, f"SELECT DISTINCT {column} FROM {customers} WHERE {column} IS NOT NULL")
     meant = filters.chosen(f"attribute {name}:", value, stored)
     where.add(f"customer_id IN (SELECT customer_id FROM {customers} WHERE {column} IN (SELECT unnest(${key})))")

@@ -30,7 +30,7 @@ class ListQuery(BaseModel):
     attribute: list[Annotated[str, StringConstraints(max_length=ids.LONGEST)]] = Field(
         [], max_length=10,
         description="only who has this attribute, as `name:value`, in any case; repeated, all must hold; a value that"
-        " no customer has is refused",
+        " no customer has is refused, and none, as in `region:`, is for who has no value",
         examples=[["region:north"]],
     )  # fmt: skip
     category: Annotated[str, StringConstraints(min_length=1, max_length=ids.LONGEST)] | None = Field(

@@ -8,6 +8,7 @@ from datetime import date
 from features.snapshot import families
 from ingest.rows import identifier
 from serving.consent import Consents, may_be_listed
+from serving.lists import filters
 from serving.lists.churn_risk import conditions, reader
 from serving.lists.list_query import ListQuery
 from serving.terms import Terms
@@ -66,3 +67,21 @@ def choices(workspace: Workspace, as_of: date) -> Choices:
             return few
         part = storage.rows_of_part(storage.snapshot_part(home, "product_affinity", as_of))
         return few | {"category": counted("t.item", part, "item_days_since_last <= 365")[:_MOST_VALUES]}
+
+
+@storage.read_again
+def values_of(workspace: Workspace, as_of: date, attribute: str) -> list[str]:
+    """What the listed have of an attribute, as filters take it, in order.
+
+    Raises:
+        NoSuchFilter: the shop keeps no such attribute.
+    """
+    name, home = filters.name("attribute", attribute, workspace.attributes), workspace.home_path
+    path = storage.quoted(storage.risk_path(home, as_of, "value_at_risk"))
+    with reader(home).cursor() as connection:
+        Consents(home).tell(connection)
+        rows = connection.execute(f"""
+            SELECT DISTINCT CAST({identifier(name)} AS VARCHAR) AS value FROM {storage.rows_of(home, "customers")}
+            WHERE value IS NOT NULL AND {may_be_listed(workspace)}
+              AND customer_id IN (SELECT customer_id FROM read_parquet({path})) ORDER BY value""").fetchall()
+    return [value for (value,) in rows]

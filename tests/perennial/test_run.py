@@ -545,6 +545,14 @@ def test_a_list_in_a_file_of_unknown_kind_is_refused(shop: Shop, undisturbed: Fi
     assert (tmp_path / "risk.txt").read_bytes().startswith(b"\xef\xbb\xbfcustomer_id,")
 
 
+def test_lists_by_value_want_a_folder_and_an_attribute(shop: Shop, undisturbed: Finished, tmp_path: Path) -> None:
+    """Before anything is written."""
+    assert "name their folder with --out" in risk(shop, undisturbed, "--split-by", "region").stderr
+    refused = risk(shop, undisturbed, "--split-by", "region", "--out", tmp_path / "lists")
+    assert (refused.code, "there is none of this name" in refused.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_exports_end_with_0_or_2(shop: Shop, undisturbed: Finished, tmp_path: Path) -> None:
     """The number of rows and the file are said, and what is left out; another ending than the two is a mistake."""
     command = ("export", "offers", "-c", shop.config, "--home", undisturbed.home, "--out")

@@ -22,7 +22,7 @@ from workspaces import AS_OF
 
 from ingest import intake
 from serving import scoring
-from serving.lists import churn_risk
+from serving.lists import churn_risk, totals
 from serving.lists.files import encode
 from serving.lists.filters import NoSuchFilter
 from serving.lists.list_query import ListQuery
@@ -328,6 +328,19 @@ def test_an_attribute_is_compared_by_its_type_in_any_case(described: Copy, store
     assert 20 < len(wanted) < 350
     for other in asked:
         assert filtered(described, other) == wanted
+
+
+def test_the_lists_of_all_values_are_the_whole_list(described: Copy, customers: pd.DataFrame) -> None:
+    """Each customer stands in one of them, who has no value in the one of those."""
+    region = np.where(np.arange(len(customers)) % 3 == 0, "North", None)
+    described.take_in(customers.assign(region=region, age=18.0, club=True, born="1990-01-02"))
+    assert totals.values_of(described.workspace, AS_OF, "Region") == ["North"]
+    with_one, without = filtered(described, "region:North"), filtered(described, "region:")
+    assert len(with_one) > 20
+    assert not with_one & without
+    assert with_one | without == filtered(described)
+    with pytest.raises(NoSuchFilter, match="the nearest is region"):
+        totals.values_of(described.workspace, AS_OF, "regoin")
 
 
 @pytest.mark.parametrize(
