@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from serving.consent import Consents
 from serving.desk import words
 from serving.desk.language import Language
+from serving.desk.reason_words import in_language
 from serving.desk.visit import Visit, customer_address, with_query
 from serving.http.access import Refusal, Refused
 from serving.lists import totals
@@ -153,7 +154,12 @@ def _worded(block: pd.DataFrame, spoken: Language) -> pd.DataFrame:
     """With words where the list has codes."""
     known = {"churn_band": words.BANDS, "offer_kind": words.OFFER_KINDS, "lifetime_value_measure": words.MEASURES}
     said = {name: {code: spoken.say(text) for code, text in of.items()} for name, of in known.items()}
-    return block.assign(**{name: block[name].map(words_of) for name, words_of in said.items()})
+    told = {name: block[name].map(partial(_sentences, spoken)) for name in ("reasons", "value_reasons")}
+    return block.assign(**told, **{name: block[name].map(words_of) for name, words_of in said.items()})
+
+
+def _sentences(spoken: Language, reasons: str) -> str:
+    return " ".join(spoken.sentence(in_language(spoken, one)) for one in reasons.split(". ") if one)
 
 
 def definitions(spoken: Language, terms: Terms) -> Iterator[str]:

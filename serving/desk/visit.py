@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -17,6 +18,7 @@ from pages.page import render
 from serving.desk import language
 from serving.desk.assets import ASSETS
 from serving.desk.language import LANGUAGES, Language
+from serving.desk.reason_words import in_language
 from serving.desk.sessions import Session, Sessions
 from serving.http.access import Refusal, Refused
 from serving.http.audit import Read
@@ -161,7 +163,7 @@ def _html(
     here = request.url.path
     others = [(f"{here}?{_with(request, lang=code)}", name, code) for code, name in LANGUAGES.items()
               if code != spoken.code]  # fmt: skip
-    words = {"_": spoken.say, "_n": spoken.count, "language": spoken}
+    words = {"_": spoken.say, "_n": spoken.count, "language": spoken, "reason": partial(in_language, spoken)}
     text = render(f"desk/{template}", other_languages=others, assets=ASSETS, **words, **shown)
     response = HTMLResponse(text, status)
     if request.query_params.get("lang") in LANGUAGES:
