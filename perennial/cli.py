@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import warnings
@@ -49,8 +48,6 @@ def main() -> None:
     """Runs a command: exit code 0 done, 1 a check failed, 2 wrong usage."""
     # Libraries warn about themselves and reset the filters; ours are errors with a sentence.
     warnings.showwarning = lambda *_, **__: None
-    # Libraries make hundreds of thousands of objects that stay: to look through them again and again takes a second.
-    gc.set_threshold(50_000, 50, 50)
     # Nothing here multiplies large matrices; threads woken for small ones spin, and cost what they were to save.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if sys.argv[1:2] in _ANSWERING and "--help" not in sys.argv:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,19 @@ def answering_from(home: Path) -> Iterator[Any]:
 
 def files_with(folder: Path, text: str) -> set[str]:
     """The files in which a text is to be found: in their bytes, or in a Parquet file's values, which are packed."""
-    return {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and (text.encode() in path.read_bytes() or (path.suffix == ".parquet" and _holds(path, text)))
-    }
+    return {path.relative_to(folder).as_posix() for path in storage.below(folder, "*") if _has(path, text)}
+
+
+def _has(path: Path, text: str) -> bool:
+    """Not what goes meanwhile, such as the draft of a command that was killed, when Python lets go of it."""
+    with suppress(FileNotFoundError):
+        return path.is_file() and (text.encode() in path.read_bytes() or _holds(path, text))
+    return False
 
 
 def _holds(path: Path, text: str) -> bool:
+    if path.suffix != ".parquet":
+        return False
     rows = pq.ParquetFile(path).read()
     texts = [column for column in rows.columns if pa.types.is_string(column.type)]
     return any(pc.any(pc.match_substring(column, text)).as_py() for column in texts)

@@ -97,7 +97,7 @@ class Case:
         churn = Telling(inputs, nothing, Leaving.of(self.workspace.churn), 90, 365)
         value = TellingOfValue(inputs, nothing, 90, 0.0, 90, {})
         predictor = Predictor(self.workspace, churn, value, None, {})
-        return Explainer(predictor, Norms.at(self.workspace, self.as_of, self.rows))
+        return Explainer(predictor, Norms.at(self.workspace, self.as_of))
 
     def told(self) -> Iterator[tuple[str, str]]:
         """Every (customer, sentence) that any model could make us say: each theme alone, for and against."""
