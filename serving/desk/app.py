@@ -8,7 +8,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
 from serving.desk import assets, customer_page, home_page, list_page, sign_in, trust_page
-from serving.desk.visit import LISTS, route
+from serving.desk.visit import LISTS, broken, lost, route
 
 _CUSTOMER = "/customers/{customer_id:escaped}"
 
@@ -31,5 +31,6 @@ desk = Starlette(
         route("/trust", trust_page.trust),
         route("/reports/{name:path}", trust_page.report),
     ],
+    exception_handlers={404: lost, 405: lost, 500: broken},
     middleware=[Middleware(GZipMiddleware, minimum_size=1000)],
 )

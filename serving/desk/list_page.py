@@ -22,6 +22,7 @@ from serving.desk.reason_words import in_language
 from serving.desk.visit import Visit, customer_address, with_query
 from serving.http.access import Refusal, Refused
 from serving.lists import totals
+from serving.lists.churn_risk import Page
 from serving.lists.files import encoded
 from serving.lists.filters import NoSuchFilter
 from serving.lists.list_query import ListQuery
@@ -32,7 +33,8 @@ from workspace import settings, storage
 
 PATH = "/desk/lists/churn-risk"
 _ROWS = 50
-_MOST = 100_000  # rows of one file
+_AT_ONCE = 100_000  # rows read for a file
+_MOST_ROWS = 1_048_575  # of a spreadsheet, without its head
 _XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
@@ -136,18 +138,28 @@ async def spreadsheet(visit: Visit) -> Response:
     asked, problem = _asked(visit)
     if problem:
         raise Refused(Refusal(400, "malformed", problem))
-    whole = asked.model_copy(update={"top": _MOST, "cursor": None})
-    page = await asyncio.to_thread(visit.answers.churn_risk, whole, visit.sees_contacts)
-    visit.read.filter, visit.read.rows = rules_of(asked) | {"format": "xlsx"}, page.rows
-    terms = visit.answers.current().filed_terms
-    blocks = (_worded(block, visit.language) for block in page.blocks)
+    published, spoken = visit.answers.current(), visit.language
+    terms, whole = published.filed_terms, asked.model_copy(update={"top": _AT_ONCE, "cursor": None})
+    first_page = await asyncio.to_thread(visit.answers.churn_risk, whole, visit.sees_contacts)
+    total = await asyncio.to_thread(totals.totals, published.workspace, first_page.as_of, whole, terms)
+    if total.customers > _MOST_ROWS:
+        message = f"a spreadsheet holds {_MOST_ROWS:,} rows, and this list has {total.customers:,}: add a rule"
+        raise Refused(Refusal(413, "too_many_rows", message))
+    visit.read.filter, visit.read.rows = rules_of(asked) | {"format": "xlsx"}, total.customers
+    blocks = (_worded(block, spoken) for block in _blocks(visit, whole, first_page))
     headings = {name: visit.say(text) for name, text in _HEADINGS.items()}
-    total = await asyncio.to_thread(totals.totals, visit.answers.workspace, page.as_of, whole, terms)
-    about = [_said(visit.language, total, terms), *definitions(visit.language, terms)]
-    pieces = encoded(blocks, "xlsx", about, headings)
+    pieces = encoded(blocks, "xlsx", [_said(spoken, total, terms), *definitions(spoken, terms)], headings)
     first = await asyncio.to_thread(next, pieces)
-    headers = {"Content-Disposition": f'attachment; filename="churn-risk-{page.as_of}.xlsx"'}
+    headers = {"Content-Disposition": f'attachment; filename="churn-risk-{first_page.as_of}.xlsx"'}
     return StreamingResponse(chain([first], pieces), headers=headers, media_type=_XLSX)
+
+
+def _blocks(visit: Visit, asked: ListQuery, page: Page) -> Iterator[pd.DataFrame]:
+    """Of all pages from this one on."""
+    yield from page.blocks
+    while page.cursor is not None:
+        page = visit.answers.churn_risk(asked.model_copy(update={"cursor": page.cursor}), visit.sees_contacts)
+        yield from page.blocks
 
 
 def _worded(block: pd.DataFrame, spoken: Language) -> pd.DataFrame:

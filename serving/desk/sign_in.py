@@ -34,16 +34,15 @@ async def signed_in(request: Request) -> Response:
     sent = await request.form()
     back, key = next_of(str(sent.get("next", ""))), str(sent.get("key", "")).strip()
     say = language_of(request).say
-    address = request.client.host if request.client else ""
-    if answers.gate.rates.wait(f"sign-in from {address}"):
+    if answers.gate.rates.wait("sign-in"):
         return _form(request, back, say("Too many tries. Wait a moment, then try again."), 429)
     if is_foreign(request):
         return _form(request, back, say("That form came from another site."), 403)
-    token = sessions(answers).begin(key, answers.clock())
     caller = answers.gate.keys.caller(key.encode())
     read = Read(caller.key if caller else "nobody", caller.role if caller else "none", "POST /desk/sign-in",
                 answers.clock())  # fmt: skip
-    answers.gate.audit.add(read, 303 if token else 401)
+    answers.gate.audit.add(read, 303 if caller else 401)
+    token = sessions(answers).begin(key, answers.clock())
     if token is None:
         return _form(request, back, say("This key is not one of this service, or it was revoked."), 401)
     return _with_session(request, back, token)

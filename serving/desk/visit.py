@@ -23,6 +23,7 @@ from serving.desk.sessions import Session, Sessions
 from serving.http.access import Refusal, Refused
 from serving.http.audit import Read
 from serving.http.keys import Role
+from workspace.storage import CheckFailed
 
 if TYPE_CHECKING:
     from serving.http.answers import Answers
@@ -112,6 +113,8 @@ async def _answered(request: Request, path: str, show: Show, who: tuple[Role, ..
         response = await _allowed(visit, show, who)
     except Refused as refused:
         response = _refusal(visit, refused.refusal)
+    except CheckFailed as problem:  # a batch is at work on the files, or they are gone
+        response = _refusal(visit, Refusal(503, "not_ready", str(problem)))
     try:
         answers.gate.audit.add(read, response.status_code)
     except OSError:
@@ -155,6 +158,16 @@ def unsigned_page(request: Request, template: str, title: str, status: int = 200
     )
     response.headers.update(HEADERS)
     return response
+
+
+async def lost(request: Request, _: Exception) -> Response:
+    """Where there is no page."""
+    return unsigned_page(request, "problem.html", language_of(request).say(_PROBLEMS[404]), 404, message="")
+
+
+async def broken(request: Request, _: Exception) -> Response:
+    """A defect of ours; the service's log says which."""
+    return unsigned_page(request, "problem.html", language_of(request).say(_DEFECT), 500, message="")
 
 
 def _html(

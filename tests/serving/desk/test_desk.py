@@ -20,6 +20,7 @@ import pytest
 from starlette.testclient import TestClient
 from workspaces import NEVER_BOUGHT, NO_MARKETING, NO_PROFILING, ODD_IDS
 
+from serving.desk import list_page
 from serving.desk.language import LANGUAGES
 from serving.desk.sessions import HOURS
 from serving.desk.visit import SESSION_COOKIE
@@ -321,6 +322,25 @@ def test_trust_shows_each_model_and_only_reports(service: TestClient, answers: A
     assert {service.get(card).status_code for card in cards} == {200}
     for name in ("../keys.db", "..%2Fkeys.db", "run-..%2F..%2Fkeys.db.html", "models/../../keys.db", "alerts.jsonl"):
         assert service.get(f"/desk/reports/{name}").status_code == 404, name
+
+
+def test_a_list_longer_than_one_reading_is_in_its_spreadsheet_to_the_end(
+    service: TestClient, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order; what no spreadsheet can hold is said."""
+    sign_in(service)
+    expected = [row["customer_id"] for row in of_api(service)]
+    monkeypatch.setattr(list_page, "_AT_ONCE", 50)
+    book = openpyxl.load_workbook(io.BytesIO(service.get(f"{LIST}.xlsx").content))
+    assert [row[0] for row in book["list"].iter_rows(min_row=2, values_only=True)] == expected
+    monkeypatch.setattr(list_page, "_MOST_ROWS", 50)
+    assert "a spreadsheet holds 50 rows" in service.get(f"{LIST}.xlsx").text
+
+
+def test_where_there_is_no_page_is_one_that_says_so(service: TestClient, answers: Answers) -> None:
+    """With what was asked as text, if at all."""
+    page = service.get("/desk/<b>nowhere")
+    assert (page.status_code, "Not found" in page.text, "<b>" in page.text) == (404, True, False)
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
