@@ -32,7 +32,7 @@ app.add_typer(churn_app, name="churn")
 app.add_typer(keys_app, name="keys")
 
 
-_ANSWERING = (["list"], ["export"], ["customer"])
+_ANSWERING = (["list"], ["export"])
 
 
 def _load_lightgbm_alone() -> None:
