@@ -29,7 +29,7 @@ desk = Starlette(
         route(f"{_CUSTOMER}/consent", customer_page.consent, method="POST"),
         route(_CUSTOMER, customer_page.customer),
         route("/trust", trust_page.trust),
-        route("/reports/{name:path}", trust_page.report),
+        route("/reports/{name:path}", trust_page.report, of_whole_shop=True),
     ],
     exception_handlers={404: lost, 405: lost, 500: broken},
     middleware=[Middleware(GZipMiddleware, minimum_size=1000)],

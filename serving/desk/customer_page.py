@@ -32,9 +32,10 @@ async def search(visit: Visit) -> Response:
     there: list[str] = []
     if asked:
         names = visit.answers.names([asked]) if _is_id(asked) else [asked]
-        if visit.answers.known(names):
+        inside = await visit.answers.within(visit.scope, names)
+        if inside and visit.answers.known(inside):
             return RedirectResponse(customer_address(names[0]), 303)
-        there = await asyncio.to_thread(visit.answers.current().filed.ids_beginning, asked, _NEAREST)
+        there = await asyncio.to_thread(visit.answers.current().filed.ids_beginning, asked, _NEAREST, visit.scope)
     visit.read.filter, visit.read.rows = {"searched": bool(asked)}, len(there)
     rows = [(name, customer_address(name)) for name in there]
     return visit.page("search.html", visit.say("Customers"), asked=asked, rows=rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from serving.desk.verdicts import verdicts
 from serving.desk.visit import LISTS, Visit, with_query
 from serving.lists import totals
 from serving.lists.list_query import ListQuery
+from serving.scope import Scope
 from workspace import storage
+from workspace.settings import Workspace
 
 _LIST = "/desk/lists/churn-risk"
 
@@ -22,18 +25,27 @@ async def home(visit: Visit) -> Response:
     published = visit.answers.current()
     asked = ListQuery.model_validate({})
     total = await asyncio.to_thread(
-        totals.totals, published.workspace, published.as_of, asked, published.filed_terms
+        totals.totals, published.workspace, published.as_of, asked, published.filed_terms, visit.scope
     )  # fmt: skip
-    run = await asyncio.to_thread(_last_run, published.workspace.home_path, str(published.as_of))
+    run = await asyncio.to_thread(_noted, published.workspace, published.as_of, visit.scope)
     spoken, terms = visit.language, published.filed_terms
-    came = await asyncio.to_thread(verdicts, spoken, published.workspace.home_path, terms.currency)
+    came = None
+    if not visit.scope:
+        came = await asyncio.to_thread(verdicts, spoken, published.workspace.home_path, terms.currency)
     return visit.page(
         "home.html", visit.say("Home"), as_of=published.as_of, total=total, terms=terms,
         customers=run.get("customers"), changed=_changed(spoken, run), alerts=run.get("alerts", []),
         decisions=[one for one in run.get("decisions", []) if one["outcome"] not in ("promoted", "not trained")],
         came=came, high=with_query(_LIST, {"band": "high"}), everybody=_LIST, may_list=visit.may(LISTS),
-        stale_since=visit.answers.stale_since,
+        stale_since=visit.answers.stale_since, scope=visit.scope,
     )  # fmt: skip
+
+
+def _noted(workspace: Workspace, as_of: date, scope: Scope) -> dict[str, Any]:
+    """What the last run of an as_of noted; of a part of the shop, how many are in it, and nothing else."""
+    if scope:
+        return {"customers": totals.counts(workspace, as_of, scope)}
+    return _last_run(workspace.home_path, str(as_of))
 
 
 def _last_run(home: Path, as_of: str) -> dict[str, Any]:

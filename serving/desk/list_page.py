@@ -28,6 +28,7 @@ from serving.lists.filters import NoSuchFilter
 from serving.lists.list_query import ListQuery
 from serving.lists.saved import LONGEST, SavedLists, rules_of
 from serving.lists.totals import Choices, Totals
+from serving.scope import Scope
 from serving.terms import Terms
 from workspace import settings, storage
 
@@ -64,7 +65,7 @@ async def churn_risk(visit: Visit) -> Response:
     answers = visit.answers
     published = answers.current()
     workspace, as_of, terms = published.workspace, published.as_of, published.filed_terms
-    there = await asyncio.to_thread(_there, visit.answers.home, as_of)
+    there = await asyncio.to_thread(_there, visit.answers.home, as_of, visit.scope)
     try:
         total, rows, cursor = await asyncio.to_thread(_looked_up, visit, asked, terms)
     except NoSuchFilter as no_such:
@@ -89,22 +90,23 @@ async def churn_risk(visit: Visit) -> Response:
 def _looked_up(visit: Visit, asked: ListQuery, terms: Terms) -> tuple[Totals, list[dict[str, Any]], str | None]:
     """What the list comes to, a page of it, and where the next one begins."""
     published = visit.answers.current()
-    total = totals.totals(published.workspace, published.as_of, asked, terms)
-    page = visit.answers.churn_risk(asked, visit.sees_contacts)
+    total = totals.totals(published.workspace, published.as_of, asked, terms, visit.scope)
+    page = visit.answers.churn_risk(asked, visit.sees_contacts, visit.scope)
     rows = pd.concat(list(page.blocks), ignore_index=True).astype(object)
     records: list[dict[str, Any]] = rows.replace(float("nan"), None).to_dict("records")  # type: ignore[assignment]
     return total, records, page.cursor
 
 
-def _there(home: Path, as_of: date) -> Choices:
+def _there(home: Path, as_of: date, scope: Scope) -> Choices:
     path, said = storage.risk_path(home, as_of, "value_at_risk"), Consents(home).path
-    return _counted(home, as_of, tuple(storage.edition(file) for file in (path, said) if file.exists()))
+    files = (path, said, storage.manifest_path(home, "customers"))
+    return _counted(home, as_of, scope, tuple(storage.edition(file) for file in files if file.exists()))
 
 
-@lru_cache(maxsize=16)
-def _counted(home: Path, as_of: date, _: tuple[tuple[int, ...], ...]) -> Choices:
-    """Again when another list is there, or somebody said something of a consent."""
-    return totals.choices(settings.of_home(home), as_of)
+@lru_cache(maxsize=64)
+def _counted(home: Path, as_of: date, scope: Scope, _: tuple[tuple[int, ...], ...]) -> Choices:
+    """Again when another list or table of customers is there, or somebody said something of a consent."""
+    return totals.choices(settings.of_home(home), as_of, scope)
 
 
 def _saved(visit: Visit) -> SavedLists:
@@ -140,8 +142,10 @@ async def spreadsheet(visit: Visit) -> Response:
         raise Refused(Refusal(400, "malformed", problem))
     published, spoken = visit.answers.current(), visit.language
     terms, whole = published.filed_terms, asked.model_copy(update={"top": _AT_ONCE, "cursor": None})
-    first_page = await asyncio.to_thread(visit.answers.churn_risk, whole, visit.sees_contacts)
-    total = await asyncio.to_thread(totals.totals, published.workspace, first_page.as_of, whole, terms)
+    first_page = await asyncio.to_thread(visit.answers.churn_risk, whole, visit.sees_contacts, visit.scope)
+    total = await asyncio.to_thread(
+        totals.totals, published.workspace, first_page.as_of, whole, terms, visit.scope
+    )  # fmt: skip
     if total.customers > _MOST_ROWS:
         message = f"a spreadsheet holds {_MOST_ROWS:,} rows, and this list has {total.customers:,}: add a rule"
         raise Refused(Refusal(413, "too_many_rows", message))
@@ -158,7 +162,8 @@ def _blocks(visit: Visit, asked: ListQuery, page: Page) -> Iterator[pd.DataFrame
     """Of all pages from this one on."""
     yield from page.blocks
     while page.cursor is not None:
-        page = visit.answers.churn_risk(asked.model_copy(update={"cursor": page.cursor}), visit.sees_contacts)
+        following = asked.model_copy(update={"cursor": page.cursor})
+        page = visit.answers.churn_risk(following, visit.sees_contacts, visit.scope)
         yield from page.blocks
 
 

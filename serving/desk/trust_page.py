@@ -32,11 +32,17 @@ _REPORTS = {
 async def trust(visit: Visit) -> Response:
     published = visit.answers.current()
     told = visit.answers.model()
-    reports = await asyncio.to_thread(_reports, published.workspace.home_path / "reports")
+    folder = published.workspace.home_path / "reports"
+    reports = [] if visit.scope else await asyncio.to_thread(_reports, folder)
     models = [_model(visit, kind, told["models"][kind]) for kind in words.KINDS if kind in told["models"]]
     named = [(visit.say(_REPORTS[kind]), name, f"/desk/reports/{name}") for kind, name in reports]
-    came = await asyncio.to_thread(verdicts, visit.language, published.workspace.home_path, told["currency"])
-    return visit.page("trust.html", visit.say("Trust"), models=models, reports=named, as_of=published.as_of, came=came)
+    came = None
+    if not visit.scope:
+        came = await asyncio.to_thread(verdicts, visit.language, published.workspace.home_path, told["currency"])
+    return visit.page(
+        "trust.html", visit.say("Trust"), models=models, reports=named, as_of=published.as_of, came=came,
+        scope=visit.scope,
+    )  # fmt: skip
 
 
 def _model(visit: Visit, kind: str, model: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,11 @@ from serving.desk.assets import ASSETS
 from serving.desk.language import LANGUAGES, Language
 from serving.desk.reason_words import in_language
 from serving.desk.sessions import Session, Sessions
-from serving.http.access import Refusal, Refused
+from serving.http.access import Refusal, Refused, refuse_outside
 from serving.http.audit import Read
 from serving.http.keys import Role
+from serving.scope import Scope
+from workspace import ids
 from workspace.storage import CheckFailed
 
 if TYPE_CHECKING:
@@ -76,6 +79,10 @@ class Visit:
     def sees_contacts(self) -> bool:
         return self.session.caller.sees_contacts
 
+    @property
+    def scope(self) -> Scope:
+        return self.session.caller.scope
+
     def may(self, roles: tuple[Role, ...]) -> bool:
         return self.session.caller.role in roles
 
@@ -92,16 +99,21 @@ class Visit:
 Show = Callable[[Visit], Awaitable[Response]]
 
 
-def route(path: str, show: Show, who: tuple[Role, ...] = EVERYBODY, method: str = "GET") -> Route:
-    """A page, or with POST a form, that these roles may see, once signed in; each leaves a line in the audit log."""
+def route(
+    path: str, show: Show, who: tuple[Role, ...] = EVERYBODY, method: str = "GET", of_whole_shop: bool = False
+) -> Route:  # fmt: skip
+    """A page, or with POST a form, that these roles may see, once signed in; each leaves a line in the audit log.
+
+    What is of the whole shop is not for who is limited to a part of it.
+    """
 
     async def answer(request: Request) -> Response:
-        return await _answered(request, path, show, who)
+        return await _answered(request, path, partial(_allowed, show=show, who=who, of_whole_shop=of_whole_shop))
 
     return Route(path, answer, methods=[method])
 
 
-async def _answered(request: Request, path: str, show: Show, who: tuple[Role, ...]) -> Response:
+async def _answered(request: Request, path: str, show: Show) -> Response:
     answers: Answers = bentoml.get_current_service().answers
     session = sessions(answers).of(request.cookies.get(SESSION_COOKIE, ""), answers.clock())
     if session is None:
@@ -110,7 +122,7 @@ async def _answered(request: Request, path: str, show: Show, who: tuple[Role, ..
     read = Read(caller.key, caller.role, f"{request.method} /desk{path}", answers.clock())
     visit = Visit(request, answers, session, language_of(request), read)
     try:
-        response = await _allowed(visit, show, who)
+        response = await show(visit)
     except Refused as refused:
         response = _refusal(visit, refused.refusal)
     except CheckFailed as problem:  # a batch is at work on the files, or they are gone
@@ -124,7 +136,7 @@ async def _answered(request: Request, path: str, show: Show, who: tuple[Role, ..
     return response
 
 
-async def _allowed(visit: Visit, show: Show, who: tuple[Role, ...]) -> Response:
+async def _allowed(visit: Visit, show: Show, who: tuple[Role, ...], of_whole_shop: bool) -> Response:
     if wait := visit.answers.gate.rates.wait(visit.session.caller.key):
         raise Refused(Refusal(429, "too_many_requests", f"come again in {math.ceil(wait)} s"))
     if not visit.may(who):
@@ -133,6 +145,9 @@ async def _allowed(visit: Visit, show: Show, who: tuple[Role, ...]) -> Response:
         form = await visit.request.form()
         if is_foreign(visit.request) or form.get("form_token") != visit.session.form_token:
             raise Refused(Refusal(403, "forged", "this form is not of your session: open the page again, and send it"))
+    with suppress(KeyError, ValueError):
+        visit.read.customers = [ids.canonical(visit.request.path_params["customer_id"])]
+    await refuse_outside(visit.answers, visit.session.caller, visit.request.path_params, of_whole_shop)
     return await show(visit)
 
 

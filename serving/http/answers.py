@@ -28,12 +28,14 @@ from serving.erasure_queue import ErasureQueue
 from serving.http.access import Gate, Refusal, Refused
 from serving.http.batching import Together
 from serving.http.health import Health
+from serving.http.keys import Caller
 from serving.lists import churn_risk
 from serving.prediction_buffer import Served
 from serving.predictor import Predictor
 from serving.reasons import Explainer
+from serving.scope import Scope
 from serving.terms import Terms
-from workspace import privacy, registry, settings
+from workspace import ids, privacy, registry, settings
 from workspace.digests import ChangedModel
 from workspace.settings import Service, SettingsError, Workspace
 from workspace.storage import CheckFailed
@@ -228,6 +230,28 @@ class Answers:
         """What the workspace calls these customers."""
         return list(map(privacy.naming(self.workspace), customer_ids))
 
+    async def within(self, scope: Scope, customer_ids: Sequence[str]) -> Sequence[str]:
+        """Those of these customers who are in a scope, in order; of the whole shop that is everybody, known or not.
+
+        Raises:
+            Refused: nothing is published, or no customer was taken in.
+        """
+        if not scope or not customer_ids:
+            return customer_ids
+        return list(await self._filed(partial(self.current().filed.within, scope), customer_ids))
+
+    async def sees(self, caller: Caller, customer_id: str) -> bool:
+        """Whether an id, as it was sent, is of somebody in the caller's scope; what is no id is nobody's.
+
+        Raises:
+            Refused: as for `within`.
+        """
+        try:
+            meant = ids.canonical(customer_id)
+        except ValueError:
+            return False
+        return bool(await self.within(caller.scope, self.names([meant])))
+
     async def scores(self, customer_ids: Sequence[str], asked: ScoresRequest) -> tuple[dict[str, bytes], bytes]:
         """The columns of `scores` of each customer who is known, by id, beside them what was asked for; and what all of
         these numbers mean, as `bodies.Terms` says. Each is a JSON object.
@@ -240,7 +264,7 @@ class Answers:
         horizon = None if published.predictor.is_own(asked.horizon) else asked.horizon
         _refuse_too_long(published, horizon)
         question = _Question(published, asked.explain, asked.offers, horizon)
-        fresh = await self._together.rows(question, customer_ids) or {}
+        fresh = (await self._together.rows(question, customer_ids) if customer_ids else None) or {}
         stale = await self._from_files(question, [one for one in customer_ids if one not in fresh])
         rows = fresh | stale
         if asked.offers:
@@ -305,8 +329,8 @@ class Answers:
         rules = (await self._filed(published.filed.bought_with, item))[:top]
         return {"item": item, "as_of": published.as_of.isoformat(), "bought_with": rules}
 
-    def churn_risk(self, asked: ListQuery, contacts: bool) -> churn_risk.Page:
-        """A page of the list of the published as_of, with contact data for who may see them.
+    def churn_risk(self, asked: ListQuery, contacts: bool, scope: Scope) -> churn_risk.Page:
+        """A page of the list of the published as_of, of a scope, with contact data for who may see them.
 
         Raises:
             Refused: the published as_of has no scores, the cursor is of another list, no customer can pass a filter.
@@ -314,7 +338,7 @@ class Answers:
         published = self.current()
         try:
             page = churn_risk.page(
-                published.explainer, published.as_of, asked, self._vectors, contacts, self._published_reasons
+                published.explainer, published.as_of, asked, self._vectors, contacts, self._published_reasons, scope
             )
         except churn_risk.NoSuchFilter as problem:
             details = {"problems": [], "nearest": problem.nearest}

@@ -27,6 +27,7 @@ from serving.lists.filters import NoSuchFilter as NoSuchFilter
 from serving.lists.list_query import ListQuery
 from serving.predictor import Predictor
 from serving.reasons import Explainer
+from serving.scope import WHOLE, Scope
 from serving.terms import UNPROVEN, Terms, norms_of
 from workspace import storage
 from workspace.privacy import PrivacyKey
@@ -124,9 +125,9 @@ def _untold(_: Sequence[str]) -> dict[str, list[str]]:
 
 def page(
     explainer: Explainer, as_of: date, asked: ListQuery, vectors_of: Vectors, contacts: bool = False,
-    reasons_of: Reasons = _untold,
+    reasons_of: Reasons = _untold, scope: Scope = WHOLE,
 ) -> Page:  # fmt: skip
-    """The page of the list that `asked` describes, with `contacts` as in `churn_risk`.
+    """The page of the list that `asked` describes, of the customers of a `scope`, with `contacts` as in `churn_risk`.
 
     The reasons of the risk are those of `reasons_of`, and worked out for whom it has none.
 
@@ -137,7 +138,7 @@ def page(
     """
     workspace = explainer.predictor.workspace
     terms = Terms.at(explainer.predictor, as_of)
-    where = conditions(workspace, as_of, asked, terms)
+    where = conditions(workspace, as_of, asked, terms, scope)
     if asked.cursor is not None:
         _go_on(where, asked.sort, _place_of(asked.cursor, as_of, asked.sort))
     rows = _listed(workspace, as_of, where, asked.sort, asked.top + 1)
@@ -192,11 +193,11 @@ def _shown(listed: pd.DataFrame, terms: Terms, unproven_offers: bool) -> pd.Data
     return listed[[name for name in COLUMNS if name in listed]]
 
 
-def conditions(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) -> Where:
-    """Who is on the list that is asked for, wherever a page of it begins.
+def conditions(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms, scope: Scope = WHOLE) -> Where:
+    """Who is on the list that is asked for, wherever a page of it begins; nobody outside the scope.
 
     Raises:
-        NoSuchFilter: a filter that no customer can pass.
+        NoSuchFilter: a filter that no customer of the scope can pass.
     """
     _refuse_no_range(asked.min_value, asked.max_value)
     where = Where(["coalesce(lifetime_value, 0) >= $min_value"], {"min_value": asked.min_value})
@@ -208,12 +209,14 @@ def conditions(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms
         _refuse_withheld("band", "churn", terms)
         where.add("churn_band = $band", band=asked.band)
     for attribute in asked.attribute:
-        _filter_by_attribute(where, workspace, attribute)
+        _filter_by_attribute(where, workspace, attribute, scope)
     if asked.category is not None:
-        _filter_by_category(where, workspace, as_of, asked.category)
+        _filter_by_category(where, workspace, as_of, asked.category, scope)
     if asked.search is not None:
         where.add("starts_with(customer_id, $search)", search=asked.search)
     where.add(may_be_listed(workspace))
+    if scope:
+        where.add(scope.condition(workspace))
     return where
 
 
@@ -231,24 +234,21 @@ def _refuse_withheld(what: str, kind: str, terms: Terms) -> None:
         raise NoSuchFilter(f"{what}: nobody's is shown: {why}")
 
 
-def _filter_by_attribute(where: Where, workspace: Workspace, attribute: str) -> None:
-    asked, separator, value = attribute.partition(":")
-    if not separator or not workspace.attributes:
-        kept = ", ".join(workspace.attributes) or "none"
-        raise NoSuchFilter(f"attribute {attribute!r} is not `name:value` of an attribute; there are: {kept}")
-    name = filters.name("attribute", asked, workspace.attributes)
+def _filter_by_attribute(where: Where, workspace: Workspace, attribute: str, scope: Scope) -> None:
+    name, value = filters.of_attribute("attribute", attribute, workspace.attributes)
     customers, key = storage.rows_of(workspace.home_path, "customers"), f"attribute_{len(where.values)}"
     column = identifier(name)
     if not value:
         where.add(f"customer_id NOT IN (SELECT customer_id FROM {customers} WHERE {column} IS NOT NULL)")
         return
-    stored = _distinct(workspace.home_path, f"SELECT DISTINCT {column} FROM {customers} WHERE {column} IS NOT NULL")
+    there = f"{customers} WHERE {column} IS NOT NULL AND ({scope.of_rows(workspace)})"
+    stored = _distinct(workspace.home_path, f"SELECT DISTINCT {column} FROM {there}")
     meant = filters.chosen(f"attribute {name}:", value, stored)
     where.add(f"customer_id IN (SELECT customer_id FROM {customers} WHERE {column} IN (SELECT unnest(${key})))")
     where.values[key] = meant
 
 
-def _filter_by_category(where: Where, workspace: Workspace, as_of: date, category: str) -> None:
+def _filter_by_category(where: Where, workspace: Workspace, as_of: date, category: str, scope: Scope) -> None:
     if "product_affinity" not in families(workspace):
         raise NoSuchFilter("category: the workspace has no products, so nothing is known of categories")
     part = storage.rows_of_part(storage.snapshot_part(workspace.home_path, "product_affinity", as_of))
@@ -256,7 +256,7 @@ def _filter_by_category(where: Where, workspace: Workspace, as_of: date, categor
     meant = filters.chosen(
         "category",
         category,
-        _distinct(workspace.home_path, f"SELECT DISTINCT item {bought}"),
+        _distinct(workspace.home_path, f"SELECT DISTINCT item {bought} AND {scope.condition(workspace)}"),
         "nobody bought of it in 365 days",
     )
     where.add(f"customer_id IN (SELECT customer_id {bought} AND item IN (SELECT unnest($items)))", items=meant)

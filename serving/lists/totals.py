@@ -11,6 +11,7 @@ from serving.consent import Consents, may_be_listed
 from serving.lists import filters
 from serving.lists.churn_risk import conditions, reader
 from serving.lists.list_query import ListQuery
+from serving.scope import Scope
 from serving.terms import Terms
 from workspace import storage
 from workspace.settings import Workspace
@@ -26,18 +27,27 @@ class Totals:
     at_risk: float | None
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How many customers a batch knew, had scores of, and of these in the high band, null where bands are withheld."""
+
+    customers: int
+    scored: int
+    high: int | None
+
+
 Choices = dict[str, list[tuple[str, int]]]
 """By what a list can be filtered by, its values, each with how many of the listed have it."""
 
 
 @storage.read_again
-def totals(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) -> Totals:
-    """Of the whole list that is asked for, however many rows a page of it has.
+def totals(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms, scope: Scope) -> Totals:
+    """Of the whole list that is asked for, within the scope, however many rows a page of it has.
 
     Raises:
         NoSuchFilter: a filter that no customer can pass.
     """
-    where = conditions(workspace, as_of, asked, terms)
+    where = conditions(workspace, as_of, asked, terms, scope)
     path = storage.risk_path(workspace.home_path, as_of, asked.sort)
     query = f"""SELECT count(*), sum(value_at_risk) FROM read_parquet({storage.quoted(path)})
         WHERE {" AND ".join(where.conditions)}"""
@@ -47,11 +57,26 @@ def totals(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) ->
 
 
 @storage.read_again
-def choices(workspace: Workspace, as_of: date) -> Choices:
-    """Of the shop's attributes that have few values, and of what was bought in the last 365 days, as `category`."""
+def counts(workspace: Workspace, as_of: date, scope: Scope) -> Counts:
+    """What the batch of a scored as_of came to within the scope."""
+    path = storage.quoted(storage.scores_path(workspace.home_path, as_of))
+    query = f"""SELECT count(*), count(*) FILTER (not_scored_reason IS NULL), count(*) FILTER (churn_band = 'high'),
+        count(churn_band) FROM read_parquet({path}) WHERE {scope.condition(workspace)}"""
+    with reader(workspace.home_path).cursor() as connection:
+        known, scored, high, banded = connection.execute(query).fetchall()[0]
+    return Counts(known, scored, high if banded else None)
+
+
+@storage.read_again
+def choices(workspace: Workspace, as_of: date, scope: Scope) -> Choices:
+    """Of the shop's attributes that have few values, and of what was bought in the last 365 days, as `category`.
+
+    Only what those within the scope have.
+    """
     home = workspace.home_path
     path = storage.quoted(storage.risk_path(home, as_of, "value_at_risk"))
-    listed = f"(SELECT customer_id FROM read_parquet({path}) WHERE {may_be_listed(workspace)}) AS listed"
+    who = f"{may_be_listed(workspace)} AND {scope.condition(workspace)}"
+    listed = f"(SELECT customer_id FROM read_parquet({path}) WHERE {who}) AS listed"
     with reader(home).cursor() as connection:
         Consents(home).tell(connection)
 
