@@ -21,6 +21,8 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 list_app.command("churn-risk")(answers.list_churn_risk)
+list_app.command("win-back")(answers.list_win_back)
+list_app.command("cross-sell")(answers.list_cross_sell)
 list_app.command("bought-with")(answers.list_bought_with)
 churn_app.command("sensitivity")(models.churn_sensitivity)
 churn_app.command("segments")(answers.churn_segments)

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import chain
+
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
-from serving.desk import assets, customer_page, home_page, list_page, sign_in, trust_page
-from serving.desk.visit import LISTS, broken, lost, route
+from serving.desk import assets, customer_page, erasure_page, home_page, list_page, lists, sign_in, trust_page
+from serving.desk.lists import DeskList
+from serving.desk.visit import ADMIN, LISTS, broken, lost, route
 
 _CUSTOMER = "/customers/{customer_id:escaped}"
+
+
+def _of_list(one: DeskList) -> list[Route]:
+    path = f"/lists/{one.name}"
+    return [
+        route(path, partial(list_page.shown, one), LISTS),
+        route(f"{path}.xlsx", partial(list_page.spreadsheet, one), LISTS),
+        route(f"{path}/save", partial(list_page.save, one), LISTS, "POST"),
+        route(f"{path}/remove", partial(list_page.remove, one), LISTS, "POST"),
+    ]
+
 
 desk = Starlette(
     routes=[
@@ -21,12 +36,12 @@ desk = Starlette(
         route("/sign-out", sign_in.signed_out, method="POST"),
         Route("/files/{content}/{name}", assets.asset),
         route("/", home_page.home),
-        route("/lists/churn-risk", list_page.churn_risk, LISTS),
-        route("/lists/save", list_page.save, LISTS, "POST"),
-        route("/lists/remove", list_page.remove, LISTS, "POST"),
-        route("/lists/churn-risk.xlsx", list_page.spreadsheet, LISTS),
+        *chain.from_iterable(map(_of_list, lists.LISTS.values())),
         route("/customers", customer_page.search),
+        route("/customers", customer_page.search, method="POST"),
         route(f"{_CUSTOMER}/consent", customer_page.consent, method="POST"),
+        route(f"{_CUSTOMER}/erase", erasure_page.question, ADMIN),
+        route(f"{_CUSTOMER}/erase", erasure_page.erase, ADMIN, "POST"),
         route(_CUSTOMER, customer_page.customer),
         route("/trust", trust_page.trust),
         route("/reports/{name:path}", trust_page.report, of_whole_shop=True),

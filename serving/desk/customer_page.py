@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date
 from typing import Any
@@ -15,7 +15,7 @@ from serving.consent import PURPOSES, Purpose
 from serving.desk import words
 from serving.desk.history import History, history
 from serving.desk.language import Language
-from serving.desk.visit import Visit, customer_address
+from serving.desk.visit import ADMIN, Visit, customer_address
 from serving.http import privacy_routes
 from serving.http.access import Refusal, Refused
 from serving.lists import churn_risk
@@ -26,19 +26,46 @@ from workspace.storage import CheckFailed
 _NEAREST = 20
 
 
+def _(text: str) -> str:
+    """Marks a text for the catalogue."""
+    return text
+
+
+_ERASED = {
+    "done": _("The customer is erased: nothing of them is held any more."),
+    "waits": _("The customer is in no answer and no list any more. What is held goes as soon as the command that is at"
+               " work has ended."),
+}  # fmt: skip
+
+
 async def search(visit: Visit) -> Response:
-    """By id: the customer, or those whose id begins so."""
-    asked = visit.request.query_params.get("id", "").strip()
-    there: list[str] = []
+    """By id: the customer, or those whose id begins so; for who sees contact data by name, e-mail, telephone too.
+
+    A form sends it in its body: a name is in no address, and so in no log and no history.
+    """
+    form = await visit.request.form() if visit.request.method == "POST" else visit.request.query_params
+    asked, there = str(form.get("id", "")).strip(), list[str]()
     if asked:
         names = visit.answers.names([asked]) if _is_id(asked) else [asked]
         inside = await visit.answers.within(visit.scope, names)
         if inside and visit.answers.known(inside):
             return RedirectResponse(customer_address(names[0]), 303)
-        there = await asyncio.to_thread(visit.answers.current().filed.ids_beginning, asked, _NEAREST, visit.scope)
-    visit.read.filter, visit.read.rows = {"searched": bool(asked)}, len(there)
-    rows = [(name, customer_address(name)) for name in there]
-    return visit.page("search.html", visit.say("Customers"), asked=asked, rows=rows)
+        there = await asyncio.to_thread(_found, visit, asked)
+    visit.read.filter, visit.read.rows, visit.read.customers = {"searched": bool(asked)}, len(there), there
+    contacts = await asyncio.to_thread(_contacts, visit, there)
+    rows = [(name, customer_address(name), [*told.values()]) for name, told in zip(there, contacts, strict=True)]
+    said = visit.say(_ERASED[done]) if (done := visit.request.query_params.get("erased", "")) in _ERASED else ""
+    return visit.page("search.html", visit.say("Customers"), asked=asked, rows=rows, said=said,
+                      by_contact=visit.sees_contacts and bool(visit.answers.workspace.pii))  # fmt: skip
+
+
+def _found(visit: Visit, asked: str) -> list[str]:
+    there = visit.answers.current().filed.ids_beginning(asked, _NEAREST, visit.scope)
+    if visit.sees_contacts and len(there) < _NEAREST:
+        by_contact = churn_risk.with_contact(visit.answers.workspace, asked, _NEAREST, visit.scope)
+        leaving = visit.answers.erasures.waiting()
+        there += [name for name in by_contact if name not in there and name not in leaving]
+    return there[:_NEAREST]
 
 
 def _is_id(text: str) -> bool:
@@ -49,21 +76,21 @@ def _is_id(text: str) -> bool:
 
 
 async def customer(visit: Visit) -> Response:
-    name = _name(visit)
+    name = name_of(visit)
     visit.read.customers, visit.read.rows = [name], 0
     card = await visit.answers.card(name)
     if card is None:
         raise Refused(Refusal(404, "unknown_customer", "no customer with this id was known at the published as_of"))
     visit.read.rows = 1
     past = await asyncio.to_thread(_past, visit, name, card)
-    contacts = await asyncio.to_thread(_contacts, visit, name)
+    (contacts,) = await asyncio.to_thread(_contacts, visit, [name])
     spoken, currency = visit.language, card["currency"]
     return visit.page(
         "customer.html", name, card=card, scores=card["scores"], sentences=list(_who(spoken, card)),
         first=list(_first(spoken, card)), chart=json.dumps(_chart(spoken, past, currency)) if past else None, past=past,
         contacts=contacts, words=words, unproven=UNPROVEN, address=customer_address(name),
         purposes=[(purpose, card["consents"].get(purpose)) for purpose in PURPOSES],
-        done=visit.request.query_params.get("done") == "1",
+        done=visit.request.query_params.get("done") == "1", may_erase=visit.may(ADMIN),
     )  # fmt: skip
 
 
@@ -77,13 +104,13 @@ def _past(visit: Visit, name: str, card: dict[str, Any]) -> History | None:
     return None
 
 
-def _contacts(visit: Visit, name: str) -> dict[str, str]:
-    """Contact data for who may see them."""
+def _contacts(visit: Visit, names: Sequence[str]) -> list[dict[str, str]]:
+    """The contact data of each, for who may see them."""
     workspace = visit.answers.workspace
-    if not (visit.sees_contacts and workspace.pii):
-        return {}
-    (told,) = churn_risk.contacts_of(workspace, [name])
-    return {field: value for field, value in told.items() if value is not None}
+    if not (names and visit.sees_contacts and workspace.pii):
+        return [{} for _ in names]
+    told = churn_risk.contacts_of(workspace, names)
+    return [{field: value for field, value in own.items() if value is not None} for own in told]
 
 
 def _who(spoken: Language, card: dict[str, Any]) -> Iterator[str]:
@@ -157,7 +184,7 @@ def _chart(spoken: Language, past: History, currency: str) -> dict[str, Any]:
 
 async def consent(visit: Visit) -> Response:
     """What the customer says now, written down by whoever talks to them; it counts at once."""
-    name, form = _name(visit), await visit.request.form()
+    name, form = name_of(visit), await visit.request.form()
     purpose, agreed = str(form.get("purpose")), str(form.get("agreed"))
     visit.read.customers = [name]
     if purpose not in PURPOSES or agreed not in ("yes", "no"):
@@ -168,8 +195,9 @@ async def consent(visit: Visit) -> Response:
     return RedirectResponse(f"{customer_address(name)}?done=1", 303)
 
 
-def _name(visit: Visit) -> str:
-    """
+def name_of(visit: Visit) -> str:
+    """Whom the address names.
+
     Raises:
         Refused: it is no id.
     """

@@ -19,7 +19,7 @@ from pages.page import render
 from serving.desk import language
 from serving.desk.assets import ASSETS
 from serving.desk.language import LANGUAGES, Language
-from serving.desk.reason_words import in_language
+from serving.desk.reason_words import in_language, refusal_in_language
 from serving.desk.sessions import Session, Sessions
 from serving.http.access import Refusal, Refused, refuse_outside
 from serving.http.audit import Read
@@ -35,6 +35,7 @@ SESSION_COOKIE, LANGUAGE_COOKIE = "perennial_session", "perennial_language"
 _YEAR = 365 * 24 * 3600
 EVERYBODY: tuple[Role, ...] = ("crm", "marketing", "admin")
 LISTS: tuple[Role, ...] = ("marketing", "admin")
+ADMIN: tuple[Role, ...] = ("admin",)
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none';"
     " form-action 'self'; frame-ancestors 'none'",
@@ -51,6 +52,8 @@ def _(text: str) -> str:
 ROOMS: tuple[tuple[str, str, tuple[Role, ...]], ...] = (
     ("/desk/", _("Home"), EVERYBODY),
     ("/desk/lists/churn-risk", _("Churn risk"), LISTS),
+    ("/desk/lists/win-back", _("Win back"), LISTS),
+    ("/desk/lists/cross-sell", _("Cross-sell"), LISTS),
     ("/desk/customers", _("Customers"), EVERYBODY),
     ("/desk/trust", _("Trust"), EVERYBODY),
 )
@@ -191,7 +194,8 @@ def _html(
     here = request.url.path
     others = [(f"{here}?{_with(request, lang=code)}", name, code) for code, name in LANGUAGES.items()
               if code != spoken.code]  # fmt: skip
-    words = {"_": spoken.say, "_n": spoken.count, "language": spoken, "reason": partial(in_language, spoken)}
+    words = {"_": spoken.say, "_n": spoken.count, "language": spoken, "reason": partial(in_language, spoken),
+             "refusal": partial(refusal_in_language, spoken)}  # fmt: skip
     text = render(f"desk/{template}", other_languages=others, assets=ASSETS, **words, **shown)
     response = HTMLResponse(text, status)
     if request.query_params.get("lang") in LANGUAGES:
@@ -220,7 +224,8 @@ def _is_in(path: str, address: str) -> bool:
 
 def _refusal(visit: Visit, refusal: Refusal) -> Response:
     title = visit.say(_PROBLEMS.get(refusal.status, _DEFECT))
-    return visit.page("problem.html", title, refusal.status, message=refusal.message)
+    message = visit.language.sentence(refusal_in_language(visit.language, refusal.message))
+    return visit.page("problem.html", title, refusal.status, message=message)
 
 
 def _to_sign_in(request: Request) -> Response:

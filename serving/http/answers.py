@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property, partial
@@ -29,7 +29,8 @@ from serving.http.access import Gate, Refusal, Refused
 from serving.http.batching import Together
 from serving.http.health import Health
 from serving.http.keys import Caller
-from serving.lists import churn_risk
+from serving.lists import churn_risk, cross_selling, win_back
+from serving.lists.churn_risk import Page
 from serving.prediction_buffer import Served
 from serving.predictor import Predictor
 from serving.reasons import Explainer
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.http.bodies import ScoresRequest
-    from serving.lists.list_query import ListQuery
+    from serving.lists.list_query import CrossSellQuery, ListQuery, WinBackQuery
 
 _log = logging.getLogger("bentoml.perennial")
 _Row = TypeVar("_Row")
@@ -329,23 +330,30 @@ class Answers:
         rules = (await self._filed(published.filed.bought_with, item))[:top]
         return {"item": item, "as_of": published.as_of.isoformat(), "bought_with": rules}
 
-    def churn_risk(self, asked: ListQuery, contacts: bool, scope: Scope) -> churn_risk.Page:
+    def churn_risk(self, asked: ListQuery, contacts: bool, scope: Scope) -> Page:
         """A page of the list of the published as_of, of a scope, with contact data for who may see them.
 
         Raises:
             Refused: the published as_of has no scores, the cursor is of another list, no customer can pass a filter.
         """
         published = self.current()
-        try:
+        with _refusing_lists():
             page = churn_risk.page(
                 published.explainer, published.as_of, asked, self._vectors, contacts, self._published_reasons, scope
             )
-        except churn_risk.NoSuchFilter as problem:
-            details = {"problems": [], "nearest": problem.nearest}
-            raise Refused(Refusal(400, "malformed", str(problem), details)) from problem
-        except CheckFailed as problem:
-            raise Refused(_unavailable("not_scored", str(problem))) from problem
         return replace(page, blocks=self._noted(published, page.blocks))
+
+    def win_back(self, asked: WinBackQuery, contacts: bool, scope: Scope) -> Page:
+        """A page of those who left, as `churn_risk`."""
+        of = self.current()
+        with _refusing_lists():
+            return win_back.page(of.workspace, of.as_of, asked, of.filed_terms, contacts, scope)
+
+    def cross_sell(self, asked: CrossSellQuery, contacts: bool, scope: Scope) -> Page:
+        """A page of those to whom something can be offered, as `churn_risk`."""
+        of = self.current()
+        with _refusing_lists():
+            return cross_selling.page(of.workspace, of.as_of, asked, of.filed_terms, contacts, scope)
 
     def _noted(self, published: Published, blocks: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """The blocks as they are sent, noted as listed."""
@@ -529,6 +537,17 @@ def _not_online(problem: FeatureMismatch | CheckFailed) -> Refusal:
     if isinstance(problem, FeatureMismatch):
         return Refusal(409, problem.code, str(problem))
     return _unavailable("no_online_store", str(problem))
+
+
+@contextmanager
+def _refusing_lists() -> Iterator[None]:
+    try:
+        yield
+    except churn_risk.NoSuchFilter as problem:
+        details = {"problems": [], "nearest": problem.nearest}
+        raise Refused(Refusal(400, "malformed", str(problem), details)) from problem
+    except CheckFailed as problem:
+        raise Refused(_unavailable("not_scored", str(problem))) from problem
 
 
 def _unavailable(code: str, message: str) -> Refusal:

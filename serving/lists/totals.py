@@ -8,23 +8,16 @@ from datetime import date
 from features.snapshot import families
 from ingest.rows import identifier
 from serving.consent import Consents, may_be_listed
-from serving.lists import filters
-from serving.lists.churn_risk import conditions, reader
+from serving.lists import filters, paging
+from serving.lists.churn_risk import conditions
 from serving.lists.list_query import ListQuery
+from serving.lists.paging import Totals, reader
 from serving.scope import Scope
 from serving.terms import Terms
 from workspace import storage
 from workspace.settings import Workspace
 
-_MOST_VALUES = 60
-
-
-@dataclass(frozen=True)
-class Totals:
-    """So many customers, and what they put at risk together, null where that is withheld."""
-
-    customers: int
-    at_risk: float | None
+MOST_VALUES = 60
 
 
 @dataclass(frozen=True)
@@ -47,13 +40,9 @@ def totals(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms, sc
     Raises:
         NoSuchFilter: a filter that no customer can pass.
     """
+    path = storage.quoted(storage.risk_path(workspace.home_path, as_of, asked.sort))
     where = conditions(workspace, as_of, asked, terms, scope)
-    path = storage.risk_path(workspace.home_path, as_of, asked.sort)
-    query = f"""SELECT count(*), sum(value_at_risk) FROM read_parquet({storage.quoted(path)})
-        WHERE {" AND ".join(where.conditions)}"""
-    with reader(workspace.home_path).cursor() as connection:
-        Consents(workspace.home_path).tell(connection)
-        return Totals(*connection.execute(query, where.values).fetchall()[0])
+    return paging.total(workspace, f"read_parquet({path})", where, "value_at_risk")
 
 
 @storage.read_again
@@ -82,16 +71,16 @@ def choices(workspace: Workspace, as_of: date, scope: Scope) -> Choices:
 
         def counted(value: str, rows: str, condition: str = "true") -> list[tuple[str, int]]:
             query = f"""SELECT CAST({value} AS VARCHAR), count(*) FROM {listed} JOIN {rows} AS t USING (customer_id)
-                WHERE {value} IS NOT NULL AND {condition} GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT {_MOST_VALUES + 1}"""
+                WHERE {value} IS NOT NULL AND {condition} GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT {MOST_VALUES + 1}"""
             return connection.execute(query).fetchall()
 
         customers = storage.rows_of(home, "customers") if workspace.attributes else ""
         own = {name: counted(f"t.{identifier(name)}", customers) for name in workspace.attributes}
-        few = {name: values for name, values in own.items() if len(values) <= _MOST_VALUES}
+        few = {name: values for name, values in own.items() if len(values) <= MOST_VALUES}
         if "product_affinity" not in families(workspace):
             return few
         part = storage.rows_of_part(storage.snapshot_part(home, "product_affinity", as_of))
-        return few | {"category": counted("t.item", part, "item_days_since_last <= 365")[:_MOST_VALUES]}
+        return few | {"category": counted("t.item", part, "item_days_since_last <= 365")[:MOST_VALUES]}
 
 
 @storage.read_again

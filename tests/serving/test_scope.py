@@ -26,6 +26,7 @@ from workspaces import AS_OF, run_line, small_workspace
 
 from ingest import intake
 from serving.desk.app import desk
+from serving.desk.lists import LISTS
 from serving.desk.sessions import Sessions
 from serving.http.answers import Answers
 from serving.http.keys import Caller, Keys, Role
@@ -56,6 +57,8 @@ API = {
     ("DELETE", "/v1/customers/{customer_id}"): "customer",
     ("GET", "/v1/erasures/{erasure_id}"): "same",
     ("GET", "/v1/lists/churn-risk"): "cut",
+    ("GET", "/v1/lists/win-back"): "cut",
+    ("GET", "/v1/lists/cross-sell"): "cut",
     ("GET", "/v1/items/{item}/bought-with"): "whole",
     ("GET", "/v1/model"): "same",
 }
@@ -67,11 +70,12 @@ DESK = {
     ("POST", "/sign-out"): "same",
     ("GET", "/files/{content}/{name}"): "same",
     ("GET", "/"): "cut",
-    ("GET", "/lists/churn-risk"): "cut",
-    ("GET", "/lists/churn-risk.xlsx"): "cut",
-    ("POST", "/lists/save"): "same",
-    ("POST", "/lists/remove"): "same",
+    **{("GET", f"/lists/{name}{ending}"): "cut" for name in LISTS for ending in ("", ".xlsx")},
+    **{("POST", f"/lists/{name}/{what}"): "same" for name in LISTS for what in ("save", "remove")},
     ("GET", "/customers"): "customer",
+    ("POST", "/customers"): "customer",
+    ("GET", "/customers/{customer_id:escaped}/erase"): "customer",
+    ("POST", "/customers/{customer_id:escaped}/erase"): "customer",
     ("GET", "/customers/{customer_id:escaped}"): "customer",
     ("POST", "/customers/{customer_id:escaped}/consent"): "customer",
     ("GET", "/trust"): "cut",
@@ -176,6 +180,10 @@ def view(service: TestClient, token: str, method: str, path: str, customer_id: s
     name = "nothing.html" if path.startswith("/reports") else "desk.css"
     filled = re.sub(r":\w+\}", "}", path).format(customer_id=customer_id, name=name, content="0")
     sent = {"form_token": token, "purpose": "profiling", "agreed": "yes", "name": "a list", "rules": "band=high"}
+    if path == "/customers":
+        sent["id"] = customer_id
+    if path.endswith("/erase"):
+        sent["typed"] = f"not {customer_id}"
     query = {"id": customer_id} if path == "/customers" else {}
     more: dict[str, Any] = {"data": sent} if method == "POST" else {"params": query}
     plain = {"Accept-Encoding": "identity"}  # packed, a page is as long as its id packs
@@ -192,6 +200,11 @@ def listed(service: TestClient, key: str, **query: Any) -> list[dict[str, Any]]:
     answer = service.get("/v1/lists/churn-risk", params={"top": 10_000, **query}, headers=bearer(key))
     assert answer.status_code == 200, answer.text
     return list(answer.json())
+
+
+def of_list(service: TestClient, key: str, name: str) -> list[dict[str, Any]]:
+    query = {"top": 10_000, **({"unproven_offers": "true"} if name == "cross-sell" else {})}
+    return list(service.get(f"/v1/lists/{name}", params=query, headers=bearer(key)).json())
 
 
 def ids_on(page: httpx.Response) -> list[str]:
@@ -322,6 +335,24 @@ def test_a_list_is_the_whole_one_without_the_rest(
     assert [row["customer_id"] for row in csv.DictReader(io.StringIO(text))] == ids
 
 
+@pytest.mark.parametrize("name", LISTS)
+def test_every_list_is_the_whole_one_without_the_rest(
+    service: TestClient, answers: Answers, customers: pd.DataFrame, name: str
+) -> None:
+    """In the API, and as a spreadsheet of the desk."""
+    mine = set(customers.query("region == 'north'").index)
+    whole = of_list(service, key_of(answers, "marketing"), name)
+    key = key_of(answers, "marketing", NORTH)
+    rows = of_list(service, key, name)
+    assert rows == [row for row in whole if row["customer_id"] in mine]
+    assert 0 < len(rows) < len(whole)
+    sign_in(service, key)
+    query = {"unproven_offers": "true"} if name == "cross-sell" else {}
+    book = openpyxl.load_workbook(io.BytesIO(service.get(f"/desk/lists/{name}.xlsx", params=query).content))
+    assert [row[0] for row in book["list"].iter_rows(min_row=2, values_only=True)] == [r["customer_id"] for r in rows]
+    assert book["about"].cell(1, 1).value.startswith(f"{len(rows)} customers")
+
+
 def test_the_desks_list_is_the_same(service: TestClient, answers: Answers, customers: pd.DataFrame) -> None:
     """Its sentence, its pages, what can be chosen and its spreadsheet, whoever looked before."""
     for rules, region in (((), None), ((NORTH,), "north"), (("region:south",), "south")):
@@ -382,7 +413,7 @@ def test_a_saved_list_is_everybodys_and_shows_each_their_part(service: TestClien
     """One of another part shows nobody."""
     token = sign_in(service, key_of(answers, "marketing"))
     for name, rules in (("high ones", "band=high"), ("the south", "attribute=region:south")):
-        service.post("/desk/lists/save", data={"form_token": token, "name": name, "rules": rules})
+        service.post("/desk/lists/churn-risk/save", data={"form_token": token, "name": name, "rules": rules})
     key = key_of(answers, "marketing", NORTH)
     sign_in(service, key)
     page = service.get(LIST, params={"band": "high"})
@@ -406,7 +437,7 @@ def test_home_and_trust_are_of_their_part(
     scope = Scope.of([NORTH])
     published = answers.current()
     total = totals.totals(published.workspace, AS_OF, ListQuery(), published.filed_terms, scope)
-    assert total.at_risk == pytest.approx(money)
+    assert total.amount == pytest.approx(money)
     sign_in(service, key)
     page = service.get("/desk/").text
     figures = re.findall(r'<p class="figure">(.*?)</p>', page)
