@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from starlette.responses import RedirectResponse, Response
@@ -15,6 +15,7 @@ from serving.consent import PURPOSES, Purpose
 from serving.desk import words
 from serving.desk.history import History, history
 from serving.desk.language import Language
+from serving.desk.track_record import Prediction, predictions_before
 from serving.desk.visit import ADMIN, Visit, customer_address
 from serving.http import privacy_routes
 from serving.http.access import Refusal, Refused
@@ -83,12 +84,14 @@ async def customer(visit: Visit) -> Response:
         raise Refused(Refusal(404, "unknown_customer", "no customer with this id was known at the published as_of"))
     visit.read.rows = 1
     past = await asyncio.to_thread(_past, visit, name, card)
+    before = await asyncio.to_thread(_before, visit, name, past) if past else []
     (contacts,) = await asyncio.to_thread(_contacts, visit, [name])
     spoken, currency = visit.language, card["currency"]
     return visit.page(
         "customer.html", name, card=card, scores=card["scores"], sentences=list(_who(spoken, card)),
         first=list(_first(spoken, card)), chart=json.dumps(_chart(spoken, past, currency)) if past else None, past=past,
-        contacts=contacts, words=words, unproven=UNPROVEN, address=customer_address(name),
+        contacts=contacts, words=words, before=before,
+        next_order=_next_order(spoken, card), unproven=UNPROVEN, address=customer_address(name),
         purposes=[(purpose, card["consents"].get(purpose)) for purpose in PURPOSES],
         done=visit.request.query_params.get("done") == "1", may_erase=visit.may(ADMIN),
     )  # fmt: skip
@@ -102,6 +105,32 @@ def _past(visit: Visit, name: str, card: dict[str, Any]) -> History | None:
     with suppress(CheckFailed):
         return history(published.workspace, name, published.as_of)
     return None
+
+
+def _before(visit: Visit, name: str, past: History) -> list[Prediction]:
+    published = visit.answers.current()
+    return predictions_before(published.workspace, name, published.as_of, past.purchases)
+
+
+def _next_order(spoken: Language, card: dict[str, Any]) -> list[str]:
+    """When it is due by the customer's own habit, and how many are expected; nothing of who has no habit yet."""
+    past, habits, scores = card["history"], card["habits"], card["scores"]
+    if past is None or past["last_purchase"] is None or scores["not_scored_reason"]:
+        return []
+    told = []
+    if habits["usual_gap_days"]:
+        due = date.fromisoformat(past["last_purchase"]) + timedelta(days=round(habits["usual_gap_days"]))
+        is_late = due < date.fromisoformat(card["as_of"])
+        told.append(
+            spoken.say("By their own habit it was due on %(day)s.", day=spoken.day(due))
+            if is_late
+            else spoken.say("By their own habit it is due on %(day)s.", day=spoken.day(due))
+        )
+    if scores["expected_purchases"] is not None:
+        told.append(spoken.say("%(number)s are to be expected in the next %(days)s days.",
+                               number=spoken.number(scores["expected_purchases"], 1),
+                               days=card["lifetime_value_period_days"]))  # fmt: skip
+    return told
 
 
 def _contacts(visit: Visit, names: Sequence[str]) -> list[dict[str, str]]:
@@ -171,7 +200,7 @@ def _chart(spoken: Language, past: History, currency: str) -> dict[str, Any]:
         "currency": currency,
         "from": str(min(days)) if days else "",
         "to": str(max(days)) if days else "",
-        "purchases": [[str(day), round(amount, 2)] for day, amount in past.purchases],
+        "purchases": [[str(day), round(amount, 2)] for day, amount, _ in past.purchases],
         "events": [
             {
                 "name": words.in_words(spoken, words.EVENTS, kind),
