@@ -29,8 +29,9 @@ from workspace import registry
 
 COMMANDS = [
     "backtest", "campaigns", "check", "churn segments", "churn sensitivity", "compare", "customer", "demo", "erase",
-    "export", "ingest", "keys add", "keys list", "keys revoke", "list bought-with", "list churn-risk", "list cross-sell", "list win-back", "monitor",
-    "promote", "publish", "reproduce", "rollback", "run", "schedule", "score", "serve", "simulate", "snapshot", "train",
+    "export", "ingest", "keys add", "keys list", "keys revoke", "list bought-with", "list churn-risk",
+    "list cross-sell", "list win-back", "monitor", "promote", "publish", "reproduce", "rollback", "run", "schedule",
+    "score", "serve", "simulate", "snapshot", "train",
 ]  # fmt: skip
 HEAVY = {"bentoml", "evidently", "feast", "ibis", "lightgbm", "matplotlib", "mlflow", "pandas", "scipy", "sklearn"}
 
@@ -347,7 +348,7 @@ def test_a_key_may_be_for_a_part_of_the_shop(tmp_path: Path, perennial) -> None:
     small_workspace(tmp_path)
     customers = pd.read_csv(tmp_path / "customers.csv", dtype=str)
     customers.assign(region=["north", "south"] * (len(customers) // 2)).to_csv(tmp_path / "customers.csv", index=False)
-    config = f"-c {tmp_path / 'workspace.yaml'} --set attributes=region"
+    config = f"-c {tmp_path / 'workspace.yaml'} --set attributes=region --home {tmp_path / 'home'}"
     early = perennial(f"keys add --role crm --scope region:north {config}")
     assert (early.code, "perennial ingest" in early.stderr) == (1, True)
     assert perennial(f"ingest {config}").code == 0
