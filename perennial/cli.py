@@ -17,7 +17,8 @@ __all__ = ["app", "main"]
 for command in (
     data.check, data.ingest, data.snapshot, models.train, models.backtest, models.promote, models.compare,
     models.reproduce, models.rollback, answers.score, answers.publish, operate.monitor, data.campaigns, operate.run,
-    operate.schedule, answers.export, service.serve, service.customer, service.erase, data.simulate, operate.demo,
+    operate.schedule, answers.export, service.serve, service.mcp, service.customer, service.erase, data.simulate,
+    operate.demo,
 ):  # fmt: skip
     app.command()(command)
 list_app.command("churn-risk")(answers.list_churn_risk)

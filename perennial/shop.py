@@ -343,8 +343,7 @@ class ShopAt:
         }  # fmt: skip
         workspace, predictor = self.shop.workspace, self.predictor()
         if saved is not None:
-            rules = SavedLists(workspace.home_path).of(saved, "churn-risk").rules
-            asked |= rules | {"attribute": [*rules.get("attribute", ()), *attribute]}
+            asked = SavedLists(workspace.home_path).applied(saved, "churn-risk", asked)
         with privacy.keeping(workspace.home_path):
             rows = churn_risk.churn_risk(predictor, self.as_of, **asked)
             with self.shop.if_read_only("what is listed is not in the prediction log"):

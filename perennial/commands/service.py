@@ -9,7 +9,7 @@ import typer
 from perennial.commands.app import Config, For, Home, Out, Set, alone, note, opened, shop_of, timed
 from perennial.shop import now
 from workspace import storage
-from workspace.settings import Workspace
+from workspace.settings import SettingsError, Workspace
 from workspace.storage import CheckFailed
 
 
@@ -32,6 +32,28 @@ def serve(
     from serving.http import processes
 
     processes.serve(workspace.home_path, workspace.service, now)
+
+
+def mcp(
+    config: Config,
+    http: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Over HTTP on 127.0.0.1, not standard input and output.")
+    ] = None,
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Answer an assistant: whom to call and why, one customer, how far to trust it. Over MCP, reading alone.
+
+    An assistant's program starts it, with a key from `perennial keys add` in PERENNIAL_KEY: it sees what the key may.
+    Example: PERENNIAL_KEY=perennial_... perennial mcp -c configs/demo.yaml
+    """
+    try:
+        from serving.assistant import mcp_server
+    except ModuleNotFoundError as problem:
+        if (problem.name or "").partition(".")[0] != "mcp":
+            raise
+        raise SettingsError('`perennial mcp` needs the extra `mcp`: pip install "perennial-crm[mcp]"') from problem
+    workspace = opened(config, overrides, home)
+    mcp_server.serve(workspace.home_path, workspace.service, now, http)
 
 
 def _check_readiness(workspace: Workspace) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import RedirectResponse, Response
 
@@ -23,6 +23,10 @@ from serving.lists import churn_risk
 from serving.terms import UNPROVEN
 from workspace import ids
 from workspace.storage import CheckFailed
+
+if TYPE_CHECKING:
+    from serving.http.answers import Answers
+    from serving.http.keys import Caller
 
 _NEAREST = 20
 
@@ -53,7 +57,7 @@ async def search(visit: Visit) -> Response:
             return RedirectResponse(customer_address(names[0]), 303)
         there = await asyncio.to_thread(_found, visit, asked)
     visit.read.filter, visit.read.rows, visit.read.customers = {"searched": bool(asked)}, len(there), there
-    contacts = await asyncio.to_thread(_contacts, visit, there)
+    contacts = await asyncio.to_thread(_contacts, visit.answers, visit.session.caller, there)
     rows = [(name, customer_address(name), [*told.values()]) for name, told in zip(there, contacts, strict=True)]
     said = visit.say(_ERASED[done]) if (done := visit.request.query_params.get("erased", "")) in _ERASED else ""
     return visit.page("search.html", visit.say("Customers"), asked=asked, rows=rows, said=said,
@@ -79,27 +83,38 @@ def _is_id(text: str) -> bool:
 async def customer(visit: Visit) -> Response:
     name = name_of(visit)
     visit.read.customers, visit.read.rows = [name], 0
-    card = await visit.answers.card(name)
-    if card is None:
-        raise Refused(Refusal(404, "unknown_customer", "no customer with this id was known at the published as_of"))
+    told = await customer_told(visit.answers, visit.session.caller, visit.language, name)
     visit.read.rows = 1
-    past = await asyncio.to_thread(_past, visit, name, card)
+    spoken, card, past = visit.language, told["card"], told["past"]
     before = await asyncio.to_thread(_before, visit, name, past) if past else []
-    (contacts,) = await asyncio.to_thread(_contacts, visit, [name])
-    spoken, currency = visit.language, card["currency"]
     return visit.page(
-        "customer.html", name, card=card, scores=card["scores"], sentences=list(_who(spoken, card)),
-        first=list(_first(spoken, card)), chart=json.dumps(_chart(spoken, past, currency)) if past else None, past=past,
-        contacts=contacts, words=words, before=before,
-        next_order=_next_order(spoken, card), unproven=UNPROVEN, address=customer_address(name),
+        "customer.html", name, **told, scores=card["scores"], words=words, unproven=UNPROVEN, before=before,
+        chart=json.dumps(_chart(spoken, past, card["currency"])) if past else None, address=customer_address(name),
         purposes=[(purpose, card["consents"].get(purpose)) for purpose in PURPOSES],
         done=visit.request.query_params.get("done") == "1", may_erase=visit.may(ADMIN),
     )  # fmt: skip
 
 
-def _past(visit: Visit, name: str, card: dict[str, Any]) -> History | None:
+async def customer_told(answers: Answers, caller: Caller, spoken: Language, name: str) -> dict[str, Any]:
+    """What a caller may be told of a customer, by the names of the template: card, sentences, past, contacts.
+
+    Raises:
+        Refused: nobody of this name is known, or as `Answers.card`.
+    """
+    card = await answers.card(name)
+    if card is None:
+        raise Refused(Refusal(404, "unknown_customer", "no customer with this id was known at the published as_of"))
+    past = await asyncio.to_thread(_past, answers, name, card)
+    (contacts,) = await asyncio.to_thread(_contacts, answers, caller, [name])
+    return {
+        "card": card, "sentences": [*_who(spoken, card)], "first": [*_first(spoken, card)], "past": past,
+        "contacts": contacts, "next_order": _next_order(spoken, card),
+    }  # fmt: skip
+
+
+def _past(answers: Answers, name: str, card: dict[str, Any]) -> History | None:
     """Nothing of who refuses profiling, or while a batch is at work on the days."""
-    published = visit.answers.current()
+    published = answers.current()
     if card["history"] is None:
         return None
     with suppress(CheckFailed):
@@ -133,10 +148,10 @@ def _next_order(spoken: Language, card: dict[str, Any]) -> list[str]:
     return told
 
 
-def _contacts(visit: Visit, names: Sequence[str]) -> list[dict[str, str]]:
+def _contacts(answers: Answers, caller: Caller, names: Sequence[str]) -> list[dict[str, str]]:
     """The contact data of each, for who may see them."""
-    workspace = visit.answers.workspace
-    if not (names and visit.sees_contacts and workspace.pii):
+    workspace = answers.workspace
+    if not (names and caller.sees_contacts and workspace.pii):
         return [{} for _ in names]
     told = churn_risk.contacts_of(workspace, names)
     return [{field: value for field, value in own.items() if value is not None} for own in told]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
@@ -18,33 +19,39 @@ from serving.scope import Scope
 from workspace import storage
 from workspace.settings import Workspace
 
+if TYPE_CHECKING:
+    from serving.http.answers import Answers
+    from serving.http.keys import Caller
+
 _LIST = "/desk/lists/churn-risk"
 
 
 async def home(visit: Visit) -> Response:
-    published = visit.answers.current()
-    asked = ListQuery.model_validate({})
-    total = await asyncio.to_thread(
-        totals.totals, published.workspace, published.as_of, asked, published.filed_terms, visit.scope
-    )  # fmt: skip
-    run = await asyncio.to_thread(_noted, published.workspace, published.as_of, visit.scope)
-    spoken, terms = visit.language, published.filed_terms
-    came = None
-    if not visit.scope:
-        came = await asyncio.to_thread(verdicts, spoken, published.workspace.home_path, terms.currency)
+    week = await asyncio.to_thread(this_week, visit.answers, visit.session.caller, visit.language)
     return visit.page(
-        "home.html", visit.say("Home"), as_of=published.as_of, total=total, terms=terms,
-        customers=run.get("customers"), changed=_changed(spoken, run), alerts=run.get("alerts", []),
-        decisions=[one for one in run.get("decisions", []) if one["outcome"] not in ("promoted", "not trained")],
-        came=came, high=with_query(_LIST, {"band": "high"}), everybody=_LIST, may_list=visit.may(LISTS),
-        stale_since=visit.answers.stale_since, scope=visit.scope,
+        "home.html", visit.say("Home"), **week, high=with_query(_LIST, {"band": "high"}), everybody=_LIST,
+        may_list=visit.may(LISTS), stale_since=visit.answers.stale_since,
     )  # fmt: skip
+
+
+def this_week(answers: Answers, caller: Caller, spoken: Language) -> dict[str, Any]:
+    """What the page says to a caller, by the names of its template; of a part of the shop nothing came yet."""
+    published = answers.current()
+    workspace, as_of, terms, scope = published.workspace, published.as_of, published.filed_terms, caller.scope
+    run = _noted(workspace, as_of, scope)
+    return {
+        "as_of": as_of, "terms": terms, "scope": scope,
+        "total": totals.totals(workspace, as_of, ListQuery.model_validate({}), terms, scope),
+        "customers": run.get("customers"), "changed": _changed(spoken, run), "alerts": run.get("alerts", []),
+        "decisions": [one for one in run.get("decisions", []) if one["outcome"] not in ("promoted", "not trained")],
+        "came": None if scope else verdicts(spoken, workspace.home_path, terms.currency),
+    }  # fmt: skip
 
 
 def _noted(workspace: Workspace, as_of: date, scope: Scope) -> dict[str, Any]:
     """What the last run of an as_of noted; of a part of the shop, how many are in it, and nothing else."""
     if scope:
-        return {"customers": totals.counts(workspace, as_of, scope)}
+        return {"customers": asdict(totals.counts(workspace, as_of, scope))}
     return _last_run(workspace.home_path, str(as_of))
 
 

@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from serving.consent import Consents
 from serving.desk import words
 from serving.desk.language import Language
-from serving.desk.lists import HEADINGS, LISTS, DeskList, definitions
+from serving.desk.lists import HEADINGS, LISTS, Asking, DeskList, definitions
 from serving.desk.visit import Visit, customer_address, with_query
 from serving.http.access import Refusal, Refused
 from serving.lists import totals
@@ -42,9 +42,9 @@ async def shown(of: DeskList, visit: Visit) -> Response:
     asked, problem = _asked_of(of, visit.request.query_params)
     published = visit.answers.current()
     terms, as_of = published.filed_terms, published.as_of
-    there = await asyncio.to_thread(_there, visit.answers.home, as_of, visit.scope)
+    there = await asyncio.to_thread(choices_of, visit.answers.home, as_of, visit.scope)
     try:
-        total, rows, cursor = await asyncio.to_thread(_looked_up, visit, of, asked)
+        total, rows, cursor = await asyncio.to_thread(looked_up, visit, of, asked)
     except NoSuchFilter as no_such:
         total, rows, cursor, problem = Totals(0, None), [], None, str(no_such)
     own = await asyncio.to_thread(lambda: [*of.selections(visit, asked)])
@@ -70,17 +70,22 @@ def _address(name: str, rules: Mapping[str, Any]) -> str:
     return with_query(LISTS[name].path, rules)
 
 
-def _looked_up(visit: Visit, of: DeskList, asked: Rules) -> tuple[Totals, list[dict[str, Any]], str | None]:
-    """What the list comes to, a page of it, and where the next one begins."""
-    total = of.total(visit, asked)
-    page = of.page(visit, asked)
+def looked_up(asking: Asking, of: DeskList, asked: Rules) -> tuple[Totals, list[dict[str, Any]], str | None]:
+    """What a list comes to, a page of it, and where the next one begins.
+
+    Raises:
+        Refused, NoSuchFilter: a filter that no customer can pass.
+    """
+    total = of.total(asking, asked)
+    page = of.page(asking, asked)
     rows = pd.concat([*page.blocks], ignore_index=True)
     known = rows.astype(object).where(rows.notna(), None)  # type: ignore[call-overload]
     records: list[dict[str, Any]] = known.to_dict("records")
     return total, records, page.cursor
 
 
-def _there(home: Path, as_of: date, scope: Scope) -> Choices:
+def choices_of(home: Path, as_of: date, scope: Scope) -> Choices:
+    """By what the list can be filtered, within a scope."""
     path, said = storage.risk_path(home, as_of, "value_at_risk"), Consents(home).path
     files = (path, said, storage.manifest_path(home, "customers"))
     return _counted(home, as_of, scope, tuple(storage.edition(file) for file in files if file.exists()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pandas as pd
 
@@ -17,7 +17,11 @@ from serving.lists import cross_selling, totals, win_back
 from serving.lists.churn_risk import Page
 from serving.lists.list_query import CrossSellQuery, ListQuery, Rules, WinBackQuery
 from serving.lists.paging import Totals
+from serving.scope import Scope
 from serving.terms import Terms
+
+if TYPE_CHECKING:
+    from serving.http.answers import Answers
 
 
 def _(text: str) -> str:
@@ -46,6 +50,17 @@ _CODES: Mapping[str, Mapping[str, str]] = {
 Choices = tuple[tuple[str, str], ...]
 
 
+class Asking(Protocol):
+    """Who asks for a list, of what answers: a visit of the desk, or a call of an assistant."""
+
+    @property
+    def answers(self) -> Answers: ...
+    @property
+    def sees_contacts(self) -> bool: ...
+    @property
+    def scope(self) -> Scope: ...
+
+
 class DeskList(ABC):
     """A list at `/desk/lists/<name>`, for whoever may see lists."""
 
@@ -62,7 +77,7 @@ class DeskList(ABC):
         return f"/desk/lists/{self.name}"
 
     @abstractmethod
-    def page(self, visit: Visit, asked: Any) -> Page:
+    def page(self, asking: Asking, asked: Any) -> Page:
         """The rows that are asked for.
 
         Raises:
@@ -70,7 +85,7 @@ class DeskList(ABC):
         """
 
     @abstractmethod
-    def total(self, visit: Visit, asked: Any) -> Totals:
+    def total(self, asking: Asking, asked: Any) -> Totals:
         """Of the whole list."""
 
     @abstractmethod
@@ -104,12 +119,12 @@ class ChurnRisk(DeskList):
     sorts = words.SORTS
     kinds = ("churn", "lifetime_value", "offers")
 
-    def page(self, visit: Visit, asked: ListQuery) -> Page:
-        return visit.answers.churn_risk(asked, visit.sees_contacts, visit.scope)
+    def page(self, asking: Asking, asked: ListQuery) -> Page:
+        return asking.answers.churn_risk(asked, asking.sees_contacts, asking.scope)
 
-    def total(self, visit: Visit, asked: ListQuery) -> Totals:
-        published = visit.answers.current()
-        return totals.totals(published.workspace, published.as_of, asked, published.filed_terms, visit.scope)
+    def total(self, asking: Asking, asked: ListQuery) -> Totals:
+        published = asking.answers.current()
+        return totals.totals(published.workspace, published.as_of, asked, published.filed_terms, asking.scope)
 
     def said(self, spoken: Language, total: Totals, terms: Terms) -> str:
         if total.amount is None:
@@ -135,12 +150,12 @@ class WinBack(DeskList):
     }  # fmt: skip
     kinds = ("lifetime_value",)
 
-    def page(self, visit: Visit, asked: WinBackQuery) -> Page:
-        return visit.answers.win_back(asked, visit.sees_contacts, visit.scope)
+    def page(self, asking: Asking, asked: WinBackQuery) -> Page:
+        return asking.answers.win_back(asked, asking.sees_contacts, asking.scope)
 
-    def total(self, visit: Visit, asked: WinBackQuery) -> Totals:
-        published = visit.answers.current()
-        return win_back.total(published.workspace, published.as_of, asked, published.filed_terms, visit.scope)
+    def total(self, asking: Asking, asked: WinBackQuery) -> Totals:
+        published = asking.answers.current()
+        return win_back.total(published.workspace, published.as_of, asked, published.filed_terms, asking.scope)
 
     def said(self, spoken: Language, total: Totals, terms: Terms) -> str:
         if total.amount is None:
@@ -165,12 +180,12 @@ class CrossSell(DeskList):
     }  # fmt: skip
     kinds = ("offers", "lifetime_value", "churn")
 
-    def page(self, visit: Visit, asked: CrossSellQuery) -> Page:
-        return visit.answers.cross_sell(asked, visit.sees_contacts, visit.scope)
+    def page(self, asking: Asking, asked: CrossSellQuery) -> Page:
+        return asking.answers.cross_sell(asked, asking.sees_contacts, asking.scope)
 
-    def total(self, visit: Visit, asked: CrossSellQuery) -> Totals:
-        published = visit.answers.current()
-        return cross_selling.total(published.workspace, published.as_of, asked, published.filed_terms, visit.scope)
+    def total(self, asking: Asking, asked: CrossSellQuery) -> Totals:
+        published = asking.answers.current()
+        return cross_selling.total(published.workspace, published.as_of, asked, published.filed_terms, asking.scope)
 
     def said(self, spoken: Language, total: Totals, terms: Terms) -> str:
         if total.amount is None:
@@ -233,11 +248,12 @@ def definitions(of: DeskList, spoken: Language, terms: Terms) -> Iterator[str]:
 
 def _worded(rows: pd.DataFrame, spoken: Language) -> pd.DataFrame:
     said = {name: {code: spoken.say(text) for code, text in of.items()} for name, of in _CODES.items() if name in rows}
-    told = {name: rows[name].map(partial(_sentences, spoken)) for name in ("reasons", "value_reasons") if name in rows}
+    told = {name: rows[name].map(partial(sentences, spoken)) for name in ("reasons", "value_reasons") if name in rows}
     if "left_by" in rows:
         told["left_by"] = rows["left_by"].map(partial(refusal_in_language, spoken))
     return rows.assign(**told, **{name: rows[name].map(words_of) for name, words_of in said.items()})
 
 
-def _sentences(spoken: Language, reasons: Sequence[str]) -> str:
+def sentences(spoken: Language, reasons: Sequence[str]) -> str:
+    """The reasons of a listed customer."""
     return " ".join(spoken.sentence(in_language(spoken, one)) for one in reasons)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import HTMLResponse, Response
 
 from serving.desk import words
+from serving.desk.language import Language
 from serving.desk.verdicts import verdicts
 from serving.desk.visit import HEADERS, Visit
 from serving.http.access import Refusal, Refused
+
+if TYPE_CHECKING:
+    from serving.http.answers import Answers
 
 _REPORT = re.compile(r"(run|backtest|outcomes|drift|check)[\w.-]*\.html|models/[a-z_]+-\d+/card\.html", re.ASCII)
 _MOST = 12
@@ -31,24 +35,28 @@ _REPORTS = {
 
 async def trust(visit: Visit) -> Response:
     published = visit.answers.current()
-    told = visit.answers.model()
     folder = published.workspace.home_path / "reports"
     reports = [] if visit.scope else await asyncio.to_thread(_reports, folder)
-    models = [_model(visit, kind, told["models"][kind]) for kind in words.KINDS if kind in told["models"]]
     named = [(visit.say(_REPORTS[kind]), name, f"/desk/reports/{name}") for kind, name in reports]
-    came = None
+    came, currency = None, published.workspace.currency
     if not visit.scope:
-        came = await asyncio.to_thread(verdicts, visit.language, published.workspace.home_path, told["currency"])
+        came = await asyncio.to_thread(verdicts, visit.language, published.workspace.home_path, currency)
     return visit.page(
-        "trust.html", visit.say("Trust"), models=models, reports=named, as_of=published.as_of, came=came,
-        scope=visit.scope,
+        "trust.html", visit.say("Trust"), models=models(visit.answers, visit.language), reports=named,
+        as_of=published.as_of, came=came, scope=visit.scope,
     )  # fmt: skip
 
 
-def _model(visit: Visit, kind: str, model: dict[str, Any]) -> dict[str, Any]:
+def models(answers: Answers, spoken: Language) -> list[dict[str, Any]]:
+    """How far the models that answer are proven, one after the other, in words."""
+    told = answers.model()["models"]
+    return [_model(spoken, kind, told[kind]) for kind in words.KINDS if kind in told]
+
+
+def _model(spoken: Language, kind: str, model: dict[str, Any]) -> dict[str, Any]:
     grade = model["grade"] or "none"
     return {
-        "title": visit.say(words.KINDS.get(kind, kind)), "grade": grade, "meaning": visit.say(words.GRADES[grade]),
+        "title": spoken.say(words.KINDS.get(kind, kind)), "grade": grade, "meaning": spoken.say(words.GRADES[grade]),
         "trained": model["trained_at"][:10], "version": f"{model['name']} {model['version']}",
         "card": f"/desk/reports/models/{kind}-{model['version']}/card.html",
         "answers_by": model["answers_by"], "withheld": model["withheld"],

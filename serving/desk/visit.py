@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-import bentoml
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -117,6 +116,8 @@ def route(
 
 
 async def _answered(request: Request, path: str, show: Show) -> Response:
+    import bentoml  # here, since assistants use the pages' sentences without the service
+
     answers: Answers = bentoml.get_current_service().answers
     session = sessions(answers).of(request.cookies.get(SESSION_COOKIE, ""), answers.clock())
     if session is None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote
 
-import bentoml
 from fastapi import Depends, Request, Security, params
 from fastapi.security import HTTPBearer
 from starlette.convertors import Convertor, register_url_convertor
@@ -168,6 +167,8 @@ class Permission:
         if caller.role not in self.roles:
             names = ", ".join(sorted(self.roles))
             raise Refused(Refusal(403, "forbidden", f"this takes a key of another role: {names}"))
+        import bentoml  # here, since assistants are kept out by this module too, without the service
+
         await refuse_outside(bentoml.get_current_service().answers, caller, request.path_params, self.of_whole_shop)
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
-import bentoml
 from fastapi import APIRouter, Path, Request
 from starlette.responses import JSONResponse, Response
 
@@ -144,6 +143,8 @@ def waiting(erasure_id: Annotated[str, Path(description="as the answer to `DELET
 
 
 def _answers() -> Answers:
+    import bentoml  # here: pages whose sentences assistants use import this module
+
     answers: Answers = bentoml.get_current_service().answers
     return answers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -74,6 +75,15 @@ class SavedLists:
         """
         there = {saved.name: saved for saved in self.all() if saved.list == of}
         return there[known_name("saved list", name, list(there))]
+
+    def applied(self, name: str, of: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What is asked for, with the rules of a list in the place of its own; attributes must hold of both.
+
+        Raises:
+            NoSuchFilter: as `of`.
+        """
+        rules = self.of(name, of).rules
+        return {**asked, **rules, "attribute": [*rules.get("attribute", ()), *asked["attribute"]]}
 
     def remove(self, name: str) -> None:
         with self._database as connection:

@@ -30,8 +30,8 @@ from workspace import registry
 COMMANDS = [
     "backtest", "campaigns", "check", "churn segments", "churn sensitivity", "compare", "customer", "demo", "erase",
     "export", "ingest", "keys add", "keys list", "keys revoke", "list bought-with", "list churn-risk",
-    "list cross-sell", "list win-back", "monitor", "promote", "publish", "reproduce", "rollback", "run", "schedule",
-    "score", "serve", "simulate", "snapshot", "train",
+    "list cross-sell", "list win-back", "mcp", "monitor", "promote", "publish", "reproduce", "rollback", "run",
+    "schedule", "score", "serve", "simulate", "snapshot", "train",
 ]  # fmt: skip
 HEAVY = {"bentoml", "evidently", "feast", "ibis", "lightgbm", "matplotlib", "mlflow", "pandas", "scipy", "sklearn"}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
+import os
 import re
 import shutil
 import sqlite3
@@ -37,7 +39,7 @@ from serving.lists.list_query import ListQuery
 from serving.scope import WHOLE, Scope, checked
 from tests.serving.conftest import NOW, PRIVACY_KEY, Shop
 from workspace import settings, storage
-from workspace.settings import Workspace
+from workspace.settings import Service, Workspace
 from workspace.storage import CheckFailed
 
 NORTH = "region:north"
@@ -586,3 +588,51 @@ def test_who_is_not_limited_is_asked_nothing_more(answers: Answers) -> None:
     with pytest.raises(StopIteration) as end:
         asked.send(None)
     assert end.value.value is ids
+
+
+# Assistants
+
+TOOLS = {
+    "churn_risk_list": "cut", "list_choices": "cut", "customer_card": "customer", "this_week": "cut",
+    "how_right": "whole", "model_trust": "same",
+}  # fmt: skip
+
+
+def test_an_assistant_is_told_of_the_part_and_of_nothing_else(
+    service: TestClient, answers: Answers, customers: pd.DataFrame
+) -> None:
+    """Every tool; whoever is outside is as unknown as nobody."""
+    try:
+        from serving.assistant.mcp_server import Assistant
+    except ModuleNotFoundError as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"assistants: {missing.name} is not installed; the extra `mcp` brings it")
+    limited = key_of(answers, "marketing", NORTH).encode()
+    assistant = Assistant(answers.home, lambda: NOW, Service())
+
+    async def asked() -> dict[str, Any]:
+        inside = {name: {"customer_id": INSIDE} if told == "customer" else {} for name, told in TOOLS.items()}
+        results = {name: await assistant.call(name, arguments, limited) for name, arguments in inside.items()}
+        for one in (OUTSIDE, WITHOUT, NOBODY):
+            results[one] = await assistant.call("customer_card", {"customer_id": one}, limited)
+        results["south"] = await assistant.call("churn_risk_list", {"attribute": ["region:south"]}, limited)
+        results["everybody"] = await assistant.call("churn_risk_list", {"top": 50}, limited)
+        return results
+
+    results = asyncio.run(asked())
+    assert {tool.name for tool in assistant.tools(limited)} == TOOLS.keys() - {"how_right"}
+    assert {name for name in TOOLS if results[name].is_error} == {"how_right"}
+    assert "whole shop" in results["how_right"].content[0].text
+    assert len({results[one].content[0].text for one in (OUTSIDE, WITHOUT, NOBODY)}) == 1
+    told = results["everybody"].structured_content
+    assert {customers.loc[row["customer_id"], "region"] for row in told["customers"]} == {"north"}
+    listed_of_api = listed(service, limited.decode())
+    assert told["in_all"] == len(listed_of_api)
+    assert told["at_risk_in_all"] == pytest.approx(sum(row["value_at_risk"] for row in listed_of_api))
+    assert results["south"].is_error or not results["south"].structured_content["customers"]
+    week = results["this_week"].structured_content
+    assert week["customers"] == (customers["region"] == "north").sum()
+    assert (week["at_risk"], week["how_right"]) == (told["at_risk_in_all"], [])
+    there = results["list_choices"].structured_content["attributes"]
+    assert [choice["value"] for choice in there["region"]] == ["north"]
