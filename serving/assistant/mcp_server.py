@@ -27,7 +27,7 @@ from serving.http import processes
 from serving.http.access import Gate, Refusal, Refused, refuse_outside
 from serving.http.audit import Read
 from serving.http.keys import Keys
-from workspace import privacy, settings
+from workspace import privacy, registry, settings
 from workspace.settings import Service, SettingsError
 from workspace.storage import CheckFailed
 
@@ -214,9 +214,11 @@ def serve(home: Path, service: Service, clock: Callable[[], datetime], port: int
     over HTTP on 127.0.0.1 for whoever sends a key of the workspace.
 
     Raises:
-        SettingsError: there is no key, or none of this workspace; no workspace is in `home`; the port cannot be had.
+        SettingsError: there is no key, or none of this workspace; no workspace is in `home`, no models are where they
+            are looked for; the port cannot be had.
     """
     home = home.resolve()
+    _refuse_other_folder()
     privacy.refuse_without_key(settings.of_home(home))
     assistant = Assistant(home, clock, service)
     if port is not None:
@@ -228,6 +230,15 @@ def serve(home: Path, service: Service, clock: Callable[[], datetime], port: int
     if assistant.gate.keys.caller(_own_key()) is None:
         raise SettingsError(_UNKNOWN_KEY.message)
     asyncio.run(_serve_stdio(assistant))
+
+
+def _refuse_other_folder() -> None:
+    """A program starts the server in a folder of its own, where MLflow would make a registry without models."""
+    if "MLFLOW_TRACKING_URI" not in os.environ and registry.edition() is None:
+        raise SettingsError(
+            f"no models are registered in {Path('mlruns').resolve()}: give this server MLFLOW_TRACKING_URI, such as"
+            " sqlite:////srv/shop/mlruns/mlflow.db, or start it in the folder in which `perennial run` is started"
+        )
 
 
 async def _serve_stdio(assistant: Assistant) -> None:

@@ -91,7 +91,9 @@ def environment(environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.fixture
 def home(shop: Any, environment: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    return shutil.copytree(shop.workspace.home_path, tmp_path / "home", ignore=shutil.ignore_patterns("predictions"))
+    """A copy of its own, in which nobody has read anything yet."""
+    read = shutil.ignore_patterns("predictions", "audit.jsonl")
+    return shutil.copytree(shop.workspace.home_path, tmp_path / "home", ignore=read)
 
 
 def config_of(shop: Any) -> Path:
@@ -442,6 +444,19 @@ def test_without_a_key_of_the_workspace_it_does_not_start(shop: Any, home: Path,
     done = subprocess.run(command(config_of(shop), home), env=own, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
+
+
+def test_started_elsewhere_it_asks_where_the_models_are(shop: Any, home: Path, tmp_path: Path) -> None:
+    """As programs do, which start it in a folder of their own; nothing is made there."""
+    (tmp_path / "elsewhere").mkdir()
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "PERENNIAL_KEY": "any"}
+    del own["MLFLOW_TRACKING_URI"]
+    done = subprocess.run(
+        command(config_of(shop), home), env=own, cwd=tmp_path / "elsewhere", capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "elsewhere/mlruns: give this server MLFLOW_TRACKING_URI, such as sqlite:///" in done.stderr
+    assert [*(tmp_path / "elsewhere").iterdir()] == []
 
 
 def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch, shop: Any) -> None:
