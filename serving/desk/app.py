@@ -10,9 +10,19 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
-from serving.desk import assets, customer_page, erasure_page, home_page, list_page, lists, sign_in, trust_page
+from serving.desk import (
+    assets,
+    customer_link,
+    customer_page,
+    erasure_page,
+    home_page,
+    list_page,
+    lists,
+    sign_in,
+    trust_page,
+)
 from serving.desk.lists import DeskList
-from serving.desk.visit import ADMIN, LISTS, broken, lost, route
+from serving.desk.visit import ADMIN, LINKS, LISTS, broken, lost, route
 
 _CUSTOMER = "/customers/{customer_id:escaped}"
 
@@ -39,6 +49,7 @@ desk = Starlette(
         *chain.from_iterable(map(_of_list, lists.LISTS.values())),
         route("/customers", customer_page.search),
         route("/customers", customer_page.search, method="POST"),
+        route(f"{_CUSTOMER}/own-page", customer_link.make, LINKS, "POST"),
         route(f"{_CUSTOMER}/consent", customer_page.consent, method="POST"),
         route(f"{_CUSTOMER}/erase", erasure_page.question, ADMIN),
         route(f"{_CUSTOMER}/erase", erasure_page.erase, ADMIN, "POST"),
