@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import bentoml
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -114,6 +115,8 @@ async def _answered(request: Request, step: str, show: Show) -> Response:
         response = await _shown(request, answers, links, link_id, read, show)
     except Refused as refused:
         response = _ended(request) if refused.refusal.status == 404 else _trouble(request, refused.refusal.status)
+    except HTTPException:  # no form at all
+        response = _trouble(request, 400)
     except (CheckFailed, SettingsError):  # a batch is at work on the files, or there is no privacy key
         response = _trouble(request, 503)
     except (OSError, sqlite3.Error) as problem:
@@ -185,7 +188,8 @@ async def broken(request: Request, _: Exception) -> Response:
 
 def _html(request: Request, template: str, title: str, status: int, **shown: Any) -> Response:
     spoken = language_of(request)
-    others = [(f"?lang={code}", name, code) for code, name in LANGUAGES.items() if code != spoken.code]
+    is_lasting = request.method != "POST"  # what a form is answered by is at no address
+    others = [(f"?lang={code}", name, code) for code, name in LANGUAGES.items() if is_lasting and code != spoken.code]
     text = render(
         f"own_page/{template}", title=title, other_languages=others, style=STYLE, language=spoken, _=spoken.say,
         _n=spoken.count, **shown,
