@@ -114,3 +114,20 @@ def test_a_customer_says_what_they_want(browser: Browser, address: str) -> None:
     page.wait_for_load_state()
     assert page.locator("form").count() == 0
     assert second.context.cookies() == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_link_is_made_on_the_desk(browser: Browser, address: str, width: int, tmp_path: Path) -> None:
+    """By a button on the customer's page; the address that is shown opens the customer's own."""
+    page, wrong = opened(browser, f"{address}/desk/customers/c0231", width=width)
+    page.fill("#key", "a-secret")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Make a link for the customer").click()
+    url = page.locator("#url").input_value()
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.screenshot(path=tmp_path / f"desk-{width}.png", full_page=True)
+    page.goto(url)
+    assert page.get_by_text("c0231@example.com").count() == 1
+    assert wrong == []
