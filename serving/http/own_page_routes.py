@@ -59,7 +59,7 @@ def end(customer_id: CustomerId, request: Request) -> Response:
     return JSONResponse({"customer_id": name, "ended": ended})
 
 
-@router.get("/corrections", response_model=CorrectionsAnswer, dependencies=allowed())
+@router.get("/corrections", response_model=CorrectionsAnswer, dependencies=allowed(of_whole_shop=True))
 def corrections(request: Request) -> Response:
     """What customers say is wrong about them, the oldest first; at most 1,000, until some are settled."""
     waiting = Corrections(_answers().home).waiting(_MOST)
@@ -67,7 +67,7 @@ def corrections(request: Request) -> Response:
     return JSONResponse({"corrections": [asdict(one) for one in waiting]})
 
 
-@router.delete("/corrections/{correction_id}", response_model=SettledAnswer, dependencies=allowed())
+@router.delete("/corrections/{correction_id}", response_model=SettledAnswer, dependencies=allowed(of_whole_shop=True))
 def settle(
     correction_id: Annotated[str, Path(description="as `GET /v1/corrections` names it")], request: Request
 ) -> Response:
