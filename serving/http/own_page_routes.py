@@ -54,7 +54,8 @@ def link(answers: Answers, name: str, days: int, at: datetime, request: Request)
 def end(customer_id: CustomerId, request: Request) -> Response:
     """Ends the link to a customer's own page, if there is one."""
     (name,) = _answers().names([customer_id])
-    ended = OwnLinks(_answers().home).end(name)
+    with privacy_routes.keeping(_answers(), name):
+        ended = OwnLinks(_answers().home).end(name)
     _read(request).rows = ended
     return JSONResponse({"customer_id": name, "ended": ended})
 

@@ -53,7 +53,7 @@ PURCHASE = {
 STATUS = {
     ("DELETE", "/customers/{customer_id}"): 404, ("GET", "/erasures/{erasure_id}"): 404, ("POST", "/events"): 202,
     ("GET", "/items/{item}/bought-with"): 404, ("POST", "/customers/{customer_id}/own-page"): 201,
-    ("DELETE", "/corrections/{correction_id}"): 404,
+    ("DELETE", "/corrections/{correction_id}"): 404, ("DELETE", "/customers/{customer_id}/own-page"): 404,
 }  # fmt: skip
 BODIES = {
     "/scores": {"customer_ids": [CUSTOMER]},
