@@ -50,10 +50,10 @@ from workspace.settings import Workspace
 _SHOP = Path("var/bench_service")
 _NOTED = _SHOP / "customers.json"
 AS_OF = "2025-01-01"
-_KEY = "bench"
-_PORT = 3917
+KEY = "bench"
+PORT = 3917
 _CONNECTIONS = (1, 8, 64)
-_HEADERS = {"Authorization": f"Bearer {_KEY}", "Content-Type": "application/json"}
+_HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 _RATE = 100  # a second, of the open loop
 CONTENDERS = ("ours-sqlite", "ours-redis", "empty", "fastapi", "mlflow")
 
@@ -133,12 +133,12 @@ def perennial(*arguments: str) -> None:
 
 @contextmanager
 def server(
-    command: Sequence[str], ready: str, port: int = _PORT, **environment: str
+    command: Sequence[str], ready: str, port: int = PORT, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server as a process of its own, once it is ready."""
     start = time.perf_counter()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow looks there for uvicorn
-    env = {**os.environ, "PATH": path, "PERENNIAL_API_KEY": _KEY, "BENTOML_DO_NOT_TRACK": "true", **environment}
+    env = {**os.environ, "PATH": path, "PERENNIAL_API_KEY": KEY, "BENTOML_DO_NOT_TRACK": "true", **environment}
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, env=env, stdout=log, stderr=log) as process:
         try:
             while not _answers(f"http://127.0.0.1:{port}{ready}"):
@@ -166,7 +166,7 @@ def serve_command(home: Path, *changes: str) -> list[str]:
     """`perennial serve` for the benchmark's shop in one of its homes, for a caller with one key and no limit."""
     command = [sys.executable, "-m", "perennial", "serve", "-c", str(workspace_file()), "--home", str(home)]
     command += ["--set", "service.rate_limit=1000000"]
-    return [*command, "--port", str(_PORT), *(part for change in changes for part in ("--set", change))]
+    return [*command, "--port", str(PORT), *(part for change in changes for part in ("--set", change))]
 
 
 def _started(name: str) -> Any:
@@ -184,7 +184,7 @@ def _started(name: str) -> Any:
             "-m",
             uri,
             "-p",
-            str(_PORT),
+            str(PORT),
             "--env-manager",
             "local",
         ]
@@ -197,7 +197,7 @@ def _contend(name: str) -> None:
     import uvicorn
 
     app = _empty() if name == "empty" else _plain_fastapi()
-    uvicorn.run(app, port=_PORT, log_level="error")
+    uvicorn.run(app, port=PORT, log_level="error")
 
 
 def _empty() -> Any:
@@ -262,7 +262,7 @@ def _measured(name: str, ids: Sequence[str], seconds: int) -> list[dict[str, Any
 
 def _questions(name: str, ids: Sequence[str]) -> Iterator[tuple[str, str, list[bytes]]]:
     """What is asked: its name, the address, and bodies that take turns."""
-    base = f"http://127.0.0.1:{_PORT}"
+    base = f"http://127.0.0.1:{PORT}"
     if name == "empty":
         yield "1 customer", f"{base}/nothing", [b"{}"]
         return
@@ -364,7 +364,7 @@ def _with_feast(_: str, bodies: Sequence[bytes], connections: int, seconds: int)
 
     def ask(first: int) -> tuple[list[float], int]:
         times, errors, turn = [], 0, first
-        with closing(http.client.HTTPConnection("127.0.0.1", _PORT, timeout=30)) as client:
+        with closing(http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)) as client:
             while time.perf_counter() < until:
                 began, turn = time.perf_counter(), (turn + 1) % len(bodies)
                 asked = [{"customer_id": one} for one in json.loads(bodies[turn])["customer_ids"]]
