@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from starlette.responses import Response
 
+from serving.desk import alert_words, reports
+from serving.desk.alert_words import Look
+from serving.desk.jobs import Jobs
 from serving.desk.language import Language
+from serving.desk.left_versions import LeftVersions
 from serving.desk.verdicts import verdicts
-from serving.desk.visit import LISTS, Visit, with_query
+from serving.desk.visit import ADMINS, LISTS, Visit, with_query
 from serving.lists import totals
 from serving.lists.list_query import ListQuery
-from workspace import storage
 
 _LIST = "/desk/lists/churn-risk"
 
@@ -25,12 +29,12 @@ async def home(visit: Visit) -> Response:
         totals.totals, published.workspace, published.as_of, asked, published.filed_terms
     )  # fmt: skip
     run = await asyncio.to_thread(_last_run, published.workspace.home_path, str(published.as_of))
+    looks = await asyncio.to_thread(_looks, visit, run)
     spoken, terms = visit.language, published.filed_terms
     came = await asyncio.to_thread(verdicts, spoken, published.workspace.home_path, terms.currency)
     return visit.page(
         "home.html", visit.say("Home"), as_of=published.as_of, total=total, terms=terms,
-        customers=run.get("customers"), changed=_changed(spoken, run), alerts=run.get("alerts", []),
-        decisions=[one for one in run.get("decisions", []) if one["outcome"] not in ("promoted", "not trained")],
+        customers=run.get("customers"), changed=_changed(spoken, run), looks=looks, may_type=visit.may(ADMINS),
         came=came, high=with_query(_LIST, {"band": "high"}), everybody=_LIST, may_list=visit.may(LISTS),
         stale_since=visit.answers.stale_since,
     )  # fmt: skip
@@ -38,9 +42,31 @@ async def home(visit: Visit) -> Response:
 
 def _last_run(home: Path, as_of: str) -> dict[str, Any]:
     """What the last whole run of this as_of noted; nothing where its stages were run one by one."""
-    runs = sorted((home / "reports").glob(f"run-{as_of}-*.json"), reverse=True)
-    noted: list[dict[str, Any]] = [storage.read_json(path) for path in runs[:5]]
-    return next((run for run in noted if run["done"]), {})
+    return next((run for _, run in islice(reports.runs(home, as_of), 5) if run["done"]), {})
+
+
+def _looks(visit: Visit, run: dict[str, Any]) -> list[Look]:
+    """What somebody has to decide, then what else the run alerted; a later run that broke off before both."""
+    home, spoken, role = visit.answers.home, visit.language, visit.session.caller.role
+    (latest,) = [noted for _, noted in islice(reports.runs(home), 1)] or [run]
+    broken = [] if latest.get("done", True) else latest["alerts"]
+    decided = {*LeftVersions(home).all(), *_champions(visit), *_promoted(home)}
+    waiting = [one for one in run.get("decisions", []) if (one["kind"], one["version"]) not in decided]
+    return [
+        *alert_words.of_alerts(spoken, broken, role),
+        *alert_words.of_decisions(spoken, waiting),
+        *alert_words.of_alerts(spoken, run.get("alerts", []), role),
+    ]
+
+
+def _champions(visit: Visit) -> set[tuple[str, str]]:
+    return {(kind, str(model["version"])) for kind, model in visit.answers.model()["models"].items()}
+
+
+def _promoted(home: Path) -> set[tuple[str, str]]:
+    """By work that the desk has started; they answer from the next run on."""
+    done = (job for job in Jobs(home).listed() if job.command == "promote" and job.state == "done")
+    return {(job.kind, job.option("--version")) for job in done}
 
 
 def _changed(spoken: Language, run: dict[str, Any]) -> list[str]:

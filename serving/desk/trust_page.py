@@ -1,42 +1,39 @@
-"""How far the numbers can be trusted: each model's grade in words, its reports, and what the last run refused."""
+"""How far the numbers can be trusted: each model's grade in words, what came of what was expected, the reports."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from pathlib import Path
+import json
 from typing import Any
 
 from starlette.responses import HTMLResponse, Response
 
-from serving.desk import words
+from serving.desk import drift_page, model_page, reports, words
 from serving.desk.verdicts import verdicts
-from serving.desk.visit import HEADERS, Visit
+from serving.desk.visit import ADMINS, HEADERS, Visit
 from serving.http.access import Refusal, Refused
 
-_REPORT = re.compile(r"(run|backtest|outcomes|drift|check)[\w.-]*\.html|models/[a-z_]+-\d+/card\.html", re.ASCII)
-_MOST = 12
-
-
-def _(text: str) -> str:
-    """Marks a text for the catalogue."""
-    return text
-
-
-_REPORTS = {
-    "run": _("What the run did"), "backtest": _("How right it would have been"), "outcomes": _("What came of it"),
-    "drift": _("What has moved"), "check": _("The data"),
-}  # fmt: skip
+# Evidently's pages are drawn by their own scripts. In a sandbox these are of no site: they reach neither the desk nor
+# the session of whoever looks, and load nothing.
+_DRAWN = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob: data:;"
+    " style-src 'unsafe-inline' data:; img-src data: blob:; font-src data:; frame-ancestors 'none'"
+)
+_STILL = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 
 
 async def trust(visit: Visit) -> Response:
-    published = visit.answers.current()
-    told = visit.answers.model()
-    reports = await asyncio.to_thread(_reports, published.workspace.home_path / "reports")
-    models = [_model(visit, kind, told["models"][kind]) for kind in words.KINDS if kind in told["models"]]
-    named = [(visit.say(_REPORTS[kind]), name, f"/desk/reports/{name}") for kind, name in reports]
-    came = await asyncio.to_thread(verdicts, visit.language, published.workspace.home_path, told["currency"])
-    return visit.page("trust.html", visit.say("Trust"), models=models, reports=named, as_of=published.as_of, came=came)
+    published, told = visit.answers.current(), visit.answers.model()
+    home = published.workspace.home_path
+    pages = await asyncio.to_thread(reports.latest, home)
+    noted = await asyncio.to_thread(reports.noted, home, "drift")
+    came = await asyncio.to_thread(verdicts, visit.language, home, told["currency"])
+    return visit.page(
+        "trust.html", visit.say("Trust"), as_of=published.as_of, came=came, may_decide=visit.may(ADMINS),
+        models=[_model(visit, kind, told["models"][kind]) for kind in words.KINDS if kind in told["models"]],
+        reports=[(visit.say(words.REPORTS[kind]), name, reports.address(name)) for kind, name in pages],
+        chart=json.dumps(came.chart) if came.chart else None, moved=drift_page.answer(visit.language, noted),
+    )  # fmt: skip
 
 
 def _model(visit: Visit, kind: str, model: dict[str, Any]) -> dict[str, Any]:
@@ -44,24 +41,18 @@ def _model(visit: Visit, kind: str, model: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": visit.say(words.KINDS.get(kind, kind)), "grade": grade, "meaning": visit.say(words.GRADES[grade]),
         "trained": model["trained_at"][:10], "version": f"{model['name']} {model['version']}",
-        "card": f"/desk/reports/models/{kind}-{model['version']}/card.html",
+        "card": reports.address(f"models/{kind}-{model['version']}/card.html"), "beside": model_page.address(kind),
         "answers_by": model["answers_by"], "withheld": model["withheld"],
     }  # fmt: skip
 
 
-def _reports(folder: Path) -> list[tuple[str, str]]:
-    """The latest pages, by what they are of."""
-    pages = sorted(folder.glob("*.html"), key=lambda path: path.stat().st_mtime, reverse=True)
-    there = [(path.name.split("-")[0], path.name) for path in pages if _REPORT.fullmatch(path.name)]
-    return [(kind, name) for kind, name in there if kind in _REPORTS][:_MOST]
-
-
 async def report(visit: Visit) -> Response:
-    """A page that a run has left, as it is: it holds its own style and its pictures, and no script."""
+    """A page that a run has left, as it is: it holds its own style and its pictures, and, where it is not Evidently's,
+    no script."""
     name = visit.request.path_params["name"]
-    path = visit.answers.home / "reports" / name
-    if not _REPORT.fullmatch(name) or not path.is_file():
+    path = reports.folder(visit.answers.home) / name
+    if not reports.PAGE.fullmatch(name) or not path.is_file():
         raise Refused(Refusal(404, "not_found", f"there is no report {name}"))
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+    policy = _DRAWN if name.startswith("drift") else _STILL
     text = await asyncio.to_thread(path.read_text, encoding="utf-8")
     return HTMLResponse(text, headers=HEADERS | {"Content-Security-Policy": policy})

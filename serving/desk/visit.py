@@ -32,6 +32,7 @@ SESSION_COOKIE, LANGUAGE_COOKIE = "perennial_session", "perennial_language"
 _YEAR = 365 * 24 * 3600
 EVERYBODY: tuple[Role, ...] = ("crm", "marketing", "admin")
 LISTS: tuple[Role, ...] = ("marketing", "admin")
+ADMINS: tuple[Role, ...] = ("admin",)
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none';"
     " form-action 'self'; frame-ancestors 'none'",
