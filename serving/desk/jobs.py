@@ -31,7 +31,7 @@ OPTIONS_VARIABLE = "PERENNIAL_OPTIONS"
 DATED = ("run", "monitor", "check", "backtest")
 LONGEST_REASON = 300
 State = Literal["running", "done", "refused", "failed", "stopped"]
-_SHOWN = 20_000  # bytes of an output's end
+_SHOWN, _LINES = 20_000, 20  # of an output's end: bytes that are read, and lines that are shown
 _TRIES, _PAUSE = 10, 0.05  # seconds: a job that has just noted its end still has the lock for a moment
 _NOT_FOR_JOBS = ("PROMETHEUS_MULTIPROC_DIR", "PERENNIAL_API_KEY")
 
@@ -92,6 +92,10 @@ class Job:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _SHOWN))
             return file.read().decode(errors="replace")
+
+    @property
+    def last_lines(self) -> str:
+        return "\n".join(self.output.rstrip().splitlines()[-_LINES:])
 
     @property
     def error(self) -> str:

@@ -74,9 +74,15 @@ async def jobs(visit: Visit) -> Response:
 def _row(visit: Visit, job: Job) -> dict[str, Any]:
     return {
         "title": title(visit.language, job), "address": address(job.number), "who": job.who,
-        "day": job.option("--as-of"), "state": visit.say(_STATES[job.state]),
+        "day": _as_of(visit.language, job), "state": visit.say(_STATES[job.state]),
         "look": _LOOKS[job.state], "started": _moment(visit, job),
     }  # fmt: skip
+
+
+def _as_of(spoken: Language, job: Job) -> str:
+    """Empty of what is about no day."""
+    day = job.option("--as-of")
+    return spoken.day(date.fromisoformat(day)) if day else ""
 
 
 def _moment(visit: Visit, job: Job) -> str:
@@ -112,11 +118,11 @@ async def job(visit: Visit) -> Response:
         raise Refused(Refusal(404, "not_found", visit.say("There is no work of this number."))) from None
     state, output = one.state, one.output
     return visit.page(
-        "job.html", title(visit.language, one), job=one, state=state, look=_LOOKS[state], output=output.strip(),
+        "job.html", title(visit.language, one), job=one, state=state, look=_LOOKS[state], output=one.last_lines,
         answer=_answer(visit.language, one, state), todo=_todo(visit.language, one, state), here=address(number),
         stage=_stage(visit.language, one) if state == "running" else None, began=_moment(visit, one),
         left=[] if state == "running" else _left(visit, output), may_start_again=state in ("failed", "stopped"),
-        dated=one.command in DATED,
+        is_decision=bool(one.kind), day=_as_of(visit.language, one),
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ async def model(visit: Visit) -> Response:
         left=left, left_on=visit.language.day(left.at.astimezone(_zone(visit)).date()) if left else "",
         may_decide=visit.may(ADMINS), longest=LONGEST_REASON, answers_by=answers["answers_by"] if answers else None,
         withheld=answers["withheld"] if answers else None, done=done and jobs_page.title(visit.language, done),
-        done_at=done and jobs_page.address(done.number),
+        done_at=done and jobs_page.address(done.number), is_open=bool(number) and not _is_about(done, number),
     )  # fmt: skip
 
 
@@ -119,6 +119,11 @@ def _decided(home: Path, kind: str) -> Job | None:
     since = scored.stat().st_mtime if scored.exists() else 0.0
     done = (job for job in Jobs(home).listed() if job.kind == kind and job.state == "done")
     return next((job for job in done if job.ended and job.ended.timestamp() > since), None)
+
+
+def _is_about(done: Job | None, number: str) -> bool:
+    """Whether it has let this version in."""
+    return done is not None and done.command == "promote" and done.option("--version") == number
 
 
 async def promote(visit: Visit) -> Response:

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -102,6 +104,7 @@ def test_a_promotion_is_a_command_whose_end_its_page_tells(service: TestClient, 
     page = service.get("/desk/jobs/1").text
     assert "small.churn version 1 is champion" in page
     assert "It answers from the next run on" in page
+    assert "it answers from the next run on" in service.get("/desk/trust/models/churn").text
     assert "hx-trigger" not in page
     send(service, "/desk/trust/models/churn/rollback")
     assert ended(answers, 2).state == "failed"
@@ -151,6 +154,22 @@ def test_a_job_that_was_killed_is_seen_as_such(
     assert send(service, "/desk/jobs", command="monitor", as_of=DAY).headers["location"] == "/desk/jobs/2"
     waiting.touch()
     assert ended(answers, 2).state == "done"
+
+
+def test_a_job_outlives_whatever_started_it(answers: Answers, waiting: Path) -> None:
+    """Its whole group of processes may go, as when a terminal is closed; who comes then sees how it stands."""
+    start = f"""
+import datetime, os, pathlib, signal
+from serving.desk.jobs import Jobs
+now = datetime.datetime(2023, 7, 1, tzinfo=datetime.UTC)
+Jobs(pathlib.Path({str(answers.home)!r})).start_dated("run", now.date(), "anna", now)
+os.killpg(0, signal.SIGKILL)
+"""
+    gone = subprocess.run([sys.executable, "-c", start], start_new_session=True, check=False)
+    assert gone.returncode == -signal.SIGKILL
+    assert Jobs(answers.home).of(1).state == "running"
+    waiting.touch()
+    assert ended(answers).state == "done"
 
 
 def pids(folder: Path) -> tuple[int, int]:
