@@ -99,8 +99,10 @@ class Job:
 
     @property
     def error(self) -> str:
-        """The sentence that it failed with."""
+        """The sentence that it failed with; of a defect of ours, what Python says last."""
         told = re.findall(r"^error: (.+(?:\n(?!error: ).+)*)", self.output, re.M)
+        if not told and re.search(r"^Traceback \(most recent call last\):", self.output, re.M):
+            told = self.output.rstrip().splitlines()[-1:]
         return str(told[-1]) if told else ""
 
     @property

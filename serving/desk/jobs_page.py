@@ -198,4 +198,6 @@ async def started(visit: Visit, begin: Callable[..., Job], *given: Any) -> Respo
         raise Refused(Refusal(400, "malformed", str(problem))) from problem
     except CheckFailed as problem:
         raise Refused(Refusal(503, "busy", str(problem))) from problem
+    except OSError as problem:
+        raise Refused(Refusal(503, "not_started", f"it cannot be started: {problem}")) from problem
     return RedirectResponse(address(job.number), 303)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -57,7 +58,7 @@ def address(kind: str) -> str:
 
 async def model(visit: Visit) -> Response:
     kind, home = _kind(visit), visit.answers.home
-    answers = visit.answers.model()["models"].get(kind)
+    answers = _answering(visit, kind)
     champion = str(answers["version"]) if answers else ""
     number = await asyncio.to_thread(challenger, home, kind, champion)
     verdict = await asyncio.to_thread(_verdict, home, kind, number) if number else Verdict()
@@ -73,6 +74,14 @@ async def model(visit: Visit) -> Response:
         withheld=answers["withheld"] if answers else None, done=done and jobs_page.title(visit.language, done),
         done_at=done and jobs_page.address(done.number), is_open=bool(number) and not _is_about(done, number),
     )  # fmt: skip
+
+
+def _answering(visit: Visit, kind: str) -> dict[str, Any] | None:
+    """What is known of the version that answers; none before anything was published, when one may be promoted too."""
+    with suppress(Refused):
+        known: dict[str, Any] | None = visit.answers.model()["models"].get(kind)
+        return known
+    return None
 
 
 def _zone(visit: Visit) -> ZoneInfo:
@@ -129,7 +138,7 @@ def _is_about(done: Job | None, number: str) -> bool:
 async def promote(visit: Visit) -> Response:
     kind, number, form = *await _asked(visit), await visit.request.form()
     reason, home = str(form.get("reason", "")).strip(), visit.answers.home
-    visit.read.filter = {**visit.read.filter, "reason": reason or None}
+    visit.read.filter = {**visit.read.filter, "forced": bool(reason) or None}
     verdict = await asyncio.to_thread(_verdict, home, kind, str(number))
     if verdict.is_refused and not reason:
         raise Refused(Refusal(400, "malformed", visit.say("The gate refused this version: say why it is to answer.")))

@@ -135,6 +135,16 @@ def test_what_runs_shows_its_progress_and_is_alone(service: TestClient, answers:
     assert "hx-trigger" not in page
 
 
+def test_a_defect_of_ours_is_a_failure(service: TestClient, answers: Answers, waiting: Path) -> None:
+    """Though Python ends with the code of a check that failed."""
+    (waiting.parent / "instead" / "perennial" / "__main__.py").write_text("raise ValueError('<b>unforeseen')\n")
+    send(service, "/desk/jobs", command="run", as_of=DAY)
+    assert (ended(answers).state, ended(answers).code) == ("failed", 1)
+    page = service.get("/desk/jobs/1").text
+    assert "ValueError: &lt;b&gt;unforeseen" in page
+    assert "Start it again" in page
+
+
 @pytest.mark.parametrize("group", [True, False])
 def test_a_job_that_was_killed_is_seen_as_such(
     service: TestClient, answers: Answers, waiting: Path, group: bool

@@ -98,6 +98,22 @@ def test_every_role_sees_the_pages_but_only_an_admin_decides(
     assert (service.get("/desk/jobs").status_code == 403) == (role != "admin")
 
 
+def test_a_home_that_published_nothing_has_these_pages_too(service: TestClient, answers: Answers) -> None:
+    """A first version may have to be promoted before anything can be published."""
+    for gone in ("reports", "tables", "quarantine"):
+        shutil.rmtree(answers.home / gone, ignore_errors=True)
+    (answers.home / "published.json").unlink()
+    with answering_from(answers.home, service) as empty:
+        sign_in(service, empty)
+        said = {
+            "/desk/trust/data": "No table has been taken in yet.", "/desk/trust/drift": "Nobody has looked yet",
+            "/desk/trust/models/churn": "Nothing answers yet.", "/desk/jobs": "Nothing yet.",
+        }  # fmt: skip
+        for path, sentence in said.items():
+            page = service.get(path)
+            assert (page.status_code, sentence in page.text) == (200, True), path
+
+
 # The data
 
 
