@@ -86,7 +86,7 @@ catalogue: setup
 # The lock's registry is the reader's own: no address stands in it.
 lock:
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
-	  --extra dev --extra redis --extra postgres --extra oidc pyproject.toml -o requirements.lock
+	  --extra dev --extra redis --extra postgres --extra oidc --extra mcp pyproject.toml -o requirements.lock
 	echo 'pyspark>=4.0' | $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --upgrade - -o requirements-spark.lock
 	echo 'prefect>=3' | $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \

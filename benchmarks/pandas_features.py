@@ -17,18 +17,24 @@ Tables = dict[str, pd.DataFrame]
 
 
 def compute(tables: Tables, as_of: date) -> dict[str, pd.DataFrame]:
-    """Every family at `as_of` from the canonical tables, indexed by its keys; attributes and consents left out."""
+    """Every family at `as_of` from the canonical tables, indexed by its keys; attributes and consents left out.
+
+    Who refuses profiling says nothing of items.
+    """
     lines, events = (_known(tables[name], as_of) for name in ("transactions", "interactions"))
     lines = lines.merge(tables["products"][["product_id", "category", "unit_cost"]], on="product_id", how="left")
     affinity = _affinity(lines)
+    customers = tables["customers"]
+    refuse = customers.loc[customers["profiling_consent"].eq(False), "customer_id"]
+    of_others = affinity[~affinity.index.get_level_values("customer_id").isin(refuse)]
     return {
         "purchases": _purchases(lines),
         "basket": _basket(lines),
         "engagement": _engagement(events, lines, as_of),
-        "profile": _profile(tables["customers"], lines, as_of),
+        "profile": _profile(customers, lines, as_of),
         "product_affinity": affinity,
-        "popularity": _popularity(affinity),
-        "co_purchase": _co_purchase(affinity),
+        "popularity": _popularity(of_others),
+        "co_purchase": _co_purchase(of_others),
     }
 
 

@@ -216,6 +216,7 @@ class _Intake:
         customers = sorted(path.stem for path in self._known_customers())
         privacy = [
             self.pii,
+            "found by words" if self.pii else "",
             self.pseudonyms,
             self.key.fingerprint if self.key and (self.pii or self.pseudonyms) else "",
         ]

@@ -17,10 +17,13 @@ __all__ = ["app", "main"]
 for command in (
     data.check, data.ingest, data.snapshot, models.train, models.backtest, models.promote, models.compare,
     models.reproduce, models.rollback, answers.score, answers.publish, operate.monitor, data.campaigns, operate.run,
-    operate.schedule, answers.export, service.serve, service.customer, service.erase, data.simulate, operate.demo,
+    operate.schedule, answers.export, service.serve, service.mcp, service.customer, service.erase, data.simulate,
+    operate.demo,
 ):  # fmt: skip
     app.command()(command)
 list_app.command("churn-risk")(answers.list_churn_risk)
+list_app.command("win-back")(answers.list_win_back)
+list_app.command("cross-sell")(answers.list_cross_sell)
 list_app.command("bought-with")(answers.list_bought_with)
 churn_app.command("sensitivity")(models.churn_sensitivity)
 churn_app.command("segments")(answers.churn_segments)

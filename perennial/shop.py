@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ingest.intake import Account
     from monitoring.drift import Drift
     from monitoring.outcomes import Outcomes
+    from serving.lists.churn_risk import Page
+    from serving.lists.list_query import Rules
     from serving.predictor import Predictor
     from training.check.data_check import DataCheck
 
@@ -298,14 +300,15 @@ class ShopAt:
         self.shop.note(f"export {what}", asked, rows)
         return exported
 
-    def list(self, name: Literal["churn-risk", "bought-with"], **asked: Any) -> pd.DataFrame:
-        """A list to act on, as `perennial list NAME`: `churn_risk` or `bought_with`, whose arguments it takes.
+    def list(self, name: Literal["churn-risk", "win-back", "cross-sell", "bought-with"], **asked: Any) -> pd.DataFrame:
+        """A list to act on, as `perennial list NAME`: the method of that name, whose arguments it takes.
 
         Raises:
             ValueError: there is no list of that name.
         """
         lists: dict[str, Callable[..., pd.DataFrame]] = {
-            "churn-risk": self.churn_risk, "bought-with": self.bought_with,
+            "churn-risk": self.churn_risk, "win-back": self.win_back, "cross-sell": self.cross_sell,
+            "bought-with": self.bought_with,
         }  # fmt: skip
         return lists[_one_of("list", name, lists)](**asked)
 
@@ -340,14 +343,68 @@ class ShopAt:
         }  # fmt: skip
         workspace, predictor = self.shop.workspace, self.predictor()
         if saved is not None:
-            rules = SavedLists(workspace.home_path).of(saved).rules
-            asked |= rules | {"attribute": [*rules.get("attribute", ()), *attribute]}
+            asked = SavedLists(workspace.home_path).applied(saved, "churn-risk", asked)
         with privacy.keeping(workspace.home_path):
             rows = churn_risk.churn_risk(predictor, self.as_of, **asked)
             with self.shop.if_read_only("what is listed is not in the prediction log"):
                 predictions.log_served(workspace, churn_risk.with_models(rows, predictor), "list", self.shop.now())
         self.shop.note("list churn-risk", asked | {"as_of": self._asked}, len(rows), secret=contacts)
         rows.attrs["about"] = churn_risk.about(Terms.at(predictor, self.as_of), self.as_of, asked["unproven_offers"])
+        return rows
+
+    def win_back(
+        self, *, top: int = 100, min_value: float = 0.0, max_value: float | None = None, attribute: Sequence[str] = (),
+        category: str | None = None, search: str | None = None, sort: str = "lifetime_value", contacts: bool = False,
+    ) -> pd.DataFrame:  # fmt: skip
+        """Who left and what each would bring on coming back, highest `sort` first; never who objected.
+
+        Raises: as `churn_risk`.
+        """
+        from serving.lists import win_back
+        from serving.lists.list_query import WinBackQuery
+
+        asked: dict[str, Any] = {
+            "top": _at_least_one(top), "min_value": min_value, "max_value": max_value, "attribute": [*attribute],
+            "category": category, "search": search,
+            "sort": _one_of("sort", sort, ("lifetime_value", "spend", "last_purchase")),
+        }  # fmt: skip
+        return self._listed("win-back", win_back.page, WinBackQuery.model_construct(**asked), contacts)
+
+    def cross_sell(
+        self, *, item: str | None = None, kind: str | None = None, top: int = 100, min_value: float = 0.0,
+        max_value: float | None = None, band: str | None = None, attribute: Sequence[str] = (),
+        category: str | None = None, search: str | None = None, sort: str = "probability",
+        unproven_offers: bool = False, contacts: bool = False,
+    ) -> pd.DataFrame:  # fmt: skip
+        """To whom `item` can be offered, or each customer's best offer of a `kind`; highest `sort` first.
+
+        Raises: as `churn_risk`.
+        """
+        from serving.lists import cross_selling
+        from serving.lists.list_query import CrossSellQuery
+
+        asked: dict[str, Any] = {
+            "top": _at_least_one(top), "min_value": min_value, "max_value": max_value, "attribute": [*attribute],
+            "category": category, "search": search, "item": item,
+            "kind": kind and _one_of("kind", kind, ("repeat", "new")),
+            "band": band and _one_of("band", band, ("low", "medium", "high")),
+            "sort": _one_of("sort", sort, ("probability", "lifetime_value", "value_at_risk")),
+            "unproven_offers": unproven_offers,
+        }  # fmt: skip
+        return self._listed("cross-sell", cross_selling.page, CrossSellQuery.model_construct(**asked), contacts)
+
+    def _listed(self, name: str, page_of: Callable[..., Page], asked: Rules, contacts: bool) -> pd.DataFrame:
+        import pandas as pd
+
+        from serving.terms import Terms
+        from workspace import privacy
+
+        workspace = self.shop.workspace
+        with privacy.keeping(workspace.home_path):
+            page = page_of(workspace, self.as_of, asked, Terms.of_scores(workspace, self.as_of), contacts)
+            rows = pd.concat([*page.blocks])
+        self.shop.note(f"list {name}", asked.model_dump() | {"as_of": self._asked}, len(rows), secret=contacts)
+        rows.attrs["about"] = page.about
         return rows
 
     def bought_with(self, *, item: str | None = None, top: int = 5) -> pd.DataFrame:

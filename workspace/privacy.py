@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import hmac
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -27,6 +28,7 @@ KEY_VARIABLE = "PERENNIAL_PRIVACY_KEY"
 _SHORTEST = 16  # characters; a keyed hash is no better than its key
 _PSEUDONYM = "pseudonym-"
 _MARKED_WITH = "erased_key.json"
+_WORD = 16  # hexadecimal digits of a word's mark: of a million words no two are likely to meet
 _LENGTH = 32  # hexadecimal digits of a pseudonym: among 10^15 customers two would not meet
 
 
@@ -38,6 +40,7 @@ class PrivacyKey:
 
         self._secret = secret.encode()
         self._pseudonym, self._mark = _Keyed(self._derived("pseudonym")), _Keyed(self._derived("mark"))
+        self._word = _Keyed(self._derived("word"))
         self._fernet = Fernet(base64.urlsafe_b64encode(self._derived("pii")))
 
     @classmethod
@@ -63,17 +66,24 @@ class PrivacyKey:
         return self._mark(self.pseudonym(customer_id))
 
     def encrypted(self, text: str) -> str:
-        return self._fernet.encrypt(text.encode()).decode()
+        """The cipher, and behind it a mark of each word, by which the text is found again without being read."""
+        return " ".join([self._fernet.encrypt(text.encode()).decode(), *self.word_marks(text)])
+
+    def word_marks(self, text: str) -> list[str]:
+        """A keyed hash of each word, in whatever case and form, and of all together: 0170 12 is found by 017012."""
+        words = unicodedata.normalize("NFKC", text).casefold().split()
+        return [self._word(word)[:_WORD] for word in dict.fromkeys([*words, "".join(words)])]
 
     def decrypted(self, text: str) -> str:
-        """
+        """What was encrypted.
+
         Raises:
             SettingsError: it was encrypted with another key.
         """
         from cryptography.fernet import InvalidToken
 
         try:
-            return self._fernet.decrypt(text.encode()).decode()
+            return self._fernet.decrypt(text.split(" ", 1)[0].encode()).decode()
         except InvalidToken:
             raise SettingsError(f"{KEY_VARIABLE} is not the key that this was encrypted with; set the former") from None
 

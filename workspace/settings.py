@@ -338,6 +338,12 @@ class Alerts(_Model):
     repeat_after: int = Field(default=30, ge=1, description="days after which what is still so is told again")
 
 
+_RULE = r"^[a-z][a-z0-9_]*:\s*\S"
+_Rules = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=_RULE)], ...], BeforeValidator(_one_or_many), Field(min_length=1)
+]
+
+
 class Oidc(_Model):
     """The company's own accounts. The client's secret, where it has one, is in PERENNIAL_OIDC_SECRET."""
 
@@ -348,6 +354,11 @@ class Oidc(_Model):
     )
     contacts: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = Field(
         default=(), description="groups that may see contact data"
+    )
+    scopes: dict[str, _Rules] = Field(
+        default_factory=dict,
+        description="part of the shop that each of some groups is limited to, as `region:north` of the attributes: who"
+        " is in such groups sees their parts, and nothing else",
     )
     claim: str = Field(default="groups", description="claim of the token that names somebody's groups")
     scope: str = Field(default="openid profile", description="what the provider is asked for")
@@ -473,6 +484,17 @@ class Workspace(_Model):
         segment = self.cross_sell.segment
         if segment is not None and segment not in self.attributes:
             raise ValueError(f"cross_sell.segment is {segment}, which is none of the attributes")
+        return self
+
+    @model_validator(mode="after")
+    def _scopes_are_of_attributes(self) -> Workspace:
+        limits = self.service.oidc.scopes if self.service.oidc else {}
+        names = {rule.partition(":")[0] for rules in limits.values() for rule in rules}
+        if unknown := names - {*self.attributes}:
+            there = ", ".join(self.attributes) or "none"
+            raise ValueError(
+                f"service.oidc.scopes names {min(unknown)}, which is none of the attributes; there are: {there}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -644,6 +666,8 @@ def _message(error: Any) -> str:
         return "holds a secret, so it must name a variable of the environment: ${VARIABLE}"
     if pattern == _NAME:
         text = "must be lower-case letters, digits and underscores, a letter first"
+    if pattern == _RULE:
+        text = "must be `name:value` of an attribute, such as region:north"
     return text if isinstance(error["input"], Mapping) else f"{text} (it is {error['input']!r:.60})"
 
 

@@ -202,6 +202,23 @@ def database(path: Path, schema: str) -> sqlite3.Connection:
     return connection
 
 
+def add_column(connection: sqlite3.Connection, table: str, column: str) -> None:
+    """Gives a table that an earlier version made a column of texts, all null; who may not write sees it so."""
+    if _has_column(connection, table, column):
+        return
+    try:
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT")
+    except sqlite3.OperationalError as problem:
+        if problem.sqlite_errorcode == sqlite3.SQLITE_READONLY:
+            connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, NULL AS {column} FROM main.{table}")
+        elif not _has_column(connection, table, column):  # as it has where another process was quicker
+            raise
+
+
+def _has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    return column in {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+
+
 def is_written(path: Path) -> bool:
     """Whether there is anything in a database: one that a full disk did not let begin is empty."""
     try:

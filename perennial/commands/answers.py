@@ -18,13 +18,16 @@ from perennial.commands.app import (
     AsOf,
     BandOption,
     Config,
+    CrossSellSort,
     Exported,
     Format,
     Home,
+    OfferKind,
     Out,
     Set,
     Sort,
     UnprovenOffers,
+    WinBackSort,
     alone,
     day_of,
     note,
@@ -41,6 +44,15 @@ from workspace.settings import SettingsError, Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
+TopOption = Annotated[int, typer.Option(min=1, help="So many customers at most.")]
+MinValue = Annotated[float, typer.Option(help="Only customers worth at least this.")]
+MaxValue = Annotated[float | None, typer.Option(help="Only customers worth at most this.")]
+AttributeOption = Annotated[list[str], typer.Option(help="Only who has it, as name:value; repeated, all must hold.")]
+CategoryOption = Annotated[str | None, typer.Option(help="Only who bought of it in the last 365 days.")]
+FormatOption = Annotated[
+    Format | None, typer.Option(case_sensitive=False, help="csv, xlsx or json; a table if absent.")
+]
+ContactsOption = Annotated[bool, typer.Option("--contacts", help="With the contact data under `pii`.")]
 _LONGEST_NAME = 80  # characters of a file's name, without its ending
 
 
@@ -75,20 +87,12 @@ def day_to_publish(workspace: Workspace, as_of: datetime | None) -> date:
 
 
 def list_churn_risk(
-    config: Config, top: Annotated[int, typer.Option(min=1, help="So many customers at most.")] = 100,
-    band: BandOption = None,
-    min_value: Annotated[float, typer.Option(help="Only customers worth at least this.")] = 0.0,
-    max_value: Annotated[float | None, typer.Option(help="Only customers worth at most this.")] = None,
-    attribute: Annotated[list[str], typer.Option(help="Only who has it, as name:value; repeated, all must hold.")] = [],
-    category: Annotated[str | None, typer.Option(help="Only who bought of it in the last 365 days.")] = None,
+    config: Config, top: TopOption = 100, band: BandOption = None, min_value: MinValue = 0.0,
+    max_value: MaxValue = None, attribute: AttributeOption = [], category: CategoryOption = None,
     sort: Annotated[Sort, typer.Option(metavar="<column>", help=f"Highest first: {', '.join(Sort)}.")] = (
         Sort.value_at_risk
     ),
-    unproven_offers: UnprovenOffers = False,
-    format: Annotated[
-        Format | None, typer.Option(case_sensitive=False, help="csv, xlsx or json; a table if absent.")
-    ] = None,
-    contacts: Annotated[bool, typer.Option("--contacts", help="With the contact data under `pii`.")] = False,
+    unproven_offers: UnprovenOffers = False, format: FormatOption = None, contacts: ContactsOption = False,
     saved: Annotated[str | None, typer.Option(help="A list that was saved on the desk, by its name.")] = None,
     split_by: Annotated[
         str | None, typer.Option(help="A list, and a file in the folder --out, for each value of this attribute.")
@@ -112,17 +116,69 @@ def list_churn_risk(
     if split_by is not None:
         _split(there, asked, split_by, attribute, format or Format.xlsx, out)
         return
+    _write(asked(attribute=attribute), churn_risk.as_text, format, out)
+
+
+def _write(rows: pd.DataFrame, as_text: Callable[[pd.DataFrame], str], format: Format | None, out: Path | None) -> None:
+    """As a table for a terminal where no format and no file is named."""
     if format is None and out is not None:
         format = _format_of(out)
-    rows = asked(attribute=attribute)
     if format is None:
-        typer.echo("\n".join([churn_risk.as_text(rows), "", *rows.attrs["about"]]))
+        typer.echo("\n".join([as_text(rows), "", *rows.attrs["about"]]))
     elif out is None:
         sys.stdout.buffer.write(encode(rows, format.value))
     else:
         with storage.replacing(out) as draft:
             draft.write_bytes(encode(rows, format.value))
         typer.echo(f"{len(rows):,} customers in {out}")
+
+
+def list_win_back(
+    config: Config, top: TopOption = 100, min_value: MinValue = 0.0, max_value: MaxValue = None,
+    attribute: AttributeOption = [], category: CategoryOption = None,
+    sort: Annotated[WinBackSort, typer.Option(metavar="<column>", help=f"First: {', '.join(WinBackSort)}.")] = (
+        WinBackSort.lifetime_value
+    ),
+    format: FormatOption = None, contacts: ContactsOption = False,
+    out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """Who left, what each would bring on coming back, and what they used to buy; never who objected.
+
+    Example: perennial list win-back -c configs/demo.yaml --sort spend --out win-back.xlsx
+    """
+    from serving.lists import win_back
+
+    rows = _scored(opened(config, overrides, home), as_of).win_back(
+        top=top, min_value=min_value, max_value=max_value, attribute=attribute, category=category, sort=sort.value,
+        contacts=contacts,
+    )  # fmt: skip
+    _write(rows, win_back.as_text, format, out)
+
+
+def list_cross_sell(
+    config: Config,
+    item: Annotated[str | None, typer.Option(help="Who is offered this; everybody's best offer if absent.")] = None,
+    kind: Annotated[OfferKind | None, typer.Option(help="repeat: bought before; new: new to them.")] = None,
+    top: TopOption = 100, band: BandOption = None, min_value: MinValue = 0.0, max_value: MaxValue = None,
+    attribute: AttributeOption = [], category: CategoryOption = None,
+    sort: Annotated[CrossSellSort, typer.Option(metavar="<column>", help=f"First: {', '.join(CrossSellSort)}.")] = (
+        CrossSellSort.probability
+    ),
+    unproven_offers: UnprovenOffers = False, format: FormatOption = None, contacts: ContactsOption = False,
+    out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
+) -> None:  # fmt: skip
+    """To whom an item can be offered, likeliest first; never who objected.
+
+    Example: perennial list cross-sell -c configs/demo.yaml --item tea --out tea.xlsx
+    """
+    from serving.lists import cross_selling
+
+    rows = _scored(opened(config, overrides, home), as_of).cross_sell(
+        item=item, kind=kind and kind.value, top=top, band=band and band.value, min_value=min_value,
+        max_value=max_value, attribute=attribute, category=category, sort=sort.value, unproven_offers=unproven_offers,
+        contacts=contacts,
+    )  # fmt: skip
+    _write(rows, cross_selling.as_text, format, out)
 
 
 def _split(

@@ -70,6 +70,23 @@ class Sort(StrEnum):
     lifetime_value = "lifetime_value"
 
 
+class WinBackSort(StrEnum):
+    lifetime_value = "lifetime_value"
+    spend = "spend"
+    last_purchase = "last_purchase"
+
+
+class CrossSellSort(StrEnum):
+    probability = "probability"
+    lifetime_value = "lifetime_value"
+    value_at_risk = "value_at_risk"
+
+
+class OfferKind(StrEnum):
+    repeat = "repeat"
+    new = "new"
+
+
 class Every(StrEnum):
     day = "day"
     week = "week"

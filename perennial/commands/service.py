@@ -9,7 +9,7 @@ import typer
 from perennial.commands.app import Config, For, Home, Out, Set, alone, note, opened, shop_of, timed, words_of
 from perennial.shop import now
 from workspace import storage
-from workspace.settings import Workspace
+from workspace.settings import SettingsError, Workspace
 from workspace.storage import CheckFailed
 
 
@@ -34,6 +34,28 @@ def serve(
     processes.serve(workspace.home_path, workspace.service, now, words_of(config, overrides, workspace.home_path))
 
 
+def mcp(
+    config: Config,
+    http: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Over HTTP on 127.0.0.1, not standard input and output.")
+    ] = None,
+    overrides: Set = [], home: Home = None,
+) -> None:  # fmt: skip
+    """Answer an assistant: whom to call and why, one customer, how far to trust it. Over MCP, reading alone.
+
+    An assistant's program starts it, with a key from `perennial keys add` in PERENNIAL_KEY: it sees what the key may.
+    Example: PERENNIAL_KEY=perennial_... perennial mcp -c configs/demo.yaml
+    """
+    try:
+        from serving.assistant import mcp_server
+    except ModuleNotFoundError as problem:
+        if (problem.name or "").partition(".")[0] != "mcp":
+            raise
+        raise SettingsError('`perennial mcp` needs the extra `mcp`: pip install "perennial-crm[mcp]"') from problem
+    workspace = opened(config, overrides, home)
+    mcp_server.serve(workspace.home_path, workspace.service, now, http)
+
+
 def _check_readiness(workspace: Workspace) -> None:
     from serving.http import readiness
 
@@ -49,30 +71,36 @@ def add_key(
     config: Config, role: Annotated[For, typer.Option(help="crm, marketing or admin.")],
     contacts: Annotated[bool, typer.Option("--contacts", help="Lists show it the contact data under `pii`.")] = False,
     name: Annotated[str, typer.Option(help="Whose it is, for `keys list`.")] = "",
+    scope: Annotated[
+        list[str], typer.Option(help="Only customers with this attribute, as name:value; may be repeated.")
+    ] = [],
     overrides: Set = [], home: Home = None,
 ) -> None:  # fmt: skip
     """Make a key and show it, once: only a hash of it is kept.
 
-    crm: scores, cards and consents. marketing: lists. admin: everything.
-    Example: perennial keys add --role marketing --contacts --name "spring campaign" -c configs/demo.yaml
+    crm: scores, cards and consents. marketing: lists. admin: everything. With `--scope` all of it is of a part of the
+    shop: who has one of the values of each attribute that is named.
+    Example: perennial keys add --role crm --scope region:north --scope region:east -c configs/demo.yaml
     """
+    from serving import scope as scopes
     from serving.http.keys import Keys
 
     workspace = opened(config, overrides, home)
-    typer.echo(Keys(workspace.home_path).add(role.value, now(), contacts, name))
+    limits = scopes.checked(workspace, scope)
+    typer.echo(Keys(workspace.home_path).add(role.value, now(), contacts, name, limits))
 
 
 def list_keys(config: Config, overrides: Set = [], home: Home = None) -> None:
-    """Show the keys' ids, what each is for, and which were revoked.
+    """Show each key's id, role and part of the shop, and which were revoked.
 
     Example: perennial keys list -c configs/demo.yaml
     """
     from serving.http.keys import Keys
 
     for key in Keys(opened(config, overrides, home).home_path).listed():
-        role = f"{key.role}{', contacts' if key.contacts else ''}"
+        allowed = ", ".join(filter(None, [key.role, "contacts" if key.contacts else "", str(key.scope)]))
         state = f"revoked {key.revoked_at}" if key.revoked_at else f"added {key.added_at}"
-        typer.echo(f"{key.id}  {role:<20}{state}  {key.name}")
+        typer.echo(f"{key.id}  {allowed:<20}  {state}  {key.name}")
 
 
 def revoke_key(

@@ -9,7 +9,7 @@ from typing import Any
 
 from serving.desk import words
 from serving.desk.language import Language
-from serving.desk.visit import ADMINS, EVERYBODY
+from serving.desk.visit import ADMIN, EVERYBODY
 from serving.http.keys import Role
 
 
@@ -35,7 +35,7 @@ class Look:
 # What an alert is about, as the run writes it; what it is, what to do, the page for that and who may see it.
 _ALERTS: tuple[tuple[str, str, str, str, tuple[Role, ...]], ...] = (
     (r"the run broke off in (?P<stage>\w+)", _("The last run broke off."),
-     _("Mend what it names, and start it again: it goes on where it stopped."), "/desk/jobs", ADMINS),
+     _("Mend what it names, and start it again: it goes on where it stopped."), "/desk/jobs", ADMIN),
     (r"the customers could not be compared", _("Nobody could tell whether anything has moved."),
      _("See what the run said."), "/desk/trust/drift", EVERYBODY),
     (r"what the champion learnt from at .+ has moved",

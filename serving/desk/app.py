@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import chain
+
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -12,18 +15,32 @@ from serving.desk import (
     customer_page,
     data_page,
     drift_page,
+    erasure_page,
     home_page,
     jobs_page,
     lineage_page,
     list_page,
+    lists,
     model_page,
     sign_in,
     trust_page,
 )
-from serving.desk.visit import ADMINS, LISTS, broken, lost, route
+from serving.desk.lists import DeskList
+from serving.desk.visit import ADMIN, LISTS, broken, lost, route
 
 _MODEL = "/trust/models/{kind}"
 _CUSTOMER = "/customers/{customer_id:escaped}"
+
+
+def _of_list(one: DeskList) -> list[Route]:
+    path = f"/lists/{one.name}"
+    return [
+        route(path, partial(list_page.shown, one), LISTS),
+        route(f"{path}.xlsx", partial(list_page.spreadsheet, one), LISTS),
+        route(f"{path}/save", partial(list_page.save, one), LISTS, "POST"),
+        route(f"{path}/remove", partial(list_page.remove, one), LISTS, "POST"),
+    ]
+
 
 desk = Starlette(
     routes=[
@@ -34,25 +51,25 @@ desk = Starlette(
         route("/sign-out", sign_in.signed_out, method="POST"),
         Route("/files/{content}/{name}", assets.asset),
         route("/", home_page.home),
-        route("/lists/churn-risk", list_page.churn_risk, LISTS),
-        route("/lists/save", list_page.save, LISTS, "POST"),
-        route("/lists/remove", list_page.remove, LISTS, "POST"),
-        route("/lists/churn-risk.xlsx", list_page.spreadsheet, LISTS),
+        *chain.from_iterable(map(_of_list, lists.LISTS.values())),
         route("/customers", customer_page.search),
+        route("/customers", customer_page.search, method="POST"),
         route(f"{_CUSTOMER}/consent", customer_page.consent, method="POST"),
         route(f"{_CUSTOMER}/lineage", lineage_page.lineage),
+        route(f"{_CUSTOMER}/erase", erasure_page.question, ADMIN),
+        route(f"{_CUSTOMER}/erase", erasure_page.erase, ADMIN, "POST"),
         route(_CUSTOMER, customer_page.customer),
         route("/trust", trust_page.trust),
-        route("/trust/data", data_page.data),
-        route("/trust/drift", drift_page.drift),
-        route(_MODEL, model_page.model),
-        route(f"{_MODEL}/promote", model_page.promote, ADMINS, "POST"),
-        route(f"{_MODEL}/leave", model_page.leave, ADMINS, "POST"),
-        route(f"{_MODEL}/rollback", model_page.roll_back, ADMINS, "POST"),
-        route("/jobs", jobs_page.jobs, ADMINS),
-        route("/jobs", jobs_page.start, ADMINS, "POST"),
-        route("/jobs/{number:int}", jobs_page.job, ADMINS),
-        route("/reports/{name:path}", trust_page.report),
+        route("/trust/data", data_page.data, of_whole_shop=True),
+        route("/trust/drift", drift_page.drift, of_whole_shop=True),
+        route(_MODEL, model_page.model, of_whole_shop=True),
+        route(f"{_MODEL}/promote", model_page.promote, ADMIN, "POST", of_whole_shop=True),
+        route(f"{_MODEL}/leave", model_page.leave, ADMIN, "POST", of_whole_shop=True),
+        route(f"{_MODEL}/rollback", model_page.roll_back, ADMIN, "POST", of_whole_shop=True),
+        route("/jobs", jobs_page.jobs, ADMIN, of_whole_shop=True),
+        route("/jobs", jobs_page.start, ADMIN, "POST", of_whole_shop=True),
+        route("/jobs/{number:int}", jobs_page.job, ADMIN, of_whole_shop=True),
+        route("/reports/{name:path}", trust_page.report, of_whole_shop=True),
     ],
     exception_handlers={404: lost, 405: lost, 500: broken},
     middleware=[Middleware(GZipMiddleware, minimum_size=1000)],

@@ -17,6 +17,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from serving.http.keys import Caller, Role
+from serving.scope import Scope
 from workspace.settings import Oidc
 
 SECRET_VARIABLE = "PERENNIAL_OIDC_SECRET"
@@ -60,6 +61,8 @@ class Company:
     def caller(self, begun: Begun, answer: Mapping[str, str]) -> Caller:
         """Who came back: named `oidc:` and their subject, with the highest role that their groups give.
 
+        Who is in groups with scopes sees those parts of the shop, and whatever else they are in nothing more.
+
         Raises:
             NotSignedIn: they were refused, what came is not of this sign-in, or none of their groups has a role.
         """
@@ -77,7 +80,9 @@ class Company:
                 "none of your groups may use this desk; whoever runs it can add one to `service.oidc.roles`"
             )
         may_see = any(group in self.oidc.contacts for group in groups)
-        return Caller(f"oidc:{claims['sub']}", role, may_see)
+        limits = [Scope.of(rules) for group, rules in self.oidc.scopes.items() if group in groups]
+        scope = Scope(tuple(part for limit in limits for part in limit.parts))
+        return Caller(f"oidc:{claims['sub']}", role, may_see, scope)
 
     def _claims(self, begun: Begun, code: str) -> dict[str, Any]:
         try:

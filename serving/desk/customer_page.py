@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import date
-from typing import Any
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import RedirectResponse, Response
 
@@ -15,7 +15,8 @@ from serving.consent import PURPOSES, Purpose
 from serving.desk import words
 from serving.desk.history import History, history
 from serving.desk.language import Language
-from serving.desk.visit import Visit, customer_address
+from serving.desk.track_record import Prediction, predictions_before
+from serving.desk.visit import ADMIN, Visit, customer_address
 from serving.http import privacy_routes
 from serving.http.access import Refusal, Refused
 from serving.lists import churn_risk
@@ -23,21 +24,53 @@ from serving.terms import UNPROVEN
 from workspace import ids
 from workspace.storage import CheckFailed
 
+if TYPE_CHECKING:
+    from serving.http.answers import Answers
+    from serving.http.keys import Caller
+
 _NEAREST = 20
 
 
+def _(text: str) -> str:
+    """Marks a text for the catalogue."""
+    return text
+
+
+_ERASED = {
+    "done": _("The customer is erased: nothing of them is held any more."),
+    "waits": _("The customer is in no answer and no list any more. What is held goes as soon as the command that is at"
+               " work has ended."),
+}  # fmt: skip
+
+
 async def search(visit: Visit) -> Response:
-    """By id: the customer, or those whose id begins so."""
-    asked = visit.request.query_params.get("id", "").strip()
-    there: list[str] = []
+    """By id: the customer, or those whose id begins so; for who sees contact data by name, e-mail, telephone too.
+
+    A form sends it in its body: a name is in no address, and so in no log and no history.
+    """
+    form = await visit.request.form() if visit.request.method == "POST" else visit.request.query_params
+    asked, there = str(form.get("id", "")).strip(), list[str]()
     if asked:
         names = visit.answers.names([asked]) if _is_id(asked) else [asked]
-        if visit.answers.known(names):
+        inside = await visit.answers.within(visit.scope, names)
+        if inside and visit.answers.known(inside):
             return RedirectResponse(customer_address(names[0]), 303)
-        there = await asyncio.to_thread(visit.answers.current().filed.ids_beginning, asked, _NEAREST)
-    visit.read.filter, visit.read.rows = {"searched": bool(asked)}, len(there)
-    rows = [(name, customer_address(name)) for name in there]
-    return visit.page("search.html", visit.say("Customers"), asked=asked, rows=rows)
+        there = await asyncio.to_thread(_found, visit, asked)
+    visit.read.filter, visit.read.rows, visit.read.customers = {"searched": bool(asked)}, len(there), there
+    contacts = await asyncio.to_thread(_contacts, visit.answers, visit.session.caller, there)
+    rows = [(name, customer_address(name), [*told.values()]) for name, told in zip(there, contacts, strict=True)]
+    said = visit.say(_ERASED[done]) if (done := visit.request.query_params.get("erased", "")) in _ERASED else ""
+    return visit.page("search.html", visit.say("Customers"), asked=asked, rows=rows, said=said,
+                      by_contact=visit.sees_contacts and bool(visit.answers.workspace.pii))  # fmt: skip
+
+
+def _found(visit: Visit, asked: str) -> list[str]:
+    there = visit.answers.current().filed.ids_beginning(asked, _NEAREST, visit.scope)
+    if visit.sees_contacts and len(there) < _NEAREST:
+        by_contact = churn_risk.with_contact(visit.answers.workspace, asked, _NEAREST, visit.scope)
+        leaving = visit.answers.erasures.waiting()
+        there += [name for name in by_contact if name not in there and name not in leaving]
+    return there[:_NEAREST]
 
 
 def _is_id(text: str) -> bool:
@@ -48,27 +81,40 @@ def _is_id(text: str) -> bool:
 
 
 async def customer(visit: Visit) -> Response:
-    name = _name(visit)
+    name = name_of(visit)
     visit.read.customers, visit.read.rows = [name], 0
-    card = await visit.answers.card(name)
-    if card is None:
-        raise Refused(Refusal(404, "unknown_customer", "no customer with this id was known at the published as_of"))
+    told = await customer_told(visit.answers, visit.session.caller, visit.language, name)
     visit.read.rows = 1
-    past = await asyncio.to_thread(_past, visit, name, card)
-    contacts = await asyncio.to_thread(_contacts, visit, name)
-    spoken, currency = visit.language, card["currency"]
+    spoken, card, past = visit.language, told["card"], told["past"]
+    before = await asyncio.to_thread(_before, visit, name, past) if past else []
     return visit.page(
-        "customer.html", name, card=card, scores=card["scores"], sentences=list(_who(spoken, card)),
-        first=list(_first(spoken, card)), chart=json.dumps(_chart(spoken, past, currency)) if past else None, past=past,
-        contacts=contacts, words=words, unproven=UNPROVEN, address=customer_address(name),
+        "customer.html", name, **told, scores=card["scores"], words=words, unproven=UNPROVEN, before=before,
+        chart=json.dumps(_chart(spoken, past, card["currency"])) if past else None, address=customer_address(name),
         purposes=[(purpose, card["consents"].get(purpose)) for purpose in PURPOSES],
-        done=visit.request.query_params.get("done") == "1",
+        done=visit.request.query_params.get("done") == "1", may_erase=visit.may(ADMIN),
     )  # fmt: skip
 
 
-def _past(visit: Visit, name: str, card: dict[str, Any]) -> History | None:
+async def customer_told(answers: Answers, caller: Caller, spoken: Language, name: str) -> dict[str, Any]:
+    """What a caller may be told of a customer, by the names of the template: card, sentences, past, contacts.
+
+    Raises:
+        Refused: nobody of this name is known, or as `Answers.card`.
+    """
+    card = await answers.card(name)
+    if card is None:
+        raise Refused(Refusal(404, "unknown_customer", "no customer with this id was known at the published as_of"))
+    past = await asyncio.to_thread(_past, answers, name, card)
+    (contacts,) = await asyncio.to_thread(_contacts, answers, caller, [name])
+    return {
+        "card": card, "sentences": [*_who(spoken, card)], "first": [*_first(spoken, card)], "past": past,
+        "contacts": contacts, "next_order": _next_order(spoken, card),
+    }  # fmt: skip
+
+
+def _past(answers: Answers, name: str, card: dict[str, Any]) -> History | None:
     """Nothing of who refuses profiling, or while a batch is at work on the days."""
-    published = visit.answers.current()
+    published = answers.current()
     if card["history"] is None:
         return None
     with suppress(CheckFailed):
@@ -76,13 +122,39 @@ def _past(visit: Visit, name: str, card: dict[str, Any]) -> History | None:
     return None
 
 
-def _contacts(visit: Visit, name: str) -> dict[str, str]:
-    """Contact data for who may see them."""
-    workspace = visit.answers.workspace
-    if not (visit.sees_contacts and workspace.pii):
-        return {}
-    (told,) = churn_risk.contacts_of(workspace, [name])
-    return {field: value for field, value in told.items() if value is not None}
+def _before(visit: Visit, name: str, past: History) -> list[Prediction]:
+    published = visit.answers.current()
+    return predictions_before(published.workspace, name, published.as_of, past.purchases)
+
+
+def _next_order(spoken: Language, card: dict[str, Any]) -> list[str]:
+    """When it is due by the customer's own habit, and how many are expected; nothing of who has no habit yet."""
+    past, habits, scores = card["history"], card["habits"], card["scores"]
+    if past is None or past["last_purchase"] is None or scores["not_scored_reason"]:
+        return []
+    told = []
+    if habits["usual_gap_days"]:
+        due = date.fromisoformat(past["last_purchase"]) + timedelta(days=round(habits["usual_gap_days"]))
+        is_late = due < date.fromisoformat(card["as_of"])
+        told.append(
+            spoken.say("By their own habit it was due on %(day)s.", day=spoken.day(due))
+            if is_late
+            else spoken.say("By their own habit it is due on %(day)s.", day=spoken.day(due))
+        )
+    if scores["expected_purchases"] is not None:
+        told.append(spoken.say("%(number)s are to be expected in the next %(days)s days.",
+                               number=spoken.number(scores["expected_purchases"], 1),
+                               days=card["lifetime_value_period_days"]))  # fmt: skip
+    return told
+
+
+def _contacts(answers: Answers, caller: Caller, names: Sequence[str]) -> list[dict[str, str]]:
+    """The contact data of each, for who may see them."""
+    workspace = answers.workspace
+    if not (names and caller.sees_contacts and workspace.pii):
+        return [{} for _ in names]
+    told = churn_risk.contacts_of(workspace, names)
+    return [{field: value for field, value in own.items() if value is not None} for own in told]
 
 
 def _who(spoken: Language, card: dict[str, Any]) -> Iterator[str]:
@@ -143,7 +215,7 @@ def _chart(spoken: Language, past: History, currency: str) -> dict[str, Any]:
         "currency": currency,
         "from": str(min(days)) if days else "",
         "to": str(max(days)) if days else "",
-        "purchases": [[str(day), round(amount, 2)] for day, amount in past.purchases],
+        "purchases": [[str(day), round(amount, 2)] for day, amount, _ in past.purchases],
         "events": [
             {
                 "name": words.in_words(spoken, words.EVENTS, kind),
@@ -156,7 +228,7 @@ def _chart(spoken: Language, past: History, currency: str) -> dict[str, Any]:
 
 async def consent(visit: Visit) -> Response:
     """What the customer says now, written down by whoever talks to them; it counts at once."""
-    name, form = _name(visit), await visit.request.form()
+    name, form = name_of(visit), await visit.request.form()
     purpose, agreed = str(form.get("purpose")), str(form.get("agreed"))
     visit.read.customers = [name]
     if purpose not in PURPOSES or agreed not in ("yes", "no"):
@@ -167,8 +239,9 @@ async def consent(visit: Visit) -> Response:
     return RedirectResponse(f"{customer_address(name)}?done=1", 303)
 
 
-def _name(visit: Visit) -> str:
-    """
+def name_of(visit: Visit) -> str:
+    """Whom the address names.
+
     Raises:
         Refused: it is no id.
     """

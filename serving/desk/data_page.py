@@ -17,7 +17,7 @@ from ingest.intake import Account
 from serving.desk import reports, words
 from serving.desk.fault_words import Fault, in_words
 from serving.desk.language import Language
-from serving.desk.visit import ADMINS, Visit
+from serving.desk.visit import ADMIN, Visit
 from workspace import ids, storage
 from workspace.money import NOTHING, Money
 from workspace.settings import Workspace
@@ -54,7 +54,7 @@ _NONE = Examples((), {}, ())
 
 
 async def data(visit: Visit) -> Response:
-    workspace, may_see_rows = visit.answers.workspace, visit.may(ADMINS)
+    workspace, may_see_rows = visit.answers.workspace, visit.may(ADMIN)
     accounts = await asyncio.to_thread(_accounts, workspace.home_path)
     examples = {
         account.table: await asyncio.to_thread(_examples, workspace, account.table) if may_see_rows else _NONE

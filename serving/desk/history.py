@@ -15,10 +15,10 @@ _MOST = 5
 
 @dataclass(frozen=True)
 class History:
-    """Purchases as (day, net amount) and everything else as (day, kind, how many), oldest first; `items` are what was
-    spent most on, as (item, amount)."""
+    """Purchases and returns as (day, net amount, whether anything was bought), everything else as (day, kind, how
+    many), oldest first; `items` are what was spent most on, as (item, amount)."""
 
-    purchases: list[tuple[date, float]]
+    purchases: list[tuple[date, float, bool]]
     events: list[tuple[date, str, int]]
     items: list[tuple[str, float]]
 
@@ -33,7 +33,7 @@ def history(workspace: Workspace, customer_id: str, as_of: date) -> History:
     files, _ = day_files.days_files(workspace)
     known = f"WHERE customer_id = $customer AND known_day < DATE '{as_of}'"
     asked: Mapping[str, str] = {
-        "customer_days": f"SELECT day, sum(spend) FROM {{}} {known} GROUP BY day ORDER BY day",
+        "customer_days": f"SELECT day, sum(spend), bool_or(n_lines > 0) FROM {{}} {known} GROUP BY day ORDER BY day",
         "interaction_days": f"SELECT day, kind, CAST(sum(n) AS INT) FROM {{}} {known} GROUP BY ALL ORDER BY ALL",
         "item_days": f"SELECT item, sum(gross) FROM {{}} {known} GROUP BY item ORDER BY 2 DESC, 1 LIMIT {_MOST}",
     }

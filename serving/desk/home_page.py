@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
+from datetime import date
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
@@ -15,29 +17,46 @@ from serving.desk.jobs import Jobs
 from serving.desk.language import Language
 from serving.desk.left_versions import LeftVersions
 from serving.desk.verdicts import verdicts
-from serving.desk.visit import ADMINS, LISTS, Visit, with_query
+from serving.desk.visit import ADMIN, LISTS, Visit, with_query
 from serving.lists import totals
 from serving.lists.list_query import ListQuery
+from serving.scope import Scope
+from workspace.settings import Workspace
+
+if TYPE_CHECKING:
+    from serving.http.answers import Answers
+    from serving.http.keys import Caller
 
 _LIST = "/desk/lists/churn-risk"
 
 
 async def home(visit: Visit) -> Response:
-    published = visit.answers.current()
-    asked = ListQuery.model_validate({})
-    total = await asyncio.to_thread(
-        totals.totals, published.workspace, published.as_of, asked, published.filed_terms
-    )  # fmt: skip
-    run = await asyncio.to_thread(_last_run, published.workspace.home_path, str(published.as_of))
-    looks = await asyncio.to_thread(_looks, visit, run)
-    spoken, terms = visit.language, published.filed_terms
-    came = await asyncio.to_thread(verdicts, spoken, published.workspace.home_path, terms.currency)
+    week = await asyncio.to_thread(this_week, visit.answers, visit.session.caller, visit.language)
     return visit.page(
-        "home.html", visit.say("Home"), as_of=published.as_of, total=total, terms=terms,
-        customers=run.get("customers"), changed=_changed(spoken, run), looks=looks, may_type=visit.may(ADMINS),
-        came=came, high=with_query(_LIST, {"band": "high"}), everybody=_LIST, may_list=visit.may(LISTS),
-        stale_since=visit.answers.stale_since,
+        "home.html", visit.say("Home"), **week, high=with_query(_LIST, {"band": "high"}), everybody=_LIST,
+        may_list=visit.may(LISTS), may_type=visit.may(ADMIN), stale_since=visit.answers.stale_since,
     )  # fmt: skip
+
+
+def this_week(answers: Answers, caller: Caller, spoken: Language) -> dict[str, Any]:
+    """What the page says to a caller, by the names of its template; of a part of the shop nothing came yet."""
+    published = answers.current()
+    workspace, as_of, terms, scope = published.workspace, published.as_of, published.filed_terms, caller.scope
+    run = _noted(workspace, as_of, scope)
+    return {
+        "as_of": as_of, "terms": terms, "scope": scope,
+        "total": totals.totals(workspace, as_of, ListQuery.model_validate({}), terms, scope),
+        "customers": run.get("customers"), "changed": _changed(spoken, run),
+        "looks": [] if scope else _looks(answers, caller, spoken, run),
+        "came": None if scope else verdicts(spoken, workspace.home_path, terms.currency),
+    }  # fmt: skip
+
+
+def _noted(workspace: Workspace, as_of: date, scope: Scope) -> dict[str, Any]:
+    """What the last run of an as_of noted; of a part of the shop, how many are in it, and nothing else."""
+    if scope:
+        return {"customers": asdict(totals.counts(workspace, as_of, scope))}
+    return _last_run(workspace.home_path, str(as_of))
 
 
 def _last_run(home: Path, as_of: str) -> dict[str, Any]:
@@ -45,12 +64,12 @@ def _last_run(home: Path, as_of: str) -> dict[str, Any]:
     return next((run for _, run in islice(reports.runs(home, as_of), 5) if run["done"]), {})
 
 
-def _looks(visit: Visit, run: dict[str, Any]) -> list[Look]:
+def _looks(answers: Answers, caller: Caller, spoken: Language, run: dict[str, Any]) -> list[Look]:
     """What somebody has to decide, then what else the run alerted; a later run that broke off before both."""
-    home, spoken, role = visit.answers.home, visit.language, visit.session.caller.role
+    home, role = answers.home, caller.role
     (latest,) = [noted for _, noted in islice(reports.runs(home), 1)] or [run]
     broken = [] if latest.get("done", True) else latest["alerts"]
-    decided = {*LeftVersions(home).all(), *_champions(visit), *_promoted(home)}
+    decided = {*LeftVersions(home).all(), *_champions(answers), *_promoted(home)}
     waiting = [one for one in run.get("decisions", []) if (one["kind"], one["version"]) not in decided]
     return [
         *alert_words.of_alerts(spoken, broken, role),
@@ -59,8 +78,8 @@ def _looks(visit: Visit, run: dict[str, Any]) -> list[Look]:
     ]
 
 
-def _champions(visit: Visit) -> set[tuple[str, str]]:
-    return {(kind, str(model["version"])) for kind, model in visit.answers.model()["models"].items()}
+def _champions(answers: Answers) -> set[tuple[str, str]]:
+    return {(kind, str(model["version"])) for kind, model in answers.model()["models"].items()}
 
 
 def _promoted(home: Path) -> set[tuple[str, str]]:

@@ -10,18 +10,18 @@ from typing import Any
 from starlette.responses import Response
 
 from serving.desk import model_page, reports, words
+from serving.desk.customer_page import name_of
 from serving.desk.language import Language
 from serving.desk.lineage import Counted, counted
 from serving.desk.visit import Visit, customer_address
 from serving.http.access import Refusal, Refused
-from workspace import ids
 
 _MOST = 5  # sources that are named
 
 
 async def lineage(visit: Visit) -> Response:
     """Nothing was counted of who refuses profiling."""
-    name = _name(visit)
+    name = name_of(visit)
     visit.read.customers, visit.read.rows = [name], 0
     card = await visit.answers.card(name)
     if card is None:
@@ -31,25 +31,13 @@ async def lineage(visit: Visit) -> Response:
     as_of = date.fromisoformat(card["as_of"])
     rows = [] if refuses else await asyncio.to_thread(counted, published.workspace, name, as_of)
     models = visit.answers.model()["models"]
-    run = await asyncio.to_thread(lambda: next(reports.runs(visit.answers.home, str(published.as_of)), None))
+    run = await asyncio.to_thread(next, reports.runs(visit.answers.home, str(published.as_of)), None)
     return visit.page(
         "lineage.html", visit.say("Where the numbers come from"), name=name, customer=customer_address(name),
-        refuses=refuses, batch=_batch(visit.language, published.as_of, as_of), run=run and run[0],
+        refuses=refuses, batch=_batch(visit.language, published.as_of, as_of), run=run and run[0], scope=visit.scope,
         models=[_model(visit.language, kind, models[kind]) for kind in words.KINDS if kind in models],
         rows=[said for one in rows for said in _counted(visit.language, one)],
     )  # fmt: skip
-
-
-def _name(visit: Visit) -> str:
-    """
-    Raises:
-        Refused: it is no id.
-    """
-    try:
-        sent = ids.canonical(visit.request.path_params["customer_id"])
-    except ValueError as problem:
-        raise Refused(Refusal(404, "unknown_customer", "this is no customer's id")) from problem
-    return visit.answers.names([sent])[0]
 
 
 def _batch(spoken: Language, batch: date, as_of: date) -> list[str]:

@@ -18,7 +18,7 @@ from serving.desk import jobs_page, reports, words
 from serving.desk.jobs import LONGEST_REASON, Job, Jobs
 from serving.desk.language import Language
 from serving.desk.left_versions import LeftVersions
-from serving.desk.visit import ADMINS, Visit
+from serving.desk.visit import ADMIN, Visit
 from serving.http.access import Refusal, Refused
 
 _PLACE = "/desk/trust/models"
@@ -70,7 +70,7 @@ async def model(visit: Visit) -> Response:
         champion=_version(visit.language, home, kind, champion, answers) if champion else None,
         challenger=_version(visit.language, home, kind, number) if number else None,
         left=left, left_on=visit.language.day(left.at.astimezone(_zone(visit)).date()) if left else "",
-        may_decide=visit.may(ADMINS), longest=LONGEST_REASON, answers_by=answers["answers_by"] if answers else None,
+        may_decide=visit.may(ADMIN), longest=LONGEST_REASON, answers_by=answers["answers_by"] if answers else None,
         withheld=answers["withheld"] if answers else None, done=done and jobs_page.title(visit.language, done),
         done_at=done and jobs_page.address(done.number), is_open=bool(number) and not _is_about(done, number),
     )  # fmt: skip

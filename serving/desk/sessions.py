@@ -12,13 +12,15 @@ from functools import cached_property
 from pathlib import Path
 
 from serving.http.keys import Caller, Keys, Role
+from serving.scope import Scope
 from workspace import storage
 
 HOURS = 12
+_WHOLE = "[]"  # not null, as it is in sessions of an earlier version, which knew of no scope
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
     hash BLOB PRIMARY KEY, who TEXT NOT NULL, role TEXT NOT NULL, contacts INTEGER NOT NULL, key_hash BLOB,
-    began_at TEXT NOT NULL, ends_at TEXT NOT NULL
+    began_at TEXT NOT NULL, ends_at TEXT NOT NULL, scope TEXT
 )"""
 
 
@@ -44,24 +46,30 @@ class Sessions:
     def begin_for(self, caller: Caller, now: datetime, key_hash: bytes | None = None) -> str:
         """The same of somebody who was let in without a key: with time alone it ends."""
         token, ends = secrets.token_urlsafe(32), now + timedelta(hours=HOURS)
-        row = (_hash(token), caller.key, caller.role, caller.contacts, key_hash, _written(now), _written(ends))
+        row = (
+            _hash(token), caller.key, caller.role, caller.contacts, key_hash, _written(now), _written(ends),
+            caller.scope.as_text() or _WHOLE,
+        )  # fmt: skip
         with self._database as connection:
             connection.execute("DELETE FROM sessions WHERE ends_at <= ?", (_written(now),))
-            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         return token
 
     def of(self, token: str, now: datetime) -> Session | None:
         """None where it has ended, or its key was revoked."""
         if not token or not storage.is_written(self.path):
             return None
-        query = "SELECT who, role, contacts, key_hash FROM sessions WHERE hash = ? AND ends_at > ?"
+        query = "SELECT who, role, contacts, key_hash, scope FROM sessions WHERE hash = ? AND ends_at > ?"
         row = self._database.execute(query, (_hash(token), _written(now))).fetchone()
         caller = self._caller(*row) if row else None
         return Session(caller, form_token(token)) if caller else None
 
-    def _caller(self, who: str, role: Role, contacts: int, key_hash: bytes | None) -> Caller | None:
+    def _caller(
+        self, who: str, role: Role, contacts: int, key_hash: bytes | None, scope: str | None
+    ) -> Caller | None:  # fmt: skip
+        """Of a key, what the key is for by now; nobody of a session that an earlier version began without one."""
         if key_hash is None:
-            return Caller(who, role, bool(contacts))
+            return Caller(who, role, bool(contacts), Scope.of_text(scope)) if scope else None
         return self.keys.still(who, lambda key: hmac.compare_digest(_hash(key), key_hash))
 
     def end(self, token: str) -> None:
@@ -70,7 +78,9 @@ class Sessions:
 
     @cached_property
     def _database(self) -> sqlite3.Connection:
-        return storage.database(self.path, _SCHEMA)
+        connection = storage.database(self.path, _SCHEMA)
+        storage.add_column(connection, "sessions", "scope")
+        return connection
 
 
 def form_token(token: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-import bentoml
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -18,11 +18,13 @@ from pages.page import render
 from serving.desk import language
 from serving.desk.assets import ASSETS
 from serving.desk.language import LANGUAGES, Language
-from serving.desk.reason_words import in_language
+from serving.desk.reason_words import in_language, refusal_in_language
 from serving.desk.sessions import Session, Sessions
-from serving.http.access import Refusal, Refused
+from serving.http.access import Refusal, Refused, refuse_outside
 from serving.http.audit import Read
 from serving.http.keys import Role
+from serving.scope import Scope
+from workspace import ids
 from workspace.storage import CheckFailed
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ SESSION_COOKIE, LANGUAGE_COOKIE = "perennial_session", "perennial_language"
 _YEAR = 365 * 24 * 3600
 EVERYBODY: tuple[Role, ...] = ("crm", "marketing", "admin")
 LISTS: tuple[Role, ...] = ("marketing", "admin")
-ADMINS: tuple[Role, ...] = ("admin",)
+ADMIN: tuple[Role, ...] = ("admin",)
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none';"
     " form-action 'self'; frame-ancestors 'none'",
@@ -49,6 +51,8 @@ def _(text: str) -> str:
 ROOMS: tuple[tuple[str, str, tuple[Role, ...]], ...] = (
     ("/desk/", _("Home"), EVERYBODY),
     ("/desk/lists/churn-risk", _("Churn risk"), LISTS),
+    ("/desk/lists/win-back", _("Win back"), LISTS),
+    ("/desk/lists/cross-sell", _("Cross-sell"), LISTS),
     ("/desk/customers", _("Customers"), EVERYBODY),
     ("/desk/trust", _("Trust"), EVERYBODY),
 )
@@ -77,6 +81,10 @@ class Visit:
     def sees_contacts(self) -> bool:
         return self.session.caller.sees_contacts
 
+    @property
+    def scope(self) -> Scope:
+        return self.session.caller.scope
+
     def may(self, roles: tuple[Role, ...]) -> bool:
         return self.session.caller.role in roles
 
@@ -93,16 +101,23 @@ class Visit:
 Show = Callable[[Visit], Awaitable[Response]]
 
 
-def route(path: str, show: Show, who: tuple[Role, ...] = EVERYBODY, method: str = "GET") -> Route:
-    """A page, or with POST a form, that these roles may see, once signed in; each leaves a line in the audit log."""
+def route(
+    path: str, show: Show, who: tuple[Role, ...] = EVERYBODY, method: str = "GET", of_whole_shop: bool = False
+) -> Route:  # fmt: skip
+    """A page, or with POST a form, that these roles may see, once signed in; each leaves a line in the audit log.
+
+    What is of the whole shop is not for who is limited to a part of it.
+    """
 
     async def answer(request: Request) -> Response:
-        return await _answered(request, path, show, who)
+        return await _answered(request, path, partial(_allowed, show=show, who=who, of_whole_shop=of_whole_shop))
 
     return Route(path, answer, methods=[method])
 
 
-async def _answered(request: Request, path: str, show: Show, who: tuple[Role, ...]) -> Response:
+async def _answered(request: Request, path: str, show: Show) -> Response:
+    import bentoml  # here, since assistants use the pages' sentences without the service
+
     answers: Answers = bentoml.get_current_service().answers
     session = sessions(answers).of(request.cookies.get(SESSION_COOKIE, ""), answers.clock())
     if session is None:
@@ -111,7 +126,7 @@ async def _answered(request: Request, path: str, show: Show, who: tuple[Role, ..
     read = Read(caller.key, caller.role, f"{request.method} /desk{path}", answers.clock())
     visit = Visit(request, answers, session, language_of(request), read)
     try:
-        response = await _allowed(visit, show, who)
+        response = await show(visit)
     except Refused as refused:
         response = _refusal(visit, refused.refusal)
     except CheckFailed as problem:  # a batch is at work on the files, or they are gone
@@ -125,7 +140,7 @@ async def _answered(request: Request, path: str, show: Show, who: tuple[Role, ..
     return response
 
 
-async def _allowed(visit: Visit, show: Show, who: tuple[Role, ...]) -> Response:
+async def _allowed(visit: Visit, show: Show, who: tuple[Role, ...], of_whole_shop: bool) -> Response:
     if wait := visit.answers.gate.rates.wait(visit.session.caller.key):
         raise Refused(Refusal(429, "too_many_requests", f"come again in {math.ceil(wait)} s"))
     if not visit.may(who):
@@ -134,6 +149,9 @@ async def _allowed(visit: Visit, show: Show, who: tuple[Role, ...]) -> Response:
         form = await visit.request.form()
         if is_foreign(visit.request) or form.get("form_token") != visit.session.form_token:
             raise Refused(Refusal(403, "forged", "this form is not of your session: open the page again, and send it"))
+    with suppress(KeyError, ValueError):
+        visit.read.customers = [ids.canonical(visit.request.path_params["customer_id"])]
+    await refuse_outside(visit.answers, visit.session.caller, visit.request.path_params, of_whole_shop)
     return await show(visit)
 
 
@@ -177,7 +195,8 @@ def _html(
     here = request.url.path
     others = [(f"{here}?{_with(request, lang=code)}", name, code) for code, name in LANGUAGES.items()
               if code != spoken.code]  # fmt: skip
-    words = {"_": spoken.say, "_n": spoken.count, "language": spoken, "reason": partial(in_language, spoken)}
+    words = {"_": spoken.say, "_n": spoken.count, "language": spoken, "reason": partial(in_language, spoken),
+             "refusal": partial(refusal_in_language, spoken)}  # fmt: skip
     text = render(f"desk/{template}", other_languages=others, assets=ASSETS, **words, **shown)
     response = HTMLResponse(text, status)
     if request.query_params.get("lang") in LANGUAGES:
@@ -206,7 +225,8 @@ def _is_in(path: str, address: str) -> bool:
 
 def _refusal(visit: Visit, refusal: Refusal) -> Response:
     title = visit.say(_PROBLEMS.get(refusal.status, _DEFECT))
-    return visit.page("problem.html", title, refusal.status, message=refusal.message)
+    message = visit.language.sentence(refusal_in_language(visit.language, refusal.message))
+    return visit.page("problem.html", title, refusal.status, message=message)
 
 
 def _to_sign_in(request: Request) -> Response:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote
 
 from fastapi import Depends, Request, Security, params
@@ -134,9 +134,13 @@ class _Noted:
             await self.send(message)
 
 
-def allowed(*roles: Role) -> list[params.Depends]:
-    """What a route depends on: the caller has one of these roles, or is an admin. The audit log learns the route."""
-    return [Security(_bearer, scopes=[*roles, "admin"]), Depends(Permission(frozenset((*roles, "admin"))))]
+def allowed(*roles: Role, of_whole_shop: bool = False) -> list[params.Depends]:
+    """What a route depends on: the caller has one of these roles, or is an admin. The audit log learns the route.
+
+    What is of the whole shop is not for who is limited to a part of it.
+    """
+    permission = Permission(frozenset((*roles, "admin")), of_whole_shop)
+    return [Security(_bearer, scopes=[*roles, "admin"]), Depends(permission)]
 
 
 # Only describes the key in the API's description: Guard has checked it before.
@@ -145,22 +149,57 @@ _bearer = HTTPBearer(auto_error=False, description="a key of the service; `secur
 
 @dataclass(frozen=True)
 class Permission:
-    """Checks a request against the roles of its route."""
+    """Checks a request against the roles of its route, and whom it is about against the caller's scope."""
 
     roles: frozenset[Role]
+    of_whole_shop: bool = False
 
     async def __call__(self, request: Request) -> None:
         """
         Raises:
-            Refused: the caller has another role.
+            Refused: the caller has another role, or is limited to a part of the shop, and this is of another.
         """
         read: Read = request.state.read
         read.what = f"{request.method} {request.scope['route'].path_format}"
         with suppress(KeyError, ValueError):
             read.customers = (ids.canonical(request.path_params["customer_id"]),)
-        if request.state.caller.role not in self.roles:
+        caller: Caller = request.state.caller
+        if caller.role not in self.roles:
             names = ", ".join(sorted(self.roles))
             raise Refused(Refusal(403, "forbidden", f"this takes a key of another role: {names}"))
+        import bentoml  # here, since assistants are kept out by this module too, without the service
+
+        await refuse_outside(bentoml.get_current_service().answers, caller, request.path_params, self.of_whole_shop)
+
+
+class Answering(Protocol):
+    """As much of a service's answers as is asked here."""
+
+    async def sees(self, caller: Caller, customer_id: str) -> bool: ...
+
+
+async def refuse_outside(
+    answers: Answering, caller: Caller, path: Mapping[str, Any], is_of_whole_shop: bool
+) -> None:  # fmt: skip
+    """The one place where who is limited to a part of the shop is kept from the rest.
+
+    A `customer_id` in the path is refused as one that is unknown, whether anybody has it or not.
+
+    Raises:
+        Refused: what is asked for is of the whole shop, or of nobody who is known to be in the caller's part.
+    """
+    if not caller.scope:
+        return
+    if is_of_whole_shop:
+        message = "this is of the whole shop, and you see a part of it: ask with a key that is not limited"
+        raise Refused(Refusal(403, "forbidden", message))
+    if "customer_id" in path and not await answers.sees(caller, path["customer_id"]):
+        raise Refused(unknown_customer(path["customer_id"]))
+
+
+def unknown_customer(customer_id: str) -> Refusal:
+    message = "no customer with this id was known at the published as_of"
+    return Refusal(404, "unknown_customer", message, {"customer_id": customer_id})
 
 
 _UNAUTHORIZED = Refusal(

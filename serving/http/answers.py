@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property, partial
@@ -28,12 +28,15 @@ from serving.erasure_queue import ErasureQueue
 from serving.http.access import Gate, Refusal, Refused
 from serving.http.batching import Together
 from serving.http.health import Health
-from serving.lists import churn_risk
+from serving.http.keys import Caller
+from serving.lists import churn_risk, cross_selling, win_back
+from serving.lists.churn_risk import Page
 from serving.prediction_buffer import Served
 from serving.predictor import Predictor
 from serving.reasons import Explainer
+from serving.scope import Scope
 from serving.terms import Terms
-from workspace import privacy, registry, settings
+from workspace import ids, privacy, registry, settings
 from workspace.digests import ChangedModel
 from workspace.settings import Service, SettingsError, Workspace
 from workspace.storage import CheckFailed
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.http.bodies import ScoresRequest
-    from serving.lists.list_query import ListQuery
+    from serving.lists.list_query import CrossSellQuery, ListQuery, WinBackQuery
 
 _log = logging.getLogger("bentoml.perennial")
 _Row = TypeVar("_Row")
@@ -228,6 +231,28 @@ class Answers:
         """What the workspace calls these customers."""
         return list(map(privacy.naming(self.workspace), customer_ids))
 
+    async def within(self, scope: Scope, customer_ids: Sequence[str]) -> Sequence[str]:
+        """Those of these customers who are in a scope, in order; of the whole shop that is everybody, known or not.
+
+        Raises:
+            Refused: nothing is published, or no customer was taken in.
+        """
+        if not scope or not customer_ids:
+            return customer_ids
+        return list(await self._filed(partial(self.current().filed.within, scope), customer_ids))
+
+    async def sees(self, caller: Caller, customer_id: str) -> bool:
+        """Whether an id, as it was sent, is of somebody in the caller's scope; what is no id is nobody's.
+
+        Raises:
+            Refused: as for `within`.
+        """
+        try:
+            meant = ids.canonical(customer_id)
+        except ValueError:
+            return False
+        return bool(await self.within(caller.scope, self.names([meant])))
+
     async def scores(self, customer_ids: Sequence[str], asked: ScoresRequest) -> tuple[dict[str, bytes], bytes]:
         """The columns of `scores` of each customer who is known, by id, beside them what was asked for; and what all of
         these numbers mean, as `bodies.Terms` says. Each is a JSON object.
@@ -240,7 +265,7 @@ class Answers:
         horizon = None if published.predictor.is_own(asked.horizon) else asked.horizon
         _refuse_too_long(published, horizon)
         question = _Question(published, asked.explain, asked.offers, horizon)
-        fresh = await self._together.rows(question, customer_ids) or {}
+        fresh = (await self._together.rows(question, customer_ids) if customer_ids else None) or {}
         stale = await self._from_files(question, [one for one in customer_ids if one not in fresh])
         rows = fresh | stale
         if asked.offers:
@@ -305,23 +330,30 @@ class Answers:
         rules = (await self._filed(published.filed.bought_with, item))[:top]
         return {"item": item, "as_of": published.as_of.isoformat(), "bought_with": rules}
 
-    def churn_risk(self, asked: ListQuery, contacts: bool) -> churn_risk.Page:
-        """A page of the list of the published as_of, with contact data for who may see them.
+    def churn_risk(self, asked: ListQuery, contacts: bool, scope: Scope) -> Page:
+        """A page of the list of the published as_of, of a scope, with contact data for who may see them.
 
         Raises:
             Refused: the published as_of has no scores, the cursor is of another list, no customer can pass a filter.
         """
         published = self.current()
-        try:
+        with _refusing_lists():
             page = churn_risk.page(
-                published.explainer, published.as_of, asked, self._vectors, contacts, self._published_reasons
+                published.explainer, published.as_of, asked, self._vectors, contacts, self._published_reasons, scope
             )
-        except churn_risk.NoSuchFilter as problem:
-            details = {"problems": [], "nearest": problem.nearest}
-            raise Refused(Refusal(400, "malformed", str(problem), details)) from problem
-        except CheckFailed as problem:
-            raise Refused(_unavailable("not_scored", str(problem))) from problem
         return replace(page, blocks=self._noted(published, page.blocks))
+
+    def win_back(self, asked: WinBackQuery, contacts: bool, scope: Scope) -> Page:
+        """A page of those who left, as `churn_risk`."""
+        of = self.current()
+        with _refusing_lists():
+            return win_back.page(of.workspace, of.as_of, asked, of.filed_terms, contacts, scope)
+
+    def cross_sell(self, asked: CrossSellQuery, contacts: bool, scope: Scope) -> Page:
+        """A page of those to whom something can be offered, as `churn_risk`."""
+        of = self.current()
+        with _refusing_lists():
+            return cross_selling.page(of.workspace, of.as_of, asked, of.filed_terms, contacts, scope)
 
     def _noted(self, published: Published, blocks: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """The blocks as they are sent, noted as listed."""
@@ -505,6 +537,17 @@ def _not_online(problem: FeatureMismatch | CheckFailed) -> Refusal:
     if isinstance(problem, FeatureMismatch):
         return Refusal(409, problem.code, str(problem))
     return _unavailable("no_online_store", str(problem))
+
+
+@contextmanager
+def _refusing_lists() -> Iterator[None]:
+    try:
+        yield
+    except churn_risk.NoSuchFilter as problem:
+        details = {"problems": [], "nearest": problem.nearest}
+        raise Refused(Refusal(400, "malformed", str(problem), details)) from problem
+    except CheckFailed as problem:
+        raise Refused(_unavailable("not_scored", str(problem))) from problem
 
 
 def _unavailable(code: str, message: str) -> Refusal:

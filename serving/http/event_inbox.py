@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -21,6 +21,7 @@ from workspace.storage import CheckFailed
 
 _SHOWN = 5  # examples in a refusal
 _RETRY_SECONDS = 3
+_UNKNOWN = "not in the table of customers"
 
 
 class Inbox:
@@ -30,8 +31,10 @@ class Inbox:
         self.workspace, self.known = workspace, known
         self._store: EventStore | None = None
 
-    def accept(self, asked: EventsRequest, now: datetime) -> dict[str, int]:
+    def accept(self, asked: EventsRequest, now: datetime, outside: Set[str] = frozenset()) -> dict[str, int]:
         """Keeps the events, all of them or none; how many were new, and how many were known with the same content.
+
+        `outside` are customers whom the caller may not hear of, known or not: to them nobody of them is.
 
         Raises:
             Refused: too many or none, of the future, of an unknown or erased customer, of an unknown product, of a
@@ -42,6 +45,8 @@ class Inbox:
         _refuse_count(len(told))
         _refuse_future(told, now)
         _refuse_interactions(self.workspace.tables, asked.interactions)
+        if outside:
+            raise _refused("unknown_customer", _UNKNOWN, sorted(outside))
         self._refuse_customers(told)
         _refuse_products(self.workspace, told)
         zone, named = ZoneInfo(self.workspace.timezone), privacy.naming(self.workspace)
@@ -81,7 +86,7 @@ class Inbox:
         if absent := asked - self.known(sorted(asked)):
             absent -= _among(storage.rows_of(self.workspace.home_path, "customers"), sorted(absent))
         if absent:
-            raise _refused("unknown_customer", "not in the table of customers", sorted(absent))
+            raise _refused("unknown_customer", _UNKNOWN, sorted(absent))
 
 
 def _refuse_count(count: int) -> None:

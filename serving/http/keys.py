@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from serving.scope import WHOLE, Scope
 from workspace import storage
 from workspace.settings import SettingsError
 from workspace.storage import CheckFailed
@@ -27,17 +28,18 @@ _FORM = re.compile(rb"perennial_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
     id TEXT PRIMARY KEY, hash BLOB NOT NULL, role TEXT NOT NULL, contacts INTEGER NOT NULL, name TEXT NOT NULL,
-    added_at TEXT NOT NULL, revoked_at TEXT
+    added_at TEXT NOT NULL, revoked_at TEXT, scope TEXT
 )"""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: the key's id (`environment` for the one in PERENNIAL_API_KEY) and what it is for."""
+    """Who asks: the key's id (`environment` for the one in PERENNIAL_API_KEY), what it is for, of whom."""
 
     key: str
     role: Role
     contacts: bool = False
+    scope: Scope = WHOLE
 
     @property
     def sees_contacts(self) -> bool:
@@ -54,6 +56,7 @@ class Key:
     name: str
     added_at: str
     revoked_at: str | None
+    scope: Scope
 
 
 class Keys:
@@ -62,12 +65,16 @@ class Keys:
     def __init__(self, home: Path) -> None:
         self.path = home / "keys.db"
 
-    def add(self, role: Role, now: datetime, contacts: bool = False, name: str = "") -> str:
+    def add(
+        self, role: Role, now: datetime, contacts: bool = False, name: str = "", scope: Scope = WHOLE
+    ) -> str:  # fmt: skip
         """Makes a key and returns it: the only time that it is seen."""
         key_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
-        row = (key_id, _hash(secret.encode()), role, contacts, name, now.isoformat(timespec="seconds"))
+        row = (
+            key_id, _hash(secret.encode()), role, contacts, name, now.isoformat(timespec="seconds"), scope.as_text()
+        )  # fmt: skip
         with self._database as connection:
-            connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, NULL)", row)
+            connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, NULL, ?)", row)
         return f"perennial_{key_id}_{secret}"
 
     def revoke(self, key_id: str, now: datetime) -> None:
@@ -81,8 +88,11 @@ class Keys:
                 raise CheckFailed(f"there is no key {key_id} to revoke; `perennial keys list` shows them")
 
     def listed(self) -> list[Key]:
-        query = "SELECT id, role, contacts, name, added_at, revoked_at FROM keys ORDER BY added_at, id"
-        return [Key(i, role, bool(contacts), *rest) for i, role, contacts, *rest in self._database.execute(query)]
+        query = "SELECT id, role, contacts, name, added_at, revoked_at, scope FROM keys ORDER BY added_at, id"
+        return [
+            Key(key_id, role, bool(contacts), name, added_at, revoked_at, Scope.of_text(scope))
+            for key_id, role, contacts, name, added_at, revoked_at, scope in self._database.execute(query)
+        ]
 
     def caller(self, sent: bytes) -> Caller | None:
         """Who sends this key; nobody for one that is wrong or revoked. It takes as long for either."""
@@ -92,20 +102,20 @@ class Keys:
         form = _FORM.fullmatch(sent)
         if form is None or not storage.is_written(self.path):
             return None
-        query = "SELECT hash, role, contacts FROM keys WHERE id = ? AND revoked_at IS NULL"
+        query = "SELECT hash, role, contacts, scope FROM keys WHERE id = ? AND revoked_at IS NULL"
         row = self._database.execute(query, (form[1].decode(),)).fetchone()
         kept, *allowed = row or (bytes(32),)
         same = hmac.compare_digest(_hash(form[2]), kept)
-        return Caller(form[1].decode(), allowed[0], bool(allowed[1])) if same and allowed else None
+        return _caller(form[1].decode(), *allowed) if same and allowed else None
 
     def still(self, key_id: str, is_same: Callable[[str], bool]) -> Caller | None:
         """Whom a key lets in that was sent before; nobody where it was revoked, or the environment has another now."""
         if key_id == _ENVIRONMENT:
             own = os.environ.get(KEY_VARIABLE, "").strip()
             return Caller(_ENVIRONMENT, "admin") if own and is_same(own) else None
-        query = "SELECT role, contacts FROM keys WHERE id = ? AND revoked_at IS NULL"
+        query = "SELECT role, contacts, scope FROM keys WHERE id = ? AND revoked_at IS NULL"
         row = self._database.execute(query, (key_id,)).fetchone() if storage.is_written(self.path) else None
-        return Caller(key_id, row[0], bool(row[1])) if row else None
+        return _caller(key_id, *row) if row else None
 
     def in_use(self) -> int:
         """How many keys let somebody in, the one in the environment among them."""
@@ -125,7 +135,13 @@ class Keys:
 
     @cached_property
     def _database(self) -> sqlite3.Connection:
-        return storage.database(self.path, _SCHEMA)
+        connection = storage.database(self.path, _SCHEMA)
+        storage.add_column(connection, "keys", "scope")
+        return connection
+
+
+def _caller(key: str, role: Role, contacts: int, scope: str | None) -> Caller:
+    return Caller(key, role, bool(contacts), Scope.of_text(scope))
 
 
 def _hash(secret: bytes) -> bytes:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
-import bentoml
 from fastapi import APIRouter, Path, Request
 from starlette.responses import JSONResponse, Response
 
 from features import retrieval
 from serving import erasure
-from serving.erasure import UnknownCustomer
+from serving.erasure import Places, UnknownCustomer
+from serving.erasure_queue import Job
 from serving.http.access import Refusal, Refused, allowed
 from serving.http.bodies import ConsentAnswer, ConsentRequest, ErasedAnswer, HeldAnswer, Id, WaitingAnswer
 from serving.http.strict_json import StrictRoute
@@ -22,7 +23,7 @@ from workspace.settings import SettingsError
 from workspace.storage import CheckFailed, InUse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from serving.consent import Purpose
@@ -87,32 +88,49 @@ def _held(answers: Answers, name: str) -> HeldAnswer:
 )  # fmt: skip
 def erase(customer_id: CustomerId, request: Request) -> Response:
     """Erases one customer from everything, for good; repeated, it goes on where it was cut off."""
-    workspace, name = _answers().workspace, _name(customer_id)
-    holder = f"the service, erasing a customer, since {_read(request).at:%Y-%m-%d %H:%M:%S} UTC"
-    try:
-        with storage.locked(workspace.home_path, holder):
-            places = erasure.erase(workspace, retrieval.open_store(workspace), [name])[name]
-    except InUse:
-        return _queued(customer_id, request)
-    except UnknownCustomer:
-        raise Refused(_unknown(customer_id)) from None
-    except (CheckFailed, SettingsError) as problem:
-        raise Refused(_unavailable(problem)) from problem
-    _read(request).rows = sum(places.values())
-    return JSONResponse({"customer_id": name, "found": places})
+    name = _name(customer_id)
+    done = erased(_answers(), name, _read(request).at)
+    if isinstance(done, Job):
+        return JSONResponse(asdict(done), 202, headers={"Location": f"/v1/erasures/{done.erasure_id}"})
+    _read(request).rows = sum(done.values())
+    return JSONResponse({"customer_id": name, "found": done})
 
 
-def _queued(customer_id: str, request: Request) -> Response:
-    """A run may take minutes, and the customer need not come again: the erasure is kept, and waits."""
-    workspace, name = _answers().workspace, _name(customer_id)
-    try:
+def erased(answers: Answers, name: str, at: datetime) -> Places | Job:
+    """Erases a customer from everything; the rows that were found, by place, or the job that waits.
+
+    It waits for the command that is at work in the home: a run may take minutes, and the customer need not come again.
+
+    Raises:
+        Refused: nothing is held of them, or a store that they may be in does not answer.
+    """
+    workspace = answers.workspace
+    holder = f"the service, erasing a customer, since {at:%Y-%m-%d %H:%M:%S} UTC"
+    with _refusing(name):
+        with suppress(InUse), storage.locked(workspace.home_path, holder):
+            return erasure.erase(workspace, retrieval.open_store(workspace), [name])[name]
         erasure.rows_of(workspace, retrieval.open_store(workspace), [name])
-        job = _answers().erasures.put(name, _read(request).at)
+        return answers.erasures.put(name, at)
+
+
+def places(answers: Answers, name: str) -> Places:
+    """Where rows are held of a customer, and how many.
+
+    Raises:
+        Refused: as `erased`.
+    """
+    with _refusing(name):
+        return erasure.rows_of(answers.workspace, retrieval.open_store(answers.workspace), [name])[name]
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    try:
+        yield
     except UnknownCustomer:
-        raise Refused(_unknown(customer_id)) from None
+        raise Refused(_unknown(name)) from None
     except (CheckFailed, SettingsError) as problem:
         raise Refused(_unavailable(problem)) from problem
-    return JSONResponse(asdict(job), 202, headers={"Location": f"/v1/erasures/{job.erasure_id}"})
 
 
 @router.get("/erasures/{erasure_id}", response_model=WaitingAnswer, dependencies=allowed())
@@ -125,6 +143,8 @@ def waiting(erasure_id: Annotated[str, Path(description="as the answer to `DELET
 
 
 def _answers() -> Answers:
+    import bentoml  # here: pages whose sentences assistants use import this module
+
     answers: Answers = bentoml.get_current_service().answers
     return answers
 

@@ -85,7 +85,7 @@ def serve(home: Path, service: Service, clock: Clock, options: Sequence[str]) ->
 
 def _targets(home: Path, service: Service, clock: Clock, listener: socket.socket) -> dict[str, Callable[[], None]]:
     """What each process does; everything is imported here, once for all of them."""
-    _import_what_takes_long()
+    import_what_takes_long()
     # Only now, since what counts for /metrics looks at the environment when it is imported.
     from serving.http import metric_files
 
@@ -105,7 +105,7 @@ def _targets(home: Path, service: Service, clock: Clock, listener: socket.socket
     return targets
 
 
-def _import_what_takes_long() -> None:
+def import_what_takes_long() -> None:
     """LightGBM without scikit-learn: its estimators, which no model needs, take as long to load as all the rest.
 
     MLflow only where its registry does not show whether it changed, and so is asked at every start.

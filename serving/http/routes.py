@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import chain
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Match
 
 from serving.http import privacy_routes
-from serving.http.access import Refusal, Refused, allowed
+from serving.http.access import Refusal, Refused, allowed, unknown_customer
 from serving.http.answers import Answers
 from serving.http.audit import Read
 from serving.http.bodies import (
@@ -36,12 +36,14 @@ from serving.http.bodies import (
     ScoresRequest,
 )
 from serving.http.event_inbox import Inbox
+from serving.http.keys import Caller
 from serving.http.privacy_routes import CustomerId
 from serving.http.strict_json import StrictRoute
-from serving.lists.churn_risk import Page
+from serving.lists.churn_risk import Page, joined
 from serving.lists.files import encoded
 from serving.lists.filters import NoSuchFilter
-from serving.lists.list_query import Band, ListQuery
+from serving.lists.list_query import Band, CrossSellQuery, ListQuery, Rules, WinBackQuery
+from serving.scope import Scope
 from workspace import storage
 
 _MEDIA_TYPES = {
@@ -84,6 +86,52 @@ class ListRow(BaseModel):
     withheld: str | None
 
 
+class WinBackRow(BaseModel):
+    """A customer who left; behind it, for keys that may see them, the contact data that the setting `pii` names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    customer_id: str
+    last_purchase: str
+    silent_days: int
+    purchases: int
+    spend: float
+    bought_most: str | None
+    lifetime_value: float | None
+    lifetime_value_low: float | None
+    lifetime_value_high: float | None
+    lifetime_value_grade: Grade
+    left_by: str
+    as_of: str
+    lifetime_value_period_days: int
+    lifetime_value_measure: Literal["revenue", "margin"]
+    currency: str
+
+
+class CrossSellRow(BaseModel):
+    """A customer and an offer; behind it, for keys that may see them, the contact data that the setting `pii` names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    customer_id: str
+    offer: str
+    offer_kind: Literal["repeat", "new"]
+    offer_probability: float | None
+    offer_grade: Grade
+    churn_probability: float | None
+    churn_band: Band | None
+    churn_grade: Grade
+    lifetime_value: float | None
+    lifetime_value_grade: Grade
+    value_at_risk: float | None
+    value_at_risk_grade: Grade
+    as_of: str
+    churn_period_days: int
+    lifetime_value_period_days: int
+    lifetime_value_measure: Literal["revenue", "margin"]
+    currency: str
+
+
 def _refusal(description: str, code: str, message: str, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
     example = Refusal(0, code, message, details or {}).body()
     content = {"application/json": {"example": example}}
@@ -99,7 +147,10 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     401: _refusal(
         "no bearer key, or a wrong or revoked one", "unauthorized", "send the header `Authorization: Bearer <key>`"
     ),
-    403: _refusal("a key of another role", "forbidden", "this takes a key of another role: admin, crm"),
+    403: _refusal(
+        "a key of another role, or one that is limited to a part of the shop where this is of the whole",
+        "forbidden", "this takes a key of another role: admin, crm",
+    ),
     408: _refusal("the body came too slowly", "slow_body", "the body was not there within 10 s"),
     409: _refusal(
         "the published features are not those of the champions, or are stale; or an event's id has another content",
@@ -133,17 +184,19 @@ _NO_RULE: dict[int | str, dict[str, Any]] = {
     )
 }  # fmt: skip
 _ROWS = TypeAdapter(list[ListRow]).json_schema(ref_template="#/components/schemas/{model}")
-_LIST: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "the list in the format asked for, CSV and XLSX as a download; `Link` leads to the next page",
-        "headers": {"Link": {"schema": {"type": "string"}, "description": "the next page, where there is one"}},
-        "content": {
-            _MEDIA_TYPES["json"]: {"schema": {"type": "array", "items": ListRow.model_json_schema()}},
-            "text/csv": {"schema": {"type": "string"}},
-            _MEDIA_TYPES["xlsx"]: {"schema": {"type": "string", "format": "binary"}},
-        },
-    },
-}
+
+
+def _list_of(row: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    content = {
+        _MEDIA_TYPES["json"]: {"schema": {"type": "array", "items": row.model_json_schema()}},
+        "text/csv": {"schema": {"type": "string"}},
+        _MEDIA_TYPES["xlsx"]: {"schema": {"type": "string", "format": "binary"}},
+    }
+    link = {"schema": {"type": "string"}, "description": "the next page, where there is one"}
+    what = "the list in the format asked for, CSV and XLSX as a download; `Link` leads to the next page"
+    return {200: {"description": what, "headers": {"Link": link}, "content": content}}
+
+
 _PROBES = {
     "/livez": "the process is alive",
     "/readyz": "it can answer: there are champions and a publication; what of its answers is not as it should be",
@@ -178,6 +231,11 @@ def _read(request: Request) -> Read:
     return read
 
 
+def _scope(request: Request) -> Scope:
+    caller: Caller = request.state.caller
+    return caller.scope
+
+
 def _answers() -> Answers:
     return bentoml.get_current_service().answers
 
@@ -201,10 +259,10 @@ async def scores(asked: ScoresRequest, request: Request) -> Response:
             {"asked": len(asked.customer_ids), "most": most},
         ))  # fmt: skip
     names = answers.names(asked.customer_ids)
-    rows, terms = await answers.scores(names, asked)
+    rows, terms = await answers.scores(await answers.within(_scope(request), names), asked)
     _read(request).customers, _read(request).rows = names, len(rows)
     if not rows and len(names) == 1:
-        raise Refused(_unknown(names[0]))
+        raise Refused(unknown_customer(names[0]))
     scores = b",".join([rows.get(one) or to_json(_marked(one)) for one in names])
     return Response(b'{"scores":[' + scores + b"]," + terms[1:], media_type="application/json")
 
@@ -218,32 +276,57 @@ async def scores(asked: ScoresRequest, request: Request) -> Response:
 )
 async def events(asked: EventsRequest, request: Request) -> Response:
     """Takes in purchases and interactions; scores show them within seconds, and the next batch ingests them."""
-    counts = await asyncio.to_thread(_inbox().accept, asked, _answers().clock())
+    outside = await _outside(_scope(request), asked.customers())
+    counts = await asyncio.to_thread(_inbox().accept, asked, _answers().clock(), outside)
     _read(request).customers, _read(request).rows = asked.customers(), counts["accepted"]
     return JSONResponse(counts, 202)
 
 
-@api.get("/lists/churn-risk", responses=_REFUSALS | _LIST, dependencies=allowed("marketing"))
+async def _outside(scope: Scope, customer_ids: Sequence[str]) -> Set[str]:
+    """Those of these customers who are not known to be in a scope, as the workspace names them."""
+    if not scope:
+        return frozenset()
+    names = _answers().names(customer_ids)
+    return {*names}.difference(await _answers().within(scope, names))
+
+
+@api.get("/lists/churn-risk", responses=_REFUSALS | _list_of(ListRow), dependencies=allowed("marketing"))
 async def churn_risk(asked: Annotated[ListQuery, Query()], request: Request) -> Response:
     """Who is about to leave, highest value at risk first: whom to contact, why, and what to offer."""
+    return await _listed("churn-risk", _answers().churn_risk, asked, request)
+
+
+@api.get("/lists/win-back", responses=_REFUSALS | _list_of(WinBackRow), dependencies=allowed("marketing"))
+async def win_back(asked: Annotated[WinBackQuery, Query()], request: Request) -> Response:
+    """Who left, highest value first: what each would bring on coming back, and what they used to buy."""
+    return await _listed("win-back", _answers().win_back, asked, request)
+
+
+@api.get("/lists/cross-sell", responses=_REFUSALS | _list_of(CrossSellRow), dependencies=allowed("marketing"))
+async def cross_sell(asked: Annotated[CrossSellQuery, Query()], request: Request) -> Response:
+    """To whom an item can be offered, or each customer's best offer; likeliest first."""
+    return await _listed("cross-sell", _answers().cross_sell, asked, request)
+
+
+async def _listed(name: str, page_of: Callable[..., Page], asked: Rules, request: Request) -> Response:
     contacts = request.state.caller.sees_contacts
-    page, pieces = await asyncio.to_thread(_begun, asked, contacts)
+    page, pieces = await asyncio.to_thread(_begun, page_of, asked, contacts, _scope(request))
     # Without the cursor, which holds the id that the last page ended with.
     shown = asked.model_dump(exclude={"cursor"}) | {"further_page": asked.cursor is not None, "contacts": contacts}
     _read(request).filter, _read(request).rows = shown, page.rows
     headers = {}
     if asked.format != "json":
-        headers["Content-Disposition"] = f'attachment; filename="churn-risk-{page.as_of}.{asked.format}"'
+        headers["Content-Disposition"] = f'attachment; filename="{name}-{page.as_of}.{asked.format}"'
     if page.cursor is not None:
         following = request.url.include_query_params(cursor=page.cursor)
         headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
     return StreamingResponse(pieces, headers=headers, media_type=_MEDIA_TYPES[asked.format])
 
 
-def _begun(asked: ListQuery, contacts: bool) -> tuple[Page, Any]:
+def _begun(page_of: Callable[..., Page], asked: Rules, contacts: bool, scope: Scope) -> tuple[Page, Any]:
     """The page, and its pieces of which the first is there: what cannot be answered is refused, not broken off."""
-    page = _answers().churn_risk(asked, contacts)
-    pieces = encoded(page.blocks, asked.format, page.about)
+    page = page_of(asked, contacts, scope)
+    pieces = encoded(map(joined, page.blocks), asked.format, page.about)
     return page, chain([next(pieces)], pieces)
 
 
@@ -269,7 +352,7 @@ async def offers(customer_id: CustomerId, request: Request) -> Response:
     "/items/{item:escaped}/bought-with",
     response_model=BoughtWithAnswer,
     responses=_REFUSALS | _NO_RULE,
-    dependencies=allowed("crm"),
+    dependencies=allowed("crm", of_whole_shop=True),
 )
 async def bought_with(
     item: Annotated[str, Path(description="a category, or a product where offers are by item", examples=["tea"])],
@@ -298,17 +381,12 @@ async def customer(customer_id: CustomerId, request: Request) -> Response:
 def _of_one(name: str, answer: dict[str, Any] | None, request: Request) -> Response:
     _read(request).rows = 0 if answer is None else 1
     if answer is None:
-        raise Refused(_unknown(name))
+        raise Refused(unknown_customer(name))
     return JSONResponse(answer)
 
 
-def _unknown(customer_id: str) -> Refusal:
-    message = "no customer with this id was known at the published as_of"
-    return Refusal(404, "unknown_customer", message, {"customer_id": customer_id})
-
-
 def _marked(customer_id: str) -> dict[str, Any]:
-    return {"customer_id": customer_id, **_unknown(customer_id).body()}
+    return {"customer_id": customer_id, **unknown_customer(customer_id).body()}
 
 
 @api.exception_handler(Refused)

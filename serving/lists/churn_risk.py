@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import duckdb
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, TypeAdapter
 
 from features.retrieval import matrix
 from features.snapshot import CUSTOMER_FAMILIES, customer_features, families
 from ingest.rows import identifier
-from serving.consent import Consents, may_be_listed
-from serving.lists import filters
+from serving.consent import may_be_listed
+from serving.lists import filters, paging
 from serving.lists.filters import NoSuchFilter as NoSuchFilter
-from serving.lists.list_query import ListQuery
+from serving.lists.list_query import ListQuery, Rules
+from serving.lists.paging import Where
 from serving.predictor import Predictor
 from serving.reasons import Explainer
+from serving.scope import WHOLE, Scope
 from serving.terms import UNPROVEN, Terms, norms_of
 from workspace import storage
 from workspace.privacy import PrivacyKey
@@ -49,9 +46,9 @@ _SCORED = (
     "lifetime_value_high", "value_at_risk", "as_of",
 )  # fmt: skip
 _OFFER = ("offer", "offer_kind", "offer_probability")
+_WORDS = 10  # that are looked for at once
 _BLOCK = 500  # rows told reasons of, and sent, at a time
 _ROW_GROUP = 32_768  # rows of which a page reads all
-_MEMORY = 1.0  # gigabytes of reading pages; what needs more goes to disk
 # Highest first, and then in a fixed order, so that a page goes on where the last one ended. An amount that is withheld
 # from everybody leaves the order to the next.
 _TIES = {
@@ -65,7 +62,7 @@ _TIES = {
 class Page:
     """`rows` rows of a list in blocks, in order; `cursor` is where the next page begins, none after the last.
 
-    `about` are the sentences that a reader of the numbers needs.
+    `reasons` and `value_reasons` are lists of sentences; `about` are those that a reader of the numbers needs.
     """
 
     as_of: date
@@ -73,18 +70,6 @@ class Page:
     blocks: Iterator[pd.DataFrame]
     cursor: str | None
     about: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Where:
-    """SQL conditions over the risk file, and the values in them."""
-
-    conditions: list[str]
-    values: dict[str, Any]
-
-    def add(self, condition: str, **values: Any) -> None:
-        self.conditions.append(condition)
-        self.values.update(values)
 
 
 def churn_risk(
@@ -114,7 +99,7 @@ def churn_risk(
     listed = _listed(workspace, as_of, conditions(workspace, as_of, asked, terms), sort, top)
     explainer = Explainer(predictor, norms_of(workspace.home_path, as_of))
     told = _told(explainer, listed, lambda day, ids: vectors(workspace, day, ids))
-    shown = _shown(told, terms, unproven_offers)
+    shown = joined(_shown(told, terms, unproven_offers))
     return _with_contacts(workspace, shown) if contacts else shown
 
 
@@ -124,9 +109,9 @@ def _untold(_: Sequence[str]) -> dict[str, list[str]]:
 
 def page(
     explainer: Explainer, as_of: date, asked: ListQuery, vectors_of: Vectors, contacts: bool = False,
-    reasons_of: Reasons = _untold,
+    reasons_of: Reasons = _untold, scope: Scope = WHOLE,
 ) -> Page:  # fmt: skip
-    """The page of the list that `asked` describes, with `contacts` as in `churn_risk`.
+    """The page of the list that `asked` describes, of the customers of a `scope`, with `contacts` as in `churn_risk`.
 
     The reasons of the risk are those of `reasons_of`, and worked out for whom it has none.
 
@@ -137,9 +122,9 @@ def page(
     """
     workspace = explainer.predictor.workspace
     terms = Terms.at(explainer.predictor, as_of)
-    where = conditions(workspace, as_of, asked, terms)
+    where = conditions(workspace, as_of, asked, terms, scope)
     if asked.cursor is not None:
-        _go_on(where, asked.sort, _place_of(asked.cursor, as_of, asked.sort))
+        paging.go_on(where, asked.cursor, as_of, asked.sort, _TIES[asked.sort])
     rows = _listed(workspace, as_of, where, asked.sort, asked.top + 1)
     listed, more = rows.head(asked.top), len(rows) > asked.top
     blocks = (listed.iloc[start : start + _BLOCK] for start in range(0, max(len(listed), 1), _BLOCK))
@@ -147,7 +132,7 @@ def page(
     shown = (_shown(block, terms, asked.unproven_offers) for block in told)
     if contacts:
         shown = (_with_contacts(workspace, block) for block in shown)
-    cursor = _cursor(as_of, asked.sort, listed.iloc[-1]) if more else None
+    cursor = paging.cursor(as_of, asked.sort, _TIES[asked.sort], listed.iloc[-1]) if more else None
     return Page(as_of, len(listed), shown, cursor, about(terms, as_of, asked.unproven_offers))
 
 
@@ -175,13 +160,19 @@ def _told(
     explainer: Explainer, listed: pd.DataFrame, vectors_of: Vectors, reasons_of: Reasons = _untold
 ) -> pd.DataFrame:
     if listed.empty:
-        return listed.assign(reasons="", value_reasons="")
+        return listed.assign(reasons=None, value_reasons=None)
     customer_ids = listed["customer_id"].tolist()
     packed, before = vectors_of(listed["as_of"].iloc[0].date(), customer_ids), reasons_of(customer_ids)
     further = iter(explainer(packed[[one not in before for one in customer_ids]]))
     reasons = [before[one] if one in before else next(further) for one in customer_ids]
-    told = {"reasons": reasons, "value_reasons": explainer.value(packed)}
-    return listed.assign(**{name: [". ".join(own) for own in each] for name, each in told.items()})
+    told: dict[str, Any] = {"reasons": reasons, "value_reasons": explainer.value(packed)}
+    return listed.assign(**told)
+
+
+def joined(block: pd.DataFrame) -> pd.DataFrame:
+    """With all reasons of a customer in one text, as files and answers have them."""
+    there = [name for name in ("reasons", "value_reasons") if name in block]
+    return block.assign(**{name: block[name].map(". ".join).astype(object) for name in there})
 
 
 def _shown(listed: pd.DataFrame, terms: Terms, unproven_offers: bool) -> pd.DataFrame:
@@ -192,8 +183,29 @@ def _shown(listed: pd.DataFrame, terms: Terms, unproven_offers: bool) -> pd.Data
     return listed[[name for name in COLUMNS if name in listed]]
 
 
-def conditions(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) -> Where:
-    """Who is on the list that is asked for, wherever a page of it begins.
+def conditions(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms, scope: Scope = WHOLE) -> Where:
+    """Who is on the list that is asked for, wherever a page of it begins; nobody outside the scope.
+
+    Raises:
+        NoSuchFilter: a filter that no customer of the scope can pass.
+    """
+    where = rules(workspace, as_of, asked, terms, scope)
+    if asked.band is not None:
+        choose_band(where, asked.band, terms)
+    return where
+
+
+def choose_band(where: Where, band: str, terms: Terms) -> None:
+    """
+    Raises:
+        NoSuchFilter: nobody's band is shown.
+    """
+    _refuse_withheld("band", "churn", terms)
+    where.add("churn_band = $band", band=band)
+
+
+def rules(workspace: Workspace, as_of: date, asked: Rules, terms: Terms, scope: Scope) -> Where:
+    """What all lists can be filtered by, within the scope; over rows with `customer_id` and `lifetime_value`.
 
     Raises:
         NoSuchFilter: a filter that no customer can pass.
@@ -204,16 +216,15 @@ def conditions(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms
         _refuse_withheld("min_value, max_value", "lifetime_value", terms)
     if asked.max_value is not None:
         where.add("lifetime_value <= $max_value", max_value=asked.max_value)
-    if asked.band is not None:
-        _refuse_withheld("band", "churn", terms)
-        where.add("churn_band = $band", band=asked.band)
     for attribute in asked.attribute:
-        _filter_by_attribute(where, workspace, attribute)
+        _filter_by_attribute(where, workspace, attribute, scope)
     if asked.category is not None:
-        _filter_by_category(where, workspace, as_of, asked.category)
+        _filter_by_category(where, workspace, as_of, asked.category, scope)
     if asked.search is not None:
         where.add("starts_with(customer_id, $search)", search=asked.search)
     where.add(may_be_listed(workspace))
+    if scope:
+        where.add(scope.condition(workspace))
     return where
 
 
@@ -231,24 +242,21 @@ def _refuse_withheld(what: str, kind: str, terms: Terms) -> None:
         raise NoSuchFilter(f"{what}: nobody's is shown: {why}")
 
 
-def _filter_by_attribute(where: Where, workspace: Workspace, attribute: str) -> None:
-    asked, separator, value = attribute.partition(":")
-    if not separator or not workspace.attributes:
-        kept = ", ".join(workspace.attributes) or "none"
-        raise NoSuchFilter(f"attribute {attribute!r} is not `name:value` of an attribute; there are: {kept}")
-    name = filters.name("attribute", asked, workspace.attributes)
+def _filter_by_attribute(where: Where, workspace: Workspace, attribute: str, scope: Scope) -> None:
+    name, value = filters.of_attribute("attribute", attribute, workspace.attributes)
     customers, key = storage.rows_of(workspace.home_path, "customers"), f"attribute_{len(where.values)}"
     column = identifier(name)
     if not value:
         where.add(f"customer_id NOT IN (SELECT customer_id FROM {customers} WHERE {column} IS NOT NULL)")
         return
-    stored = _distinct(workspace.home_path, f"SELECT DISTINCT {column} FROM {customers} WHERE {column} IS NOT NULL")
+    there = f"{customers} WHERE {column} IS NOT NULL AND ({scope.of_rows(workspace)})"
+    stored = _distinct(workspace.home_path, f"SELECT DISTINCT {column} FROM {there}")
     meant = filters.chosen(f"attribute {name}:", value, stored)
     where.add(f"customer_id IN (SELECT customer_id FROM {customers} WHERE {column} IN (SELECT unnest(${key})))")
     where.values[key] = meant
 
 
-def _filter_by_category(where: Where, workspace: Workspace, as_of: date, category: str) -> None:
+def _filter_by_category(where: Where, workspace: Workspace, as_of: date, category: str, scope: Scope) -> None:
     if "product_affinity" not in families(workspace):
         raise NoSuchFilter("category: the workspace has no products, so nothing is known of categories")
     part = storage.rows_of_part(storage.snapshot_part(workspace.home_path, "product_affinity", as_of))
@@ -256,53 +264,15 @@ def _filter_by_category(where: Where, workspace: Workspace, as_of: date, categor
     meant = filters.chosen(
         "category",
         category,
-        _distinct(workspace.home_path, f"SELECT DISTINCT item {bought}"),
+        _distinct(workspace.home_path, f"SELECT DISTINCT item {bought} AND {scope.condition(workspace)}"),
         "nobody bought of it in 365 days",
     )
     where.add(f"customer_id IN (SELECT customer_id {bought} AND item IN (SELECT unnest($items)))", items=meant)
 
 
 def _distinct(home: Path, query: str) -> list[filters.Stored]:
-    with reader(home).cursor() as connection:
+    with paging.reader(home).cursor() as connection:
         return [row[0] for row in connection.execute(query).fetchall()]
-
-
-# Of a page: the values of its last row in the order of `_TIES`, and whose it is.
-_End = tuple[list[float | None], str]
-_Place = tuple[date, str, list[FiniteFloat | None], Annotated[str, Field(max_length=1_000)]]
-_PLACE: TypeAdapter[_Place] = TypeAdapter(_Place)
-
-
-def _go_on(where: Where, sort: str, last: _End) -> None:
-    """Behind the last row of a page, in the order of `_listed`."""
-    values, customer_id = last
-    behind = "customer_id > $last_id"
-    for place, (name, value) in reversed(list(enumerate(zip(_TIES[sort], values, strict=True)))):
-        if value is None:
-            behind = f"({name} IS NULL AND {behind})"
-            continue
-        behind = f"({name} < $last_{place} OR {name} IS NULL OR ({name} = $last_{place} AND {behind}))"
-        where.values[f"last_{place}"] = value
-    where.add(behind, last_id=customer_id)
-
-
-def _cursor(as_of: date, sort: str, last: pd.Series) -> str:
-    values = [None if pd.isna(last[name]) else float(last[name]) for name in _TIES[sort]]
-    place = [str(as_of), sort, values, str(last["customer_id"])]
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
-
-
-def _place_of(cursor: str, as_of: date, sort: str) -> _End:
-    """Where a page ended. A cursor is a caller's: whatever it says is checked, as a body is."""
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        place = _PLACE.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True), strict=True)
-    except ValueError as problem:
-        raise NoSuchFilter("query.cursor: take it as it stands in the header `Link` of the last page") from problem
-    day, by, values, customer_id = place
-    if (day, by, len(values)) != (as_of, sort, len(_TIES[sort])):
-        raise NoSuchFilter(f"query.cursor: it is of the list of {day} by {by}; begin anew without one"[:200])
-    return values, customer_id
 
 
 @storage.read_again
@@ -310,20 +280,7 @@ def _listed(workspace: Workspace, as_of: date, where: Where, sort: str, top: int
     path = storage.risk_path(workspace.home_path, as_of, sort)
     if not path.exists():
         raise storage.CheckFailed(f"{workspace.name} has no scores of {as_of}; run `perennial score --as-of {as_of}`")
-    query = f"""
-        SELECT * FROM read_parquet({quoted(path)}) WHERE {" AND ".join(where.conditions)}
-        ORDER BY {_order(sort)} LIMIT {top}"""
-    with reader(workspace.home_path).cursor() as connection:
-        Consents(workspace.home_path).tell(connection)
-        return connection.execute(query, where.values).df()
-
-
-@lru_cache(maxsize=4)
-def reader(home: Path) -> duckdb.DuckDBPyConnection:
-    """Kept: to open one takes longer than to read a page. Its cursors may be used by any thread."""
-    connection = storage.connect(home, memory=_MEMORY)
-    connection.execute("SET parquet_metadata_cache = true")
-    return connection
+    return paging.read(workspace, f"read_parquet({quoted(path)})", where, _TIES[sort], top)
 
 
 def _with_contacts(workspace: Workspace, listed: pd.DataFrame) -> pd.DataFrame:
@@ -347,6 +304,26 @@ def contacts_of(workspace: Workspace, customer_ids: Sequence[str]) -> list[dict[
     return [dict(zip(workspace.pii, row, strict=True)) for row in readable]
 
 
+@storage.read_again
+def with_contact(workspace: Workspace, asked: str, most: int, scope: Scope = WHOLE) -> list[str]:
+    """The customers of a scope of whom all of these words are in the contact data, at most so many, by id.
+
+    Raises:
+        SettingsError: the privacy key is not there to look with.
+    """
+    if not asked.strip() or not workspace.pii:
+        return []
+    *words, whole = PrivacyKey.of_environment().word_marks(asked)
+    marks = {f"word_{place}": mark for place, mark in enumerate(words[:_WORDS] or [whole])}
+    text = f"concat_ws(' ', {', '.join(map(identifier, workspace.pii))})"
+    every = " AND ".join(f"contains({text}, ${name})" for name in marks)
+    query = f"""SELECT customer_id FROM {storage.rows_of(workspace.home_path, "customers")}
+        WHERE (({every}) OR contains({text}, $whole)) AND ({scope.of_rows(workspace)})
+        ORDER BY customer_id LIMIT {most}"""
+    with paging.reader(workspace.home_path).cursor() as connection:
+        return [customer_id for (customer_id,) in connection.execute(query, marks | {"whole": whole}).fetchall()]
+
+
 def _placed(customer_ids: Sequence[str] | pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"customer_id": pd.Series(list(customer_ids), dtype=str), "place": range(len(customer_ids))})
 
@@ -367,16 +344,8 @@ def write_risk(workspace: Workspace, as_of: date, scores: Path) -> None:
                 SELECT * FROM {storage.reader([storage.offers_path(home, as_of)])} WHERE rank = 1) AS offers
               ON scores.customer_id = offers.customer_id""")
         for sort in _TIES:
-            query = f"FROM risk ORDER BY {_order(sort)}"
+            query = f"FROM risk ORDER BY {paging.order(_TIES[sort])}"
             storage.copy_to(connection, query, storage.risk_path(home, as_of, sort), row_group=_ROW_GROUP)
-
-
-def _order(sort: str) -> str:
-    return ", ".join([*(f"{name} DESC NULLS LAST" for name in _TIES[sort]), "customer_id"])
-
-
-def _first_known(names: Sequence[str]) -> str:
-    return f"coalesce({', '.join(names)}, 0)"
 
 
 @storage.read_again

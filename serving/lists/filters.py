@@ -26,6 +26,19 @@ class NoSuchFilter(SettingsError):
         self.nearest = list(nearest)
 
 
+def of_attribute(what: str, asked: str, attributes: Sequence[str]) -> tuple[str, str]:
+    """The attribute and the value that `name:value` asks for; the value may be empty.
+
+    Raises:
+        NoSuchFilter: it is nothing of the kind, or there is no such attribute; those that there are are named.
+    """
+    own_name, separator, value = asked.partition(":")
+    if not separator or not attributes:
+        there = ", ".join(attributes) or "none"
+        raise NoSuchFilter(f"{what} {asked!r} is not `name:value` of an attribute; there are: {there}")
+    return name("attribute", own_name, attributes), value.strip()
+
+
 def chosen(what: str, asked: str, stored: Sequence[Stored], none: str = "no customer has it") -> list[Stored]:
     """Those of the `stored` values that `asked` means: several where the shop spells one in several ways.
 
@@ -35,12 +48,17 @@ def chosen(what: str, asked: str, stored: Sequence[Stored], none: str = "no cust
     Raises:
         NoSuchFilter: none is meant, which `none` puts in words; the nearest ones are named.
     """
+    meant = alike(asked, stored)
+    if not meant:
+        raise _none_such(f"{what} {asked!r}: {none}", asked, stored)
+    return meant
+
+
+def alike(asked: str, stored: Sequence[Stored]) -> list[Stored]:
+    """The same, empty where none is meant."""
     reads = _reading(stored)
     meant = reads(asked)
-    alike = [value for value in stored if reads(_text(value)) == meant]
-    if meant is None or not alike:
-        raise _none_such(f"{what} {asked!r}: {none}", asked, stored)
-    return alike
+    return [] if meant is None else [value for value in stored if reads(as_text(value)) == meant]
 
 
 def name(what: str, asked: str, known: Sequence[str]) -> str:
@@ -66,10 +84,10 @@ def _near(asked: str, there: Sequence[Stored]) -> list[str]:
     if there and not isinstance(there[0], str):
         number, values = _number(asked), sorted(map(float, there))
         far = values if number is None else sorted(values, key=lambda value: abs(value - number))
-        return [_text(value) for value in sorted(far[:_SHOWN])]
+        return [as_text(value) for value in sorted(far[:_SHOWN])]
     by_folded = {_folded(str(value)): str(value) for value in reversed(there)}
-    alike = get_close_matches(_folded(asked), by_folded, _SHOWN, cutoff=0.5)
-    return [by_folded[text] for text in alike] or sorted(by_folded.values())[:_SHOWN]
+    near = get_close_matches(_folded(asked), by_folded, _SHOWN, cutoff=0.5)
+    return [by_folded[text] for text in near] or sorted(by_folded.values())[:_SHOWN]
 
 
 def _reading(stored: Sequence[Stored]) -> Reads:
@@ -84,7 +102,8 @@ def _reading(stored: Sequence[Stored]) -> Reads:
     return _folded
 
 
-def _text(value: Stored) -> str:
+def as_text(value: Stored) -> str:
+    """A value as a filter takes it."""
     return value if isinstance(value, str) else f"{value:.10g}"
 
 

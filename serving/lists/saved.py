@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any
 
 from serving.lists.filters import NoSuchFilter
 from serving.lists.filters import name as known_name
-from serving.lists.list_query import ListQuery
+from serving.lists.list_query import Rules
 from workspace import storage
 
 LONGEST = 80
@@ -20,20 +21,22 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lists (
     name TEXT PRIMARY KEY, rules TEXT NOT NULL, saved_by TEXT NOT NULL, saved_at TEXT NOT NULL
 )"""
-_RULES = frozenset(ListQuery.model_fields) - {"top", "cursor", "format", "reasons"}
+_NOT_RULES = frozenset({"top", "cursor", "format", "reasons"})
+_FIRST = "churn-risk"  # the list that those are of which name none
 
 
 @dataclass(frozen=True)
 class Saved:
-    """`rules` are those fields of a `ListQuery` that are not as they are without any."""
+    """Of which `list`; `rules` are those fields of what is asked of it that are not as they are without any."""
 
     name: str
+    list: str
     rules: dict[str, Any]
 
 
-def rules_of(asked: ListQuery) -> dict[str, Any]:
+def rules_of(asked: Rules) -> dict[str, Any]:
     """What makes a list, without which page of it was looked at."""
-    return asked.model_dump(include=set(_RULES), exclude_defaults=True)
+    return asked.model_dump(exclude=set(_NOT_RULES), exclude_defaults=True)
 
 
 class SavedLists:
@@ -42,7 +45,7 @@ class SavedLists:
     def __init__(self, home: Path) -> None:
         self.path = home / "lists.db"
 
-    def put(self, name: str, asked: ListQuery, who: str, now: datetime) -> Saved:
+    def put(self, name: str, of: str, asked: Rules, who: str, now: datetime) -> Saved:
         """In the place of one of the same name.
 
         Raises:
@@ -51,9 +54,9 @@ class SavedLists:
         name = " ".join(name.split())
         if not 0 < len(name) <= LONGEST or not name.isprintable():
             raise NoSuchFilter(f"name {name[:LONGEST]!r}: a list's name has 1 to {LONGEST} characters")
-        saved = Saved(name, rules_of(asked))
+        saved = Saved(name, of, rules_of(asked))
         with self._database as connection:
-            row = (name, json.dumps(saved.rules), who, now.isoformat(timespec="seconds"))
+            row = (name, json.dumps(saved.rules | {"list": of}), who, now.isoformat(timespec="seconds"))
             connection.execute("INSERT OR REPLACE INTO lists VALUES (?, ?, ?, ?)", row)
         return saved
 
@@ -62,16 +65,25 @@ class SavedLists:
         if not storage.is_written(self.path):
             return []
         rows = self._database.execute("SELECT name, rules FROM lists ORDER BY name").fetchall()
-        return [Saved(name, json.loads(rules)) for name, rules in rows]
+        return [_read(name, json.loads(rules)) for name, rules in rows]
 
-    def of(self, name: str) -> Saved:
-        """In any case.
+    def of(self, name: str, of: str) -> Saved:
+        """One of a list, in any case.
 
         Raises:
             NoSuchFilter: there is none of this name; the nearest ones are named.
         """
-        there = {saved.name: saved for saved in self.all()}
+        there = {saved.name: saved for saved in self.all() if saved.list == of}
         return there[known_name("saved list", name, list(there))]
+
+    def applied(self, name: str, of: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What is asked for, with the rules of a list in the place of its own; attributes must hold of both.
+
+        Raises:
+            NoSuchFilter: as `of`.
+        """
+        rules = self.of(name, of).rules
+        return {**asked, **rules, "attribute": [*rules.get("attribute", ()), *asked["attribute"]]}
 
     def remove(self, name: str) -> None:
         with self._database as connection:
@@ -80,3 +92,7 @@ class SavedLists:
     @cached_property
     def _database(self) -> sqlite3.Connection:
         return storage.database(self.path, _SCHEMA)
+
+
+def _read(name: str, rules: dict[str, Any]) -> Saved:
+    return Saved(name, rules.pop("list", _FIRST), rules)

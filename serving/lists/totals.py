@@ -8,22 +8,25 @@ from datetime import date
 from features.snapshot import families
 from ingest.rows import identifier
 from serving.consent import Consents, may_be_listed
-from serving.lists import filters
-from serving.lists.churn_risk import conditions, reader
+from serving.lists import filters, paging
+from serving.lists.churn_risk import conditions
 from serving.lists.list_query import ListQuery
+from serving.lists.paging import Totals, reader
+from serving.scope import Scope
 from serving.terms import Terms
 from workspace import storage
 from workspace.settings import Workspace
 
-_MOST_VALUES = 60
+MOST_VALUES = 60
 
 
 @dataclass(frozen=True)
-class Totals:
-    """So many customers, and what they put at risk together, null where that is withheld."""
+class Counts:
+    """How many customers a batch knew, had scores of, and of these in the high band, null where bands are withheld."""
 
     customers: int
-    at_risk: float | None
+    scored: int
+    high: int | None
 
 
 Choices = dict[str, list[tuple[str, int]]]
@@ -31,42 +34,53 @@ Choices = dict[str, list[tuple[str, int]]]
 
 
 @storage.read_again
-def totals(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms) -> Totals:
-    """Of the whole list that is asked for, however many rows a page of it has.
+def totals(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms, scope: Scope) -> Totals:
+    """Of the whole list that is asked for, within the scope, however many rows a page of it has.
 
     Raises:
         NoSuchFilter: a filter that no customer can pass.
     """
-    where = conditions(workspace, as_of, asked, terms)
-    path = storage.risk_path(workspace.home_path, as_of, asked.sort)
-    query = f"""SELECT count(*), sum(value_at_risk) FROM read_parquet({storage.quoted(path)})
-        WHERE {" AND ".join(where.conditions)}"""
-    with reader(workspace.home_path).cursor() as connection:
-        Consents(workspace.home_path).tell(connection)
-        return Totals(*connection.execute(query, where.values).fetchall()[0])
+    path = storage.quoted(storage.risk_path(workspace.home_path, as_of, asked.sort))
+    where = conditions(workspace, as_of, asked, terms, scope)
+    return paging.total(workspace, f"read_parquet({path})", where, "value_at_risk")
 
 
 @storage.read_again
-def choices(workspace: Workspace, as_of: date) -> Choices:
-    """Of the shop's attributes that have few values, and of what was bought in the last 365 days, as `category`."""
+def counts(workspace: Workspace, as_of: date, scope: Scope) -> Counts:
+    """What the batch of a scored as_of came to within the scope."""
+    path = storage.quoted(storage.scores_path(workspace.home_path, as_of))
+    query = f"""SELECT count(*), count(*) FILTER (not_scored_reason IS NULL), count(*) FILTER (churn_band = 'high'),
+        count(churn_band) FROM read_parquet({path}) WHERE {scope.condition(workspace)}"""
+    with reader(workspace.home_path).cursor() as connection:
+        known, scored, high, banded = connection.execute(query).fetchall()[0]
+    return Counts(known, scored, high if banded else None)
+
+
+@storage.read_again
+def choices(workspace: Workspace, as_of: date, scope: Scope) -> Choices:
+    """Of the shop's attributes that have few values, and of what was bought in the last 365 days, as `category`.
+
+    Only what those within the scope have.
+    """
     home = workspace.home_path
     path = storage.quoted(storage.risk_path(home, as_of, "value_at_risk"))
-    listed = f"(SELECT customer_id FROM read_parquet({path}) WHERE {may_be_listed(workspace)}) AS listed"
+    who = f"{may_be_listed(workspace)} AND {scope.condition(workspace)}"
+    listed = f"(SELECT customer_id FROM read_parquet({path}) WHERE {who}) AS listed"
     with reader(home).cursor() as connection:
         Consents(home).tell(connection)
 
         def counted(value: str, rows: str, condition: str = "true") -> list[tuple[str, int]]:
             query = f"""SELECT CAST({value} AS VARCHAR), count(*) FROM {listed} JOIN {rows} AS t USING (customer_id)
-                WHERE {value} IS NOT NULL AND {condition} GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT {_MOST_VALUES + 1}"""
+                WHERE {value} IS NOT NULL AND {condition} GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT {MOST_VALUES + 1}"""
             return connection.execute(query).fetchall()
 
         customers = storage.rows_of(home, "customers") if workspace.attributes else ""
         own = {name: counted(f"t.{identifier(name)}", customers) for name in workspace.attributes}
-        few = {name: values for name, values in own.items() if len(values) <= _MOST_VALUES}
+        few = {name: values for name, values in own.items() if len(values) <= MOST_VALUES}
         if "product_affinity" not in families(workspace):
             return few
         part = storage.rows_of_part(storage.snapshot_part(home, "product_affinity", as_of))
-        return few | {"category": counted("t.item", part, "item_days_since_last <= 365")[:_MOST_VALUES]}
+        return few | {"category": counted("t.item", part, "item_days_since_last <= 365")[:MOST_VALUES]}
 
 
 @storage.read_again

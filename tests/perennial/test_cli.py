@@ -29,8 +29,9 @@ from workspace import registry
 
 COMMANDS = [
     "backtest", "campaigns", "check", "churn segments", "churn sensitivity", "compare", "customer", "demo", "erase",
-    "export", "ingest", "keys add", "keys list", "keys revoke", "list bought-with", "list churn-risk", "monitor",
-    "promote", "publish", "reproduce", "rollback", "run", "schedule", "score", "serve", "simulate", "snapshot", "train",
+    "export", "ingest", "keys add", "keys list", "keys revoke", "list bought-with", "list churn-risk",
+    "list cross-sell", "list win-back", "mcp", "monitor", "promote", "publish", "reproduce", "rollback", "run",
+    "schedule", "score", "serve", "simulate", "snapshot", "train",
 ]  # fmt: skip
 HEAVY = {"bentoml", "evidently", "feast", "ibis", "lightgbm", "matplotlib", "mlflow", "pandas", "scipy", "sklearn"}
 
@@ -340,3 +341,21 @@ def test_a_backtest_without_a_closed_window_says_so(perennial: Callable[[str], D
     done = perennial(f"backtest {where} --as-of 2022-04-15")
     assert done.code == 1
     assert "no window of 60 days has closed by 2022-04-15 with 90 days of history before it" in done.stderr
+
+
+def test_a_key_may_be_for_a_part_of_the_shop(tmp_path: Path, perennial) -> None:  # type: ignore[no-untyped-def]
+    """As the shop spells it; `keys list` shows which, and a part that nobody is in is refused with what there is."""
+    small_workspace(tmp_path)
+    customers = pd.read_csv(tmp_path / "customers.csv", dtype=str)
+    customers.assign(region=["north", "south"] * (len(customers) // 2)).to_csv(tmp_path / "customers.csv", index=False)
+    config = f"-c {tmp_path / 'workspace.yaml'} --set attributes=region --home {tmp_path / 'home'}"
+    early = perennial(f"keys add --role crm --scope region:north {config}")
+    assert (early.code, "perennial ingest" in early.stderr) == (1, True)
+    assert perennial(f"ingest {config}").code == 0
+    wrong = perennial(f"keys add --role crm --scope region:nort {config}")
+    assert (wrong.code, "the nearest is north" in wrong.stderr) == (2, True)
+    assert perennial(f"keys add --role crm --scope region:NORTH --scope Region:south {config}").code == 0
+    assert perennial(f"keys add --role admin --contacts {config}").code == 0
+    first, second = sorted(perennial(f"keys list {config}").stdout.splitlines(), key=lambda line: "admin" in line)
+    assert "crm, region:north, region:south  added" in first
+    assert re.search(r"admin, contacts\s+added", second)

@@ -130,7 +130,8 @@ def test_contact_data_need_a_line_in_the_audit_log(
 
 @pytest.mark.parametrize(
     ("asked", "says"),
-    [({"name": "churn"}, "list 'churn': there are churn-risk, bought-with"), ({"top": 0}, "at least one row"),
+    [({"name": "churn"}, "list 'churn': there are churn-risk, win-back, cross-sell, bought-with"),
+     ({"top": 0}, "at least one row"),
      ({"band": "hi"}, "band 'hi': there are low, medium, high"), ({"sort": "risk"}, "sort 'risk': there are value_at")],
     ids=["list", "top", "band", "sort"],
 )  # fmt: skip

@@ -68,6 +68,10 @@ def test_contact_data_are_kept_encrypted(tmp_path: Path) -> None:
     kept, key = rows_of(workspace, "customers").sort_values("customer_id"), PrivacyKey(KEY)
     assert [key.decrypted(text) for text in kept["phone"]] == CUSTOMERS["phone"].tolist()
     assert kept["email"].isna().tolist() == [False, True]
+    assert all(mark in kept["phone"].iloc[0] for mark in key.word_marks(CUSTOMERS["phone"][0]))
+    anna, mueller, both = (key.word_marks(word)[0] for word in ("anna", "m\u00fcller", "annam\u00fcller"))
+    assert key.word_marks("ANNA  Mu\u0308ller") == [anna, mueller, both]
+    assert set(key.word_marks("anna")).isdisjoint(PrivacyKey("another-privacy-key").word_marks("anna"))
     with pytest.raises(SettingsError, match="not the key that this was encrypted with"):
         PrivacyKey("another-privacy-key").decrypted(kept["phone"].iloc[0])
 

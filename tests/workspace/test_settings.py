@@ -170,6 +170,22 @@ def test_wrong_tables_are_explained(raw: dict[str, Any], message: str) -> None:
         parse(raw, "shop.yaml")
 
 
+@pytest.mark.parametrize(
+    ("scopes", "message"),
+    [
+        ("a: [region:north]", "service.oidc.scopes names region, which is none of the attributes; there are: none"),
+        ("a: [north]", r"oidc\.scopes\.a\.0: must be `name:value` of an attribute, such as region:north.*'north'"),
+        ("a: 'region: '", r"oidc\.scopes\.a\.0: must be `name:value`"),
+        ("a: []", r"oidc\.scopes\.a: .*at least 1 item"),
+    ],
+)
+def test_a_branch_that_nobody_can_be_in_is_refused(tmp_path: Path, scopes: str, message: str) -> None:
+    """Before somebody signs in who would see nothing, or everything."""
+    oidc = f"issuer: https://login.example.com, client_id: desk, roles: {{a: crm}}, scopes: {{{scopes}}}"
+    with pytest.raises(SettingsError, match=message):
+        read(shop(tmp_path, f"service: {{oidc: {{{oidc}}}}}\n"))
+
+
 def test_at_most_five_faults_are_listed_and_all_counted(tmp_path: Path) -> None:
     """A file full of mistakes gives a short message."""
     text = "".join(f"wrong_{number}: 1\n" for number in range(7))

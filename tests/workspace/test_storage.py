@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
@@ -283,3 +285,19 @@ def test_every_kind_of_state_has_its_own_place(tmp_path: Path) -> None:
     ]
     assert len(set(places)) == len(places)
     assert all(os.path.commonpath([path, tmp_path]) == str(tmp_path) for path in places)
+
+
+def test_a_table_of_an_earlier_version_gets_a_column(tmp_path: Path) -> None:
+    """Once; who may not write reads it as empty."""
+    path, schema = tmp_path / "things.db", "CREATE TABLE IF NOT EXISTS things (name TEXT)"
+    with closing(storage.database(path, schema)) as written, written:
+        written.execute("INSERT INTO things VALUES ('old')")
+    reading = f"{path.as_uri()}?mode=ro"
+    with closing(sqlite3.connect(reading, uri=True)) as reader:
+        storage.add_column(reader, "things", "colour")
+        assert reader.execute("SELECT name, colour FROM things").fetchall() == [("old", None)]
+    for _ in range(2):
+        with closing(storage.database(path, schema)) as written:
+            storage.add_column(written, "things", "colour")
+    with closing(sqlite3.connect(reading, uri=True)) as reader:
+        assert reader.execute("SELECT * FROM things").fetchall() == [("old", None)]

@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from serving.desk.sessions import Sessions
 from serving.desk.visit import SESSION_COOKIE
 from workspace.settings import Oidc, Service
 
@@ -162,3 +163,28 @@ def test_without_the_setting_there_is_no_such_way(service: TestClient) -> None:
     """Nor a button."""
     assert service.get("/desk/sign-in/company").status_code == 404
     assert "company" not in service.get("/desk/sign-in").text
+
+
+@pytest.mark.parametrize(
+    ("groups", "seen"),
+    [
+        (["sales"], ""),
+        (["sales", "north"], "region:north"),
+        (["it", "north", "south"], "region:north; region:south, region:west"),
+    ],
+)
+def test_who_is_in_a_branchs_group_sees_that_branch(
+    desk: TestClient, provider: Provider, groups: list[str], seen: str
+) -> None:
+    """Of several branches each; whatever else somebody is in, nothing more."""
+    answers = bentoml.get_current_service().answers
+    scopes = {"north": ("region:north",), "south": ("region:south", "region:west")}
+    answers.service = Service(oidc=answers.service.oidc.model_copy(update={"scopes": scopes}))
+    provider.groups = groups
+    signed_in(desk)
+    session = Sessions(answers.home, answers.gate.keys).of(desk.cookies[SESSION_COOKIE], answers.clock())
+    assert session is not None
+    assert str(session.caller.scope) == seen
+    page = desk.get(LIST)
+    assert page.status_code == 200
+    assert ("0 customers" in page.text) == bool(seen), "this shop keeps no attributes: nobody is in a branch"

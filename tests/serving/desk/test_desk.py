@@ -30,9 +30,10 @@ from workspace.settings import Service
 
 KEY = "a-secret"
 LIST = "/desk/lists/churn-risk"
+FURTHER_LISTS = ("/desk/lists/win-back", "/desk/lists/cross-sell")
 PAGES = (
-    "/desk/", LIST, f"{LIST}.xlsx", "/desk/customers", "/desk/customers/c0200", "/desk/trust", "/desk/trust/data",
-    "/desk/trust/drift", "/desk/trust/models/churn", "/desk/customers/c0200/lineage",
+    "/desk/", LIST, f"{LIST}.xlsx", *FURTHER_LISTS, "/desk/customers", "/desk/customers/c0200", "/desk/trust",
+    "/desk/trust/data", "/desk/trust/drift", "/desk/trust/models/churn", "/desk/customers/c0200/lineage",
 )  # fmt: skip
 
 
@@ -169,7 +170,10 @@ def test_a_part_of_a_page_that_is_asked_for_too_late_leads_to_the_sign_in(
 # Roles
 
 
-@pytest.mark.parametrize(("role", "refused"), [("admin", set()), ("marketing", set()), ("crm", {LIST, f"{LIST}.xlsx"})])
+@pytest.mark.parametrize(
+    ("role", "refused"),
+    [("admin", set()), ("marketing", set()), ("crm", {LIST, f"{LIST}.xlsx", *FURTHER_LISTS})],
+)
 def test_each_role_sees_its_rooms(service: TestClient, own_answers: Answers, role: str, refused: set[str]) -> None:
     """And is led to no other."""
     sign_in(service, new_key(own_answers, role))
@@ -232,7 +236,7 @@ def test_rules_are_saved_under_a_name_and_opened_again(service: TestClient, own_
     page = service.get(LIST, params={"band": "high", "category": "tea"})
     (rules,) = re.findall(r'name="rules" value="([^"]*)"', page.text)
     sent = {"form_token": form_token(page), "rules": rules.replace("&amp;", "&"), "name": "tea <b>drinkers</b>"}
-    saved = service.post("/desk/lists/save", data=sent)
+    saved = service.post("/desk/lists/churn-risk/save", data=sent)
     assert dict(saved.url.params) == {"band": "high", "category": "tea"}
     assert listed(saved) == listed(page)
     sign_in(service, new_key(own_answers, "marketing"))
@@ -240,9 +244,50 @@ def test_rules_are_saved_under_a_name_and_opened_again(service: TestClient, own_
     assert "tea &lt;b&gt;drinkers" in page.text
     assert "<b>drinkers" not in page.text
     sent = {"form_token": form_token(page), "name": "tea <b>drinkers</b>"}
-    assert "drinkers" not in service.post("/desk/lists/remove", data=sent).text
+    assert "drinkers" not in service.post("/desk/lists/churn-risk/remove", data=sent).text
     nameless = {"form_token": form_token(page), "rules": "", "name": "  "}
-    assert service.post("/desk/lists/save", data=nameless).status_code == 400
+    assert service.post("/desk/lists/churn-risk/save", data=nameless).status_code == 400
+
+
+@pytest.mark.parametrize("path", FURTHER_LISTS)
+def test_every_list_is_that_of_the_api_on_the_screen_and_in_the_spreadsheet(
+    service: TestClient, answers: Answers, path: str
+) -> None:
+    """Saved under a name it is opened as what it is."""
+    sign_in(service)
+    query = {"unproven_offers": "true"} if path.endswith("cross-sell") else {}
+    header = {"Authorization": f"Bearer {KEY}"}
+    api = service.get(path.replace("/desk", "/v1"), params={"top": "1000", **query}, headers=header).json()
+    expected = [row["customer_id"] for row in api]
+    assert len(expected) > 5
+    page = service.get(path, params=query)
+    assert [one.replace("&amp;", "&") for one in listed(page)] == expected[: len(listed(page))]
+    book = openpyxl.load_workbook(io.BytesIO(service.get(f"{path}.xlsx", params=query).content))
+    assert [row[0] for row in book["list"].iter_rows(min_row=2, values_only=True)] == expected
+    sent = {"form_token": form_token(page), "rules": "search=c00", "name": "mine"}
+    saved = service.post(f"{path}/save", data=sent)
+    assert (saved.url.path, dict(saved.url.params)) == (path, {"search": "c00"})
+    assert "mine" in service.get(LIST).text
+    service.post(f"{path}/remove", data=sent)
+    assert service.get("/desk/lists/no-such-list").status_code == 404
+
+
+def test_a_customer_is_erased_in_two_steps(service: TestClient, own_answers: Answers) -> None:
+    """Only by an admin, and only with the id typed once more; then nothing of them is left."""
+    sign_in(service, new_key(own_answers, "marketing"))
+    assert service.get("/desk/customers/c0200/erase").status_code == 403
+    sign_in(service)
+    page = service.get("/desk/customers/c0200/erase")
+    assert "rows are held" in page.text
+    sent = {"form_token": form_token(page), "typed": "c0201"}
+    assert service.post("/desk/customers/c0200/erase", data=sent).status_code == 400
+    assert service.get("/desk/customers/c0200").status_code == 200
+    done = service.post("/desk/customers/c0200/erase", data=sent | {"typed": "c0200"})
+    assert "The customer is erased" in done.text
+    assert service.get("/desk/customers/c0200").status_code == 404
+    assert service.get("/desk/customers/c0201").status_code == 200
+    assert service.get("/desk/customers/c0200/erase").status_code == 200
+    assert service.get("/desk/customers/nobody/erase").status_code == 404
 
 
 def test_what_nobody_can_be_is_said_and_not_an_empty_list(service: TestClient, answers: Answers) -> None:
@@ -337,7 +382,7 @@ def test_a_list_longer_than_one_reading_is_in_its_spreadsheet_to_the_end(
     book = openpyxl.load_workbook(io.BytesIO(service.get(f"{LIST}.xlsx").content))
     assert [row[0] for row in book["list"].iter_rows(min_row=2, values_only=True)] == expected
     monkeypatch.setattr(list_page, "_MOST_ROWS", 50)
-    assert "a spreadsheet holds 50 rows" in service.get(f"{LIST}.xlsx").text
+    assert "A spreadsheet holds 50 rows" in service.get(f"{LIST}.xlsx").text
 
 
 def test_where_there_is_no_page_is_one_that_says_so(service: TestClient, answers: Answers) -> None:

@@ -126,7 +126,7 @@ def test_what_runs_shows_its_progress_and_is_alone(service: TestClient, answers:
     assert "left &lt;b&gt;" in page
     assert "One is at work" in service.get("/desk/jobs").text
     second = send(service, "/desk/jobs", command="check", as_of=DAY)
-    assert (second.status_code, "another job is at work" in second.text) == (503, True)
+    assert (second.status_code, "nother job is at work" in second.text) == (503, True)
     assert Jobs(answers.home).of(1).state == "running"
     waiting.touch()
     assert ended(answers).state == "done"

@@ -39,6 +39,8 @@ ROLES = {
     ("GET", "/erasures/{erasure_id}"): {"admin"},
     ("DELETE", "/customers/{customer_id}"): {"admin"},
     ("GET", "/lists/churn-risk"): {"marketing", "admin"},
+    ("GET", "/lists/win-back"): {"marketing", "admin"},
+    ("GET", "/lists/cross-sell"): {"marketing", "admin"},
     ("GET", "/model"): {"crm", "marketing", "admin"},
 }
 PURCHASE = {
