@@ -29,6 +29,7 @@ from serving.http.keys import Keys
 from serving.http.limits import Limits
 from serving.http.probe import Readiness
 from serving.http.routes import api, described
+from serving.own_page.addresses import own_pages
 from serving.prediction_buffer import FLUSH_SECONDS
 from workspace import privacy
 from workspace.settings import Service, SettingsError
@@ -51,6 +52,11 @@ async def _desk(scope: Scope, receive: Receive, send: Send) -> None:
     await desk(scope, receive, send)
 
 
+async def _own(scope: Scope, receive: Receive, send: Send) -> None:
+    """`own_pages` as a plain ASGI app."""
+    await own_pages(scope, receive, send)
+
+
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     """What is not below `/v1`, where no key is asked for: nothing, however it is spelt."""
     await Refusal(404, "not_found", "Not Found").response()(scope, receive, send)
@@ -71,6 +77,7 @@ _pages = Starlette(routes=[Route("/docs.json", _description), Route("/", _index)
 @bentoml.asgi_app(_nowhere, path="/")
 @bentoml.asgi_app(_pages, path="/")
 @bentoml.asgi_app(_desk, path="/desk")
+@bentoml.asgi_app(_own, path="/own")
 @bentoml.asgi_app(_rest, path="/v1")
 @bentoml.asgi_app(api, path="/v1")
 # `limits` writes a line for each request, with its id and without whom it is about; a trace would go nowhere.

@@ -20,7 +20,7 @@ OURS = (*STAGES, "pages", "perennial")
 ROOMS = {
     "features": ("families", "items"),
     "training": ("models", "learning", "backtests", "records", "gate"),
-    "serving": ("lists", "http", "desk", "assistant"),
+    "serving": ("lists", "http", "desk", "assistant", "own_page"),
     "perennial": ("commands",),
 }
 CLOCK = "perennial.shop"

@@ -397,6 +397,11 @@ class Service(_Model):
         " `refuse` with a 503",
     )
 
+    own_page_address: str | None = Field(
+        default=None, pattern="^https?://",
+        description="what links to customers' own pages begin with, as customers reach the service; as it was asked,"
+        " if absent",
+    )  # fmt: skip
     oidc: Oidc | None = Field(
         default=None,
         description="signing in to the desk with the company's accounts; with keys alone if absent",

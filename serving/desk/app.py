@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from serving.desk import (
     assets,
+    customer_link,
     customer_page,
     data_page,
     drift_page,
@@ -26,7 +27,7 @@ from serving.desk import (
     trust_page,
 )
 from serving.desk.lists import DeskList
-from serving.desk.visit import ADMIN, LISTS, broken, lost, route
+from serving.desk.visit import ADMIN, LINKS, LISTS, broken, lost, route
 
 _MODEL = "/trust/models/{kind}"
 _CUSTOMER = "/customers/{customer_id:escaped}"
@@ -54,6 +55,7 @@ desk = Starlette(
         *chain.from_iterable(map(_of_list, lists.LISTS.values())),
         route("/customers", customer_page.search),
         route("/customers", customer_page.search, method="POST"),
+        route(f"{_CUSTOMER}/own-page", customer_link.make, LINKS, "POST"),
         route(f"{_CUSTOMER}/consent", customer_page.consent, method="POST"),
         route(f"{_CUSTOMER}/lineage", lineage_page.lineage),
         route(f"{_CUSTOMER}/erase", erasure_page.question, ADMIN),

@@ -16,7 +16,7 @@ from serving.desk import words
 from serving.desk.history import History, history
 from serving.desk.language import Language
 from serving.desk.track_record import Prediction, predictions_before
-from serving.desk.visit import ADMIN, Visit, customer_address
+from serving.desk.visit import ADMIN, LINKS, Visit, customer_address
 from serving.http import privacy_routes
 from serving.http.access import Refusal, Refused
 from serving.lists import churn_risk
@@ -91,7 +91,7 @@ async def customer(visit: Visit) -> Response:
         "customer.html", name, **told, scores=card["scores"], words=words, unproven=UNPROVEN, before=before,
         chart=json.dumps(_chart(spoken, past, card["currency"])) if past else None, address=customer_address(name),
         purposes=[(purpose, card["consents"].get(purpose)) for purpose in PURPOSES],
-        done=visit.request.query_params.get("done") == "1", may_erase=visit.may(ADMIN),
+        done=visit.request.query_params.get("done") == "1", may_erase=visit.may(ADMIN), may_link=visit.may(LINKS),
     )  # fmt: skip
 
 

@@ -83,6 +83,7 @@ REFUSALS = (
     _("the nearest are %(words)s"),
     _("there are none"),
     _("this takes a key of another role: %(words)s"),
+    _("this is of the whole shop, and you see a part of it: ask with a key that is not limited"),
     _("this form is not of your session: open the page again, and send it"),
     _("come again in %(number)s s"),
     _("no customer with this id was known at the published as_of"),

@@ -35,6 +35,7 @@ _YEAR = 365 * 24 * 3600
 EVERYBODY: tuple[Role, ...] = ("crm", "marketing", "admin")
 LISTS: tuple[Role, ...] = ("marketing", "admin")
 ADMIN: tuple[Role, ...] = ("admin",)
+LINKS: tuple[Role, ...] = ("crm", "admin")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none';"
     " form-action 'self'; frame-ancestors 'none'",

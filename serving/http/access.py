@@ -231,13 +231,25 @@ class ByRoute:
         """The path without whom it is about."""
         if path.startswith("/v1/erasures/"):
             return "/v1/erasures/{erasure_id}"
+        if path.startswith("/v1/corrections"):
+            return "/v1/corrections/{correction_id}" if path.startswith("/v1/corrections/") else "/v1/corrections"
+        if path.startswith("/own/"):
+            return _own_page_route(path)
         if path.startswith("/desk"):
             return _desk_route(path)
-        for thing, tails in (("customers", ("/consent", "/data")), ("offers", ())):
+        for thing, tails in (("customers", ("/consent", "/data", "/own-page")), ("offers", ())):
             if path.startswith(f"/v1/{thing}/"):
                 tail = next((tail for tail in tails if path.endswith(tail)), "")
                 return f"/v1/{thing}/{{customer_id}}{tail}"
         return path if path in self.paths else "/{unknown}"
+
+
+def _own_page_route(path: str) -> str:
+    """A step on a customer's own page, without the link to it."""
+    token, _, step = path.removeprefix("/own/").partition("/")
+    if token == "files":
+        return "/own/files"
+    return f"/own/{{token}}/{step}" if step in ("data", "consent", "correction", "erasure") else "/own/{token}"
 
 
 def _desk_route(path: str) -> str:

@@ -87,12 +87,13 @@ class AuditLog:
         return json.dumps(line, default=str).encode() + b"\n"
 
     def mentions(self, customer_id: str) -> list[dict[str, Any]]:
-        """The lines that are about a customer, oldest first."""
+        """The lines that are about a customer, oldest first; whom else they are about stays out of them."""
         marks = self._marks([customer_id])
         if not marks or not self.path.exists():
             return []
         with self.path.open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines if marks[0] in line and line.endswith("}\n")]
+            own = [json.loads(line) for line in lines if marks[0] in line and line.endswith("}\n")]
+        return [line | {"customers": marks} for line in own]
 
     def _marks(self, customer_ids: Iterable[str]) -> list[str]:
         return [self.key.mark(one)[:_LENGTH] for one in customer_ids] if self.key else []

@@ -284,6 +284,41 @@ class WaitingAnswer(BaseModel):
     found: dict[str, int] | None = Field(description="as of an erasure at once; null while it waits")
 
 
+class OwnPageRequest(_Asked):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"days": 7}]})
+
+    days: int = Field(default=7, ge=1, le=30, description="until the link ends")
+
+
+class OwnPageAnswer(BaseModel):
+    """For the customer alone: whoever has the address sees what is held of them, and may have it erased."""
+
+    url: str
+    ends_at: datetime
+
+
+class EndedAnswer(BaseModel):
+    customer_id: str
+    ended: int = Field(description="links, one or none")
+
+
+class CorrectionsAnswer(BaseModel):
+    """What customers wrote on their own pages, in their words."""
+
+    class Correction(BaseModel):
+        correction_id: str
+        customer_id: str
+        asked_at: datetime
+        text: str
+
+    corrections: list[Correction]
+
+
+class SettledAnswer(BaseModel):
+    correction_id: str
+    customer_id: str
+
+
 class Profile(BaseModel):
     tenure_days: int | None
     attributes: dict[str, str | int | float | None]

@@ -50,19 +50,39 @@ def record(answers: Answers, name: str, said: Mapping[Purpose, bool], at: dateti
     Raises:
         Refused: nothing is held of them.
     """
+    with keeping(answers, name):
+        answers.consents.put(name, said, at)
+
+
+@contextmanager
+def keeping(answers: Answers, name: str) -> Iterator[None]:
+    """While it lasts something may be written down of a customer.
+
+    Raises:
+        Refused: nothing is held of them.
+    """
     home = answers.workspace.home_path
     if not (erasure.is_known(answers.workspace, name) or name in answers.known([name])):
         raise Refused(_unknown(name))
     with privacy.keeping(home):
         if privacy.erased_among(home, [name]):
             raise Refused(_unknown(name))
-        answers.consents.put(name, said, at)
+        yield
 
 
 @router.get("/customers/{customer_id:escaped}/data", response_model=HeldAnswer, dependencies=allowed())
 async def data(customer_id: CustomerId, request: Request) -> Response:
     """Everything that is held of one customer, contact data in the clear."""
-    answers, name = _answers(), _name(customer_id)
+    return await everything(_answers(), customer_id, _read(request))
+
+
+async def everything(answers: Answers, customer_id: str, read: Read) -> Response:
+    """All that is held of one customer, as JSON.
+
+    Raises:
+        Refused: nothing is, an erasure waits, or a store that they may be in does not answer.
+    """
+    (name,) = answers.names([customer_id])
     try:
         async with answers.searching:
             if job := answers.erasures.waiting().get(name):
@@ -72,7 +92,7 @@ async def data(customer_id: CustomerId, request: Request) -> Response:
         raise Refused(_unknown(customer_id)) from None
     except (CheckFailed, SettingsError) as problem:
         raise Refused(_unavailable(problem)) from problem
-    _read(request).rows = sum(map(len, held.held.values()))
+    read.rows = sum(map(len, held.held.values()))
     return Response(await asyncio.to_thread(held.model_dump_json), media_type="application/json")
 
 

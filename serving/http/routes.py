@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Match
 
-from serving.http import privacy_routes
+from serving.http import own_page_routes, privacy_routes
 from serving.http.access import Refusal, Refused, allowed, unknown_customer
 from serving.http.answers import Answers
 from serving.http.audit import Read
@@ -221,7 +221,8 @@ _READINESS = {
 
 api = FastAPI(title="Perennial", docs_url=None, redoc_url=None, openapi_url=None)
 api.router.route_class = StrictRoute
-# Before the card, whose path would take `.../data` for an id.
+# Before the card and the erasure, whose paths would take `.../data` and `.../own-page` for ids.
+api.include_router(own_page_routes.router, responses=_REFUSALS | _NOT_FOUND)
 api.include_router(privacy_routes.router, responses=_REFUSALS | _NOT_FOUND)
 
 
@@ -423,7 +424,8 @@ async def _on_http(request: Request, problem: HTTPException) -> Response:
 
 def _methods_at(request: Request) -> list[str]:
     """Every method of the first path that a request matches."""
-    own = [route for route in (*privacy_routes.router.routes, *api.routes) if isinstance(route, APIRoute)]
+    routers = own_page_routes.router, privacy_routes.router, api
+    own = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     there = [route for route in own if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in there if route.path == there[0].path for method in route.methods or ()})
 

@@ -13,14 +13,19 @@ from serving.desk import language
 from serving.desk.language import CATALOGUES, LANGUAGES
 
 ROOT = CATALOGUES.parents[1]
-_METHODS = [("serving/desk/**.py", "python"), ("pages/templates/desk/**.html", "jinja2")]
+_ROOMS = ("desk", "own_page")
+_METHODS = [
+    *((f"serving/{room}/**.py", "python") for room in _ROOMS),
+    *((f"pages/templates/{room}/**.html", "jinja2") for room in _ROOMS),
+]
+_OPTIONS = {f"pages/templates/{room}/**.html": {"trimmed": "true"} for room in _ROOMS}
 _KEYWORDS = {"_": None, "say": None, "count": (1, 2), "_n": (1, 2)}
 _PLACE = re.compile(r"%\(\w+\)s")
 
 
 def _written() -> set[str | tuple[str, ...]]:
     """All that the desk says, as it stands in the code."""
-    said = extract_from_dir(str(ROOT), _METHODS, {"pages/templates/desk/**.html": {"trimmed": "true"}}, _KEYWORDS)
+    said = extract_from_dir(str(ROOT), _METHODS, _OPTIONS, _KEYWORDS)
     return {message for _, _, message, _, _ in said}
 
 

@@ -35,6 +35,10 @@ ROLES = {
     ("GET", "/items/{item}/bought-with"): {"crm", "admin"},
     ("POST", "/events"): {"crm", "admin"},
     ("PUT", "/customers/{customer_id}/consent"): {"crm", "admin"},
+    ("POST", "/customers/{customer_id}/own-page"): {"crm", "admin"},
+    ("DELETE", "/customers/{customer_id}/own-page"): {"crm", "admin"},
+    ("GET", "/corrections"): {"admin"},
+    ("DELETE", "/corrections/{correction_id}"): {"admin"},
     ("GET", "/customers/{customer_id}/data"): {"admin"},
     ("GET", "/erasures/{erasure_id}"): {"admin"},
     ("DELETE", "/customers/{customer_id}"): {"admin"},
@@ -48,7 +52,8 @@ PURCHASE = {
 }  # fmt: skip
 STATUS = {
     ("DELETE", "/customers/{customer_id}"): 404, ("GET", "/erasures/{erasure_id}"): 404, ("POST", "/events"): 202,
-    ("GET", "/items/{item}/bought-with"): 404,
+    ("GET", "/items/{item}/bought-with"): 404, ("POST", "/customers/{customer_id}/own-page"): 201,
+    ("DELETE", "/corrections/{correction_id}"): 404, ("DELETE", "/customers/{customer_id}/own-page"): 404,
 }  # fmt: skip
 BODIES = {
     "/scores": {"customer_ids": [CUSTOMER]},
