@@ -261,7 +261,7 @@ def decide(
         outcome = "refused"
         summary.alerts.append(Alert(f"{called} was refused", grounds, f"{by_hand} --force REASON"))
     say(f"{kind}: version {version} {outcome}: {grounds}")
-    summary.decisions.append(Decision(kind, version, due, outcome, verdict.grounds))
+    summary.decisions.append(Decision(kind, version, due, outcome, verdict.grounds, verdict.against))
 
 
 def _unable(tracker: MlflowClient, workspace: Workspace, kind: str, reigning: ModelVersion) -> str:

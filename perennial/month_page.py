@@ -30,13 +30,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Decision:
-    """About one kind of model: why it was trained, or that it need not be, and what the gate said of the version."""
+    """About one kind of model: why it was trained, and what the gate said of the version; `against` it are some of the
+    `reasons`."""
 
     kind: str
     version: str | None
     due: str
     outcome: str
     reasons: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
 
 
 @dataclass

@@ -123,6 +123,12 @@ def opened(config: Path, overrides: list[str], home: Path | None) -> Workspace:
     return settings.read(config, overrides, home)
 
 
+def words_of(config: Path, overrides: Sequence[str], home: Path | None) -> list[str]:
+    """The options that name a workspace, wherever they are typed."""
+    words = ["-c", str(config.resolve()), *(word for override in overrides for word in ("--set", override))]
+    return [*words, "--home", str(home.resolve())] if home else words
+
+
 def day_of(timezone: str, as_of: datetime | None) -> date:
     if as_of is not None:
         return as_of.date()

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from perennial import month
-from perennial.commands.app import AsOf, Config, Every, Home, Schedule, Set, alone, day_of, opened, timed
+from perennial.commands.app import AsOf, Config, Every, Home, Schedule, Set, alone, day_of, opened, timed, words_of
 from perennial.shop import now, options
 
 
@@ -65,9 +65,7 @@ def schedule(
     from perennial import schedule as schedules
 
     workspace, folder = opened(config, overrides, home), Path.cwd()
-    command = [str(Path(sys.executable).with_name("perennial")), "run", "-c", str(config.resolve())]
-    command += [word for override in overrides for word in ("--set", override)]
-    command += ["--home", str(home.resolve())] if home else []
+    command = [str(Path(sys.executable).with_name("perennial")), "run", *words_of(config, overrides, home)]
     time_of_day = f"{at:%H:%M}"
     texts = {
         Schedule.cron: schedules.crontab(workspace, command, folder, every.value, time_of_day),

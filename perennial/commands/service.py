@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from perennial.commands.app import Config, For, Home, Out, Set, alone, note, opened, shop_of, timed
+from perennial.commands.app import Config, For, Home, Out, Set, alone, note, opened, shop_of, timed, words_of
 from perennial.shop import now
 from workspace import storage
 from workspace.settings import SettingsError, Workspace
@@ -31,7 +31,7 @@ def serve(
         return
     from serving.http import processes
 
-    processes.serve(workspace.home_path, workspace.service, now)
+    processes.serve(workspace.home_path, workspace.service, now, words_of(config, overrides, workspace.home_path))
 
 
 def mcp(

@@ -163,10 +163,10 @@ class WeekAnswer(BaseModel):
     needs_a_look: list[str]
 
 
-class Week(BaseModel):
-    """The predictions of one week, against what came; amounts as they are written."""
+class Month(BaseModel):
+    """The predictions of one month, against what came; amounts as they are written."""
 
-    week: str
+    month: str
     predictions: str
     expected_to_leave: str
     left: str
@@ -177,7 +177,7 @@ class Week(BaseModel):
 class RightAnswer(BaseModel):
     as_of: str
     sentences: list[str]
-    weeks: list[Week]
+    months: list[Month]
 
 
 class ModelTrust(BaseModel):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _LIST = lists.LISTS["churn-risk"]
 _LAST = 20  # days and events of a customer
-_WEEK = ("week", "predictions", "expected_to_leave", "left", "expected_value", "value_that_came")
+_MONTH = ("month", "predictions", "expected_to_leave", "left", "expected_value", "value_that_came")
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,11 @@ async def this_week(call: Call, _: Nothing) -> WeekAnswer:
     week = await asyncio.to_thread(home_page.this_week, call.answers, call.caller, call.language)
     total, terms, counted = week["total"], week["terms"], week["customers"] or {}
     came = week["came"].sentences if week["came"] else []
-    alerts = [alert["message"] for alert in week["alerts"]]
-    decisions = [f"{one['kind']}: {one['outcome']}. {'; '.join(one['reasons'])}" for one in week["decisions"]]
     return WeekAnswer(
         as_of=str(week["as_of"]), summary=_LIST.said(call.language, total, terms), at_risk=total.amount,
         currency=terms.currency, customers=counted.get("customers"), scored=counted.get("scored"),
         at_high_risk=counted.get("high"), changed=week["changed"], how_right=came,
-        needs_a_look=alerts + decisions,
+        needs_a_look=[f"{look.says} {look.todo}".strip() for look in week["looks"]],
     )  # fmt: skip
 
 
@@ -157,9 +155,9 @@ async def how_right(call: Call, _: Nothing) -> RightAnswer:
     published = call.answers.current()
     currency = published.filed_terms.currency
     came = await asyncio.to_thread(verdicts, call.language, call.answers.home, currency)
-    weeks = [dict(zip(_WEEK, row, strict=True)) for row in came.weeks]
+    months = [dict(zip(_MONTH, row, strict=True)) for row in came.months]
     return RightAnswer.model_validate(
-        {"as_of": str(published.as_of), "sentences": came.sentences, "weeks": weeks}
+        {"as_of": str(published.as_of), "sentences": came.sentences, "months": months}
     )  # fmt: skip
 
 

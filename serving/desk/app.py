@@ -14,16 +14,22 @@ from serving.desk import (
     assets,
     customer_link,
     customer_page,
+    data_page,
+    drift_page,
     erasure_page,
     home_page,
+    jobs_page,
+    lineage_page,
     list_page,
     lists,
+    model_page,
     sign_in,
     trust_page,
 )
 from serving.desk.lists import DeskList
 from serving.desk.visit import ADMIN, LINKS, LISTS, broken, lost, route
 
+_MODEL = "/trust/models/{kind}"
 _CUSTOMER = "/customers/{customer_id:escaped}"
 
 
@@ -51,10 +57,20 @@ desk = Starlette(
         route("/customers", customer_page.search, method="POST"),
         route(f"{_CUSTOMER}/own-page", customer_link.make, LINKS, "POST"),
         route(f"{_CUSTOMER}/consent", customer_page.consent, method="POST"),
+        route(f"{_CUSTOMER}/lineage", lineage_page.lineage),
         route(f"{_CUSTOMER}/erase", erasure_page.question, ADMIN),
         route(f"{_CUSTOMER}/erase", erasure_page.erase, ADMIN, "POST"),
         route(_CUSTOMER, customer_page.customer),
         route("/trust", trust_page.trust),
+        route("/trust/data", data_page.data, of_whole_shop=True),
+        route("/trust/drift", drift_page.drift, of_whole_shop=True),
+        route(_MODEL, model_page.model, of_whole_shop=True),
+        route(f"{_MODEL}/promote", model_page.promote, ADMIN, "POST", of_whole_shop=True),
+        route(f"{_MODEL}/leave", model_page.leave, ADMIN, "POST", of_whole_shop=True),
+        route(f"{_MODEL}/rollback", model_page.roll_back, ADMIN, "POST", of_whole_shop=True),
+        route("/jobs", jobs_page.jobs, ADMIN, of_whole_shop=True),
+        route("/jobs", jobs_page.start, ADMIN, "POST", of_whole_shop=True),
+        route("/jobs/{number:int}", jobs_page.job, ADMIN, of_whole_shop=True),
         route("/reports/{name:path}", trust_page.report, of_whole_shop=True),
     ],
     exception_handlers={404: lost, 405: lost, 500: broken},

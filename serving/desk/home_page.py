@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
+from serving.desk import alert_words, reports
+from serving.desk.alert_words import Look
+from serving.desk.jobs import Jobs
 from serving.desk.language import Language
+from serving.desk.left_versions import LeftVersions
 from serving.desk.verdicts import verdicts
-from serving.desk.visit import LISTS, Visit, with_query
+from serving.desk.visit import ADMIN, LISTS, Visit, with_query
 from serving.lists import totals
 from serving.lists.list_query import ListQuery
 from serving.scope import Scope
-from workspace import storage
 from workspace.settings import Workspace
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ async def home(visit: Visit) -> Response:
     week = await asyncio.to_thread(this_week, visit.answers, visit.session.caller, visit.language)
     return visit.page(
         "home.html", visit.say("Home"), **week, high=with_query(_LIST, {"band": "high"}), everybody=_LIST,
-        may_list=visit.may(LISTS), stale_since=visit.answers.stale_since,
+        may_list=visit.may(LISTS), may_type=visit.may(ADMIN), stale_since=visit.answers.stale_since,
     )  # fmt: skip
 
 
@@ -42,8 +46,8 @@ def this_week(answers: Answers, caller: Caller, spoken: Language) -> dict[str, A
     return {
         "as_of": as_of, "terms": terms, "scope": scope,
         "total": totals.totals(workspace, as_of, ListQuery.model_validate({}), terms, scope),
-        "customers": run.get("customers"), "changed": _changed(spoken, run), "alerts": run.get("alerts", []),
-        "decisions": [one for one in run.get("decisions", []) if one["outcome"] not in ("promoted", "not trained")],
+        "customers": run.get("customers"), "changed": _changed(spoken, run),
+        "looks": [] if scope else _looks(answers, caller, spoken, run),
         "came": None if scope else verdicts(spoken, workspace.home_path, terms.currency),
     }  # fmt: skip
 
@@ -57,9 +61,31 @@ def _noted(workspace: Workspace, as_of: date, scope: Scope) -> dict[str, Any]:
 
 def _last_run(home: Path, as_of: str) -> dict[str, Any]:
     """What the last whole run of this as_of noted; nothing where its stages were run one by one."""
-    runs = sorted((home / "reports").glob(f"run-{as_of}-*.json"), reverse=True)
-    noted: list[dict[str, Any]] = [storage.read_json(path) for path in runs[:5]]
-    return next((run for run in noted if run["done"]), {})
+    return next((run for _, run in islice(reports.runs(home, as_of), 5) if run["done"]), {})
+
+
+def _looks(answers: Answers, caller: Caller, spoken: Language, run: dict[str, Any]) -> list[Look]:
+    """What somebody has to decide, then what else the run alerted; a later run that broke off before both."""
+    home, role = answers.home, caller.role
+    (latest,) = [noted for _, noted in islice(reports.runs(home), 1)] or [run]
+    broken = [] if latest.get("done", True) else latest["alerts"]
+    decided = {*LeftVersions(home).all(), *_champions(answers), *_promoted(home)}
+    waiting = [one for one in run.get("decisions", []) if (one["kind"], one["version"]) not in decided]
+    return [
+        *alert_words.of_alerts(spoken, broken, role),
+        *alert_words.of_decisions(spoken, waiting),
+        *alert_words.of_alerts(spoken, run.get("alerts", []), role),
+    ]
+
+
+def _champions(answers: Answers) -> set[tuple[str, str]]:
+    return {(kind, str(model["version"])) for kind, model in answers.model()["models"].items()}
+
+
+def _promoted(home: Path) -> set[tuple[str, str]]:
+    """By work that the desk has started; they answer from the next run on."""
+    done = (job for job in Jobs(home).listed() if job.command == "promote" and job.state == "done")
+    return {(job.kind, job.option("--version")) for job in done}
 
 
 def _changed(spoken: Language, run: dict[str, Any]) -> list[str]:

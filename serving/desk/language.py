@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
@@ -51,6 +52,10 @@ class Language:
         if abs(amount) >= 100:
             return format_currency(round(amount), currency, "¤#,##0", self.locale, currency_digits=False)
         return format_currency(round(amount, 2) + 0.0, currency, locale=self.locale)
+
+    def to_the_cent(self, amount: Decimal, currency: str) -> str:
+        """Money of an account, whose sums a reader may add up."""
+        return format_currency(amount, currency, locale=self.locale)
 
     def day(self, day: date) -> str:
         return format_date(day, format="medium", locale=self.locale)

@@ -39,6 +39,26 @@ EVENTS = {
     "coupon_redeemed": _("coupon redeemed"), "cancellation": _("cancellation"),
     "campaign_contact": _("contacted in a campaign"), "campaign_control": _("left out of a campaign"),
 }  # fmt: skip
+TABLES = {
+    "transactions": _("Purchases"), "interactions": _("Visits, contacts and the like"), "customers": _("Customers"),
+    "products": _("Products"), "campaigns": _("Campaigns"),
+}  # fmt: skip
+# What a run decides about a version.
+OUTCOMES = {
+    "promoted": _("the run promoted it"), "refused": _("the gate refused it"),
+    "waits for a person": _("somebody has to decide: runs promote nothing by themselves here"),
+    "is the champion already": _("it answers already"),
+    "answers about days before the champion's": _("it answers about days before the champion learnt"),
+}  # fmt: skip
+REPORTS = {
+    "run": _("What the run did"), "backtest": _("How right it would have been"), "outcomes": _("What came of it"),
+    "drift": _("What has moved"), "check": _("The data"),
+}  # fmt: skip
+# As the look at outcomes calls them.
+SEGMENTS = {
+    "customer for under 90 days": _("customers for less than 90 days"), "one purchase day": _("bought once"),
+    "came back": _("came back"), "unknown": _("unknown"),
+}  # fmt: skip
 MEASURES = {"revenue": _("revenue"), "margin": _("margin")}
 
 

@@ -255,7 +255,7 @@ def _own_page_route(path: str) -> str:
 def _desk_route(path: str) -> str:
     """A page of the desk, without whom it is about."""
     room, _, rest = path.removeprefix("/desk").strip("/").partition("/")
-    known = room in ("", "sign-in", "sign-out", "lists", "customers", "trust", "reports", "files")
+    known = room in ("", "sign-in", "sign-out", "lists", "customers", "trust", "jobs", "reports", "files")
     return f"/desk/{room}{'/...' if rest else ''}".rstrip("/") if known else "/{unknown}"
 
 

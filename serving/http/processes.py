@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,8 +65,10 @@ class _Kept:
     start_at: float | None = None
 
 
-def serve(home: Path, service: Service, clock: Clock) -> None:
+def serve(home: Path, service: Service, clock: Clock, options: Sequence[str]) -> None:
     """Runs the service until SIGINT or SIGTERM, then finishes the requests under way and returns.
+
+    `options` are the words that name the workspace on the command line, for the commands that the desk starts.
 
     Raises:
         SettingsError: no key, no workspace in `home`, an unusable certificate, an address that cannot be listened on.
@@ -76,7 +79,7 @@ def serve(home: Path, service: Service, clock: Clock) -> None:
     privacy.refuse_without_key(settings.of_home(home))
     refuse_unusable_certificate(service)
     Reserve(home).take_room()
-    with bound(service.host, service.port) as listener, _environment(home, service.port):
+    with bound(service.host, service.port) as listener, _environment(home, service.port, options):
         _Keeper(_targets(home, service, clock, listener)).run()
 
 
@@ -265,12 +268,13 @@ def _log_as_json() -> None:
 
 
 @contextmanager
-def _environment(home: Path, port: int) -> Iterator[None]:
-    """Where the service finds the workspace, and where BentoML and its metrics may write."""
+def _environment(home: Path, port: int, options: Sequence[str]) -> Iterator[None]:
+    """Where the service and its commands find the workspace, and where BentoML and its metrics may write."""
     storage.make_folder(home / "bentoml")
     metrics = _metrics_folder(home, port)
     os.environ |= {
         "PERENNIAL_HOME": str(home),
+        "PERENNIAL_OPTIONS": json.dumps([*options]),
         "BENTOML_HOME": str(home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "true",
         "PROMETHEUS_MULTIPROC_DIR": str(metrics),

@@ -117,6 +117,7 @@ def test_the_record_has_the_same(tmp_path: Path) -> None:
     assert (record["customers"], record["change"], record["tables"]) == (None, None, [])
     assert record["decisions"][0] == {
         "kind": "churn", "version": "3", "due": "it is old", "outcome": "promoted", "reasons": [],
+        "against": [],
     }  # fmt: skip
 
 

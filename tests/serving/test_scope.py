@@ -84,8 +84,13 @@ DESK = {
     ("POST", "/customers/{customer_id:escaped}/erase"): "customer",
     ("GET", "/customers/{customer_id:escaped}"): "customer",
     ("POST", "/customers/{customer_id:escaped}/consent"): "customer",
+    ("GET", "/customers/{customer_id:escaped}/lineage"): "customer",
     ("POST", "/customers/{customer_id:escaped}/own-page"): "customer",
     ("GET", "/trust"): "cut",
+    **{("GET", f"/trust/{page}"): "whole" for page in ("data", "drift", "models/{kind}")},
+    **{("POST", f"/trust/models/{{kind}}/{what}"): "whole" for what in ("promote", "leave", "rollback")},
+    **{(method, "/jobs"): "whole" for method in ("GET", "POST")},
+    ("GET", "/jobs/{number:int}"): "whole",
     ("GET", "/reports/{name:path}"): "whole",
 }
 ROLES: tuple[Role, ...] = ("crm", "marketing", "admin")
@@ -185,7 +190,9 @@ def sign_in(service: TestClient, key: str) -> str:
 def view(service: TestClient, token: str, method: str, path: str, customer_id: str = INSIDE) -> httpx.Response:
     """A page of the desk, about one customer where it is about customers."""
     name = "nothing.html" if path.startswith("/reports") else "desk.css"
-    filled = re.sub(r":\w+\}", "}", path).format(customer_id=customer_id, name=name, content="0")
+    filled = re.sub(r":\w+\}", "}", path).format(
+        customer_id=customer_id, name=name, content="0", kind="churn", number=1
+    )
     sent = {"form_token": token, "purpose": "profiling", "agreed": "yes", "name": "a list", "rules": "band=high"}
     if path == "/customers":
         sent["id"] = customer_id

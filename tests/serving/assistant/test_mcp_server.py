@@ -290,8 +290,9 @@ def test_the_week_is_the_desks(shop: Any, kept_home: Path, environment: Any, tmp
     """Its counts, changes and alerts are those that the last run noted."""
     home = shutil.copytree(kept_home, tmp_path / "home")
     change = {"before": {"as_of": "2023-06-01"}, "came": 3, "into_high": 1, "out_of_high": 2}
+    alert = {"about": "purchases since 2023-06-01 are unusual", "says": "few", "command": "perennial monitor"}
     noted = {"done": True, "customers": {"customers": 400, "scored": 380, "high": 40}, "change": change,
-             "alerts": [{"message": "visits stopped coming in"}], "decisions": []}  # fmt: skip
+             "alerts": [alert], "decisions": []}  # fmt: skip
     storage.write_json(home / "reports" / f"run-{AS_OF}-1.json", noted)
     group = {"by": "all", "name": "all", "role": "champion", "asked": 100, "expected": 0.2, "actual": 0.21,
              "low": 0.15, "high": 0.3, "expected_value": 10.0, "actual_value": 11.0}  # fmt: skip
@@ -301,19 +302,21 @@ def test_the_week_is_the_desks(shop: Any, kept_home: Path, environment: Any, tmp
         told, right = assistant.told("this_week"), assistant.told("how_right")
     assert (told["customers"], told["scored"], told["at_high_risk"]) == (400, 380, 40)
     assert told["changed"][0] == "3 customers are new since 2023-06-01."
-    assert told["needs_a_look"] == ["visits stopped coming in"]
+    assert told["needs_a_look"] == [
+        "Unusually few or many buy since 2023-06-01. See whether a source is late, or the market is another."
+    ]
     assert "Of 100 predictions, 20% were expected to leave and 21% left" in told["how_right"][0]
     assert told["at_risk"] == pytest.approx(of_command(shop, home, top=10_000)["value_at_risk"].sum())
     assert right["sentences"] == told["how_right"]
-    assert right["weeks"][0]["week"] == "2023-05-01"
-    assert (right["weeks"][0]["expected_to_leave"], right["weeks"][0]["left"]) == ("20%", "21%")
+    assert right["months"][0]["month"] == "May 2023"
+    assert (right["months"][0]["expected_to_leave"], right["months"][0]["left"]) == ("20%", "21%")
 
 
 def test_nothing_is_claimed_before_a_window_has_closed(assistant: Assistant) -> None:
     """That is said instead."""
     told = assistant.told("how_right")
     assert told["sentences"] == ["Not yet known: no window of an earlier prediction has closed."]
-    assert told["weeks"] == []
+    assert told["months"] == []
 
 
 def test_trust_has_each_models_grade_in_words(assistant: Assistant, shop: Any) -> None:

@@ -31,7 +31,10 @@ from workspace.settings import Service
 KEY = "a-secret"
 LIST = "/desk/lists/churn-risk"
 FURTHER_LISTS = ("/desk/lists/win-back", "/desk/lists/cross-sell")
-PAGES = ("/desk/", LIST, f"{LIST}.xlsx", *FURTHER_LISTS, "/desk/customers", "/desk/customers/c0200", "/desk/trust")
+PAGES = (
+    "/desk/", LIST, f"{LIST}.xlsx", *FURTHER_LISTS, "/desk/customers", "/desk/customers/c0200", "/desk/trust",
+    "/desk/trust/data", "/desk/trust/drift", "/desk/trust/models/churn", "/desk/customers/c0200/lineage",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

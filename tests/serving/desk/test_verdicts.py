@@ -32,7 +32,26 @@ def test_what_came_is_held_against_what_was_expected(tmp_path: Path, actual: flo
     assert len(told.sentences) == 2
     assert verdict in told.sentences[0]
     assert told.sentences[1] == "A customer was expected to bring €120, and brought €98.50."
-    assert told.weeks == [["2024-09-02", "1,200", "37%", "66%", "€120", "€98.50"]]
+    assert told.months == [["Sep 2024", "1,200", "37%", "66%", "€120", "€98.50"]]
+
+
+def test_weeks_are_months_together_and_segments_have_names(tmp_path: Path) -> None:
+    """A mean weighs each week by its customers, and leaves out those of whom nothing was told; two months are drawn."""
+    weeks = [
+        _GROUP | {"by": "week", "name": "2024-09-02", "asked": 300, "expected": 0.2, "actual": 0.1},
+        _GROUP | {"by": "week", "name": "2024-09-09", "asked": 100, "expected": 0.6, "actual": 0.5},
+        _GROUP | {"by": "week", "name": "2024-09-16", "asked": 5, "expected": None, "actual": None},
+    ]
+    noted(tmp_path, *weeks, _GROUP | {"by": "segment", "name": "one purchase day"})
+    told = verdicts(language("en"), tmp_path, "EUR")
+    assert [row[:4] for row in told.months] == [["Sep 2024", "405", "30%", "20%"]]
+    assert [row[0] for row in told.segments] == ["bought once"]
+    assert told.chart is None
+    noted(tmp_path, *weeks, _GROUP | {"by": "week", "name": "2024-10-07"})
+    drawn = verdicts(language("en"), tmp_path, "EUR").chart
+    assert drawn is not None
+    assert drawn["months"] == ["Sep 2024", "Oct 2024"]
+    assert [one["shares"] for one in drawn["series"]] == [[30.0, 37.0], [20.0, 66.0]]
 
 
 def test_of_open_windows_nothing_is_claimed(tmp_path: Path) -> None:

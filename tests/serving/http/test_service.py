@@ -647,7 +647,7 @@ def test_without_a_key_it_does_not_start(home: Path, monkeypatch: pytest.MonkeyP
     """Neither `serve` nor BentoML starts a service that nobody could be let into."""
     monkeypatch.delenv("PERENNIAL_API_KEY")
     with pytest.raises(SettingsError, match="PERENNIAL_API_KEY is not set"):
-        processes.serve(home, AT_ANY_PORT, lambda: NOW)
+        processes.serve(home, AT_ANY_PORT, lambda: NOW, [])
     with pytest.raises(SettingsError, match="PERENNIAL_API_KEY is not set"):
         service.Perennial()
 
@@ -655,13 +655,13 @@ def test_without_a_key_it_does_not_start(home: Path, monkeypatch: pytest.MonkeyP
 def test_without_a_workspace_it_does_not_start(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A home that nothing was run in is named, with the command that fills it."""
     with pytest.raises(SettingsError, match=r"workspace\.json does not exist: run `perennial run"):
-        processes.serve(tmp_path, AT_ANY_PORT, lambda: NOW)
+        processes.serve(tmp_path, AT_ANY_PORT, lambda: NOW, [])
 
 
 def test_a_taken_port_is_said_at_once(home: Path) -> None:
     """A port in use is an error before anything is loaded."""
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(SettingsError, match="cannot listen on"):
-        processes.serve(home, Service(port=other.getsockname()[1]), lambda: NOW)
+        processes.serve(home, Service(port=other.getsockname()[1]), lambda: NOW, [])
 
 
 def test_an_unusable_certificate_stops_the_start(home: Path, tmp_path: Path) -> None:
@@ -672,7 +672,7 @@ def test_an_unusable_certificate_stops_the_start(home: Path, tmp_path: Path) -> 
     for certificate, key in ((tmp_path / "none.pem", tmp_path / "key.pem"), (mine, other / "key.pem")):
         own = Service(port=49_151, tls_certificate=str(certificate), tls_key=str(key))
         with pytest.raises(SettingsError, match=r"service.tls_certificate .* cannot be used"):
-            processes.serve(home, own, lambda: NOW)
+            processes.serve(home, own, lambda: NOW, [])
 
 
 def test_a_process_serves_and_stops(home: Path, shop: Any, tmp_path: Path) -> None:
