@@ -402,6 +402,9 @@ class Service(_Model):
         description="what links to customers' own pages begin with, as customers reach the service; as it was asked,"
         " if absent",
     )  # fmt: skip
+    other_desks: dict[str, Annotated[str, Field(pattern="^https?://")]] = Field(
+        default={}, description="desks of other workspaces, by what they are called: each page of this one leads there"
+    )
     oidc: Oidc | None = Field(
         default=None,
         description="signing in to the desk with the company's accounts; with keys alone if absent",

@@ -142,7 +142,7 @@ def _next_order(spoken: Language, card: dict[str, Any]) -> list[str]:
             else spoken.say("By their own habit it is due on %(day)s.", day=spoken.day(due))
         )
     if scores["expected_purchases"] is not None:
-        told.append(spoken.say("%(number)s are to be expected in the next %(days)s days.",
+        told.append(spoken.say("%(number)s orders are to be expected in the next %(days)s days.",
                                number=spoken.number(scores["expected_purchases"], 1),
                                days=card["lifetime_value_period_days"]))  # fmt: skip
     return told

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pages.page import render
-from serving.desk import language
+from serving.desk import language, tour
 from serving.desk.assets import ASSETS
 from serving.desk.language import LANGUAGES, Language
 from serving.desk.reason_words import in_language, refusal_in_language
@@ -91,11 +91,13 @@ class Visit:
 
     def page(self, template: str, title: str, status: int = 200, **shown: Any) -> Response:
         """A page of the desk, in its frame."""
-        path = self.request.url.path
+        path, role = self.request.url.path, self.session.caller.role
+        stop = tour.stop(self.language, role, self.request.query_params.get("tour", ""), path)
         rooms = [(address, self.say(name), _is_in(path, address)) for address, name, who in ROOMS if self.may(who)]
         return _html(
             self.request, self.language, template, status, title=title, rooms=rooms, form_token=self.session.form_token,
-            workspace=self.answers.workspace.name, **shown,
+            workspace=self.answers.workspace.name, stop=stop, tour=tour.begins(role),
+            other_desks=self.answers.service.other_desks, **shown,
         )  # fmt: skip
 
 
@@ -174,7 +176,17 @@ def language_of(request: Request) -> Language:
 def unsigned_page(request: Request, template: str, title: str, status: int = 200, **shown: Any) -> Response:
     """A page for who has not signed in."""
     response = _html(
-        request, language_of(request), template, status, title=title, rooms=[], form_token="", workspace="", **shown
+        request,
+        language_of(request),
+        template,
+        status,
+        title=title,
+        rooms=[],
+        form_token="",
+        workspace="",
+        stop=None,
+        other_desks={},
+        **shown,
     )
     response.headers.update(HEADERS)
     return response
