@@ -354,9 +354,9 @@ class ShopAt:
 
     def win_back(
         self, *, top: int = 100, min_value: float = 0.0, max_value: float | None = None, attribute: Sequence[str] = (),
-        category: str | None = None, search: str | None = None, sort: str = "lifetime_value", contacts: bool = False,
+        search: str | None = None, sort: str = "lifetime_value", contacts: bool = False,
     ) -> pd.DataFrame:  # fmt: skip
-        """Who left and what each would bring on coming back, highest `sort` first; never who objected.
+        """Who left and what may still be expected of each, highest `sort` first; never who objected.
 
         Raises: as `churn_risk`.
         """
@@ -365,7 +365,7 @@ class ShopAt:
 
         asked: dict[str, Any] = {
             "top": _at_least_one(top), "min_value": min_value, "max_value": max_value, "attribute": [*attribute],
-            "category": category, "search": search,
+            "search": search,
             "sort": _one_of("sort", sort, ("lifetime_value", "spend", "last_purchase")),
         }  # fmt: skip
         return self._listed("win-back", win_back.page, WinBackQuery.model_construct(**asked), contacts)

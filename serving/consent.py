@@ -73,6 +73,14 @@ class Consents:
         """What one customer said, by purpose."""
         return {purpose: said[customer_id] for purpose in PURPOSES if (said := self.of(purpose, [customer_id]))}
 
+    def state(self) -> tuple[object, ...]:
+        """Another one when somebody has said something else, or waits to be erased."""
+        waiting = tuple(ErasureQueue(self.path.parent).waiting())
+        if not storage.is_written(self.path):
+            return waiting
+        query = "SELECT count(*), max(recorded_at), sum(granted) FROM consents"
+        return (*self._reader.execute(query).fetchone(), *waiting)
+
     def everybody(self, purpose: Purpose) -> dict[str, bool]:
         """The same of all customers, in order."""
         return {one: granted for one, kind, granted, _ in self._all() if kind == purpose}
@@ -145,12 +153,16 @@ def apply_profiling(
 def may_be_listed(workspace: Workspace) -> str:
     """SQL over `said`: a condition on `customer_id` that holds for who may be listed.
 
-    Where the shop keeps marketing consents that is who has given one, else everybody; what was said here, of marketing
-    and of profiling, comes first.
+    Where the shop keeps marketing consents that is who has given one, else everybody; never who refuses profiling, from
+    the moment that the table says so. What was said here, of both, comes first.
     """
     condition = "customer_id NOT IN (SELECT customer_id FROM said WHERE NOT granted)"
     if has_consent(workspace, "marketing"):
         customers = storage.rows_of(workspace.home_path, "customers")
         condition += f""" AND (customer_id IN (SELECT customer_id FROM {customers} WHERE marketing_consent)
             OR customer_id IN (SELECT customer_id FROM said WHERE kind = 'marketing'))"""
+    if has_consent(workspace, "profiling"):
+        customers = storage.rows_of(workspace.home_path, "customers")
+        condition += f""" AND (customer_id NOT IN (SELECT customer_id FROM {customers} WHERE NOT profiling_consent)
+            OR customer_id IN (SELECT customer_id FROM said WHERE kind = 'profiling'))"""
     return condition

@@ -54,6 +54,13 @@ class Corrections:
         with closing(storage.database(self.path, _SCHEMA)) as database:
             return [Correction(*row) for row in database.execute(query, (most,))]
 
+    def count(self) -> int:
+        """How many customers wait."""
+        if not storage.is_written(self.path):
+            return 0
+        with closing(storage.database(self.path, _SCHEMA)) as database:
+            return int(database.execute("SELECT count(DISTINCT customer_id) FROM corrections").fetchone()[0])
+
     def settled(self, correction_id: str) -> str | None:
         """Takes one out of the inbox; whose it was, none where there is no such one."""
         if not storage.is_written(self.path):

@@ -29,6 +29,7 @@ from serving.http.keys import Keys
 from serving.http.limits import Limits
 from serving.http.probe import Readiness
 from serving.http.routes import api, described
+from serving.lists.churn_risk import refuse_other_key
 from serving.own_page.addresses import own_pages
 from serving.prediction_buffer import FLUSH_SECONDS
 from workspace import privacy
@@ -95,6 +96,7 @@ class Perennial:
         Keys(home).refuse_if_none()
         self.answers = Answers(home, type(self).clock, self.settings)
         privacy.refuse_without_key(self.answers.workspace)
+        refuse_other_key(self.answers.workspace)
         self.inbox = Inbox(self.answers.workspace, self.answers.known)
 
     @bentoml.on_startup

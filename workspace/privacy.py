@@ -28,7 +28,7 @@ KEY_VARIABLE = "PERENNIAL_PRIVACY_KEY"
 _SHORTEST = 16  # characters; a keyed hash is no better than its key
 _PSEUDONYM = "pseudonym-"
 _MARKED_WITH = "erased_key.json"
-_WORD = 16  # hexadecimal digits of a word's mark: of a million words no two are likely to meet
+_WORD = 13  # letters and digits of 5 bits each: of a million words no two are likely to meet
 _LENGTH = 32  # hexadecimal digits of a pseudonym: among 10^15 customers two would not meet
 
 
@@ -72,7 +72,8 @@ class PrivacyKey:
     def word_marks(self, text: str) -> list[str]:
         """A keyed hash of each word, in whatever case and form, and of all together: 0170 12 is found by 017012."""
         words = unicodedata.normalize("NFKC", text).casefold().split()
-        return [self._word(word)[:_WORD] for word in dict.fromkeys([*words, "".join(words)])]
+        digests = (bytes.fromhex(self._word(word)) for word in dict.fromkeys([*words, "".join(words)]))
+        return [base64.b32encode(digest).decode()[:_WORD] for digest in digests]
 
     def decrypted(self, text: str) -> str:
         """What was encrypted.

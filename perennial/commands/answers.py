@@ -135,21 +135,21 @@ def _write(rows: pd.DataFrame, as_text: Callable[[pd.DataFrame], str], format: F
 
 def list_win_back(
     config: Config, top: TopOption = 100, min_value: MinValue = 0.0, max_value: MaxValue = None,
-    attribute: AttributeOption = [], category: CategoryOption = None,
+    attribute: AttributeOption = [],
     sort: Annotated[WinBackSort, typer.Option(metavar="<column>", help=f"First: {', '.join(WinBackSort)}.")] = (
         WinBackSort.lifetime_value
     ),
     format: FormatOption = None, contacts: ContactsOption = False,
     out: Out = None, overrides: Set = [], home: Home = None, as_of: AsOf = None,
 ) -> None:  # fmt: skip
-    """Who left, what each would bring on coming back, and what they used to buy; never who objected.
+    """Who left, what may still be expected of each, and what they used to buy; never who objected.
 
     Example: perennial list win-back -c configs/demo.yaml --sort spend --out win-back.xlsx
     """
     from serving.lists import win_back
 
     rows = _scored(opened(config, overrides, home), as_of).win_back(
-        top=top, min_value=min_value, max_value=max_value, attribute=attribute, category=category, sort=sort.value,
+        top=top, min_value=min_value, max_value=max_value, attribute=attribute, sort=sort.value,
         contacts=contacts,
     )  # fmt: skip
     _write(rows, win_back.as_text, format, out)

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from serving.desk import (
     assets,
+    corrections_page,
     customer_link,
     customer_page,
     data_page,
@@ -38,8 +39,8 @@ def _of_list(one: DeskList) -> list[Route]:
     return [
         route(path, partial(list_page.shown, one), LISTS),
         route(f"{path}.xlsx", partial(list_page.spreadsheet, one), LISTS),
-        route(f"{path}/save", partial(list_page.save, one), LISTS, "POST"),
-        route(f"{path}/remove", partial(list_page.remove, one), LISTS, "POST"),
+        route(f"{path}/save", partial(list_page.save, one), LISTS, "POST", of_whole_shop=True),
+        route(f"{path}/remove", partial(list_page.remove, one), LISTS, "POST", of_whole_shop=True),
     ]
 
 
@@ -53,6 +54,8 @@ desk = Starlette(
         Route("/files/{content}/{name}", assets.asset),
         route("/", home_page.home),
         *chain.from_iterable(map(_of_list, lists.LISTS.values())),
+        route("/corrections", corrections_page.waiting, LINKS, of_whole_shop=True),
+        route("/corrections", corrections_page.settle, LINKS, "POST", of_whole_shop=True),
         route("/customers", customer_page.search),
         route("/customers", customer_page.search, method="POST"),
         route(f"{_CUSTOMER}/own-page", customer_link.make, LINKS, "POST"),

@@ -37,9 +37,8 @@ def _(text: str) -> str:
 
 
 _ERASED = {
-    "done": _("The customer is erased: nothing of them is held any more."),
-    "waits": _("The customer is in no answer and no list any more. What is held goes as soon as the command that is at"
-               " work has ended."),
+    "asked": _("The customer is in no answer and no list any more. What is held goes within a minute, or as soon as the"
+               " command that is at work has ended."),
 }  # fmt: skip
 
 
@@ -51,7 +50,7 @@ async def search(visit: Visit) -> Response:
     form = await visit.request.form() if visit.request.method == "POST" else visit.request.query_params
     asked, there = str(form.get("id", "")).strip(), list[str]()
     if asked:
-        names = visit.answers.names([asked]) if _is_id(asked) else [asked]
+        names = visit.answers.names([ids.canonical(asked)]) if _is_id(asked) else [asked]
         inside = await visit.answers.within(visit.scope, names)
         if inside and visit.answers.known(inside):
             return RedirectResponse(customer_address(names[0]), 303)
@@ -65,10 +64,12 @@ async def search(visit: Visit) -> Response:
 
 
 def _found(visit: Visit, asked: str) -> list[str]:
-    there = visit.answers.current().filed.ids_beginning(asked, _NEAREST, visit.scope)
+    filed, spellings = visit.answers.current().filed, dict.fromkeys((asked, asked.upper(), asked.lower()))
+    leaving = visit.answers.erasures.waiting()
+    there = [name for spelt in spellings for name in filed.ids_beginning(spelt, _NEAREST, visit.scope)]
+    there = [name for name in there if name not in leaving]
     if visit.sees_contacts and len(there) < _NEAREST:
         by_contact = churn_risk.with_contact(visit.answers.workspace, asked, _NEAREST, visit.scope)
-        leaving = visit.answers.erasures.waiting()
         there += [name for name in by_contact if name not in there and name not in leaving]
     return there[:_NEAREST]
 
@@ -90,6 +91,7 @@ async def customer(visit: Visit) -> Response:
     return visit.page(
         "customer.html", name, **told, scores=card["scores"], words=words, unproven=UNPROVEN, before=before,
         chart=json.dumps(_chart(spoken, past, card["currency"])) if past else None, address=customer_address(name),
+        doings=_doings(spoken, past) if past else [],
         purposes=[(purpose, card["consents"].get(purpose)) for purpose in PURPOSES],
         done=visit.request.query_params.get("done") == "1", may_erase=visit.may(ADMIN), may_link=visit.may(LINKS),
     )  # fmt: skip
@@ -207,6 +209,16 @@ def _day(spoken: Language, day: str) -> str:
     return spoken.day(date.fromisoformat(day))
 
 
+def _doings(spoken: Language, past: History) -> list[tuple[date, str, float | None]]:
+    """Everything as (day, what, amount), the latest first."""
+    bought, returned = spoken.say("purchase"), spoken.say("return")
+    rows: list[tuple[date, str, float | None]] = [
+        (day, bought if is_purchase else returned, amount) for day, amount, is_purchase in past.purchases
+    ]
+    rows += [(day, words.in_words(spoken, words.EVENTS, kind), None) for day, kind, _ in past.events]
+    return sorted(rows, key=lambda row: row[0], reverse=True)
+
+
 def _chart(spoken: Language, past: History, currency: str) -> dict[str, Any]:
     """Amounts over time as bars, and below them a row of points for each kind of what else happened."""
     kinds = sorted({kind for _, kind, _ in past.events})
@@ -248,4 +260,4 @@ def name_of(visit: Visit) -> str:
     sent = visit.request.path_params["customer_id"]
     if not _is_id(sent):
         raise Refused(Refusal(404, "unknown_customer", "this is no customer's id"))
-    return visit.answers.names([sent])[0]
+    return visit.answers.names([ids.canonical(sent)])[0]

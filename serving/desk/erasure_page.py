@@ -8,8 +8,8 @@ from starlette.responses import RedirectResponse, Response
 
 from serving.desk.customer_page import name_of
 from serving.desk.visit import Visit, customer_address, with_query
-from serving.erasure_queue import Job
 from serving.http import privacy_routes
+from serving.http.access import Refusal, Refused
 
 
 async def question(visit: Visit) -> Response:
@@ -19,6 +19,8 @@ async def question(visit: Visit) -> Response:
 
 async def _question(visit: Visit, name: str, problem: str = "") -> Response:
     visit.read.customers = [name]
+    if name in visit.answers.erasures.waiting():
+        raise Refused(Refusal(404, "unknown_customer", "nothing is held of a customer with this id"))
     places = await asyncio.to_thread(privacy_routes.places, visit.answers, name)
     visit.read.rows = sum(places.values())
     return visit.page(
@@ -28,12 +30,11 @@ async def _question(visit: Visit, name: str, problem: str = "") -> Response:
 
 
 async def erase(visit: Visit) -> Response:
-    """For good, if the id that was typed is the customer's."""
+    """For good, if the id that was typed is the customer's: out of every answer at once, and out of all files soon."""
     name, form = name_of(visit), await visit.request.form()
     if str(form.get("typed", "")).strip() != name:
         return await _question(visit, name, visit.say("That is not the id of this customer: nothing was erased."))
     visit.read.customers = [name]
-    done = await asyncio.to_thread(privacy_routes.erased, visit.answers, name, visit.read.at)
-    visit.read.rows = 0 if isinstance(done, Job) else sum(done.values())
-    how = "waits" if isinstance(done, Job) else "done"
-    return RedirectResponse(with_query("/desk/customers", {"erased": how}), 303)
+    await asyncio.to_thread(privacy_routes.queued, visit.answers, name, visit.read.at)
+    visit.read.rows = 1
+    return RedirectResponse(with_query("/desk/customers", {"erased": "asked"}), 303)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
+from serving.corrections import Corrections
 from serving.desk import alert_words, reports
 from serving.desk.alert_words import Look
 from serving.desk.jobs import Jobs
@@ -73,9 +74,19 @@ def _looks(answers: Answers, caller: Caller, spoken: Language, run: dict[str, An
     waiting = [one for one in run.get("decisions", []) if (one["kind"], one["version"]) not in decided]
     return [
         *alert_words.of_alerts(spoken, broken, role),
+        *_of_corrections(answers, caller, spoken),
         *alert_words.of_decisions(spoken, waiting),
         *alert_words.of_alerts(spoken, run.get("alerts", []), role),
     ]
+
+
+def _of_corrections(answers: Answers, caller: Caller, spoken: Language) -> list[Look]:
+    count = Corrections(answers.home).count() if caller.role in ("crm", "admin") else 0
+    if not count:
+        return []
+    says = spoken.count("%(number)s customer says that something is wrong.",
+                        "%(number)s customers say that something is wrong.", count)  # fmt: skip
+    return [Look(says, spoken.say("Put it right where the data come from."), "", "/desk/corrections", "")]
 
 
 def _champions(answers: Answers) -> set[tuple[str, str]]:

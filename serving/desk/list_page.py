@@ -47,14 +47,18 @@ async def shown(of: DeskList, visit: Visit) -> Response:
         total, rows, cursor = await asyncio.to_thread(looked_up, visit, of, asked)
     except NoSuchFilter as no_such:
         total, rows, cursor, problem = Totals(0, None), [], None, str(no_such)
+    except Refused:
+        if asked.cursor is None:
+            raise
+        return RedirectResponse(with_query(of.path, rules_of(asked)), 303)  # of a batch that another one has followed
     own = await asyncio.to_thread(lambda: [*of.selections(visit, asked)])
     query = rules_of(asked)
-    visit.read.filter, visit.read.rows = query, len(rows)
+    visit.read.filter, visit.read.rows = _noted(asked), len(rows)
     visit.read.customers = [row["customer_id"] for row in rows]
     return visit.page(
         f"{of.name.replace('-', '_')}.html", visit.say(of.title), asked=asked, problem=problem, terms=terms,
         lead=visit.say(of.lead, day=visit.language.day(as_of)), said=of.said(visit.language, total, terms), rows=rows,
-        rules=_rules(visit.language, asked, there), selections=own, list=of.name, path=of.path, words=words,
+        rules=_rules(visit.language, of, asked, there), selections=own, list=of.name, path=of.path, words=words,
         sorts=[(code, visit.say(name)) for code, name in of.sorts.items()],
         contacts=published.workspace.pii if visit.sees_contacts else [], customer_address=customer_address,
         definitions=list(definitions(of, visit.language, terms)), spreadsheet=with_query(f"{of.path}.xlsx", query),
@@ -64,6 +68,11 @@ async def shown(of: DeskList, visit: Visit) -> Response:
                for one in SavedLists(visit.answers.home).all()],
         rules_text=with_query("", query).removeprefix("?"),
     )  # fmt: skip
+
+
+def _noted(asked: Rules) -> dict[str, Any]:
+    """Rules for the audit log, which holds nobody's id."""
+    return rules_of(asked.model_copy(update={"search": None})) | ({"searched": True} if asked.search else {})
 
 
 def _address(name: str, rules: Mapping[str, Any]) -> str:
@@ -86,13 +95,13 @@ def looked_up(asking: Asking, of: DeskList, asked: Rules) -> tuple[Totals, list[
 
 def choices_of(home: Path, as_of: date, scope: Scope) -> Choices:
     """By what the list can be filtered, within a scope."""
-    path, said = storage.risk_path(home, as_of, "value_at_risk"), Consents(home).path
-    files = (path, said, storage.manifest_path(home, "customers"))
-    return _counted(home, as_of, scope, tuple(storage.edition(file) for file in files if file.exists()))
+    files = storage.risk_path(home, as_of, "value_at_risk"), storage.manifest_path(home, "customers")
+    editions = tuple(storage.edition(file) for file in files if file.exists())
+    return _counted(home, as_of, scope, (*editions, Consents(home).state()))
 
 
 @lru_cache(maxsize=64)
-def _counted(home: Path, as_of: date, scope: Scope, _: tuple[tuple[int, ...], ...]) -> Choices:
+def _counted(home: Path, as_of: date, scope: Scope, _: tuple[object, ...]) -> Choices:
     """Again when another list or table of customers is there, or somebody said something of a consent."""
     return totals.choices(settings.of_home(home), as_of, scope)
 
@@ -136,9 +145,13 @@ async def spreadsheet(of: DeskList, visit: Visit) -> Response:
     if total.customers > _MOST_ROWS:
         message = f"a spreadsheet holds {_MOST_ROWS:,} rows, and this list has {total.customers:,}: add a rule"
         raise Refused(Refusal(413, "too_many_rows", message))
-    visit.read.filter, visit.read.rows = rules_of(asked) | {"format": "xlsx"}, total.customers
+    visit.read.filter, visit.read.rows = _noted(asked) | {"format": "xlsx"}, total.customers
     headings = {name: visit.say(text) for name, text in HEADINGS.items()}
-    notes = [of.said(spoken, total, terms), *definitions(of, spoken, terms)]
+    notes = [
+        spoken.say("As of %(day)s", day=spoken.day(published.as_of)), of.said(spoken, total, terms),
+        *([spoken.say("Rules: %(rules)s", rules=with_query("", rules_of(asked))[1:])] if rules_of(asked) else []),
+        *definitions(of, spoken, terms),
+    ]  # fmt: skip
     pieces = encoded(of.blocks(visit, whole), "xlsx", notes, headings)
     first = await asyncio.to_thread(next, pieces)
     headers = {"Content-Disposition": f'attachment; filename="{of.name}-{published.as_of}.xlsx"'}
@@ -157,15 +170,21 @@ def _asked_of(of: DeskList, sent: QueryParams) -> tuple[Any, str]:
         return of.query.model_validate({"top": _ROWS}), said
 
 
-def _rules(spoken: Language, asked: Rules, there: Choices) -> list[Mapping[str, Any]]:
-    """By what can be filtered: each value with how many have it, the chosen one marked."""
+def _rules(spoken: Language, of: DeskList, asked: Any, there: Choices) -> list[Mapping[str, Any]]:
+    """By what can be filtered: each value, where they are counted with how many have it, the chosen one marked."""
     chosen = dict(rule.split(":", 1) for rule in asked.attribute if ":" in rule)
     rules: list[Mapping[str, Any]] = []
     for name, values in there.items():
+        if name == "category" and "category" not in of.query.model_fields:
+            continue
         is_category = name == "category"
         mine = asked.category if is_category else chosen.get(name)
         options = [
-            (value if is_category else f"{name}:{value}", f"{value} ({spoken.number(count)})", _same(value, mine))
+            (
+                value if is_category else f"{name}:{value}",
+                f"{value} ({spoken.number(count)})" if of.is_counted else value,
+                _same(value, mine),
+            )
             for value, count in values
         ]
         title = spoken.say("Bought in the last year") if is_category else words.attribute_name(name)

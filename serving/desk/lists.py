@@ -31,7 +31,7 @@ def _(text: str) -> str:
 
 HEADINGS = {
     "customer_id": _("Customer"), "churn_probability": _("Risk of leaving"),
-    "churn_percentile": _("Risk above this share of customers"), "churn_band": _("Risk band"),
+    "churn_percentile": _("Risk above that of so many in 100 customers"), "churn_band": _("Risk band"),
     "churn_grade": _("How proven the risk is"), "lifetime_value": _("Value"),
     "lifetime_value_low": _("Value, low end"), "lifetime_value_high": _("Value, high end"),
     "lifetime_value_grade": _("How proven the value is"), "value_at_risk": _("Money at risk"),
@@ -69,6 +69,8 @@ class DeskList(ABC):
     lead: ClassVar[str]
     query: ClassVar[type[Rules]]
     sorts: ClassVar[Mapping[str, str]]
+    is_counted: ClassVar[bool] = False
+    """Whether the customers that values of filters are counted among are its own."""
     kinds: ClassVar[tuple[str, ...]]
     """Of the models whose grades a reader has to know."""
 
@@ -117,6 +119,7 @@ class ChurnRisk(DeskList):
     lead = _("Who may leave and what is lost with them, as of %(day)s. Never anyone who objected.")
     query = ListQuery
     sorts = words.SORTS
+    is_counted = True
     kinds = ("churn", "lifetime_value", "offers")
 
     def page(self, asking: Asking, asked: ListQuery) -> Page:
@@ -142,8 +145,8 @@ class ChurnRisk(DeskList):
 class WinBack(DeskList):
     name = "win-back"
     title = _("Win back")
-    lead = _("Who has left already, and what they would bring if they came back, as of %(day)s. Never anyone who"
-             " objected.")  # fmt: skip
+    lead = _("Who has left already, what they spent, and what may still be expected of them, as of %(day)s. Never"
+             " anyone who objected.")  # fmt: skip
     query = WinBackQuery
     sorts: ClassVar[Mapping[str, str]] = {
         "lifetime_value": _("Value"), "spend": _("Spent in all"), "last_purchase": _("Last purchase"),
@@ -166,8 +169,9 @@ class WinBack(DeskList):
 
     def meanings(self, spoken: Language, terms: Terms) -> Iterator[str]:
         yield _value(spoken, terms)
-        yield spoken.say("Nobody here has a risk of leaving: they left. Their value says how much of those who were"
-                         " silent for as long still came.")  # fmt: skip
+        yield spoken.say("Nobody here has a risk of leaving: they left. Their value is what comes of such customers"
+                         " without anything being done, since some come back by themselves; what a campaign would"
+                         " change is not in it.")  # fmt: skip
 
 
 class CrossSell(DeskList):
@@ -243,7 +247,7 @@ def definitions(of: DeskList, spoken: Language, terms: Terms) -> Iterator[str]:
     """What the columns of a list mean, and how far they are proven, a sentence each."""
     yield from of.meanings(spoken, terms)
     for kind in of.kinds:
-        yield f"{spoken.say(_GRADED[kind])}: {spoken.say(words.GRADES[terms.grades[kind]])}."
+        yield spoken.sentence(f"{spoken.say(_GRADED[kind])}: {spoken.say(words.GRADES[terms.grades[kind]])}")
 
 
 def _worded(rows: pd.DataFrame, spoken: Language) -> pd.DataFrame:

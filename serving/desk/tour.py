@@ -20,7 +20,7 @@ _STOPS: tuple[tuple[str, tuple[Role, ...], str], ...] = (
                        " predictions were, and what needs a look.")),
     ("/desk/lists/churn-risk", _LISTS, _("This is whom to contact first. Choose a region or a band: the sentence above"
                                          " the list follows, and the spreadsheet holds what the screen shows.")),
-    ("/desk/lists/win-back", _LISTS, _("Who has left already, and what each of them would still bring.")),
+    ("/desk/lists/win-back", _LISTS, _("Who has left already, what they spent and used to buy.")),
     ("/desk/lists/cross-sell", _LISTS, _("Choose an offer, and see who most likely buys it.")),
     ("/desk/customers", _ALL, _("Before a call: find the customer here, and read why they may leave and what to say"
                                 " first.")),

@@ -96,7 +96,7 @@ class Visit:
         rooms = [(address, self.say(name), _is_in(path, address)) for address, name, who in ROOMS if self.may(who)]
         return _html(
             self.request, self.language, template, status, title=title, rooms=rooms, form_token=self.session.form_token,
-            workspace=self.answers.workspace.name, stop=stop, tour=tour.begins(role),
+            workspace=self.answers.workspace.name, stop=stop, tour=tour.begins(role), part=str(self.scope),
             other_desks=self.answers.service.other_desks, **shown,
         )  # fmt: skip
 
@@ -186,6 +186,7 @@ def unsigned_page(request: Request, template: str, title: str, status: int = 200
         workspace="",
         stop=None,
         other_desks={},
+        part="",
         **shown,
     )
     response.headers.update(HEADERS)

@@ -63,7 +63,8 @@ def end(customer_id: CustomerId, request: Request) -> Response:
 @router.get("/corrections", response_model=CorrectionsAnswer, dependencies=allowed(of_whole_shop=True))
 def corrections(request: Request) -> Response:
     """What customers say is wrong about them, the oldest first; at most 1,000, until some are settled."""
-    waiting = Corrections(_answers().home).waiting(_MOST)
+    leaving = _answers().erasures.waiting()
+    waiting = [one for one in Corrections(_answers().home).waiting(_MOST) if one.customer_id not in leaving]
     _read(request).customers, _read(request).rows = [one.customer_id for one in waiting], len(waiting)
     return JSONResponse({"corrections": [asdict(one) for one in waiting]})
 

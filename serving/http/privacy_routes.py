@@ -133,13 +133,24 @@ def erased(answers: Answers, name: str, at: datetime) -> Places | Job:
         return answers.erasures.put(name, at)
 
 
+def queued(answers: Answers, name: str, at: datetime) -> Job:
+    """Erases a customer within seconds, or when the command at work has ended; no answer has them from now on.
+
+    Raises:
+        Refused: the privacy key is not there to mark them with.
+    """
+    with _refusing(name):
+        return answers.erasures.put(name, at)
+
+
 def places(answers: Answers, name: str) -> Places:
     """Where rows are held of a customer, and how many.
 
     Raises:
-        Refused: as `erased`.
+        Refused: as `erased`, and without the privacy key that erasing takes.
     """
     with _refusing(name):
+        privacy.key_of(answers.workspace.home_path)
         return erasure.rows_of(answers.workspace, retrieval.open_store(answers.workspace), [name])[name]
 
 

@@ -299,7 +299,7 @@ async def churn_risk(asked: Annotated[ListQuery, Query()], request: Request) -> 
 
 @api.get("/lists/win-back", responses=_REFUSALS | _list_of(WinBackRow), dependencies=allowed("marketing"))
 async def win_back(asked: Annotated[WinBackQuery, Query()], request: Request) -> Response:
-    """Who left, highest value first: what each would bring on coming back, and what they used to buy."""
+    """Who left, highest value first: what may still be expected of each, and what they used to buy."""
     return await _listed("win-back", _answers().win_back, asked, request)
 
 
@@ -312,8 +312,10 @@ async def cross_sell(asked: Annotated[CrossSellQuery, Query()], request: Request
 async def _listed(name: str, page_of: Callable[..., Page], asked: Rules, request: Request) -> Response:
     contacts = request.state.caller.sees_contacts
     page, pieces = await asyncio.to_thread(_begun, page_of, asked, contacts, _scope(request))
-    # Without the cursor, which holds the id that the last page ended with.
-    shown = asked.model_dump(exclude={"cursor"}) | {"further_page": asked.cursor is not None, "contacts": contacts}
+    # Without the cursor, which holds the id that the last page ended with, and without what was searched, an id too.
+    shown = asked.model_dump(exclude={"cursor", "search"}) | {
+        "further_page": asked.cursor is not None, "searched": asked.search is not None, "contacts": contacts,
+    }  # fmt: skip
     _read(request).filter, _read(request).rows = shown, page.rows
     headers = {}
     if asked.format != "json":

@@ -192,6 +192,8 @@ def conditions(workspace: Workspace, as_of: date, asked: ListQuery, terms: Terms
     where = rules(workspace, as_of, asked, terms, scope)
     if asked.band is not None:
         choose_band(where, asked.band, terms)
+    if asked.category is not None:
+        choose_category(where, workspace, as_of, asked.category, scope)
     return where
 
 
@@ -218,8 +220,6 @@ def rules(workspace: Workspace, as_of: date, asked: Rules, terms: Terms, scope: 
         where.add("lifetime_value <= $max_value", max_value=asked.max_value)
     for attribute in asked.attribute:
         _filter_by_attribute(where, workspace, attribute, scope)
-    if asked.category is not None:
-        _filter_by_category(where, workspace, as_of, asked.category, scope)
     if asked.search is not None:
         where.add("starts_with(customer_id, $search)", search=asked.search)
     where.add(may_be_listed(workspace))
@@ -256,7 +256,12 @@ def _filter_by_attribute(where: Where, workspace: Workspace, attribute: str, sco
     where.values[key] = meant
 
 
-def _filter_by_category(where: Where, workspace: Workspace, as_of: date, category: str, scope: Scope) -> None:
+def choose_category(where: Where, workspace: Workspace, as_of: date, category: str, scope: Scope) -> None:
+    """Only who bought of it in the last 365 days.
+
+    Raises:
+        NoSuchFilter: nobody did, or nothing is known of categories.
+    """
     if "product_affinity" not in families(workspace):
         raise NoSuchFilter("category: the workspace has no products, so nothing is known of categories")
     part = storage.rows_of_part(storage.snapshot_part(workspace.home_path, "product_affinity", as_of))
@@ -302,6 +307,21 @@ def contacts_of(workspace: Workspace, customer_ids: Sequence[str]) -> list[dict[
         hidden = connection.execute(query).fetchall()
     readable = ([key.decrypted(text) if isinstance(text, str) else None for text in row] for row in hidden)
     return [dict(zip(workspace.pii, row, strict=True)) for row in readable]
+
+
+def refuse_other_key(workspace: Workspace) -> None:
+    """Ends what would answer with another privacy key than the one that the contact data were encrypted with.
+
+    Raises:
+        SettingsError: the key in the environment is another one.
+    """
+    if not workspace.pii or not storage.parts(storage.tables_folder(workspace.home_path, "customers")):
+        return
+    first = f"coalesce({', '.join(map(identifier, workspace.pii))})"
+    query = f"SELECT {first} FROM {storage.rows_of(workspace.home_path, 'customers')} WHERE {first} IS NOT NULL LIMIT 1"
+    with storage.connect(workspace.home_path) as connection:
+        for (hidden,) in connection.execute(query).fetchall():
+            PrivacyKey.of_environment().decrypted(hidden)
 
 
 @storage.read_again

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from serving.consent import Consents, may_be_listed
 from serving.lists import filters, paging
-from serving.lists.churn_risk import Page, about, choose_band, contacts_of, graded, rules
+from serving.lists.churn_risk import Page, about, choose_band, choose_category, contacts_of, graded, rules
 from serving.lists.list_query import CrossSellQuery
 from serving.lists.paging import Totals, Where
 from serving.scope import WHOLE, Scope
@@ -43,10 +44,12 @@ def page(
     """
     ties, where = TIES[asked.sort], _where(workspace, as_of, asked, terms, scope)
     if asked.cursor is not None:
-        paging.go_on(where, asked.cursor, as_of, asked.sort, ties)
+        paging.go_on(where, asked.cursor, as_of, f"cross-sell {asked.sort}", ties)
     rows = paging.read(workspace, _rows(workspace, as_of, asked), where, ties, asked.top + 1)
     listed = rows.head(asked.top)
-    following = paging.cursor(as_of, asked.sort, ties, listed.iloc[-1]) if len(rows) > asked.top else None
+    following = (
+        paging.cursor(as_of, f"cross-sell {asked.sort}", ties, listed.iloc[-1]) if len(rows) > asked.top else None
+    )
     told = listed.assign(**terms.columns())[list(COLUMNS)]
     if contacts:
         own = contacts_of(workspace, told["customer_id"].tolist())
@@ -63,10 +66,11 @@ def total(workspace: Workspace, as_of: date, asked: CrossSellQuery, terms: Terms
 
 @storage.read_again
 def items(workspace: Workspace, as_of: date, scope: Scope = WHOLE) -> list[tuple[str, int]]:
-    """What is offered to customers of a scope, each with to how many, most first."""
-    query = f"""SELECT item, count(*) FROM {_offers(workspace, as_of)} WHERE {scope.condition(workspace)}
-        GROUP BY item ORDER BY 2 DESC, 1"""
+    """What is offered to customers of a scope who may be listed, each with to how many, most first."""
+    query = f"""SELECT item, count(*) FROM {_offers(workspace, as_of)}
+        WHERE {scope.condition(workspace)} AND {may_be_listed(workspace)} GROUP BY item ORDER BY 2 DESC, 1"""
     with paging.reader(workspace.home_path).cursor() as connection:
+        Consents(workspace.home_path).tell(connection)
         return connection.execute(query).fetchall()
 
 
@@ -76,6 +80,8 @@ def _where(workspace: Workspace, as_of: date, asked: CrossSellQuery, terms: Term
         where.add("false")
     if asked.band is not None:
         choose_band(where, asked.band, terms)
+    if asked.category is not None:
+        choose_category(where, workspace, as_of, asked.category, scope)
     if asked.item is not None:
         there = [item for item, _ in items(workspace, as_of, scope)]
         where.values["item"] = filters.chosen("item", asked.item, there, "it is offered to nobody")

@@ -34,11 +34,6 @@ class Rules(BaseModel):
         " no customer has is refused, and none, as in `region:`, is for who has no value",
         examples=[["region:north"]],
     )  # fmt: skip
-    category: Annotated[str, StringConstraints(min_length=1, max_length=ids.LONGEST)] | None = Field(
-        None,
-        description="only who bought of this in the last 365 days: a category, or an item where items are ranked; in"
-        " any case; one that nobody bought of is refused",
-    )
     search: Annotated[str, StringConstraints(min_length=1, max_length=ids.LONGEST)] | None = Field(
         None, description="only customers whose id begins so"
     )
@@ -48,9 +43,18 @@ class Rules(BaseModel):
     format: Annotated[Literal["json", "csv", "xlsx"], BeforeValidator(_lower)] = "json"
 
 
+Category = Annotated[str, StringConstraints(min_length=1, max_length=ids.LONGEST)] | None
+_CATEGORY = Field(
+    None,
+    description="only who bought of this in the last 365 days: a category, or an item where items are ranked; in any"
+    " case; one that nobody bought of is refused",
+)
+
+
 class ListQuery(Rules):
     """Of the churn-risk list."""
 
+    category: Category = _CATEGORY
     band: Annotated[Band | None, BeforeValidator(_lower)] = Field(None, description="only this churn band")
     sort: Annotated[Literal["value_at_risk", "churn_probability", "lifetime_value"], BeforeValidator(_underscored)] = (
         Field("value_at_risk", description="highest first")
@@ -76,6 +80,7 @@ class CrossSellQuery(Rules):
     kind: Annotated[Literal["repeat", "new"] | None, BeforeValidator(_lower)] = Field(
         None, description="only offers of what the customer bought before, or of what is new to them"
     )
+    category: Category = _CATEGORY
     band: Annotated[Band | None, BeforeValidator(_lower)] = Field(None, description="only this churn band")
     sort: Annotated[Literal["probability", "lifetime_value", "value_at_risk"], BeforeValidator(_underscored)] = Field(
         "probability", description="highest first"

@@ -54,6 +54,10 @@ class SavedLists:
         name = " ".join(name.split())
         if not 0 < len(name) <= LONGEST or not name.isprintable():
             raise NoSuchFilter(f"name {name[:LONGEST]!r}: a list's name has 1 to {LONGEST} characters")
+        if asked.search is not None:
+            raise NoSuchFilter("a saved list keeps nobody's id: take out what the id begins with")
+        if any(one.name == name and one.list != of for one in self.all()):
+            raise NoSuchFilter(f"name {name!r}: another list is saved under it; take another name")
         saved = Saved(name, of, rules_of(asked))
         with self._database as connection:
             row = (name, json.dumps(saved.rules | {"list": of}), who, now.isoformat(timespec="seconds"))

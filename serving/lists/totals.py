@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from features.snapshot import families
 from ingest.rows import identifier
@@ -70,9 +72,12 @@ def choices(workspace: Workspace, as_of: date, scope: Scope) -> Choices:
         Consents(home).tell(connection)
 
         def counted(value: str, rows: str, condition: str = "true") -> list[tuple[str, int]]:
-            query = f"""SELECT CAST({value} AS VARCHAR), count(*) FROM {listed} JOIN {rows} AS t USING (customer_id)
-                WHERE {value} IS NOT NULL AND {condition} GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT {MOST_VALUES + 1}"""
-            return connection.execute(query).fetchall()
+            query = f"""SELECT {value} AS value, count(*) FROM {listed} JOIN {rows} AS t USING (customer_id)
+                WHERE value IS NOT NULL AND {condition} GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT {MOST_VALUES + 1}"""
+            said: Counter[str] = Counter()
+            for one, count in connection.execute(query).fetchall():
+                said[_as_asked(one)] += count
+            return said.most_common()
 
         customers = storage.rows_of(home, "customers") if workspace.attributes else ""
         own = {name: counted(f"t.{identifier(name)}", customers) for name in workspace.attributes}
@@ -95,7 +100,14 @@ def values_of(workspace: Workspace, as_of: date, attribute: str) -> list[str]:
     with reader(home).cursor() as connection:
         Consents(home).tell(connection)
         rows = connection.execute(f"""
-            SELECT DISTINCT CAST({identifier(name)} AS VARCHAR) AS value FROM {storage.rows_of(home, "customers")}
+            SELECT DISTINCT {identifier(name)} AS value FROM {storage.rows_of(home, "customers")}
             WHERE value IS NOT NULL AND {may_be_listed(workspace)}
               AND customer_id IN (SELECT customer_id FROM read_parquet({path})) ORDER BY value""").fetchall()
-    return [value for (value,) in rows]
+    return [*dict.fromkeys(_as_asked(value) for (value,) in rows)]
+
+
+def _as_asked(value: Any) -> str:
+    """A value as a filter takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return filters.as_text(value) if isinstance(value, float | str) else str(value)

@@ -1,4 +1,4 @@
-"""The win-back list: customers who left, what winning each of them back is worth, and what they used to buy."""
+"""The win-back list: customers who left, what they spent, what may still be expected of them, what they used to buy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from features.snapshot import families
 from serving.lists import paging
-from serving.lists.churn_risk import Page, about, contacts_of, graded, rules
+from serving.lists.churn_risk import Page, contacts_of, graded, rules
 from serving.lists.list_query import WinBackQuery
 from serving.lists.paging import Totals
 from serving.scope import WHOLE, Scope
@@ -36,8 +36,8 @@ def page(
 ) -> Page:
     """The customers who left and may be contacted, as `COLUMNS`.
 
-    `lifetime_value` is what they would bring if they came back as those did who were silent for as long; `bought_most`
-    what they bought on the most days of the last year before they went silent, null where that is not known.
+    `lifetime_value` is what comes of such customers without anything being done: few come back by themselves.
+    `bought_most` is what they bought on the most days, null where that is not known.
 
     Raises:
         NoSuchFilter: a filter that no customer can pass, or a cursor of another list.
@@ -45,22 +45,22 @@ def page(
     """
     ties, where = TIES[asked.sort], rules(workspace, as_of, asked, terms, scope)
     if asked.cursor is not None:
-        paging.go_on(where, asked.cursor, as_of, asked.sort, ties)
+        paging.go_on(where, asked.cursor, as_of, f"win-back {asked.sort}", ties)
     rows = paging.read(workspace, _rows(workspace, as_of), where, ties, asked.top + 1)
     listed = rows.head(asked.top)
-    following = paging.cursor(as_of, asked.sort, ties, listed.iloc[-1]) if len(rows) > asked.top else None
+    following = paging.cursor(as_of, f"win-back {asked.sort}", ties, listed.iloc[-1]) if len(rows) > asked.top else None
     ids = listed["customer_id"].tolist()
     listed = listed.assign(bought_most=_bought_most(workspace, as_of, ids), **terms.columns())
     told = listed[list(COLUMNS)]
     if contacts:
         own = contacts_of(workspace, ids)
         told = told.assign(**{name: pd.Series([row[name] for row in own], told.index) for name in workspace.pii})
-    return Page(as_of, len(told), iter([told]), following, about(terms, as_of, False))
+    return Page(as_of, len(told), iter([told]), following, _about(terms, as_of))
 
 
 @storage.read_again
 def total(workspace: Workspace, as_of: date, asked: WinBackQuery, terms: Terms, scope: Scope = WHOLE) -> Totals:
-    """How many they are, and what they would bring."""
+    """How many they are, and what may still be expected of them."""
     return paging.total(
         workspace, _rows(workspace, as_of), rules(workspace, as_of, asked, terms, scope), "lifetime_value"
     )
@@ -92,6 +92,11 @@ def _bought_most(workspace: Workspace, as_of: date, customer_ids: list[str]) -> 
     with paging.reader(workspace.home_path).cursor() as connection:
         most = dict(connection.execute(query, {"ids": customer_ids}).fetchall())
     return pd.Series([most.get(one) for one in customer_ids], dtype=object)
+
+
+def _about(terms: Terms, as_of: date) -> tuple[str, ...]:
+    of_value = [sentence for sentence in terms.sentences(as_of, offers=False) if sentence.startswith("value")]
+    return (*of_value, "who left is worth what comes without anything being done: few come back by themselves")
 
 
 def as_text(rows: pd.DataFrame) -> str:

@@ -21,3 +21,4 @@ own_pages = Starlette(
     ],
     exception_handlers={404: lost, 405: lost, 500: broken},
 )
+own_pages.router.redirect_slashes = False  # it would tell the link to whatever host was asked for

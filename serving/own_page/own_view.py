@@ -12,7 +12,7 @@ from serving.consent import PURPOSES
 from serving.http import privacy_routes
 from serving.http.access import Refused
 from serving.own_page import summary
-from serving.own_page.link_visit import LinkVisit
+from serving.own_page.link_visit import OWN_HEADERS, LinkVisit
 from serving.own_page.summary import Doings
 from serving.own_page.wishes import DONE
 from workspace.storage import CheckFailed
@@ -57,5 +57,5 @@ async def _card(visit: LinkVisit) -> tuple[dict[str, Any] | None, bool]:
 async def data(visit: LinkVisit) -> Response:
     """Everything that is held, as `GET /v1/customers/{id}/data` shows it."""
     response = await privacy_routes.everything(visit.answers, visit.name, visit.read)
-    response.headers.update({"Content-Disposition": 'attachment; filename="my-data.json"'})
+    response.headers.update(OWN_HEADERS | {"Content-Disposition": 'attachment; filename="my-data.json"'})
     return response

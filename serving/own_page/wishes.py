@@ -40,7 +40,8 @@ async def consent(visit: LinkVisit) -> Response:
 
 async def correction(visit: LinkVisit) -> Response:
     """Handed on to people: nothing that is held changes by itself."""
-    text = str((await visit.request.form()).get("text", "")).strip()
+    sent = (await visit.request.form()).get("text")
+    text = "".join(c for c in sent if c.isprintable() or c in "\n\t").strip() if isinstance(sent, str) else ""
     if not text or len(text) > LONGEST:
         raise Refused(Refusal(400, "malformed", f"a correction has 1 to {LONGEST:,} characters"))
     is_kept = await asyncio.to_thread(_kept, visit, text)

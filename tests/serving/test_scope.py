@@ -77,7 +77,9 @@ DESK = {
     ("GET", "/files/{content}/{name}"): "same",
     ("GET", "/"): "cut",
     **{("GET", f"/lists/{name}{ending}"): "cut" for name in LISTS for ending in ("", ".xlsx")},
-    **{("POST", f"/lists/{name}/{what}"): "same" for name in LISTS for what in ("save", "remove")},
+    **{("POST", f"/lists/{name}/{what}"): "whole" for name in LISTS for what in ("save", "remove")},
+    ("GET", "/corrections"): "whole",
+    ("POST", "/corrections"): "whole",
     ("GET", "/customers"): "customer",
     ("POST", "/customers"): "customer",
     ("GET", "/customers/{customer_id:escaped}/erase"): "customer",
@@ -365,7 +367,7 @@ def test_every_list_is_the_whole_one_without_the_rest(
     query = {"unproven_offers": "true"} if name == "cross-sell" else {}
     book = openpyxl.load_workbook(io.BytesIO(service.get(f"/desk/lists/{name}.xlsx", params=query).content))
     assert [row[0] for row in book["list"].iter_rows(min_row=2, values_only=True)] == [r["customer_id"] for r in rows]
-    assert book["about"].cell(1, 1).value.startswith(f"{len(rows)} customers")
+    assert book["about"].cell(2, 1).value.startswith(f"{len(rows)} customers")
 
 
 def test_the_desks_list_is_the_same(service: TestClient, answers: Answers, customers: pd.DataFrame) -> None:

@@ -17,9 +17,11 @@ import bentoml
 import httpx
 import openpyxl
 import pytest
+from private_shop import files_with
 from starlette.testclient import TestClient
 from workspaces import NEVER_BOUGHT, NO_MARKETING, NO_PROFILING, ODD_IDS
 
+from serving import erasure
 from serving.desk import list_page
 from serving.desk.language import LANGUAGES
 from serving.desk.sessions import HOURS
@@ -264,10 +266,12 @@ def test_every_list_is_that_of_the_api_on_the_screen_and_in_the_spreadsheet(
     assert [one.replace("&amp;", "&") for one in listed(page)] == expected[: len(listed(page))]
     book = openpyxl.load_workbook(io.BytesIO(service.get(f"{path}.xlsx", params=query).content))
     assert [row[0] for row in book["list"].iter_rows(min_row=2, values_only=True)] == expected
-    sent = {"form_token": form_token(page), "rules": "search=c00", "name": "mine"}
+    sent = {"form_token": form_token(page), "rules": "min_value=1", "name": "mine"}
     saved = service.post(f"{path}/save", data=sent)
-    assert (saved.url.path, dict(saved.url.params)) == (path, {"search": "c00"})
+    assert (saved.url.path, dict(saved.url.params)) == (path, {"min_value": "1.0"})
     assert "mine" in service.get(LIST).text
+    assert service.post(f"{LIST}/save", data=sent).status_code == 400
+    assert service.post(f"{path}/save", data=sent | {"rules": "search=c00", "name": "of an id"}).status_code == 400
     service.post(f"{path}/remove", data=sent)
     assert service.get("/desk/lists/no-such-list").status_code == 404
 
@@ -283,11 +287,13 @@ def test_a_customer_is_erased_in_two_steps(service: TestClient, own_answers: Ans
     assert service.post("/desk/customers/c0200/erase", data=sent).status_code == 400
     assert service.get("/desk/customers/c0200").status_code == 200
     done = service.post("/desk/customers/c0200/erase", data=sent | {"typed": "c0200"})
-    assert "The customer is erased" in done.text
-    assert service.get("/desk/customers/c0200").status_code == 404
+    assert "in no answer and no list any more" in done.text
+    for path in ("/desk/customers/c0200", "/desk/customers/c0200/erase", "/desk/customers/nobody/erase"):
+        assert service.get(path).status_code == 404
     assert service.get("/desk/customers/c0201").status_code == 200
-    assert service.get("/desk/customers/c0200/erase").status_code == 200
-    assert service.get("/desk/customers/nobody/erase").status_code == 404
+    assert "c0200" not in service.get("/desk/customers", params={"id": "C02"}).text
+    erasure.carry_out(own_answers.workspace, own_answers.clock)
+    assert files_with(own_answers.home, "c0200") == set()
 
 
 def test_what_nobody_can_be_is_said_and_not_an_empty_list(service: TestClient, answers: Answers) -> None:
