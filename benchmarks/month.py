@@ -36,7 +36,7 @@ BEFORE, AS_OF = date(2024, 12, 1), date(2025, 1, 1)
 YEARS = 3
 EVENTS = ("transactions", "interactions")
 OTHERS = ("customers", "products", "campaigns")
-LIMITS = "600 s, 8 GB"
+LIMITS = "180 s for the first month, 120 s for a further one; 3 GB"
 
 
 @dataclass

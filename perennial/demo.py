@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from workspace.settings import SettingsError
+
 _WORLD, _CONFIG, _AS_OF = Path("var/demo_world"), "configs/demo.yaml", "2025-01-01"
 _HOME, _PORT = Path("var/demo"), 3000
 _PATIENCE = 60  # seconds until the service must be ready
@@ -26,6 +28,8 @@ def demo(customers: int, port: int = 0, stay: bool = False) -> None:
 
     To `stay` is to serve until Ctrl-C, for a browser; a shop that was made and published before is not made again.
     """
+    if not Path(_CONFIG).exists():
+        raise SettingsError(f"{_CONFIG}: not here; the demonstration runs in a checkout of the project")
     if not (stay and (_HOME / "published.json").exists()):
         _make(customers)
         _ask(_first_of_list(), port or _free_port())

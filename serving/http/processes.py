@@ -65,7 +65,7 @@ class _Kept:
     start_at: float | None = None
 
 
-def serve(home: Path, service: Service, clock: Clock, options: Sequence[str]) -> None:
+def serve(home: Path, service: Service, clock: Clock, options: Sequence[str] = ()) -> None:
     """Runs the service until SIGINT or SIGTERM, then finishes the requests under way and returns.
 
     `options` are the words that name the workspace on the command line, for the commands that the desk starts.
