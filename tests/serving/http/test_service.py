@@ -737,7 +737,7 @@ def _certificate(folder: Path) -> Path:
 @contextmanager
 def _process(home: Path, port: int, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A server whose current and home folder is `folder`, to see that it writes there nothing."""
-    root = Path(service.__file__).resolve().parents[2]
+    root = Path(service.__file__).resolve().parents[1]
     environment = {**os.environ, "HOME": str(folder), "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     environment["BENTOML_CONFIG_OPTIONS"] = "services.Perennial.traffic.timeout=0.001"  # by a 504 of its own, 60 s else
     process = subprocess.Popen(
