@@ -16,6 +16,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from benchmarks import figures, needs, service
 from serving.lists import churn_risk
 from workspace import settings, storage
 
+_VIEWS = 20
 _RATE = 50  # requests for scores a second
 _PEOPLE, _PAUSE = 20, 3.0  # who click, and the seconds between the clicks of one
 _LIST = "/desk/lists/churn-risk"
@@ -102,19 +104,19 @@ def _addresses(ids: Sequence[str]) -> dict[str, Address]:
 
 
 def _pages(addresses: dict[str, Address]) -> list[dict[str, Any]]:
-    """Milliseconds at the server of a hundred views; then by a browser: kilobytes packed, with nothing kept and again,
+    """Milliseconds at the server of twenty views; then by a browser: kilobytes packed, with nothing kept and again,
     and milliseconds to the first paint."""
     rows = []
     with _client() as client, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
         for name, address in addresses.items():
-            times = [_milliseconds(client, address(n)) for n in range(101)][1:]
+            times = [_milliseconds(client, address(n)) for n in range(_VIEWS + 1)][1:]
             context = browser.new_context(base_url=_base())
             context.add_cookies(
                 [{"name": key, "value": value, "url": f"{_base()}/desk"} for key, value in client.cookies.items()]
             )
-            first, painted = _visit(context, address(101))
-            again, _ = _visit(context, address(102))
+            first, painted = _visit(context, address(_VIEWS + 1))
+            again, _ = _visit(context, address(_VIEWS + 2))
             context.close()
             rows.append({
                 "page": name, "p50": np.percentile(times, 50), "p95": np.percentile(times, 95), "painted": painted,
@@ -127,10 +129,12 @@ def _base() -> str:
     return f"http://127.0.0.1:{service.PORT}"
 
 
-def _client() -> httpx.Client:
-    client = httpx.Client(base_url=_base(), follow_redirects=True, timeout=60)
-    client.post("/desk/sign-in", data={"key": service.KEY}).raise_for_status()
-    return client
+@contextmanager
+def _client() -> Iterator[httpx.Client]:
+    """Somebody who has signed in."""
+    with httpx.Client(base_url=_base(), follow_redirects=True, timeout=60) as client:
+        client.post("/desk/sign-in", data={"key": service.KEY}).raise_for_status()
+        yield client
 
 
 def _milliseconds(client: httpx.Client, address: str) -> float:
@@ -146,7 +150,7 @@ def _visit(context: BrowserContext, address: str) -> tuple[float, float]:
         RuntimeError: a request left the machine.
     """
     page, sent = context.new_page(), []
-    page.on("requestfinished", sent.append)
+    page.on("requestfinished", lambda request: sent.append(request))
     page.goto(address)
     page.wait_for_load_state("networkidle")
     if elsewhere := [request.url for request in sent if not request.url.startswith((_base(), "data:"))]:

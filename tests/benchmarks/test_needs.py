@@ -33,8 +33,8 @@ def test_without_a_folder_of_data_sets_it_is_asked_for(monkeypatch: pytest.Monke
 
 
 NEEDY = {
-    "ablation", "churn", "cross_sell", "drift", "faults", "online", "purchase_choice", "purchase_models", "replay",
-    "service", "value",
+    "ablation", "churn", "cross_sell", "desk", "drift", "faults", "online", "purchase_choice", "purchase_models",
+    "replay", "service", "value",
 }  # fmt: skip
 NEEDS_NOTHING = {"customers", "features", "fits", "growth", "month", "results_page", "scale", "training_join"}
 

@@ -292,7 +292,8 @@ def test_a_customer_is_erased_in_two_steps(service: TestClient, own_answers: Ans
         assert service.get(path).status_code == 404
     assert service.get("/desk/customers/c0201").status_code == 200
     assert "c0200" not in service.get("/desk/customers", params={"id": "C02"}).text
-    erasure.carry_out(own_answers.workspace, own_answers.clock)
+    while own_answers.erasures.waiting():  # or the running service does, which looks for such wishes too
+        erasure.carry_out(own_answers.workspace, own_answers.clock)
     assert files_with(own_answers.home, "c0200") == set()
 
 
