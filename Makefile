@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Where the real data sets are that tests, benchmarks and the shipped configurations read.
 export PERENNIAL_DATASETS ?= $(abspath ../shared/data)
 
-.PHONY: setup demo desk test check fix docs results catalogue lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-service bench-faults bench-growth bench-month bench-replay bench-drift
+.PHONY: setup demo desk test check fix docs results catalogue lock bench-value bench-purchase-models bench-scale bench-features bench-ablation bench-join bench-online bench-churn bench-cross-sell bench-desk bench-service bench-faults bench-growth bench-month bench-replay bench-drift
 
 setup: .venv/.ready
 
@@ -125,6 +125,10 @@ bench-join: setup
 # Needs wrk and redis-server: apt-get install wrk redis-server
 bench-service: setup
 	$(BIN)/python -W ignore -m benchmarks.service --customers $(CUSTOMERS)
+
+# Needs Chromium: apt-get install chromium
+bench-desk: setup
+	$(BIN)/python -W ignore -m benchmarks.desk
 
 bench-faults: setup
 	$(BIN)/python -W ignore -m benchmarks.faults

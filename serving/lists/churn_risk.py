@@ -100,7 +100,7 @@ def churn_risk(
     explainer = Explainer(predictor, norms_of(workspace.home_path, as_of))
     told = _told(explainer, listed, lambda day, ids: vectors(workspace, day, ids))
     shown = joined(_shown(told, terms, unproven_offers))
-    return _with_contacts(workspace, shown) if contacts else shown
+    return with_contacts(workspace, shown) if contacts else shown
 
 
 def _untold(_: Sequence[str]) -> dict[str, list[str]]:
@@ -131,7 +131,7 @@ def page(
     told = (_told(explainer, block, vectors_of, reasons_of) if asked.reasons else block for block in blocks)
     shown = (_shown(block, terms, asked.unproven_offers) for block in told)
     if contacts:
-        shown = (_with_contacts(workspace, block) for block in shown)
+        shown = (with_contacts(workspace, block) for block in shown)
     cursor = paging.cursor(as_of, asked.sort, _TIES[asked.sort], listed.iloc[-1]) if more else None
     return Page(as_of, len(listed), shown, cursor, about(terms, as_of, asked.unproven_offers))
 
@@ -140,14 +140,6 @@ def about(terms: Terms, as_of: date, unproven_offers: bool = False) -> tuple[str
     """What a reader of the list has to know of its numbers, a sentence each."""
     left_out = "offers are not proven, and so not listed; `--unproven-offers` (`unproven_offers=true`) lists them"
     return (*terms.sentences(as_of), *([left_out] if terms.leaves_offers_out(unproven_offers) else []))
-
-
-def _withheld(predictor: Predictor, by_value: bool, by_band: bool) -> str | None:
-    """Why customers cannot be chosen by what is shown of nobody; none where they can."""
-    for kind, is_asked in (("lifetime_value", by_value), ("churn", by_band)):
-        if is_asked and (why := predictor.withheld(kind)):
-            return f"nobody can be chosen by {'value' if kind == 'lifetime_value' else 'band'}: {why}"
-    return None
 
 
 def with_models(rows: pd.DataFrame, predictor: Predictor) -> pd.DataFrame:
@@ -288,7 +280,7 @@ def _listed(workspace: Workspace, as_of: date, where: Where, sort: str, top: int
     return paging.read(workspace, f"read_parquet({quoted(path)})", where, _TIES[sort], top)
 
 
-def _with_contacts(workspace: Workspace, listed: pd.DataFrame) -> pd.DataFrame:
+def with_contacts(workspace: Workspace, listed: pd.DataFrame) -> pd.DataFrame:
     """The rows with their contact data behind them."""
     told = contacts_of(workspace, listed["customer_id"].tolist())
     return listed.assign(**{name: pd.Series([row[name] for row in told], listed.index) for name in workspace.pii})

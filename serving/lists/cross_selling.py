@@ -9,7 +9,7 @@ import pandas as pd
 
 from serving.consent import Consents, may_be_listed
 from serving.lists import filters, paging
-from serving.lists.churn_risk import Page, about, choose_band, choose_category, contacts_of, graded, rules
+from serving.lists.churn_risk import Page, about, choose_band, choose_category, graded, rules, with_contacts
 from serving.lists.list_query import CrossSellQuery
 from serving.lists.paging import Totals, Where
 from serving.scope import WHOLE, Scope
@@ -52,8 +52,7 @@ def page(
     )
     told = listed.assign(**terms.columns())[list(COLUMNS)]
     if contacts:
-        own = contacts_of(workspace, told["customer_id"].tolist())
-        told = told.assign(**{name: pd.Series([row[name] for row in own], told.index) for name in workspace.pii})
+        told = with_contacts(workspace, told)
     return Page(as_of, len(told), iter([told]), following, about(terms, as_of, asked.unproven_offers))
 
 

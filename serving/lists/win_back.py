@@ -9,7 +9,7 @@ import pandas as pd
 
 from features.snapshot import families
 from serving.lists import paging
-from serving.lists.churn_risk import Page, contacts_of, graded, rules
+from serving.lists.churn_risk import Page, graded, rules, with_contacts
 from serving.lists.list_query import WinBackQuery
 from serving.lists.paging import Totals
 from serving.scope import WHOLE, Scope
@@ -53,8 +53,7 @@ def page(
     listed = listed.assign(bought_most=_bought_most(workspace, as_of, ids), **terms.columns())
     told = listed[list(COLUMNS)]
     if contacts:
-        own = contacts_of(workspace, ids)
-        told = told.assign(**{name: pd.Series([row[name] for row in own], told.index) for name in workspace.pii})
+        told = with_contacts(workspace, told)
     return Page(as_of, len(told), iter([told]), following, _about(terms, as_of))
 
 

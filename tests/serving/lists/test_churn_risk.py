@@ -22,6 +22,7 @@ from workspaces import AS_OF
 
 from ingest import intake
 from serving import scoring
+from serving.consent import Consents
 from serving.lists import churn_risk, totals
 from serving.lists.files import encode
 from serving.lists.filters import NoSuchFilter
@@ -29,6 +30,7 @@ from serving.lists.list_query import ListQuery
 from serving.norms import Norms
 from serving.predictor import Predictor
 from serving.reasons import Explainer
+from serving.scope import WHOLE
 from serving.terms import Terms
 from tests.serving.conftest import Shop
 from workspace import registry, storage
@@ -85,6 +87,26 @@ def test_a_consent_withdrawn_since_the_scoring_counts_at_once(copy: Copy, custom
     copy.take_in(customers)
     assert first not in set(copy.listed()["customer_id"])
     assert len(copy.listed()) > 100
+
+
+def test_who_refuses_profiling_since_the_scoring_is_on_no_list(copy: Copy, customers: pd.DataFrame) -> None:
+    """The table's refusal counts at once, as what is said here does; what is said here comes first."""
+    first, *others = copy.listed()["customer_id"]
+    customers.loc[customers["customer_id"] == first, "profiling_consent"] = False
+    copy.take_in(customers)
+    assert copy.listed()["customer_id"].tolist() == others
+    Consents(copy.workspace.home_path).put(first, {"profiling": True}, datetime(2030, 1, 2, tzinfo=UTC))
+    assert copy.listed()["customer_id"].tolist() == [first, *others]
+
+
+def test_values_are_offered_as_filters_take_them(copy: Copy, customers: pd.DataFrame) -> None:
+    """Of numbers that a computer does not hold exactly, too."""
+    workspace = copy.workspace.model_copy(update={"attributes": ("share",)})
+    described = Copy(replace(copy.predictor, workspace=workspace), copy.folder)
+    described.take_in(customers.assign(share=np.where(np.arange(len(customers)) % 2 == 0, 0.1 * 3, 0.3)))
+    ((value, count),) = totals.choices(workspace, AS_OF, WHOLE)["share"]
+    assert totals.values_of(workspace, AS_OF, "share") == [value] == ["0.3"]
+    assert len(filtered(described, f"share:{value}")) == count
 
 
 def test_who_is_missing_from_the_customers_is_not_listed(copy: Copy, customers: pd.DataFrame) -> None:

@@ -96,6 +96,16 @@ def test_pages_follow_each_other_in_order(of: Any, sort: str, column: str, works
     assert of.total(workspace, AS_OF, query, terms(workspace)).customers == len(whole)
 
 
+def test_a_place_in_one_list_is_none_in_another(workspace: Workspace) -> None:
+    """Though both are in the order of the same amount."""
+    asked = WinBackQuery(top=1, sort="lifetime_value")
+    cursor = win_back.page(workspace, AS_OF, asked, terms(workspace)).cursor
+    assert win_back.page(workspace, AS_OF, asked.model_copy(update={"cursor": cursor}), terms(workspace)).rows == 1
+    other = CrossSellQuery(sort="lifetime_value", unproven_offers=True, cursor=cursor)
+    with pytest.raises(NoSuchFilter, match="cursor"):
+        cross_selling.page(workspace, AS_OF, other, terms(workspace))
+
+
 def test_each_customer_is_offered_their_best(workspace: Workspace, offers: pd.DataFrame) -> None:
     """Of all items, of one kind, and of one item whoever it was offered to."""
     first = offers.sort_values("rank").drop_duplicates("customer_id").set_index("customer_id")

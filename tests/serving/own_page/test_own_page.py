@@ -446,3 +446,13 @@ def test_no_log_of_requests_has_a_link(client: TestClient, caplog: pytest.LogCap
     token = path.removeprefix("/own/")
     assert "/own/{token}/data" in told
     assert token[:32] not in told + client.get("/metrics").text
+
+
+def test_no_answer_leads_the_link_to_another_host(client: TestClient) -> None:
+    """Nor is what is held kept by a browser or a proxy."""
+    path = link(client)
+    for odd in (f"{path}/", f"{path}/data/"):
+        answer = client.get(odd, headers={"Host": "evil.example"}, follow_redirects=False)
+        assert (answer.status_code, "location" in answer.headers) == (404, False)
+    held = client.get(f"{path}/data").headers
+    assert (held["cache-control"], held["referrer-policy"]) == ("no-store", "no-referrer")
